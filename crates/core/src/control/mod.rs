@@ -1,0 +1,18 @@
+//! The replicated state of a mesh and the one function that changes it.
+//!
+//! Invariants: `apply` is total and deterministic (a bad command is refused, never a panic); the revision grows with
+//! every change and only then; a unit has at most one owner; an owner is removed only when it let go or its session
+//! ended. Rates, lag and offsets are never kept here.
+
+mod apply;
+mod command;
+mod plan_apply;
+mod state;
+mod view;
+
+pub use apply::Applied;
+pub use command::{Command, CommandKind, InventoryChange, PlanStep, Reject, RejectCode, Reply, WriteGuard};
+pub use state::{
+    ClusterRecord, ControlState, EVENTS_MAX, FlowRecord, REQUESTS_MAX, RETIRED_MAX, RequestRecord,
+    RetiredFlow, TopicEntry,
+};

@@ -1,0 +1,265 @@
+//! `apply` for what workers say and what the planner wants: sessions, claims, inventory, assignments.
+
+use super::apply::{flow_not_found, reject};
+use super::command::{InventoryChange, PlanStep, Reject, RejectCode, Reply};
+use super::state::{ControlState, TopicEntry};
+use crate::ids::{FlowId, TopicId, TopicName, WorkerId};
+use crate::unit::{Generation, Owner, Role, Unit, WorkerRecord};
+
+impl ControlState {
+    pub(super) fn claim_producer(&mut self, flow: &FlowId, generation: Generation) -> Result<Reply, Reject> {
+        let record = self.flows.get_mut(flow).ok_or_else(|| flow_not_found(flow))?;
+        if let Some(known) = record.generation {
+            return Ok(Reply::Generation(known));
+        }
+        record.generation = Some(generation);
+        self.bump();
+        Ok(Reply::Generation(generation))
+    }
+
+    pub(super) fn put_inventory(
+        &mut self,
+        _now: u64,
+        flow: &FlowId,
+        number: u64,
+        change: &InventoryChange,
+    ) -> Result<Reply, Reject> {
+        if !self.flows.contains_key(flow) {
+            return Err(flow_not_found(flow));
+        }
+        let present = [Unit::Topology(flow.clone()), Unit::Groups(flow.clone())]
+            .iter()
+            .any(|unit| self.owners.get(unit).is_some_and(|owner| owner.number == number));
+        if !present {
+            return Err(reject(
+                RejectCode::Aborted,
+                "ASSIGNMENT_OUTDATED",
+                "number",
+                format!("assignment {number} of flows/{flow} is not the present one"),
+            ));
+        }
+        let mut refused = Vec::new();
+        let mut changed = false;
+        for entry in &change.topics {
+            match self.target_conflict(flow, entry).or_else(|| self.recreated(flow, entry)) {
+                Some((reason, message)) => refused.push((entry.topic.clone(), reason, message)),
+                None => changed |= self.put_topic(flow, entry),
+            }
+        }
+        if let Some(record) = self.flows.get_mut(flow) {
+            for topic in &change.removed_topics {
+                changed |= record.topics.remove(topic).is_some();
+            }
+            for group in &change.groups {
+                changed |= record.groups.insert(group.clone());
+            }
+            for group in &change.removed_groups {
+                changed |= record.groups.remove(group);
+            }
+        }
+        if changed {
+            self.bump();
+        }
+        Ok(Reply::Inventory(refused))
+    }
+
+    /// Two flows may write one target topic only if both say so (design 7).
+    fn target_conflict(&self, flow: &FlowId, entry: &TopicEntry) -> Option<(&'static str, String)> {
+        let own = self.flows.get(flow)?;
+        let same_flow = own
+            .topics
+            .values()
+            .find(|t| t.topic != entry.topic && t.target_topic == entry.target_topic)
+            .map(|t| {
+                format!("flows/{flow} maps both {} and {} to {}", t.topic, entry.topic, entry.target_topic)
+            });
+        same_flow.or_else(|| {
+            let other = self.flows.iter().find(|(id, other)| {
+                *id != flow
+                    && other.spec.target == own.spec.target
+                    && !(other.spec.shared_target && own.spec.shared_target)
+                    && other.topics.values().any(|t| t.target_topic == entry.target_topic)
+            })?;
+            Some(format!(
+                "{} on clusters/{} is written by flows/{} already: exclude the topic, rename it, or set shared_target \
+                 on both flows",
+                entry.target_topic, own.spec.target, other.0
+            ))
+        })
+        .map(|message| ("TARGET_TOPIC_CONFLICT", message))
+    }
+
+    /// A topic that was deleted and made again is another topic: what is known of the old one, its starts first of
+    /// all, must not be taken for it. It is refused until somebody decides.
+    fn recreated(&self, flow: &FlowId, entry: &TopicEntry) -> Option<(&'static str, String)> {
+        let known = self.flows.get(flow)?.topics.get(&entry.topic)?;
+        let differs = |a: TopicId, b: TopicId| !a.is_zero() && !b.is_zero() && a != b;
+        let (reason, side, name) = if differs(known.source_topic_id, entry.source_topic_id) {
+            ("SOURCE_RECREATED", "source", &entry.topic)
+        } else if differs(known.target_topic_id, entry.target_topic_id) {
+            ("TARGET_RECREATED", "target", &entry.target_topic)
+        } else {
+            return None;
+        };
+        let message = format!(
+            "{name} was deleted and made again on the {side}: delete flows/{flow} and create it with start_over to \
+             mirror the new topic"
+        );
+        Some((reason, message))
+    }
+
+    /// Stores a topic. Starts that are known stay as they are; a new target name is a new mirror.
+    fn put_topic(&mut self, flow: &FlowId, entry: &TopicEntry) -> bool {
+        let Some(record) = self.flows.get_mut(flow) else { return false };
+        match record.topics.get_mut(&entry.topic) {
+            Some(known) if known.target_topic == entry.target_topic => {
+                let new = entry.starts.get(known.starts.len()..).unwrap_or_default();
+                known.starts.extend_from_slice(new);
+                !new.is_empty()
+            }
+            _ => {
+                record.topics.insert(entry.topic.clone(), entry.clone());
+                true
+            }
+        }
+    }
+
+    pub(super) fn register_worker(
+        &mut self,
+        now: u64,
+        worker: &WorkerId,
+        role: Role,
+        capacity: u32,
+        version: &str,
+    ) -> Reply {
+        self.session_number += 1;
+        let session = self.session_number;
+        let record = WorkerRecord {
+            role,
+            capacity,
+            version: version.to_owned(),
+            session,
+            draining: false,
+            registered_ms: now,
+        };
+        self.workers.insert(worker.clone(), record);
+        // A worker that came back in another role can't run what it had.
+        self.owners.retain(|unit, owner| owner.worker != *worker || unit.role() == role);
+        self.bump();
+        Reply::Session(session)
+    }
+
+    pub(super) fn expire_worker(&mut self, worker: &WorkerId, session: u64) -> Reply {
+        if self.workers.get(worker).is_some_and(|w| w.session == session) {
+            self.workers.remove(worker);
+            self.owners.retain(|_, owner| owner.worker != *worker);
+            self.bump();
+        }
+        Reply::Done
+    }
+
+    pub(super) fn drain_worker(&mut self, worker: &WorkerId) -> Result<Reply, Reject> {
+        let record = self.workers.get_mut(worker).ok_or_else(|| {
+            reject(
+                RejectCode::NotFound,
+                "WORKER_NOT_FOUND",
+                "name",
+                format!("workers/{worker} does not exist"),
+            )
+        })?;
+        if !record.draining {
+            record.draining = true;
+            self.bump();
+        }
+        Ok(Reply::Done)
+    }
+
+    /// Each step is checked against the state as it is now: a plan made from an older state can do no harm.
+    pub(super) fn apply_plan(&mut self, steps: &[PlanStep]) -> Reply {
+        let mut changed = false;
+        for step in steps {
+            match step {
+                PlanStep::Assign(unit, worker) => {
+                    let fits = self.workers.get(worker).is_some_and(|w| w.role == unit.role() && !w.draining);
+                    if fits && self.wanted(unit) && !self.owners.contains_key(unit) {
+                        self.assignment_number += 1;
+                        let owner = Owner {
+                            worker: worker.clone(),
+                            number: self.assignment_number,
+                            releasing: false,
+                        };
+                        self.owners.insert(unit.clone(), owner);
+                        changed = true;
+                    }
+                }
+                PlanStep::Release(unit) => {
+                    if let Some(owner) = self.owners.get_mut(unit).filter(|owner| !owner.releasing) {
+                        owner.releasing = true;
+                        changed = true;
+                    }
+                }
+            }
+        }
+        if changed {
+            self.bump();
+        }
+        Reply::Done
+    }
+
+    pub(super) fn release_units(&mut self, worker: &WorkerId, units: &[(Unit, u64)]) -> Reply {
+        let mut changed = false;
+        for (unit, number) in units {
+            let theirs = self.owners.get(unit).is_some_and(|o| o.worker == *worker && o.number == *number);
+            if theirs {
+                self.owners.remove(unit);
+                changed = true;
+            }
+        }
+        if changed {
+            self.bump();
+        }
+        Reply::Done
+    }
+
+    /// Is the unit one that should run now?
+    pub fn wanted(&self, unit: &Unit) -> bool {
+        let Some(flow) = self.flows.get(unit.flow()).filter(|flow| !flow.paused) else { return false };
+        match unit {
+            Unit::Topology(_) => flow.spec.records_enabled,
+            Unit::Groups(_) => flow.spec.checkpoints_enabled,
+            Unit::Heartbeat(_) => flow.spec.heartbeats_enabled,
+            Unit::Group(_, group) => flow.spec.checkpoints_enabled && flow.groups.contains(group),
+            Unit::Partition(_, topic, partition) => {
+                flow.spec.records_enabled
+                    && flow.generation.is_some()
+                    && partition_known(flow.topics.get(topic), *partition)
+            }
+        }
+    }
+
+    /// All units that should run now, in order.
+    pub fn wanted_units(&self) -> Vec<Unit> {
+        let mut units = Vec::new();
+        for (id, flow) in &self.flows {
+            units.extend([Unit::Topology(id.clone()), Unit::Groups(id.clone()), Unit::Heartbeat(id.clone())]);
+            units.extend(flow.groups.iter().map(|group| Unit::Group(id.clone(), group.clone())));
+            units.extend(
+                flow.topics.values().flat_map(|entry| partition_units(id, &entry.topic, entry.starts.len())),
+            );
+        }
+        units.retain(|unit| self.wanted(unit));
+        units
+    }
+}
+
+fn partition_known(entry: Option<&TopicEntry>, partition: i32) -> bool {
+    usize::try_from(partition).is_ok_and(|p| entry.is_some_and(|e| p < e.starts.len()))
+}
+
+fn partition_units<'a>(
+    flow: &'a FlowId,
+    topic: &'a TopicName,
+    count: usize,
+) -> impl Iterator<Item = Unit> + 'a {
+    (0..i32::try_from(count).unwrap_or(i32::MAX)).map(|p| Unit::Partition(flow.clone(), topic.clone(), p))
+}

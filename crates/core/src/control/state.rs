@@ -1,0 +1,116 @@
+//! The replicated state: data only.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::flow::FlowSpec;
+use crate::ids::{ClusterId, FlowId, GroupId, TopicId, TopicName, WorkerId};
+use crate::report::Event;
+use crate::unit::{ClusterSpec, Generation, Owner, PartitionStart, Unit, WorkerRecord};
+
+/// Events kept over all flows; the oldest go first.
+pub const EVENTS_MAX: usize = 2_000;
+/// Answered request ids kept; the oldest go first.
+pub const REQUESTS_MAX: usize = 1_000;
+/// Deleted flows of which the place is kept.
+pub const RETIRED_MAX: usize = 200;
+
+/// A cluster with what the mesh knows of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterRecord {
+    /// How to reach it.
+    pub spec: ClusterSpec,
+    /// Created, ms since 1970.
+    pub created_ms: u64,
+    /// Last changed, ms since 1970.
+    pub updated_ms: u64,
+    /// Revision of the last change; the etag.
+    pub revision: u64,
+}
+
+/// One topic in a flow's inventory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicEntry {
+    /// Name on the source.
+    pub topic: TopicName,
+    /// Name on the target.
+    pub target_topic: TopicName,
+    /// Topic id on the source.
+    pub source_topic_id: TopicId,
+    /// Topic id on the target.
+    pub target_topic_id: TopicId,
+    /// Where the mirror of each partition begins. Entries once stored stay as they are: every worker must count
+    /// from the same place.
+    pub starts: Vec<PartitionStart>,
+}
+
+/// A flow with what the mesh knows of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlowRecord {
+    /// What to copy and how.
+    pub spec: FlowSpec,
+    /// It is to be paused.
+    pub paused: bool,
+    /// Its producer identity; absent until one was claimed.
+    pub generation: Option<Generation>,
+    /// Created, ms since 1970.
+    pub created_ms: u64,
+    /// Last changed by a user, ms since 1970.
+    pub updated_ms: u64,
+    /// Revision of the last change by a user; the etag.
+    pub revision: u64,
+    /// Topics by source name.
+    pub topics: BTreeMap<TopicName, TopicEntry>,
+    /// Groups.
+    pub groups: BTreeSet<GroupId>,
+    /// Number of its last event.
+    pub event_sequence: u64,
+}
+
+/// What is kept of a deleted flow, so that the same flow goes on where it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetiredFlow {
+    /// Its id.
+    pub id: FlowId,
+    /// What it copied and how.
+    pub spec: FlowSpec,
+    /// Its producer identity.
+    pub generation: Option<Generation>,
+    /// Its topics.
+    pub topics: BTreeMap<TopicName, TopicEntry>,
+}
+
+/// A request that was answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestRecord {
+    /// Its id.
+    pub request_id: String,
+    /// What it was.
+    pub fingerprint: u64,
+    /// Revision after it.
+    pub revision: u64,
+}
+
+/// Everything the coordinators agree on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ControlState {
+    /// Grows with every change.
+    pub revision: u64,
+    /// Number given to the last assignment.
+    pub assignment_number: u64,
+    /// Number given to the last session.
+    pub session_number: u64,
+    /// All clusters.
+    pub clusters: BTreeMap<ClusterId, ClusterRecord>,
+    /// All flows.
+    pub flows: BTreeMap<FlowId, FlowRecord>,
+    /// What is kept of deleted flows, oldest first.
+    pub retired: VecDeque<RetiredFlow>,
+    /// All workers with an open session.
+    pub workers: BTreeMap<WorkerId, WorkerRecord>,
+    /// Who runs what.
+    pub owners: BTreeMap<Unit, Owner>,
+    /// Events, oldest first.
+    pub events: VecDeque<Event>,
+    /// Answered request ids, oldest first.
+    pub requests: VecDeque<RequestRecord>,
+}

@@ -1,0 +1,70 @@
+//! Read-only views of the replicated state: what a worker is to run, whether a pause is complete.
+
+use std::collections::BTreeMap;
+
+use super::state::ControlState;
+use crate::ids::{FlowId, WorkerId};
+use crate::plan::{Problem, WorkerSlot};
+use crate::unit::{AssignedFlow, AssignedUnit, PartitionDetail, Unit, WorkerAssignment};
+
+impl ControlState {
+    /// The whole desired set of one worker: units that it owns and need not let go.
+    pub fn assignment_of(&self, worker: &WorkerId) -> WorkerAssignment {
+        let mut assignment = WorkerAssignment { revision: self.revision, ..WorkerAssignment::default() };
+        for (unit, owner) in &self.owners {
+            if owner.worker != *worker || owner.releasing || !self.wanted(unit) {
+                continue;
+            }
+            let Some(flow) = self.flows.get(unit.flow()) else { continue };
+            for id in [&flow.spec.source, &flow.spec.target] {
+                if let Some(cluster) = self.clusters.get(id) {
+                    assignment.clusters.entry(id.clone()).or_insert_with(|| cluster.spec.clone());
+                }
+            }
+            assignment
+                .flows
+                .entry(unit.flow().clone())
+                .or_insert_with(|| AssignedFlow { spec: flow.spec.clone(), generation: flow.generation });
+            let assigned = AssignedUnit { number: owner.number, partition: self.partition_detail(unit) };
+            assignment.units.insert(unit.clone(), assigned);
+        }
+        assignment
+    }
+
+    fn partition_detail(&self, unit: &Unit) -> Option<PartitionDetail> {
+        let Unit::Partition(flow, topic, partition) = unit else { return None };
+        let entry = self.flows.get(flow)?.topics.get(topic)?;
+        let start = entry.starts.get(usize::try_from(*partition).ok()?)?;
+        Some(PartitionDetail {
+            target_topic: entry.target_topic.clone(),
+            source_topic_id: entry.source_topic_id,
+            target_topic_id: entry.target_topic_id,
+            start: *start,
+        })
+    }
+
+    /// What the planner is to solve. `weight` is the measured load of a unit, 1 where nothing is known.
+    pub fn problem(&self, weight: impl Fn(&Unit) -> u64) -> Problem {
+        let workers = self
+            .workers
+            .iter()
+            .map(|(id, w)| WorkerSlot {
+                id: id.clone(),
+                role: w.role,
+                capacity: if w.draining { 0 } else { w.capacity },
+            })
+            .collect();
+        let units = self.wanted_units().into_iter().map(|unit| (weight(&unit).max(1), unit)).collect();
+        Problem { workers, units }
+    }
+
+    /// Who runs what now, units that are being let go included.
+    pub fn present(&self) -> BTreeMap<Unit, WorkerId> {
+        self.owners.iter().map(|(unit, owner)| (unit.clone(), owner.worker.clone())).collect()
+    }
+
+    /// No worker can write for this flow any more.
+    pub fn is_quiet(&self, flow: &FlowId) -> bool {
+        !self.owners.keys().any(|unit| unit.flow() == flow)
+    }
+}

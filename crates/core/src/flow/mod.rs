@@ -1,0 +1,17 @@
+//! What a flow is: its specification, its filters, its names.
+//!
+//! Owns validation and MirrorMaker 2's naming rules; knows nothing about state or workers.
+
+mod filter;
+mod naming;
+mod spec;
+
+pub use filter::{NameFilter, PatternError};
+pub use naming::{Naming, TopicRules, is_internal_topic};
+pub use spec::{FlowSpec, StartAt};
+
+/// MirrorMaker 2's `topics.exclude` default (mm2-conformance 1.5).
+pub const DEFAULT_TOPICS_EXCLUDE: [&str; 3] = [r".*[\-\.]internal", r".*\.replica", "__.*"];
+
+/// MirrorMaker 2's `groups.exclude` default (mm2-conformance 1.6).
+pub const DEFAULT_GROUPS_EXCLUDE: [&str; 3] = ["console-consumer-.*", "connect-.*", "__.*"];

@@ -1,0 +1,454 @@
+//! Kafka's record batch, version 2: its 61 header bytes, read and rewritten without touching the records.
+//!
+//! Layout and CRC range as in `org.apache.kafka.common.record.DefaultRecordBatch`. Decoding records is not done here.
+//! The bytes come from another machine: every length is checked before it is used.
+
+use bytes::Bytes;
+
+/// Bytes of a batch before its records.
+pub const HEADER_BYTES: usize = 61;
+/// Bytes of offset and length, which the length itself does not count.
+const LOG_OVERHEAD: usize = 12;
+/// Where the CRC's range begins: at the attributes.
+const CRC_START: usize = 21;
+
+const CODEC_MASK: i16 = 0x07;
+const LOG_APPEND_TIME: i16 = 0x08;
+const TRANSACTIONAL: i16 = 0x10;
+const CONTROL: i16 = 0x20;
+const DELETE_HORIZON: i16 = 0x40;
+
+/// Why bytes are not a batch that can be relayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BatchError {
+    /// Format 0 or 1, from before Kafka 0.11.
+    #[error("batch at offset {offset} has the old format {magic}")]
+    OldFormat {
+        /// Its base offset.
+        offset: i64,
+        /// The format.
+        magic: i8,
+    },
+    /// A format that nobody knows.
+    #[error("batch at offset {offset} has the unknown format {magic}")]
+    UnknownFormat {
+        /// Its base offset.
+        offset: i64,
+        /// The format.
+        magic: i8,
+    },
+    /// A length field that can't be true.
+    #[error("batch at offset {offset} says it has {length} bytes")]
+    BadLength {
+        /// Its base offset.
+        offset: i64,
+        /// The length field.
+        length: i32,
+    },
+    /// The checksum does not fit the content.
+    #[error("batch at offset {offset} is damaged: its CRC is {stored:08x}, its content has {actual:08x}")]
+    Corrupt {
+        /// Its base offset.
+        offset: i64,
+        /// In the header.
+        stored: u32,
+        /// Of the content.
+        actual: u32,
+    },
+    /// Counts that contradict each other.
+    #[error("batch at offset {offset} says {count} records up to delta {last_offset_delta}")]
+    BadCount {
+        /// Its base offset.
+        offset: i64,
+        /// The record count.
+        count: i32,
+        /// The last offset delta.
+        last_offset_delta: i32,
+    },
+}
+
+/// The header of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchHeader {
+    /// Offset of the first record.
+    pub base_offset: i64,
+    /// Leader epoch under which it was appended.
+    pub leader_epoch: i32,
+    /// CRC-32C from the attributes to the end.
+    pub crc: u32,
+    /// Codec, timestamp type and flags.
+    pub attributes: i16,
+    /// Offset of the last record less the base offset.
+    pub last_offset_delta: i32,
+    /// Timestamp that deltas count from.
+    pub base_timestamp: i64,
+    /// Highest timestamp.
+    pub max_timestamp: i64,
+    /// Producer id; -1 for none.
+    pub producer_id: i64,
+    /// Producer epoch; -1 for none.
+    pub producer_epoch: i16,
+    /// Sequence of the first record; -1 for none.
+    pub base_sequence: i32,
+    /// Records in it.
+    pub count: i32,
+}
+
+fn bytes_at<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..at.checked_add(N)?)?.try_into().ok()
+}
+
+impl BatchHeader {
+    /// Reads a header from the first [`HEADER_BYTES`] bytes; `None` if there are fewer. The format byte and the
+    /// length are [`split`]'s business.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        Some(Self {
+            base_offset: i64::from_be_bytes(bytes_at(bytes, 0)?),
+            leader_epoch: i32::from_be_bytes(bytes_at(bytes, 12)?),
+            crc: u32::from_be_bytes(bytes_at(bytes, 17)?),
+            attributes: i16::from_be_bytes(bytes_at(bytes, 21)?),
+            last_offset_delta: i32::from_be_bytes(bytes_at(bytes, 23)?),
+            base_timestamp: i64::from_be_bytes(bytes_at(bytes, 27)?),
+            max_timestamp: i64::from_be_bytes(bytes_at(bytes, 35)?),
+            producer_id: i64::from_be_bytes(bytes_at(bytes, 43)?),
+            producer_epoch: i16::from_be_bytes(bytes_at(bytes, 51)?),
+            base_sequence: i32::from_be_bytes(bytes_at(bytes, 53)?),
+            count: i32::from_be_bytes(bytes_at(bytes, 57)?),
+        })
+    }
+
+    /// Offset of the last record, or of the last place that the batch takes after compaction.
+    pub fn last_offset(&self) -> i64 {
+        self.base_offset.saturating_add(i64::from(self.last_offset_delta))
+    }
+
+    /// Offset behind the batch.
+    pub fn next_offset(&self) -> i64 {
+        self.last_offset().saturating_add(1)
+    }
+
+    /// Holds a transaction marker or another control record.
+    pub fn is_control(&self) -> bool {
+        self.attributes & CONTROL != 0
+    }
+
+    /// Is part of a transaction.
+    pub fn is_transactional(&self) -> bool {
+        self.attributes & TRANSACTIONAL != 0
+    }
+
+    /// Timestamps were set by the broker.
+    pub fn is_log_append_time(&self) -> bool {
+        self.attributes & LOG_APPEND_TIME != 0
+    }
+
+    /// Number of the codec; 0 for none.
+    pub fn codec(&self) -> i16 {
+        self.attributes & CODEC_MASK
+    }
+
+    /// Every offset from first to last has a record: what a broker demands of a produced batch.
+    pub fn is_dense(&self) -> bool {
+        self.count > 0 && i64::from(self.count) == i64::from(self.last_offset_delta) + 1
+    }
+}
+
+/// One batch as it came off the socket.
+#[derive(Debug, Clone)]
+pub struct RawBatch {
+    /// Its header.
+    pub header: BatchHeader,
+    /// All of its bytes, header included.
+    pub bytes: Bytes,
+}
+
+/// Splits the record bytes of a fetch into batches. A fetch may end in the middle of a batch: that part is left out,
+/// as Kafka's consumer does. Stops at the first bad batch, after yielding the good ones before it.
+#[derive(Debug)]
+pub struct Batches {
+    rest: Bytes,
+}
+
+/// Starts splitting.
+pub fn split(records: Bytes) -> Batches {
+    Batches { rest: records }
+}
+
+impl Iterator for Batches {
+    type Item = Result<RawBatch, BatchError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let offset = i64::from_be_bytes(bytes_at(&self.rest, 0)?);
+        let length = i32::from_be_bytes(bytes_at(&self.rest, 8)?);
+        let magic = i8::from_be_bytes(bytes_at(&self.rest, 16)?);
+        let bad = match magic {
+            2 => None,
+            0 | 1 => Some(BatchError::OldFormat { offset, magic }),
+            _ => Some(BatchError::UnknownFormat { offset, magic }),
+        };
+        if let Some(error) = bad {
+            self.rest.clear();
+            return Some(Err(error));
+        }
+        let total = usize::try_from(length).ok().and_then(|length| length.checked_add(LOG_OVERHEAD));
+        let Some(total) = total.filter(|total| *total >= HEADER_BYTES) else {
+            self.rest.clear();
+            return Some(Err(BatchError::BadLength { offset, length }));
+        };
+        if total > self.rest.len() {
+            self.rest.clear();
+            return None;
+        }
+        let bytes = self.rest.split_to(total);
+        let header = BatchHeader::parse(&bytes)?;
+        if header.count < 0
+            || header.last_offset_delta < 0
+            || header.count > header.last_offset_delta.saturating_add(1)
+        {
+            self.rest.clear();
+            let BatchHeader { count, last_offset_delta, .. } = header;
+            return Some(Err(BatchError::BadCount { offset, count, last_offset_delta }));
+        }
+        Some(Ok(RawBatch { header, bytes }))
+    }
+}
+
+/// Identity that a batch is appended under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// Producer id.
+    pub producer_id: i64,
+    /// Producer epoch.
+    pub producer_epoch: i16,
+    /// Sequence of the first record.
+    pub base_sequence: i32,
+}
+
+/// A batch made ready to append: a new header before the same records.
+#[derive(Debug, Clone)]
+pub struct StampedBatch {
+    /// New header.
+    pub header: [u8; HEADER_BYTES],
+    /// The records, the same memory as before.
+    pub body: Bytes,
+    /// CRC-32C of the body alone, to recognise the batch later.
+    pub body_crc: u32,
+}
+
+/// CRC-32C of the bytes behind the header.
+pub fn body_crc(batch: &Bytes) -> u32 {
+    crc32c::crc32c(batch.get(HEADER_BYTES..).unwrap_or_default())
+}
+
+impl RawBatch {
+    /// Checks the content against its CRC and makes a header for the target (kafka-relay-rules 2.3): base offset 0,
+    /// transactional, log-append-time and delete-horizon bits clear, our identity, a new CRC. The records are read
+    /// once; both CRCs come from that one pass.
+    pub fn stamp(&self, stamp: Stamp) -> Result<StampedBatch, BatchError> {
+        let offset = self.header.base_offset;
+        let (Some(old), true) = (bytes_at::<HEADER_BYTES>(&self.bytes, 0), self.bytes.len() >= HEADER_BYTES)
+        else {
+            return Err(BatchError::BadLength {
+                offset,
+                length: i32::try_from(self.bytes.len()).unwrap_or(i32::MAX),
+            });
+        };
+        let body = self.bytes.slice(HEADER_BYTES..);
+        let body_crc = crc32c::crc32c(&body);
+        let crc_of = |header: &[u8; HEADER_BYTES]| {
+            let head = crc32c::crc32c(header.get(CRC_START..).unwrap_or_default());
+            crc32c::crc32c_combine(head, body_crc, body.len())
+        };
+        let actual = crc_of(&old);
+        if actual != self.header.crc {
+            return Err(BatchError::Corrupt { offset, stored: self.header.crc, actual });
+        }
+        let attributes = self.header.attributes & !(TRANSACTIONAL | LOG_APPEND_TIME | DELETE_HORIZON);
+        let mut header = old;
+        let mut put = |at: usize, bytes: &[u8]| {
+            if let Some(place) = header.get_mut(at..at + bytes.len()) {
+                place.copy_from_slice(bytes);
+            }
+        };
+        put(0, &0_i64.to_be_bytes());
+        put(12, &(-1_i32).to_be_bytes());
+        put(21, &attributes.to_be_bytes());
+        put(43, &stamp.producer_id.to_be_bytes());
+        put(51, &stamp.producer_epoch.to_be_bytes());
+        put(53, &stamp.base_sequence.to_be_bytes());
+        let crc = crc_of(&header);
+        if let Some(place) = header.get_mut(17..21) {
+            place.copy_from_slice(&crc.to_be_bytes());
+        }
+        Ok(StampedBatch { header, body, body_crc })
+    }
+}
+
+/// What a control batch says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ControlKind {
+    /// The transaction was aborted.
+    Abort,
+    /// The transaction was committed.
+    Commit,
+    /// Something else, or nothing: a compacted control batch may be empty.
+    Other,
+}
+
+/// Reads the control record of a control batch (`ControlRecordType`: key is version, then type, 16 bits each).
+pub fn control_kind(batch: &RawBatch) -> ControlKind {
+    let parse = || -> Option<i16> {
+        let mut rest = batch.bytes.get(HEADER_BYTES..)?;
+        varint(&mut rest)?; // length
+        rest = rest.get(1..)?; // attributes
+        varint(&mut rest)?; // timestamp delta
+        varint(&mut rest)?; // offset delta
+        varint(&mut rest)?; // key length
+        Some(i16::from_be_bytes(bytes_at(rest, 2)?))
+    };
+    match parse() {
+        Some(0) => ControlKind::Abort,
+        Some(1) => ControlKind::Commit,
+        _ => ControlKind::Other,
+    }
+}
+
+/// Skips one zigzag varint and returns its raw value.
+fn varint(rest: &mut &[u8]) -> Option<u64> {
+    let mut value = 0_u64;
+    for shift in (0..70).step_by(7) {
+        let (first, tail) = rest.split_first()?;
+        *rest = tail;
+        value |= u64::from(first & 0x7f).checked_shl(shift)?;
+        if first & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A batch with a right CRC; the body is whatever bytes are given.
+    pub(crate) fn make(header: BatchHeader, body: &[u8]) -> Bytes {
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
+        bytes.extend_from_slice(&header.base_offset.to_be_bytes());
+        bytes.extend_from_slice(
+            &i32::try_from(HEADER_BYTES - LOG_OVERHEAD + body.len()).unwrap().to_be_bytes(),
+        );
+        bytes.extend_from_slice(&header.leader_epoch.to_be_bytes());
+        bytes.push(2);
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&header.attributes.to_be_bytes());
+        bytes.extend_from_slice(&header.last_offset_delta.to_be_bytes());
+        bytes.extend_from_slice(&header.base_timestamp.to_be_bytes());
+        bytes.extend_from_slice(&header.max_timestamp.to_be_bytes());
+        bytes.extend_from_slice(&header.producer_id.to_be_bytes());
+        bytes.extend_from_slice(&header.producer_epoch.to_be_bytes());
+        bytes.extend_from_slice(&header.base_sequence.to_be_bytes());
+        bytes.extend_from_slice(&header.count.to_be_bytes());
+        bytes.extend_from_slice(body);
+        let crc = crc32c::crc32c(&bytes[CRC_START..]);
+        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+        Bytes::from(bytes)
+    }
+
+    pub(crate) fn header(base_offset: i64, count: i32) -> BatchHeader {
+        BatchHeader {
+            base_offset,
+            leader_epoch: 3,
+            crc: 0,
+            attributes: 0,
+            last_offset_delta: count - 1,
+            base_timestamp: 1_000,
+            max_timestamp: 1_000 + i64::from(count),
+            producer_id: -1,
+            producer_epoch: -1,
+            base_sequence: -1,
+            count,
+        }
+    }
+
+    fn one(bytes: Bytes) -> RawBatch {
+        split(bytes).next().unwrap().unwrap()
+    }
+
+    #[test]
+    fn stamping_rewrites_the_header_and_keeps_the_records() {
+        let mut h = header(77, 4);
+        h.attributes = TRANSACTIONAL | LOG_APPEND_TIME | DELETE_HORIZON | 4;
+        let batch = one(make(h, b"some records"));
+        let stamped = batch.stamp(Stamp { producer_id: 9, producer_epoch: 2, base_sequence: 100 }).unwrap();
+        let mut bytes = stamped.header.to_vec();
+        bytes.extend_from_slice(&stamped.body);
+        let again = one(Bytes::from(bytes.clone()));
+        assert_eq!(again.header.crc, crc32c::crc32c(&bytes[CRC_START..]));
+        assert_eq!((again.header.base_offset, again.header.attributes, again.header.count), (0, 4, 4));
+        assert_eq!(
+            (again.header.producer_id, again.header.producer_epoch, again.header.base_sequence),
+            (9, 2, 100)
+        );
+        assert_eq!((again.header.base_timestamp, again.header.max_timestamp), (1_000, 1_004));
+        assert_eq!(&again.bytes[HEADER_BYTES..], b"some records");
+        assert_eq!(stamped.body.as_ptr(), batch.bytes[HEADER_BYTES..].as_ptr(), "no copy");
+    }
+
+    #[test]
+    fn damage_is_seen() {
+        let mut bytes = make(header(5, 1), b"abc").to_vec();
+        *bytes.last_mut().unwrap() ^= 1;
+        let stamp = Stamp { producer_id: 1, producer_epoch: 0, base_sequence: 0 };
+        assert!(matches!(one(Bytes::from(bytes)).stamp(stamp), Err(BatchError::Corrupt { offset: 5, .. })));
+    }
+
+    #[test]
+    fn splitting_stops_at_a_partial_batch_and_names_bad_ones() {
+        let two = [make(header(0, 2), b"xx"), make(header(2, 3), b"yyy")].concat();
+        let whole: Vec<_> = split(Bytes::from(two.clone())).map(|b| b.unwrap().header.base_offset).collect();
+        assert_eq!(whole, [0, 2]);
+        let cut = Bytes::copy_from_slice(&two[..two.len() - 1]);
+        assert_eq!(split(cut).count(), 1);
+        let mut old = two.clone();
+        old[16] = 1;
+        assert!(matches!(split(Bytes::from(old)).next(), Some(Err(BatchError::OldFormat { magic: 1, .. }))));
+        let mut lying = two;
+        lying[8..12].copy_from_slice(&(-5_i32).to_be_bytes());
+        assert!(matches!(
+            split(Bytes::from(lying)).next(),
+            Some(Err(BatchError::BadLength { length: -5, .. }))
+        ));
+        assert!(matches!(
+            split(make(BatchHeader { count: 9, ..header(0, 2) }, b"")).next(),
+            Some(Err(BatchError::BadCount { .. }))
+        ));
+    }
+
+    #[test]
+    fn control_records_are_read() {
+        let control = |kind: u8| {
+            let body = [0x16, 0x00, 0x00, 0x00, 0x08, 0, 0, 0, kind, 0x0c, 0, 0, 0, 0, 0, 0, 0];
+            one(make(BatchHeader { attributes: CONTROL | TRANSACTIONAL, ..header(0, 1) }, &body))
+        };
+        assert_eq!(control_kind(&control(0)), ControlKind::Abort);
+        assert_eq!(control_kind(&control(1)), ControlKind::Commit);
+        assert_eq!(
+            control_kind(&one(make(BatchHeader { count: 0, ..header(0, 1) }, &[]))),
+            ControlKind::Other
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn foreign_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), magic in 0_u8..4) {
+            let mut bytes = bytes;
+            if let Some(b) = bytes.get_mut(16) { *b = magic; }
+            for batch in split(Bytes::from(bytes)).flatten() {
+                let _ = control_kind(&batch);
+                let _ = batch.stamp(Stamp { producer_id: 0, producer_epoch: 0, base_sequence: 0 });
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! The algorithm: keep what fits, place the rest heaviest first on the least loaded worker, then even out.
+
+use std::collections::BTreeMap;
+
+use crate::control::PlanStep;
+use crate::ids::WorkerId;
+use crate::unit::{Owner, Role, Unit};
+
+/// A worker as the planner sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerSlot {
+    /// Its id.
+    pub id: WorkerId,
+    /// What it can run.
+    pub role: Role,
+    /// How many units it takes; 0 while draining.
+    pub capacity: u32,
+}
+
+/// What is to be solved.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Problem {
+    /// The workers.
+    pub workers: Vec<WorkerSlot>,
+    /// The units with their weights, at least 1.
+    pub units: Vec<(u64, Unit)>,
+}
+
+/// Who should run what.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// Placed units.
+    pub placed: BTreeMap<Unit, WorkerId>,
+    /// Units for which there was no room, or no worker of their role.
+    pub unplaced: Vec<Unit>,
+}
+
+/// A worker's share while solving.
+#[derive(Debug)]
+struct Share<'a> {
+    id: &'a WorkerId,
+    role: Role,
+    room: u32,
+    units: u32,
+    load: u64,
+}
+
+/// Solves. `present` is who runs what now.
+pub fn solve(problem: &Problem, present: &BTreeMap<Unit, WorkerId>) -> Plan {
+    let mut shares: BTreeMap<&WorkerId, Share<'_>> = problem
+        .workers
+        .iter()
+        .map(|w| (&w.id, Share { id: &w.id, role: w.role, room: w.capacity, units: 0, load: 0 }))
+        .collect();
+    let mut plan = Plan::default();
+    let mut waiting: Vec<(u64, &Unit)> = Vec::new();
+
+    // Heaviest first, then by name: the order of the input must not matter.
+    let mut units: Vec<(u64, &Unit)> = problem.units.iter().map(|(weight, unit)| (*weight, unit)).collect();
+    units.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(b.1)));
+
+    for &(weight, unit) in &units {
+        let kept = present.get(unit).and_then(|worker| shares.get_mut(worker));
+        match kept.filter(|share| share.role == unit.role() && share.room > 0) {
+            Some(share) => {
+                take(share, weight);
+                plan.placed.insert(unit.clone(), share.id.clone());
+            }
+            None => waiting.push((weight, unit)),
+        }
+    }
+    for (weight, unit) in waiting {
+        let least = shares
+            .values_mut()
+            .filter(|share| share.role == unit.role() && share.room > 0)
+            .min_by_key(|share| (share.load, share.units, share.id));
+        match least {
+            Some(share) => {
+                take(share, weight);
+                plan.placed.insert(unit.clone(), share.id.clone());
+            }
+            None => plan.unplaced.push(unit.clone()),
+        }
+    }
+    even_out(&units, &mut shares, &mut plan);
+    plan.unplaced.sort();
+    plan
+}
+
+fn take(share: &mut Share<'_>, weight: u64) {
+    share.room -= 1;
+    share.units += 1;
+    share.load += weight;
+}
+
+/// Moves units from the most to the least loaded worker of a role while that clearly helps. "Clearly": the gap is more
+/// than a quarter of the larger load, and the unit moved is at most half the gap, so the order of the two workers
+/// never flips and solving again finds nothing to do.
+fn even_out(units: &[(u64, &Unit)], shares: &mut BTreeMap<&WorkerId, Share<'_>>, plan: &mut Plan) {
+    for role in [Role::Source, Role::Checkpoint, Role::Heartbeat] {
+        for _ in 0..units.len() {
+            let of_role = || shares.values().filter(move |share| share.role == role);
+            let Some(high) = of_role().filter(|s| s.units > 0).max_by_key(|s| (s.load, s.id)) else { break };
+            let low = of_role().filter(|s| s.room > 0 && s.id != high.id).min_by_key(|s| (s.load, s.id));
+            let Some(low) = low else { break };
+            let gap = high.load.saturating_sub(low.load);
+            if gap < 2 || gap * 4 <= high.load {
+                break;
+            }
+            let (from, to) = (high.id.clone(), low.id.clone());
+            let movable = units
+                .iter()
+                .find(|(weight, unit)| *weight * 2 <= gap && plan.placed.get(*unit) == Some(&from));
+            let Some(&(weight, unit)) = movable else { break };
+            if let Some(share) = shares.get_mut(&from) {
+                share.room += 1;
+                share.units -= 1;
+                share.load -= weight;
+            }
+            if let Some(share) = shares.get_mut(&to) {
+                take(share, weight);
+            }
+            plan.placed.insert(unit.clone(), to);
+        }
+    }
+}
+
+/// The steps from what is to what should be. A unit that moves is only released here; it is assigned by a later plan,
+/// once its owner let go (release-then-take).
+pub fn steps(plan: &Plan, owners: &BTreeMap<Unit, Owner>) -> Vec<PlanStep> {
+    let mut steps = Vec::new();
+    for (unit, owner) in owners {
+        if !owner.releasing && plan.placed.get(unit) != Some(&owner.worker) {
+            steps.push(PlanStep::Release(unit.clone()));
+        }
+    }
+    for (unit, worker) in &plan.placed {
+        if !owners.contains_key(unit) {
+            steps.push(PlanStep::Assign(unit.clone(), worker.clone()));
+        }
+    }
+    steps
+}

@@ -1,0 +1,57 @@
+//! What a worker has to start and stop to get from what runs to what is desired.
+//!
+//! Pure comparison; knows nothing about tasks.
+
+use std::collections::BTreeMap;
+
+use crate::unit::{AssignedUnit, Unit};
+
+/// One step; stops come before starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Drain the unit, then say that it was released.
+    Stop(Unit),
+    /// Start the unit.
+    Start(Unit, AssignedUnit),
+}
+
+/// Compares. A unit whose assignment number or detail changed is stopped first and started once its stop is
+/// complete: the caller runs `diff` again then, so a start is only said for units that don't run at all.
+pub fn diff(desired: &BTreeMap<Unit, AssignedUnit>, running: &BTreeMap<Unit, AssignedUnit>) -> Vec<Step> {
+    let stops = running
+        .iter()
+        .filter(|(unit, assigned)| desired.get(unit) != Some(assigned))
+        .map(|(unit, _)| Step::Stop(unit.clone()));
+    let starts = desired
+        .iter()
+        .filter(|(unit, _)| !running.contains_key(unit))
+        .map(|(unit, assigned)| Step::Start(unit.clone(), assigned.clone()));
+    stops.chain(starts).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::FlowId;
+
+    fn unit(flow: &str) -> Unit {
+        Unit::Topology(FlowId::new(flow).unwrap())
+    }
+
+    fn assigned(number: u64) -> AssignedUnit {
+        AssignedUnit { number, partition: None }
+    }
+
+    #[test]
+    fn stops_come_first_and_changed_units_restart() {
+        let desired =
+            BTreeMap::from([(unit("a"), assigned(2)), (unit("b"), assigned(1)), (unit("d"), assigned(4))]);
+        let running =
+            BTreeMap::from([(unit("a"), assigned(1)), (unit("b"), assigned(1)), (unit("c"), assigned(3))]);
+        assert_eq!(
+            diff(&desired, &running),
+            vec![Step::Stop(unit("a")), Step::Stop(unit("c")), Step::Start(unit("d"), assigned(4))]
+        );
+        assert!(diff(&desired, &desired).is_empty());
+    }
+}

@@ -1,0 +1,197 @@
+//! When to write to the positions topic, and what (exactly-once.md 5).
+//!
+//! Invariant: what is written tells only of appends that were acknowledged.
+
+use super::position::{LastBatch, SLOTS};
+use crate::translate::Segment;
+
+/// An active partition writes at least this often, in ms.
+const INTERVAL_MS: u64 = 1_000;
+/// And after so many bytes: a takeover reads no more than about this much again.
+const BYTES_MAX: u64 = 16 << 20;
+/// A partition that has nothing more to send writes this soon, in ms, so that translation is exact when it is quiet.
+const QUIET_MS: u64 = 100;
+/// Segments in one record.
+pub const CHUNK_SEGMENTS: usize = 512;
+
+/// What was acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mirrored {
+    /// The records' places.
+    pub segment: Segment,
+    /// Size of the batch in bytes.
+    pub bytes: u64,
+    /// What the batch looks like.
+    pub last: LastBatch,
+    /// Leader epoch of the batch on the source.
+    pub source_leader_epoch: i32,
+}
+
+/// What to write now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Chunks of segments that changed: number and whole content. To be written before the position.
+    pub chunks: Vec<(u32, Vec<Segment>)>,
+    /// Slot for the position.
+    pub slot: u32,
+}
+
+/// Keeps account of one partition.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    chunk: u32,
+    segments: Vec<Segment>,
+    /// Full chunks that were not written yet.
+    full: Vec<(u32, Vec<Segment>)>,
+    segments_changed: bool,
+    next_slot: u32,
+    dirty_since_ms: Option<u64>,
+    changed_ms: u64,
+    bytes: u64,
+}
+
+impl Journal {
+    /// Goes on from what is stored: the last chunk of segments and the slot of the newest position.
+    pub fn new(last_chunk: Option<(u32, Vec<Segment>)>, last_slot: Option<u32>) -> Self {
+        let (chunk, segments) = last_chunk.unwrap_or_default();
+        Self {
+            chunk,
+            segments,
+            full: Vec::new(),
+            segments_changed: false,
+            next_slot: last_slot.map_or(0, |slot| (slot + 1) % SLOTS),
+            dirty_since_ms: None,
+            changed_ms: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Takes note of acknowledged records. What lies before the known segments was noted already and is left out.
+    pub fn mirrored(&mut self, mirrored: &Mirrored, now_ms: u64) {
+        self.extend(mirrored.segment);
+        self.bytes = self.bytes.saturating_add(mirrored.bytes);
+        self.touched(now_ms);
+    }
+
+    /// Takes note that the source place moved without records: markers, aborted batches.
+    pub fn passed(&mut self, now_ms: u64) {
+        self.touched(now_ms);
+    }
+
+    fn touched(&mut self, now_ms: u64) {
+        self.dirty_since_ms.get_or_insert(now_ms);
+        self.changed_ms = now_ms;
+    }
+
+    fn extend(&mut self, segment: Segment) {
+        if segment.count <= 0 {
+            return;
+        }
+        if let Some(last) = self.segments.last_mut() {
+            let (source_end, target_end) = (last.source + last.count, last.target + last.count);
+            if segment.source < source_end || segment.target < target_end {
+                return;
+            }
+            if (segment.source, segment.target) == (source_end, target_end) {
+                last.count += segment.count;
+                self.segments_changed = true;
+                return;
+            }
+        }
+        if self.segments.len() >= CHUNK_SEGMENTS {
+            self.full.push((self.chunk, std::mem::take(&mut self.segments)));
+            self.chunk += 1;
+        }
+        self.segments.push(segment);
+        self.segments_changed = true;
+    }
+
+    /// Is something to be written now? `quiet`: nothing is in flight and nothing waits.
+    pub fn due(&self, now_ms: u64, quiet: bool) -> bool {
+        let Some(since) = self.dirty_since_ms else { return false };
+        now_ms.saturating_sub(since) >= INTERVAL_MS
+            || self.bytes >= BYTES_MAX
+            || (quiet && now_ms.saturating_sub(self.changed_ms) >= QUIET_MS)
+    }
+
+    /// Something was mirrored that no position tells of.
+    pub fn is_dirty(&self) -> bool {
+        self.dirty_since_ms.is_some()
+    }
+
+    /// Takes what is to be written. If writing fails, [`Journal::failed`] puts it back.
+    pub fn take(&mut self) -> Entry {
+        let mut chunks = std::mem::take(&mut self.full);
+        if self.segments_changed {
+            chunks.push((self.chunk, self.segments.clone()));
+        }
+        self.segments_changed = false;
+        self.dirty_since_ms = None;
+        self.bytes = 0;
+        let slot = self.next_slot;
+        self.next_slot = (slot + 1) % SLOTS;
+        Entry { chunks, slot }
+    }
+
+    /// The entry was not written: it stays due.
+    pub fn failed(&mut self, entry: Entry, now_ms: u64) {
+        for (number, segments) in entry.chunks {
+            if number == self.chunk {
+                self.segments_changed = true;
+            } else {
+                self.full.push((number, segments));
+            }
+        }
+        self.full.sort_by_key(|(number, _)| *number);
+        self.dirty_since_ms.get_or_insert(now_ms);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mirrored(source: i64, target: i64, count: i64, bytes: u64) -> Mirrored {
+        Mirrored {
+            segment: Segment { source, target, count },
+            bytes,
+            last: LastBatch::default(),
+            source_leader_epoch: 0,
+        }
+    }
+
+    #[test]
+    fn due_by_time_bytes_or_quiet() {
+        let mut journal = Journal::new(None, None);
+        assert!(!journal.due(10_000, true), "nothing happened");
+        journal.mirrored(&mirrored(0, 0, 5, 100), 10_000);
+        assert!(!journal.due(10_099, true) && journal.due(10_100, true) && !journal.due(10_999, false));
+        assert!(journal.due(11_000, false));
+        journal.mirrored(&mirrored(5, 5, 5, BYTES_MAX), 10_001);
+        assert!(journal.due(10_001, false));
+        let entry = journal.take();
+        assert_eq!(entry.chunks, vec![(0, vec![Segment { source: 0, target: 0, count: 10 }])]);
+        assert!(!journal.is_dirty());
+        journal.failed(entry.clone(), 12_000);
+        assert!(journal.due(13_000, false));
+        assert_eq!(journal.take().chunks, entry.chunks);
+    }
+
+    #[test]
+    fn chunks_fill_and_slots_turn() {
+        let mut journal = Journal::new(None, Some(SLOTS - 1));
+        for i in 0..(CHUNK_SEGMENTS as i64 + 2) {
+            journal.mirrored(&mirrored(i * 3, i, 1, 1), 0);
+        }
+        let entry = journal.take();
+        assert_eq!(entry.slot, 0);
+        assert_eq!(
+            entry.chunks.iter().map(|(n, s)| (*n, s.len())).collect::<Vec<_>>(),
+            [(0, CHUNK_SEGMENTS), (1, 2)]
+        );
+        journal.mirrored(&mirrored(0, 0, 1, 1), 0);
+        let entry = journal.take();
+        assert!(entry.chunks.is_empty(), "known already");
+        assert_eq!(entry.slot, 1);
+    }
+}

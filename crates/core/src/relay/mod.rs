@@ -1,0 +1,43 @@
+//! The relay of one partition: what to fetch, what to append, how far it is, and what is wrong.
+//!
+//! Owns the append contract (exactly-once.md): every decision is made here, without IO. The source service only
+//! carries decisions out: [`resync`] finds the place to go on from, [`window`] decides what is sent and what an answer
+//! means, [`reader`] says what of a fetch is to be mirrored, [`journal`] says when and what to write to the positions
+//! topic.
+
+pub mod answer;
+pub mod journal;
+pub mod position;
+pub mod reader;
+pub mod resync;
+pub mod stop;
+pub mod window;
+
+/// Sequences wrap here (Kafka's `DefaultRecordBatch.incrementSequence`).
+const SEQUENCES: i64 = 1 << 31;
+
+/// The sequence of the n-th record of a generation.
+pub fn sequence_of(n: i64) -> i32 {
+    i32::try_from(n.rem_euclid(SEQUENCES)).unwrap_or(0)
+}
+
+/// The record count that `sequence` stands for, at or behind `from`: the smallest n ≥ `from` with that sequence.
+pub fn count_at(from: i64, sequence: i64) -> i64 {
+    from + (sequence - from).rem_euclid(SEQUENCES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequences_wrap_and_are_read_back() {
+        assert_eq!(sequence_of(0), 0);
+        assert_eq!(sequence_of((1 << 31) - 1), i32::MAX);
+        assert_eq!(sequence_of(1 << 31), 0);
+        assert_eq!(count_at(100, 100), 100);
+        assert_eq!(count_at(100, 150), 150);
+        assert_eq!(count_at((1 << 31) - 5, 3), (1 << 31) + 3);
+        assert_eq!(count_at((5 << 31) + 7, 7), (5 << 31) + 7);
+    }
+}

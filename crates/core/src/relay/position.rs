@@ -1,0 +1,95 @@
+//! Position records: how far a partition is mirrored (exactly-once.md 5).
+//!
+//! Owns the shapes; `mirrormesh-proto` owns the stored form.
+
+use crate::ids::{FlowId, TopicId};
+use crate::translate::Segment;
+use crate::unit::Generation;
+
+/// Slots that positions are written to in turn, so that older ones survive a truncation of the target.
+pub const SLOTS: u32 = 8;
+
+/// Which record of the positions topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PositionKind {
+    /// A position.
+    Position {
+        /// The generation that wrote it.
+        generation: Generation,
+        /// Slot, less than [`SLOTS`].
+        slot: u32,
+    },
+    /// Segments for translation.
+    Segments {
+        /// Producer id of the generation that wrote it.
+        producer_id: i64,
+        /// Number of the chunk, from 0.
+        chunk: u32,
+    },
+}
+
+/// Key of a record in the positions topic.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PositionKey {
+    /// The flow.
+    pub flow: FlowId,
+    /// Topic id on the target.
+    pub target_topic_id: TopicId,
+    /// The partition.
+    pub partition: i32,
+    /// Which record.
+    pub kind: PositionKind,
+}
+
+/// What the last mirrored batch looked like, to find it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LastBatch {
+    /// Records in it.
+    pub count: i32,
+    /// First timestamp.
+    pub base_timestamp: i64,
+    /// Highest timestamp.
+    pub max_timestamp: i64,
+    /// CRC-32C of the bytes behind the header.
+    pub body_crc: u32,
+}
+
+/// How far a partition is mirrored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// The generation that wrote it.
+    pub generation: Generation,
+    /// First sequence of the generation in this partition.
+    pub sequence_base: i32,
+    /// Records mirrored by this generation: n.
+    pub count: i64,
+    /// Next source offset.
+    pub source_offset: i64,
+    /// Topic id on the source.
+    pub source_topic_id: TopicId,
+    /// Leader epoch of the source at the last batch; -1 when not known.
+    pub source_leader_epoch: i32,
+    /// Next target offset.
+    pub target_offset: i64,
+    /// Leader epoch of the target at the last batch; -1 when not known.
+    pub target_leader_epoch: i32,
+    /// The last batch.
+    pub last: LastBatch,
+    /// Version of the set of skipped records.
+    pub skip_version: u64,
+    /// Number of the assignment that wrote it.
+    pub assignment_number: u64,
+    /// Source topic, for people and tools that read the record.
+    pub topic: String,
+    /// Target topic, for people and tools that read the record.
+    pub target_topic: String,
+}
+
+/// A decoded record of the positions topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PositionValue {
+    /// A position.
+    Position(Position),
+    /// Segments, in the order of offsets.
+    Segments(Vec<Segment>),
+}

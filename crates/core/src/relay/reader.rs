@@ -1,0 +1,199 @@
+//! What of a fetch is to be mirrored: transactions, markers, the place to begin.
+//!
+//! The rules are those of Kafka's own consumer (`CompletedFetch`), on whole batches (exactly-once.md 6). The set of
+//! aborted producers belongs to one fetch and is never carried over.
+
+use std::collections::BTreeSet;
+
+use super::stop::{Stop, StopReason};
+use crate::format::batch::{BatchError, BatchHeader, ControlKind, RawBatch, control_kind};
+
+/// An aborted transaction as a fetch names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Aborted {
+    /// Its producer.
+    pub producer_id: i64,
+    /// Its first offset in the partition.
+    pub first_offset: i64,
+}
+
+/// What to do with a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Judgement {
+    /// Mirror it whole.
+    Mirror,
+    /// Leave it out: a marker, an aborted batch, an empty one, or one that lies before the place.
+    Skip(Skip),
+    /// Mirror only its records from this source offset on.
+    Trim(i64),
+    /// The partition can't go on.
+    Stop(Stop),
+}
+
+/// Why a batch is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Skip {
+    /// A control batch.
+    Control,
+    /// Part of an aborted transaction.
+    Aborted,
+    /// Compaction left no record in it.
+    Empty,
+    /// It ends before the place to go on from: a fetch may begin with such a batch.
+    Before,
+}
+
+/// Judges the batches of one fetch, in order.
+#[derive(Debug)]
+pub struct FetchReader {
+    read_committed: bool,
+    /// Not yet reached, ordered by first offset.
+    aborted: Vec<Aborted>,
+    reached: usize,
+    open: BTreeSet<i64>,
+}
+
+impl FetchReader {
+    /// For one fetch. `aborted` as the response lists it, in any order.
+    pub fn new(read_committed: bool, mut aborted: Vec<Aborted>) -> Self {
+        aborted.sort_by_key(|transaction| transaction.first_offset);
+        Self { read_committed, aborted, reached: 0, open: BTreeSet::new() }
+    }
+
+    /// Judges the next batch. `place` is the next source offset to mirror.
+    pub fn judge(&mut self, batch: &RawBatch, place: i64) -> Judgement {
+        let header = &batch.header;
+        let aborted = self.read_committed && self.is_aborted(batch);
+        if header.next_offset() <= place {
+            return Judgement::Skip(Skip::Before);
+        }
+        if header.is_control() {
+            return Judgement::Skip(Skip::Control);
+        }
+        if aborted {
+            return Judgement::Skip(Skip::Aborted);
+        }
+        if header.count == 0 {
+            return Judgement::Skip(Skip::Empty);
+        }
+        if !header.is_dense() {
+            return Judgement::Stop(gaps(header));
+        }
+        if header.base_offset < place {
+            return Judgement::Trim(place);
+        }
+        Judgement::Mirror
+    }
+
+    fn is_aborted(&mut self, batch: &RawBatch) -> bool {
+        let header = &batch.header;
+        while let Some(next) =
+            self.aborted.get(self.reached).filter(|a| a.first_offset <= header.last_offset())
+        {
+            self.open.insert(next.producer_id);
+            self.reached += 1;
+        }
+        if header.is_control() {
+            if control_kind(batch) == ControlKind::Abort {
+                self.open.remove(&header.producer_id);
+            }
+            return false;
+        }
+        header.is_transactional() && self.open.contains(&header.producer_id)
+    }
+}
+
+fn gaps(header: &BatchHeader) -> Stop {
+    Stop::new(
+        StopReason::BatchHasGaps,
+        format!(
+            "the batch of source offsets {} to {} holds only {} records: the source topic was compacted, which this \
+             version can't mirror; exclude the topic",
+            header.base_offset,
+            header.last_offset(),
+            header.count
+        ),
+    )
+    .at(header.base_offset, Some(header.next_offset()))
+}
+
+/// The stop for a batch that can't be read.
+pub fn unreadable(error: &BatchError) -> Stop {
+    let (reason, offset) = match *error {
+        BatchError::OldFormat { offset, .. } => (StopReason::BatchOldFormat, offset),
+        BatchError::UnknownFormat { offset, .. }
+        | BatchError::BadLength { offset, .. }
+        | BatchError::Corrupt { offset, .. }
+        | BatchError::BadCount { offset, .. } => (StopReason::BatchCorrupt, offset),
+    };
+    let advice = match reason {
+        StopReason::BatchOldFormat => {
+            "this version can't mirror it; let retention remove it or exclude the topic"
+        }
+        _ => "check the source broker's disk and network, then pause and resume the flow",
+    };
+    Stop::new(reason, format!("{error}: {advice}")).at(offset, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::batch::split;
+    use crate::format::batch::tests::{header, make};
+
+    fn batch(base: i64, count: i32, producer: i64, attributes: i16, body: &[u8]) -> RawBatch {
+        let header = BatchHeader { producer_id: producer, attributes, ..header(base, count) };
+        split(make(header, body)).next().unwrap().unwrap()
+    }
+
+    fn data(base: i64, count: i32, producer: i64) -> RawBatch {
+        batch(base, count, producer, 0x10, b"")
+    }
+
+    fn marker(base: i64, producer: i64, commit: u8) -> RawBatch {
+        batch(base, 1, producer, 0x30, &[0x16, 0, 0, 0, 8, 0, 0, 0, commit, 0x0c])
+    }
+
+    #[test]
+    fn aborted_batches_are_dropped_up_to_their_marker_only() {
+        let aborted =
+            vec![Aborted { producer_id: 7, first_offset: 2 }, Aborted { producer_id: 8, first_offset: 9 }];
+        let mut reader = FetchReader::new(true, aborted);
+        assert_eq!(reader.judge(&data(0, 2, 7), 0), Judgement::Mirror, "an earlier transaction of 7");
+        assert_eq!(reader.judge(&data(2, 3, 7), 0), Judgement::Skip(Skip::Aborted));
+        assert_eq!(reader.judge(&data(5, 2, 9), 0), Judgement::Mirror, "another producer");
+        assert_eq!(reader.judge(&batch(7, 1, 7, 0, b""), 0), Judgement::Mirror, "7, not transactional");
+        assert_eq!(reader.judge(&marker(8, 7, 0), 0), Judgement::Skip(Skip::Control));
+        assert_eq!(reader.judge(&data(9, 1, 7), 0), Judgement::Mirror, "the next transaction of 7");
+        assert_eq!(reader.judge(&data(10, 1, 8), 0), Judgement::Skip(Skip::Aborted));
+    }
+
+    #[test]
+    fn uncommitted_reading_drops_only_markers() {
+        let mut reader = FetchReader::new(false, vec![Aborted { producer_id: 7, first_offset: 0 }]);
+        assert_eq!(reader.judge(&data(0, 2, 7), 0), Judgement::Mirror);
+        assert_eq!(reader.judge(&marker(2, 7, 0), 0), Judgement::Skip(Skip::Control));
+    }
+
+    #[test]
+    fn a_join_happens_up_to_the_last_offset() {
+        let mut reader = FetchReader::new(true, vec![Aborted { producer_id: 7, first_offset: 4 }]);
+        assert_eq!(reader.judge(&data(2, 3, 7), 0), Judgement::Skip(Skip::Aborted), "offset 4 is its last");
+    }
+
+    #[test]
+    fn place_gaps_and_empty_batches() {
+        let mut reader = FetchReader::new(true, Vec::new());
+        assert_eq!(reader.judge(&data(0, 5, 1), 5), Judgement::Skip(Skip::Before));
+        assert_eq!(reader.judge(&data(0, 5, 1), 3), Judgement::Trim(3));
+        let gappy = BatchHeader { count: 2, ..header(10, 5) };
+        let gappy = split(make(gappy, b"")).next().unwrap().unwrap();
+        assert!(matches!(
+            reader.judge(&gappy, 0),
+            Judgement::Stop(Stop { reason: StopReason::BatchHasGaps, .. })
+        ));
+        let empty = BatchHeader { count: 0, ..header(20, 5) };
+        let empty = split(make(empty, b"")).next().unwrap().unwrap();
+        assert_eq!(reader.judge(&empty, 0), Judgement::Skip(Skip::Empty));
+    }
+}

@@ -1,0 +1,87 @@
+//! Why a partition stops until somebody acts. The names are part of the API.
+
+use std::fmt;
+
+/// A named reason with what is needed to act on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stop {
+    /// Which reason.
+    pub reason: StopReason,
+    /// What happened and what to do.
+    pub message: String,
+    /// First source offset concerned.
+    pub from_offset: Option<i64>,
+    /// Source offset behind the last one concerned, if known.
+    pub to_offset: Option<i64>,
+}
+
+impl Stop {
+    /// A stop without offsets.
+    pub fn new(reason: StopReason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), from_offset: None, to_offset: None }
+    }
+
+    /// Adds the source offsets concerned.
+    #[must_use]
+    pub fn at(mut self, from: i64, to: Option<i64>) -> Self {
+        self.from_offset = Some(from);
+        self.to_offset = to;
+        self
+    }
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// The reasons.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum StopReason { $($(#[$doc])* $name,)* }
+
+        impl StopReason {
+            /// Stable name.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The source deleted records before they were mirrored.
+    RetentionOverrun = "RETENTION_OVERRUN",
+    /// The source's log ends before the place that was mirrored already.
+    SourceTruncated = "SOURCE_TRUNCATED",
+    /// The source's history differs from the one that was mirrored (KIP-320).
+    SourceDiverged = "SOURCE_DIVERGED",
+    /// The source topic was deleted and made again.
+    SourceRecreated = "SOURCE_RECREATED",
+    /// The target topic was deleted and made again.
+    TargetRecreated = "TARGET_RECREATED",
+    /// The target lost records that were mirrored already.
+    TargetTruncated = "TARGET_TRUNCATED",
+    /// What the target holds is not what the source holds at that place.
+    PositionMismatch = "POSITION_MISMATCH",
+    /// The place can't be found any more.
+    PositionUnknown = "POSITION_UNKNOWN",
+    /// A batch with offsets left out, as compaction leaves it.
+    BatchHasGaps = "BATCH_HAS_GAPS",
+    /// A batch in a format from before Kafka 0.11.
+    BatchOldFormat = "BATCH_OLD_FORMAT",
+    /// A batch that is damaged or contradicts itself.
+    BatchCorrupt = "BATCH_CORRUPT",
+    /// A batch larger than the target takes.
+    BatchTooLarge = "BATCH_TOO_LARGE",
+    /// A batch that begins before the place to go on from.
+    BatchStraddles = "BATCH_STRADDLES",
+    /// The target refuses a batch for its content.
+    TargetRefused = "TARGET_REFUSED",
+    /// The target refuses the sequence although the place is settled.
+    SequenceRefused = "SEQUENCE_REFUSED",
+    /// Another owner writes under a newer epoch.
+    Fenced = "FENCED",
+}
+
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
