@@ -1,0 +1,30 @@
+//! Settings of the source service.
+
+use mirrormesh_worker::config::WorkerSettings;
+use serde::{Deserialize, Serialize};
+
+/// Everything that can be set.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// What all workers share.
+    #[serde(flatten)]
+    pub worker: WorkerSettings,
+    /// Record bytes held in memory at most, over all flows; one larger fetch may pass alone.
+    pub memory_bytes: u64,
+    /// Bytes asked for in one fetch.
+    pub fetch_bytes: u32,
+    /// Bytes asked for in one fetch for one partition.
+    pub partition_fetch_bytes: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            worker: WorkerSettings::for_role("source"),
+            memory_bytes: 64 << 20,
+            fetch_bytes: 8 << 20,
+            partition_fetch_bytes: 1 << 20,
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Which task runs which unit, and what they share.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use futures::future::BoxFuture;
+use mirrormesh_core::ids::FlowId;
+use mirrormesh_core::report::UnitState;
+use mirrormesh_core::unit::{ClusterSpec, Unit};
+use mirrormesh_kafka::Error;
+use mirrormesh_worker::{UnitContext, UnitFactory};
+use tokio::sync::Semaphore;
+
+use crate::config::Settings;
+use crate::link::FlowLink;
+use crate::metrics::Metrics;
+use crate::partition::PartitionUnit;
+use crate::topology;
+
+/// A link is shared by units of one flow with the same clusters and the same way of reading.
+type LinkKey = (FlowId, ClusterKey, ClusterKey, bool);
+type ClusterKey = (Vec<String>, Vec<(String, String)>);
+
+fn cluster_key(spec: &ClusterSpec) -> ClusterKey {
+    let properties = spec.properties.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+    (spec.bootstrap_servers.clone(), properties)
+}
+
+/// Starts the units of the source service.
+#[derive(Debug)]
+pub(crate) struct SourceUnits {
+    settings: Settings,
+    budget: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+    // Lock: held only to look up or insert.
+    links: Mutex<HashMap<LinkKey, Weak<FlowLink>>>,
+}
+
+impl SourceUnits {
+    pub(crate) fn new(settings: Settings, metrics: Metrics) -> Self {
+        let kib = usize::try_from(settings.memory_bytes / 1024).unwrap_or(usize::MAX);
+        Self {
+            budget: Arc::new(Semaphore::new(kib.clamp(1, Semaphore::MAX_PERMITS))),
+            settings,
+            metrics: Arc::new(metrics),
+            links: Mutex::new(HashMap::new()),
+        }
+    }
+
+    fn link(&self, context: &UnitContext) -> Result<Arc<FlowLink>, Error> {
+        let key = (
+            context.flow_id.clone(),
+            cluster_key(&context.source),
+            cluster_key(&context.target),
+            context.flow.spec.read_uncommitted,
+        );
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.retain(|_, link| link.strong_count() > 0);
+        if let Some(link) = links.get(&key).and_then(Weak::upgrade) {
+            return Ok(link);
+        }
+        let link = Arc::new(FlowLink::new(
+            &context.flow_id,
+            &context.flow,
+            (&context.source, &context.target),
+            &self.settings,
+            &self.budget,
+            &self.metrics,
+        )?);
+        links.insert(key, Arc::downgrade(&link));
+        Ok(link)
+    }
+}
+
+impl UnitFactory for SourceUnits {
+    fn start(&self, unit: Unit, context: UnitContext) -> BoxFuture<'static, ()> {
+        let link = match self.link(&context) {
+            Ok(link) => link,
+            Err(error) => {
+                // Nothing to be done until the cluster's settings change, which restarts the unit.
+                context.report.set(UnitState::Stopped, "CLUSTER_SETTINGS_INVALID", &error.to_string(), None);
+                return Box::pin(async move { context.stop.cancelled().await });
+            }
+        };
+        match unit {
+            Unit::Topology(_) => Box::pin(topology::run(context, link)),
+            Unit::Partition(_, topic, partition) => {
+                match PartitionUnit::new(context.clone(), link, topic, partition) {
+                    Some(unit) => Box::pin(unit.run()),
+                    None => Box::pin(async move { context.stop.cancelled().await }),
+                }
+            }
+            Unit::Groups(_) | Unit::Group(..) | Unit::Heartbeat(_) => {
+                tracing::error!(%unit, "a source worker was given a unit of another role");
+                Box::pin(async move { context.stop.cancelled().await })
+            }
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! What the units of one flow share in one worker: clients, fetchers, senders, the positions topic.
+//!
+//! Lives as long as one unit holds it; its tasks end with it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use mirrormesh_core::ids::FlowId;
+use mirrormesh_core::unit::{AssignedFlow, ClusterSpec};
+use mirrormesh_kafka::{Client, ClientConfig, Error};
+use tokio::sync::Semaphore;
+
+use crate::config::Settings;
+use crate::fetcher::{Fetcher, FetcherLimits};
+use crate::metrics::Metrics;
+use crate::positions::PositionStore;
+use crate::sender::Sender;
+
+/// Produce connections per target broker; partitions are spread over them and stay where they are.
+const SEND_LANES: u32 = 2;
+
+/// The link.
+#[derive(Debug)]
+pub(crate) struct FlowLink {
+    /// The source cluster.
+    pub(crate) source: Client,
+    /// The target cluster.
+    pub(crate) target: Client,
+    /// The flow's positions.
+    pub(crate) positions: PositionStore,
+    /// Instruments.
+    pub(crate) metrics: Arc<Metrics>,
+    limits: FetcherLimits,
+    // Locks: held only to look up or insert, never over an await.
+    fetchers: Mutex<HashMap<i32, Arc<Fetcher>>>,
+    senders: Mutex<HashMap<(i32, u32), Arc<Sender>>>,
+}
+
+fn client(role: &str, flow: &FlowId, spec: &ClusterSpec) -> Result<Client, Error> {
+    Client::new(ClientConfig {
+        bootstrap_servers: spec.bootstrap_servers.clone(),
+        client_id: format!("mirrormesh-{role}-{flow}"),
+        properties: spec.properties.clone(),
+        ..ClientConfig::default()
+    })
+}
+
+impl FlowLink {
+    /// Makes the clients; connects to nothing.
+    pub(crate) fn new(
+        flow_id: &FlowId,
+        flow: &AssignedFlow,
+        clusters: (&ClusterSpec, &ClusterSpec),
+        settings: &Settings,
+        budget: &Arc<Semaphore>,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, Error> {
+        let source = client("source", flow_id, clusters.0)?;
+        let target = client("target", flow_id, clusters.1)?;
+        let budget_kib = u32::try_from(settings.memory_bytes / 1024).unwrap_or(u32::MAX);
+        Ok(Self {
+            positions: PositionStore::new(flow_id.clone(), &flow.spec, target.clone()),
+            source,
+            target,
+            metrics: Arc::clone(metrics),
+            limits: FetcherLimits {
+                read_committed: !flow.spec.read_uncommitted,
+                fetch_bytes: i32::try_from(settings.fetch_bytes).unwrap_or(i32::MAX),
+                partition_bytes: i32::try_from(settings.partition_fetch_bytes).unwrap_or(i32::MAX),
+                budget: Arc::clone(budget),
+                budget_kib,
+            },
+            fetchers: Mutex::new(HashMap::new()),
+            senders: Mutex::new(HashMap::new()),
+        })
+    }
+
+    /// Only committed records are read.
+    pub(crate) fn read_committed(&self) -> bool {
+        self.limits.read_committed
+    }
+
+    /// The fetcher of a source broker.
+    pub(crate) fn fetcher(&self, node_id: i32) -> Arc<Fetcher> {
+        let mut fetchers = self.fetchers.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = || Arc::new(Fetcher::start(self.source.clone(), node_id, self.limits.clone()));
+        Arc::clone(fetchers.entry(node_id).or_insert_with(start))
+    }
+
+    /// The sender of a target broker that this partition is pinned to.
+    pub(crate) fn sender(&self, node_id: i32, topic: &str, partition: i32) -> Arc<Sender> {
+        let lane = crc32(topic).wrapping_add(u32::from_ne_bytes(partition.to_ne_bytes())) % SEND_LANES;
+        let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = || Arc::new(Sender::start(self.target.clone(), node_id, lane));
+        Arc::clone(senders.entry((node_id, lane)).or_insert_with(start))
+    }
+}
+
+/// Any stable hash does; it only spreads topics over lanes.
+fn crc32(text: &str) -> u32 {
+    text.bytes().fold(0, |hash: u32, b| hash.wrapping_mul(31).wrapping_add(u32::from(b)))
+}

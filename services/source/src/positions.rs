@@ -1,0 +1,178 @@
+//! The positions topic of one flow: written by partition units, read to its end before a place is found.
+//!
+//! Owns the topic's creation, its writer and what was read from it so far; the meaning of a position is core's.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use mirrormesh_core::flow::FlowSpec;
+use mirrormesh_core::ids::{FlowId, TopicId};
+use mirrormesh_core::relay::position::{Position, PositionKey, PositionKind, PositionValue};
+use mirrormesh_core::translate::Segment;
+use mirrormesh_kafka::admin::NewTopic;
+use mirrormesh_kafka::librdkafka::{InternalProducer, InternalReader};
+use mirrormesh_kafka::{Client, Error};
+use mirrormesh_proto::convert::position::{decode_key, decode_value, encode_key, encode_value};
+use tokio::sync::{Mutex, OnceCell};
+
+/// What is stored about one partition.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stored {
+    /// All positions, of any generation, with their slots.
+    pub(crate) positions: Vec<(u32, Position)>,
+    /// The last chunk of segments of the present generation.
+    pub(crate) last_chunk: Option<(u32, Vec<Segment>)>,
+}
+
+/// Everything of one partition by kind of record.
+type Records = BTreeMap<PositionKind, PositionValue>;
+
+#[derive(Debug)]
+struct Tail {
+    reader: Option<InternalReader>,
+    /// When the last complete reading began: who asked before then is served by it.
+    read_from: Option<Instant>,
+    records: BTreeMap<(TopicId, i32), Records>,
+}
+
+/// The store.
+#[derive(Debug)]
+pub(crate) struct PositionStore {
+    flow: FlowId,
+    topic: String,
+    replication_factor: Option<i16>,
+    target: Client,
+    created: OnceCell<()>,
+    producer: OnceCell<InternalProducer>,
+    tail: Mutex<Tail>,
+}
+
+impl PositionStore {
+    /// Opens nothing yet: connections are made when first needed.
+    pub(crate) fn new(flow: FlowId, spec: &FlowSpec, target: Client) -> Self {
+        Self {
+            flow,
+            topic: spec.positions_topic(),
+            replication_factor: spec.internal_replication_factor,
+            target,
+            created: OnceCell::new(),
+            producer: OnceCell::new(),
+            tail: Mutex::new(Tail { reader: None, read_from: None, records: BTreeMap::new() }),
+        }
+    }
+
+    /// Makes the topic if it is missing: one partition, compacted.
+    async fn ensure(&self) -> Result<(), Error> {
+        self.created
+            .get_or_try_init(|| async {
+                let known = self.target.topics(Some(std::slice::from_ref(&self.topic))).await?;
+                if known.iter().any(|t| t.name.as_ref() == self.topic && !t.partitions.is_empty()) {
+                    return Ok(());
+                }
+                let brokers = self.target.cluster().await?.brokers.len();
+                let replication_factor =
+                    self.replication_factor.unwrap_or_else(|| i16::try_from(brokers.min(3)).unwrap_or(3));
+                let new = NewTopic {
+                    name: self.topic.clone(),
+                    partitions: 1,
+                    replication_factor,
+                    configs: BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]),
+                };
+                for created in self.target.create_topics(vec![new]).await? {
+                    created.ok_or_exists()?;
+                }
+                self.target.wait_for_topic(&self.topic, 1).await
+            })
+            .await
+            .map(|()| ())
+    }
+
+    /// Reads to the end of the topic and returns what is stored about a partition.
+    pub(crate) async fn load(
+        &self,
+        topic_id: TopicId,
+        partition: i32,
+        producer_id: i64,
+    ) -> Result<Stored, Error> {
+        let asked = Instant::now();
+        self.ensure().await?;
+        let mut tail = self.tail.lock().await;
+        if tail.read_from.is_none_or(|began| began < asked) {
+            self.read(&mut tail).await?;
+        }
+        let mut stored = Stored::default();
+        for (kind, value) in tail.records.get(&(topic_id, partition)).into_iter().flatten() {
+            match (kind, value) {
+                (PositionKind::Position { slot, .. }, PositionValue::Position(position)) => {
+                    stored.positions.push((*slot, position.clone()));
+                }
+                (PositionKind::Segments { producer_id: of, chunk }, PositionValue::Segments(segments))
+                    if *of == producer_id =>
+                {
+                    if stored.last_chunk.as_ref().is_none_or(|(last, _)| chunk > last) {
+                        stored.last_chunk = Some((*chunk, segments.clone()));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(stored)
+    }
+
+    async fn read(&self, tail: &mut Tail) -> Result<(), Error> {
+        let began = Instant::now();
+        let reader = match &mut tail.reader {
+            Some(reader) => reader,
+            None => tail.reader.insert(InternalReader::open(&self.target, &self.topic)?),
+        };
+        let records = match reader.read_to_end().await {
+            Ok(records) => records,
+            Err(error) => {
+                // A reader that failed half-way is not trusted again: begin at the beginning.
+                tail.reader = None;
+                tail.records.clear();
+                return Err(error);
+            }
+        };
+        for record in records {
+            let Some(Ok(key)) = record.key.as_deref().map(decode_key) else {
+                tracing::warn!(topic = self.topic, offset = record.offset, "skipped a record without a readable key");
+                continue;
+            };
+            if key.flow != self.flow {
+                continue;
+            }
+            let place = tail.records.entry((key.target_topic_id, key.partition)).or_default();
+            match record.value.as_deref().map(|value| decode_value(&key, value)) {
+                None => {
+                    place.remove(&key.kind);
+                }
+                Some(Ok(value)) => {
+                    place.insert(key.kind, value);
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(topic = self.topic, offset = record.offset, %error, "skipped an unreadable record");
+                }
+            }
+        }
+        tail.read_from = Some(began);
+        Ok(())
+    }
+
+    /// Writes records in order and waits until they are acknowledged.
+    pub(crate) async fn write(&self, records: Vec<(PositionKey, PositionValue)>) -> Result<(), Error> {
+        self.ensure().await?;
+        let producer = self
+            .producer
+            .get_or_try_init(|| async { InternalProducer::new(self.target.config()) })
+            .await?;
+        let sends = records.iter().map(|(key, value)| {
+            let (key, value) = (encode_key(key), encode_value(value));
+            async move { producer.send(&self.topic, 0, &key, Some(&value), None).await }
+        });
+        for sent in futures::future::join_all(sends).await {
+            sent?;
+        }
+        Ok(())
+    }
+}

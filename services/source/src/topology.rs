@@ -1,0 +1,170 @@
+//! The topology unit: finds a flow's topics, keeps the target's topics in step, tells the coordinator.
+//!
+//! Owns creation and growth of target topics and the choice of where mirroring begins; nothing is ever deleted or
+//! shrunk, and no broker is left to create a topic by itself.
+
+mod scan;
+mod starts;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mirrormesh_core::control::{InventoryChange, TopicEntry};
+use mirrormesh_core::ids::TopicName;
+use mirrormesh_core::report::{Event, UnitState};
+use mirrormesh_core::unit::Generation;
+use mirrormesh_runtime::clock::now_ms;
+use mirrormesh_worker::UnitContext;
+
+use crate::link::FlowLink;
+
+/// After a failed scan the next one comes this soon, whatever the interval.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// What went wrong with a scan: a stable name and what to do.
+pub(crate) type Trouble = (&'static str, String);
+
+/// What the unit knows.
+struct Topology {
+    context: UnitContext,
+    link: Arc<FlowLink>,
+    /// Topics as they were reported, by source name.
+    reported: BTreeMap<TopicName, TopicEntry>,
+    /// Nothing was mirrored by this flow before: `start` applies to what is found now. Topics and partitions that
+    /// come later are mirrored from their beginning, so that no early record is missed.
+    first: bool,
+    /// Topics that the coordinator did not take, with why; they are offered again with every scan.
+    refused: BTreeMap<TopicName, Trouble>,
+}
+
+/// Runs the unit until it is asked to stop.
+pub(crate) async fn run(context: UnitContext, link: Arc<FlowLink>) {
+    let mut topology = Topology {
+        first: context.flow.generation.is_none(),
+        context,
+        link,
+        reported: BTreeMap::new(),
+        refused: BTreeMap::new(),
+    };
+    let stop = topology.context.stop.clone();
+    let mut changes = topology.context.flow_changes.clone();
+    loop {
+        let wait = tokio::select! {
+            wait = topology.round() => wait,
+            () = stop.cancelled() => return,
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            // A changed selection is looked at at once. The sender lives as long as the unit.
+            _ = changes.changed() => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+impl Topology {
+    /// One scan, with its report. Returns how long to wait.
+    async fn round(&mut self) -> Duration {
+        let view = self.context.flow_changes.borrow().clone();
+        match self.scan(&view.flow.spec).await {
+            Ok(()) => {
+                self.first = false;
+                match self.refused.iter().next() {
+                    None => self.context.report.set(UnitState::Running, "", "", None),
+                    Some((topic, (reason, message))) => {
+                        let more = self.refused.len() - 1;
+                        let text = format!("{topic}: {message} (and {more} more topics)");
+                        self.context.report.set(UnitState::Running, reason, &text, None);
+                    }
+                }
+                Duration::from_millis(view.flow.spec.discovery_interval_ms)
+            }
+            Err((reason, message)) => {
+                tracing::warn!(flow = %self.context.flow_id, reason, message, "topics were not looked at");
+                self.context.report.set(UnitState::Backoff, reason, &message, None);
+                RETRY
+            }
+        }
+    }
+
+    /// Makes sure that the flow has a producer id; the first one that the Raft log takes is everybody's.
+    async fn claim(&self) -> Result<(), Trouble> {
+        if self.context.flow_changes.borrow().flow.generation.is_some() {
+            return Ok(());
+        }
+        let id = self.link.target.init_producer_id().await.map_err(unreachable)?;
+        let offered = Generation { producer_id: id.producer_id, epoch: id.epoch };
+        let taken = self
+            .context
+            .coordinator
+            .claim_producer(self.context.flow_id.clone(), offered)
+            .await
+            .map_err(|error| ("COORDINATOR_UNREACHABLE", error.to_string()))?;
+        tracing::info!(flow = %self.context.flow_id, producer_id = taken.producer_id, epoch = taken.epoch, "producer id");
+        Ok(())
+    }
+
+    /// Tells the coordinator what changed and remembers what it took.
+    async fn tell(&mut self, found: BTreeMap<TopicName, TopicEntry>, gone: Vec<TopicName>) -> Result<(), Trouble> {
+        let changed: Vec<TopicEntry> =
+            found.values().filter(|entry| self.reported.get(&entry.topic) != Some(entry)).cloned().collect();
+        if changed.is_empty() && gone.is_empty() {
+            return Ok(());
+        }
+        let change = InventoryChange { topics: changed, removed_topics: gone.clone(), ..InventoryChange::default() };
+        let refused = self
+            .context
+            .coordinator
+            .report_inventory(self.context.flow_id.clone(), self.context.assigned.number, change)
+            .await
+            .map_err(|error| ("INVENTORY_REFUSED", error.to_string()))?;
+        let refused: BTreeMap<TopicName, Trouble> =
+            refused.into_iter().map(|r| (r.topic, (known_reason(&r.reason), r.message))).collect();
+        let news: Vec<Event> = refused
+            .iter()
+            .filter(|(topic, trouble)| self.refused.get(*topic) != Some(trouble))
+            .map(|(topic, (reason, message))| self.event(reason, message, topic))
+            .collect();
+        if !news.is_empty() {
+            self.context.coordinator.report_events(news);
+        }
+        for topic in gone {
+            self.reported.remove(&topic);
+        }
+        for (topic, entry) in found {
+            if !refused.contains_key(&topic) {
+                self.reported.insert(topic, entry);
+            }
+        }
+        self.refused = refused;
+        Ok(())
+    }
+
+    fn event(&self, reason: &str, message: &str, subject: &TopicName) -> Event {
+        Event {
+            flow: self.context.flow_id.clone(),
+            time_ms: now_ms(),
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+            subject: subject.to_string(),
+            from_offset: None,
+            to_offset: None,
+            sequence: 0,
+        }
+    }
+}
+
+fn known_reason(reason: &str) -> &'static str {
+    match reason {
+        "TARGET_TOPIC_CONFLICT" => "TARGET_TOPIC_CONFLICT",
+        "SOURCE_RECREATED" => "SOURCE_RECREATED",
+        "TARGET_RECREATED" => "TARGET_RECREATED",
+        _ => "TOPIC_REFUSED",
+    }
+}
+
+/// A cluster that did not answer.
+pub(crate) fn unreachable(error: mirrormesh_kafka::Error) -> Trouble {
+    ("CLUSTER_UNREACHABLE", error.to_string())
+}

@@ -1,0 +1,160 @@
+//! The public API as a client sees it: several coordinators, any of which serves any call.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use mirrormesh_proto::v1;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status, Streaming};
+
+/// One call may take so long.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A client that goes on with the next coordinator when one does not answer.
+#[derive(Debug, Clone)]
+pub struct Api {
+    channels: Vec<Channel>,
+    next: usize,
+}
+
+macro_rules! call {
+    ($self:ident, $client:path, $method:ident, $request:expr) => {{
+        let mut last = Status::unavailable("no coordinator is known");
+        for _ in 0..$self.channels.len() {
+            let Some(channel) = $self.channels.get($self.next).cloned() else { break };
+            let mut request = tonic::Request::new($request.clone());
+            request.set_timeout(CALL_TIMEOUT);
+            match <$client>::new(channel).$method(request).await {
+                Ok(response) => return Ok(response.into_inner()),
+                Err(status) if matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled) => {
+                    last = status;
+                    $self.next = ($self.next + 1) % $self.channels.len();
+                }
+                Err(status) => return Err(status),
+            }
+        }
+        Err(last)
+    }};
+}
+
+impl Api {
+    /// Connects to nothing yet. Addresses are `host:port`.
+    pub fn new(addresses: Vec<String>) -> Result<Self> {
+        let channel = |address: &String| -> Result<Channel> {
+            let endpoint = Endpoint::from_shared(format!("http://{address}"))
+                .with_context(|| format!("{address} is not an address"))?;
+            Ok(endpoint.connect_timeout(Duration::from_secs(1)).connect_lazy())
+        };
+        Ok(Self { channels: addresses.iter().map(channel).collect::<Result<_>>()?, next: 0 })
+    }
+
+    /// Creates a cluster.
+    pub async fn create_cluster(&mut self, id: &str, bootstrap: &str) -> Result<v1::Cluster, Status> {
+        let cluster = v1::Cluster { bootstrap_servers: vec![bootstrap.to_owned()], ..v1::Cluster::default() };
+        let request = v1::CreateClusterRequest {
+            cluster_id: id.to_owned(),
+            cluster: Some(cluster),
+            request_id: format!("create-cluster-{id}"),
+            ..v1::CreateClusterRequest::default()
+        };
+        call!(self, v1::cluster_service_client::ClusterServiceClient<Channel>, create_cluster, request)
+    }
+
+    /// Creates a flow.
+    pub async fn create_flow(&mut self, id: &str, flow: v1::Flow) -> Result<v1::Flow, Status> {
+        let request = v1::CreateFlowRequest {
+            flow_id: id.to_owned(),
+            flow: Some(flow),
+            request_id: format!("create-flow-{id}"),
+            ..v1::CreateFlowRequest::default()
+        };
+        call!(self, v1::flow_service_client::FlowServiceClient<Channel>, create_flow, request)
+    }
+
+    /// Reads a flow.
+    pub async fn flow(&mut self, id: &str) -> Result<v1::Flow, Status> {
+        let request = v1::GetFlowRequest { name: format!("flows/{id}") };
+        call!(self, v1::flow_service_client::FlowServiceClient<Channel>, get_flow, request)
+    }
+
+    /// Pauses a flow.
+    pub async fn pause_flow(&mut self, id: &str) -> Result<v1::Flow, Status> {
+        let request = v1::PauseFlowRequest { name: format!("flows/{id}"), ..v1::PauseFlowRequest::default() };
+        call!(self, v1::flow_service_client::FlowServiceClient<Channel>, pause_flow, request)
+    }
+
+    /// Resumes a flow.
+    pub async fn resume_flow(&mut self, id: &str) -> Result<v1::Flow, Status> {
+        let request = v1::ResumeFlowRequest { name: format!("flows/{id}"), ..v1::ResumeFlowRequest::default() };
+        call!(self, v1::flow_service_client::FlowServiceClient<Channel>, resume_flow, request)
+    }
+
+    /// Deletes a flow.
+    pub async fn delete_flow(&mut self, id: &str) -> Result<(), Status> {
+        let request = v1::DeleteFlowRequest { name: format!("flows/{id}"), ..v1::DeleteFlowRequest::default() };
+        call!(self, v1::flow_service_client::FlowServiceClient<Channel>, delete_flow, request)
+    }
+
+    /// All topics of a flow.
+    pub async fn flow_topics(&mut self, id: &str) -> Result<v1::ListFlowTopicsResponse, Status> {
+        let request = v1::ListFlowTopicsRequest {
+            parent: format!("flows/{id}"),
+            page_size: 1_000,
+            ..v1::ListFlowTopicsRequest::default()
+        };
+        call!(self, v1::flow_service_client::FlowServiceClient<Channel>, list_flow_topics, request)
+    }
+
+    /// The newest events of a flow.
+    pub async fn flow_events(&mut self, id: &str) -> Result<v1::ListFlowEventsResponse, Status> {
+        let request = v1::ListFlowEventsRequest {
+            parent: format!("flows/{id}"),
+            page_size: 100,
+            ..v1::ListFlowEventsRequest::default()
+        };
+        call!(self, v1::flow_service_client::FlowServiceClient<Channel>, list_flow_events, request)
+    }
+
+    /// Watches a flow; a failing coordinator ends the stream.
+    pub async fn watch_flow(&mut self, id: &str) -> Result<Streaming<v1::WatchFlowResponse>, Status> {
+        let request = v1::WatchFlowRequest { name: format!("flows/{id}"), include_topics: false };
+        let channel = self.channels.get(self.next).cloned();
+        let channel = channel.ok_or_else(|| Status::unavailable("no coordinator is known"))?;
+        let answer = v1::flow_service_client::FlowServiceClient::new(channel).watch_flow(request).await;
+        if answer.is_err() {
+            self.next = (self.next + 1) % self.channels.len();
+        }
+        answer.map(tonic::Response::into_inner)
+    }
+
+    /// All workers.
+    pub async fn workers(&mut self) -> Result<v1::ListWorkersResponse, Status> {
+        let request = v1::ListWorkersRequest::default();
+        call!(self, v1::worker_service_client::WorkerServiceClient<Channel>, list_workers, request)
+    }
+
+    /// The coordinators.
+    pub async fn mesh(&mut self) -> Result<v1::Mesh, Status> {
+        let request = v1::GetMeshRequest {};
+        call!(self, v1::mesh_service_client::MeshServiceClient<Channel>, get_mesh, request)
+    }
+
+    /// Waits until a flow is as wished, and returns it; says how it is when it takes too long.
+    pub async fn wait_for_flow(
+        &mut self,
+        id: &str,
+        what: &str,
+        limit: Duration,
+        wished: impl Fn(&v1::Flow) -> bool,
+    ) -> Result<v1::Flow> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let answer = self.flow(id).await;
+            match answer {
+                Ok(flow) if wished(&flow) => return Ok(flow),
+                other if Instant::now() > deadline => bail!("{what}: not within {limit:?}; flow {id} is {other:#?}"),
+                _ => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+}

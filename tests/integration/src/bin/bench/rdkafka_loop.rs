@@ -1,0 +1,80 @@
+//! The usual way to copy a topic by hand: consume with rdkafka, produce with rdkafka, 1 MB batches.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message as _;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::{Offset, TopicPartitionList};
+
+/// What to copy.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Args {
+    #[arg(long)]
+    pub(crate) source: String,
+    #[arg(long)]
+    pub(crate) target: String,
+    #[arg(long)]
+    pub(crate) topic: String,
+    #[arg(long)]
+    pub(crate) target_topic: String,
+    #[arg(long)]
+    pub(crate) partitions: i32,
+    #[arg(long)]
+    pub(crate) records: u64,
+}
+
+/// Copies, and waits to be killed so that its memory can be read.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", &args.source)
+        .set("group.id", "bench-loop")
+        .set("enable.auto.commit", "false")
+        .set("fetch.message.max.bytes", "1048576")
+        .create()?;
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", &args.target)
+        .set("acks", "all")
+        .set("enable.idempotence", "true")
+        .set("batch.size", "1000000")
+        .set("linger.ms", "5")
+        .set("queue.buffering.max.kbytes", "262144")
+        .set("queue.buffering.max.messages", "1000000")
+        .create()?;
+    let mut assignment = TopicPartitionList::new();
+    for partition in 0..args.partitions {
+        assignment.add_partition_offset(&args.topic, partition, Offset::Beginning)?;
+    }
+    consumer.assign(&assignment)?;
+    let mut copied = 0;
+    while copied < args.records {
+        let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
+        let message = message?;
+        let mut record: BaseRecord<'_, [u8], [u8]> =
+            BaseRecord::to(&args.target_topic).partition(message.partition());
+        record.key = message.key();
+        record.payload = message.payload();
+        record.timestamp = message.timestamp().to_millis();
+        loop {
+            match producer.send(record) {
+                Ok(()) => break,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), again)) => {
+                    producer.poll(Duration::from_millis(5));
+                    record = again;
+                }
+                Err((error, _)) => return Err(error.into()),
+            }
+        }
+        copied += 1;
+        if copied % 1_000 == 0 {
+            producer.poll(Duration::ZERO);
+        }
+    }
+    producer.flush(Duration::from_secs(120))?;
+    loop {
+        std::thread::park();
+    }
+}

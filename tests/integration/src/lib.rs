@@ -1,0 +1,9 @@
+//! Runs real services against real Kafka: for the demo, the benchmarks and the integration tests.
+//!
+//! Owns starting, finding and killing processes of the mesh; knows the public API only.
+
+pub mod api;
+pub mod mesh;
+
+pub use api::Api;
+pub use mesh::{Mesh, MeshSpec};
