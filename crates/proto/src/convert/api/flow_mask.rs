@@ -1,0 +1,152 @@
+//! Updates of flows by field mask (AIP-134, AIP-161).
+//!
+//! An update is made on the flow as users see it, and the result is read as a new flow would be: there is one set of
+//! rules, and what is not named keeps its value.
+
+use mirrormesh_core::flow::FlowSpec;
+use prost_types::FieldMask;
+
+use super::cluster::unknown_path;
+use super::flow::flow_spec;
+use super::flow_view::spec_to_api;
+use crate::error::{Faults, Violations};
+use crate::v1::{self, naming::Policy, start::At};
+
+/// Fields that users can't write, which a mask may name without effect (AIP-203), and the etag, which is a condition.
+const NOT_WRITTEN: [&str; 8] =
+    ["name", "state", "conditions", "generation", "progress", "create_time", "update_time", "etag"];
+
+/// The specification after an update: the fields that the mask names, with their defaults where the update leaves them
+/// out. A mask that names none, or `*`, means all fields that can be changed; `source`, `target` and `naming` can't,
+/// so they keep their values unless the update has them. A value that differs there comes through: core refuses it
+/// and says so. Unknown paths are faults of `update_mask`.
+pub fn apply_flow_mask(
+    present: &FlowSpec,
+    update: &v1::Flow,
+    mask: Option<&FieldMask>,
+) -> Result<FlowSpec, Violations> {
+    let mut faults = Faults::new();
+    let mut merged = spec_to_api(present);
+    let all = ["*".to_owned()];
+    let paths = mask.map(|mask| mask.paths.as_slice()).filter(|paths| !paths.is_empty()).unwrap_or(&all);
+    for path in paths {
+        let first = path.split('.').next().unwrap_or_default();
+        if !NOT_WRITTEN.contains(&first) && !set(&mut merged, update, path) {
+            faults.push("update_mask", unknown_path(path, "flow"));
+        }
+    }
+    let spec = faults.keep(flow_spec(&merged));
+    faults.finish_with(spec)
+}
+
+/// Sets what one path names; `false` if there is no such path.
+fn set(merged: &mut v1::Flow, update: &v1::Flow, path: &str) -> bool {
+    match path {
+        "*" => set_all(merged, update),
+        "source" => merged.source.clone_from(&update.source),
+        "target" => merged.target.clone_from(&update.target),
+        "topics" => merged.topics.clone_from(&update.topics),
+        "groups" => merged.groups.clone_from(&update.groups),
+        "naming" => merged.naming.clone_from(&update.naming),
+        "start" => merged.start.clone_from(&update.start),
+        "records" => merged.records.clone_from(&update.records),
+        "checkpoints" => merged.checkpoints.clone_from(&update.checkpoints),
+        "heartbeats" => merged.heartbeats.clone_from(&update.heartbeats),
+        "topic_creation" => merged.topic_creation.clone_from(&update.topic_creation),
+        "discovery_interval" => merged.discovery_interval.clone_from(&update.discovery_interval),
+        "shared_target" => merged.shared_target = update.shared_target,
+        _ => {
+            return set_option(merged, update, path)
+                || set_selection(merged, update, path)
+                || set_member(merged, update, path);
+        }
+    }
+    true
+}
+
+fn set_all(merged: &mut v1::Flow, update: &v1::Flow) {
+    let present = std::mem::replace(merged, update.clone());
+    if merged.source.is_empty() {
+        merged.source = present.source;
+    }
+    if merged.target.is_empty() {
+        merged.target = present.target;
+    }
+    if merged.naming.as_ref().is_none_or(|naming| naming.policy.is_none()) {
+        merged.naming = present.naming;
+    }
+}
+
+/// Fields of the option messages.
+fn set_option(merged: &mut v1::Flow, update: &v1::Flow, path: &str) -> bool {
+    let records = merged.records.get_or_insert_default();
+    let checkpoints = merged.checkpoints.get_or_insert_default();
+    let heartbeats = merged.heartbeats.get_or_insert_default();
+    let creation = merged.topic_creation.get_or_insert_default();
+    let new_records = update.records.unwrap_or_default();
+    let new_checkpoints = update.checkpoints.unwrap_or_default();
+    let new_heartbeats = update.heartbeats.unwrap_or_default();
+    let new_creation = update.topic_creation.unwrap_or_default();
+    match path {
+        "records.enabled" => records.enabled = new_records.enabled,
+        "records.isolation" => records.isolation = new_records.isolation,
+        "records.heartbeat_topics" => records.heartbeat_topics = new_records.heartbeat_topics,
+        "checkpoints.enabled" => checkpoints.enabled = new_checkpoints.enabled,
+        "checkpoints.interval" => checkpoints.interval = new_checkpoints.interval,
+        "heartbeats.enabled" => heartbeats.enabled = new_heartbeats.enabled,
+        "heartbeats.interval" => heartbeats.interval = new_heartbeats.interval,
+        "topic_creation.replication_factor" => creation.replication_factor = new_creation.replication_factor,
+        "topic_creation.internal_replication_factor" => {
+            creation.internal_replication_factor = new_creation.internal_replication_factor;
+        }
+        _ => return false,
+    }
+    true
+}
+
+/// Lists of patterns.
+fn set_selection(merged: &mut v1::Flow, update: &v1::Flow, path: &str) -> bool {
+    let topics = merged.topics.get_or_insert_default();
+    let groups = merged.groups.get_or_insert_default();
+    let new_topics = update.topics.clone().unwrap_or_default();
+    let new_groups = update.groups.clone().unwrap_or_default();
+    match path {
+        "topics.include" => topics.include = new_topics.include,
+        "topics.exclude" => topics.exclude = new_topics.exclude,
+        "groups.include" => groups.include = new_groups.include,
+        "groups.exclude" => groups.exclude = new_groups.exclude,
+        _ => return false,
+    }
+    true
+}
+
+/// Members of oneofs.
+fn set_member(merged: &mut v1::Flow, update: &v1::Flow, path: &str) -> bool {
+    let policy = &mut merged.naming.get_or_insert_default().policy;
+    let new_policy = update.naming.as_ref().and_then(|naming| naming.policy.as_ref());
+    let at = &mut merged.start.get_or_insert_default().at;
+    let new_at = update.start.as_ref().and_then(|start| start.at.as_ref());
+    match path {
+        "naming.prefix" | "naming.prefix.separator" => {
+            replace(policy, new_policy, |policy| matches!(policy, Policy::Prefix(_)));
+        }
+        "naming.identity" => replace(policy, new_policy, |policy| matches!(policy, Policy::Identity(_))),
+        "naming.rename" | "naming.rename.topics" => {
+            replace(policy, new_policy, |policy| matches!(policy, Policy::Rename(_)));
+        }
+        "start.earliest" => replace(at, new_at, |at| matches!(at, At::Earliest(_))),
+        "start.latest" => replace(at, new_at, |at| matches!(at, At::Latest(_))),
+        "start.timestamp" => replace(at, new_at, |at| matches!(at, At::Timestamp(_))),
+        _ => return false,
+    }
+    true
+}
+
+/// Sets a member of a oneof if the update has it; otherwise clears it, if it is the one that is set.
+fn replace<T: Clone>(present: &mut Option<T>, update: Option<&T>, is_member: impl Fn(&T) -> bool) {
+    match update {
+        Some(update) if is_member(update) => *present = Some(update.clone()),
+        _ if present.as_ref().is_some_and(&is_member) => *present = None,
+        _ => {}
+    }
+}

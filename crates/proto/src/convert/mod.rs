@@ -1,0 +1,15 @@
+//! Conversions between generated messages and the domain.
+//!
+//! Must not know what is done with a value.
+//!
+//! `store`, `command`, `state` and `position` read what was stored: the first fault ends the reading, since stored
+//! bytes are right or damaged. `session` reads what workers and coordinators of the same mesh send. `api` reads what
+//! users send, and names every fault.
+
+pub mod api;
+pub mod command;
+mod parts;
+pub mod position;
+pub mod session;
+pub mod state;
+pub mod store;

@@ -1,0 +1,89 @@
+//! A worker's whole desired set.
+
+use std::collections::BTreeMap;
+
+use mirrormesh_core::ids::{ClusterId, FlowId};
+use mirrormesh_core::unit::{
+    AssignedFlow, AssignedUnit, ClusterSpec, PartitionDetail, Unit, WorkerAssignment,
+};
+
+use crate::convert::parts::{each, id, inner, optional, topic_id};
+use crate::error::ConvertError;
+use crate::mesh;
+
+impl From<&WorkerAssignment> for mesh::WatchAssignmentsResponse {
+    fn from(assignment: &WorkerAssignment) -> Self {
+        let cluster = |(id, spec): (&ClusterId, &ClusterSpec)| mesh::AssignedCluster {
+            cluster_id: id.to_string(),
+            spec: Some(spec.into()),
+        };
+        let flow = |(id, flow): (&FlowId, &AssignedFlow)| mesh::AssignedFlow {
+            flow_id: id.to_string(),
+            spec: Some((&flow.spec).into()),
+            generation: flow.generation.as_ref().map(Into::into),
+        };
+        let unit = |(unit, assigned): (&Unit, &AssignedUnit)| mesh::AssignedUnit {
+            unit: Some(unit.into()),
+            number: assigned.number,
+            partition: assigned.partition.as_ref().map(Into::into),
+        };
+        Self {
+            revision: assignment.revision,
+            clusters: assignment.clusters.iter().map(cluster).collect(),
+            flows: assignment.flows.iter().map(flow).collect(),
+            units: assignment.units.iter().map(unit).collect(),
+        }
+    }
+}
+
+impl TryFrom<mesh::WatchAssignmentsResponse> for WorkerAssignment {
+    type Error = ConvertError;
+
+    fn try_from(response: mesh::WatchAssignmentsResponse) -> Result<Self, ConvertError> {
+        let cluster = |cluster: mesh::AssignedCluster| {
+            Ok((id(&cluster.cluster_id, "cluster_id")?, inner(cluster.spec, "spec")?))
+        };
+        let flow = |flow: mesh::AssignedFlow| {
+            let assigned = AssignedFlow {
+                spec: inner(flow.spec, "spec")?,
+                generation: optional(flow.generation, "generation")?,
+            };
+            Ok((id(&flow.flow_id, "flow_id")?, assigned))
+        };
+        let unit = |unit: mesh::AssignedUnit| {
+            let assigned =
+                AssignedUnit { number: unit.number, partition: optional(unit.partition, "partition")? };
+            Ok((inner(unit.unit, "unit")?, assigned))
+        };
+        Ok(Self {
+            revision: response.revision,
+            clusters: BTreeMap::from_iter(each(response.clusters, "clusters", cluster)?),
+            flows: BTreeMap::from_iter(each(response.flows, "flows", flow)?),
+            units: BTreeMap::from_iter(each(response.units, "units", unit)?),
+        })
+    }
+}
+
+impl From<&PartitionDetail> for mesh::AssignedPartition {
+    fn from(detail: &PartitionDetail) -> Self {
+        Self {
+            target_topic: detail.target_topic.to_string(),
+            source_topic_id: detail.source_topic_id.0.to_vec(),
+            target_topic_id: detail.target_topic_id.0.to_vec(),
+            start: Some((&detail.start).into()),
+        }
+    }
+}
+
+impl TryFrom<mesh::AssignedPartition> for PartitionDetail {
+    type Error = ConvertError;
+
+    fn try_from(partition: mesh::AssignedPartition) -> Result<Self, ConvertError> {
+        Ok(Self {
+            target_topic: id(&partition.target_topic, "target_topic")?,
+            source_topic_id: topic_id(&partition.source_topic_id, "source_topic_id")?,
+            target_topic_id: topic_id(&partition.target_topic_id, "target_topic_id")?,
+            start: inner(partition.start, "start")?,
+        })
+    }
+}

@@ -1,0 +1,252 @@
+//! The stored form of what users specify and workers find: specifications, units, topics, events.
+
+use mirrormesh_core::control::TopicEntry;
+use mirrormesh_core::flow::{FlowSpec, Naming, StartAt};
+use mirrormesh_core::report::Event;
+use mirrormesh_core::unit::{ClusterSpec, Generation, PartitionStart, Role, Unit};
+
+use super::parts::{each, epoch, flag, id, partition, required, topic_id};
+use crate::error::ConvertError;
+use crate::store;
+
+impl From<Role> for store::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Source => Self::Source,
+            Role::Checkpoint => Self::Checkpoint,
+            Role::Heartbeat => Self::Heartbeat,
+        }
+    }
+}
+
+impl TryFrom<store::Role> for Role {
+    type Error = ConvertError;
+
+    fn try_from(role: store::Role) -> Result<Self, ConvertError> {
+        super::parts::role(role.into(), "role")
+    }
+}
+
+impl From<&ClusterSpec> for store::ClusterSpec {
+    fn from(spec: &ClusterSpec) -> Self {
+        Self { bootstrap_servers: spec.bootstrap_servers.clone(), properties: spec.properties.clone() }
+    }
+}
+
+impl TryFrom<store::ClusterSpec> for ClusterSpec {
+    type Error = ConvertError;
+
+    fn try_from(spec: store::ClusterSpec) -> Result<Self, ConvertError> {
+        Ok(Self { bootstrap_servers: spec.bootstrap_servers, properties: spec.properties })
+    }
+}
+
+impl From<&FlowSpec> for store::FlowSpec {
+    fn from(spec: &FlowSpec) -> Self {
+        use store::flow_spec as oneof;
+        let naming = match &spec.naming {
+            Naming::Prefix { separator } => oneof::Naming::PrefixSeparator(separator.clone()),
+            Naming::Identity => oneof::Naming::Identity(true),
+            Naming::Rename(map) => oneof::Naming::Rename(store::RenameMap { topics: map.clone() }),
+        };
+        let start = match spec.start {
+            StartAt::Earliest => None,
+            StartAt::Latest => Some(oneof::Start::StartLatest(true)),
+            StartAt::Timestamp(ms) => Some(oneof::Start::StartTimestampMs(ms)),
+        };
+        Self {
+            source: spec.source.to_string(),
+            target: spec.target.to_string(),
+            topics_include: spec.topics_include.clone(),
+            topics_exclude: spec.topics_exclude.clone(),
+            groups_include: spec.groups_include.clone(),
+            groups_exclude: spec.groups_exclude.clone(),
+            naming: Some(naming),
+            start,
+            records_enabled: spec.records_enabled,
+            read_uncommitted: spec.read_uncommitted,
+            heartbeat_topics: spec.heartbeat_topics,
+            checkpoints_enabled: spec.checkpoints_enabled,
+            checkpoint_interval_ms: spec.checkpoint_interval_ms,
+            heartbeats_enabled: spec.heartbeats_enabled,
+            heartbeat_interval_ms: spec.heartbeat_interval_ms,
+            replication_factor: spec.replication_factor.map_or(0, i32::from),
+            internal_replication_factor: spec.internal_replication_factor.map_or(0, i32::from),
+            discovery_interval_ms: spec.discovery_interval_ms,
+            shared_target: spec.shared_target,
+        }
+    }
+}
+
+impl TryFrom<store::FlowSpec> for FlowSpec {
+    type Error = ConvertError;
+
+    fn try_from(spec: store::FlowSpec) -> Result<Self, ConvertError> {
+        use store::flow_spec as oneof;
+        let naming = match required(spec.naming, "naming")? {
+            oneof::Naming::PrefixSeparator(separator) => Naming::Prefix { separator },
+            oneof::Naming::Identity(set) => flag(set, "identity").map(|()| Naming::Identity)?,
+            oneof::Naming::Rename(rename) => Naming::Rename(rename.topics),
+        };
+        let start = match spec.start {
+            None => StartAt::Earliest,
+            Some(oneof::Start::StartLatest(set)) => flag(set, "start_latest").map(|()| StartAt::Latest)?,
+            Some(oneof::Start::StartTimestampMs(ms)) => StartAt::Timestamp(ms),
+        };
+        Ok(Self {
+            source: id(&spec.source, "source")?,
+            target: id(&spec.target, "target")?,
+            topics_include: spec.topics_include,
+            topics_exclude: spec.topics_exclude,
+            groups_include: spec.groups_include,
+            groups_exclude: spec.groups_exclude,
+            naming,
+            start,
+            records_enabled: spec.records_enabled,
+            read_uncommitted: spec.read_uncommitted,
+            heartbeat_topics: spec.heartbeat_topics,
+            checkpoints_enabled: spec.checkpoints_enabled,
+            checkpoint_interval_ms: spec.checkpoint_interval_ms,
+            heartbeats_enabled: spec.heartbeats_enabled,
+            heartbeat_interval_ms: spec.heartbeat_interval_ms,
+            replication_factor: replication_factor(spec.replication_factor, "replication_factor")?,
+            internal_replication_factor: replication_factor(
+                spec.internal_replication_factor,
+                "internal_replication_factor",
+            )?,
+            discovery_interval_ms: spec.discovery_interval_ms,
+            shared_target: spec.shared_target,
+        })
+    }
+}
+
+/// 0 is the default, which the domain says as `None`.
+pub(super) fn replication_factor(value: i32, field: &str) -> Result<Option<i16>, ConvertError> {
+    match i16::try_from(value) {
+        Ok(0) => Ok(None),
+        Ok(factor) if factor > 0 => Ok(Some(factor)),
+        _ => Err(ConvertError::new(field, format!("{value} is not between 0 (the default) and 32767"))),
+    }
+}
+
+impl From<&Generation> for store::Generation {
+    fn from(generation: &Generation) -> Self {
+        Self { producer_id: generation.producer_id, epoch: generation.epoch.into() }
+    }
+}
+
+impl TryFrom<store::Generation> for Generation {
+    type Error = ConvertError;
+
+    fn try_from(generation: store::Generation) -> Result<Self, ConvertError> {
+        Ok(Self { producer_id: generation.producer_id, epoch: epoch(generation.epoch, "epoch")? })
+    }
+}
+
+impl From<&Unit> for store::Unit {
+    fn from(unit: &Unit) -> Self {
+        use store::unit::Kind;
+        let kind = match unit {
+            Unit::Topology(_) => Kind::Topology(true),
+            Unit::Groups(_) => Kind::Groups(true),
+            Unit::Heartbeat(_) => Kind::Heartbeat(true),
+            Unit::Group(_, group) => Kind::Group(group.to_string()),
+            Unit::Partition(_, topic, partition) => {
+                Kind::Partition(store::PartitionUnit { topic: topic.to_string(), partition: *partition })
+            }
+        };
+        Self { flow_id: unit.flow().to_string(), kind: Some(kind) }
+    }
+}
+
+impl TryFrom<store::Unit> for Unit {
+    type Error = ConvertError;
+
+    fn try_from(unit: store::Unit) -> Result<Self, ConvertError> {
+        use store::unit::Kind;
+        let flow = id(&unit.flow_id, "flow_id")?;
+        match required(unit.kind, "kind")? {
+            Kind::Topology(set) => flag(set, "topology").map(|()| Self::Topology(flow)),
+            Kind::Groups(set) => flag(set, "groups").map(|()| Self::Groups(flow)),
+            Kind::Heartbeat(set) => flag(set, "heartbeat").map(|()| Self::Heartbeat(flow)),
+            Kind::Group(group) => Ok(Self::Group(flow, id(&group, "group")?)),
+            Kind::Partition(unit) => Ok(Self::Partition(
+                flow,
+                id(&unit.topic, "partition.topic")?,
+                partition(unit.partition, "partition.partition")?,
+            )),
+        }
+    }
+}
+
+impl From<&PartitionStart> for store::PartitionStart {
+    fn from(start: &PartitionStart) -> Self {
+        Self { source_offset: start.source_offset, target_offset: start.target_offset }
+    }
+}
+
+impl TryFrom<store::PartitionStart> for PartitionStart {
+    type Error = ConvertError;
+
+    fn try_from(start: store::PartitionStart) -> Result<Self, ConvertError> {
+        Ok(Self { source_offset: start.source_offset, target_offset: start.target_offset })
+    }
+}
+
+impl From<&TopicEntry> for store::TopicEntry {
+    fn from(entry: &TopicEntry) -> Self {
+        Self {
+            topic: entry.topic.to_string(),
+            target_topic: entry.target_topic.to_string(),
+            source_topic_id: entry.source_topic_id.0.to_vec(),
+            target_topic_id: entry.target_topic_id.0.to_vec(),
+            starts: entry.starts.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<store::TopicEntry> for TopicEntry {
+    type Error = ConvertError;
+
+    fn try_from(entry: store::TopicEntry) -> Result<Self, ConvertError> {
+        Ok(Self {
+            topic: id(&entry.topic, "topic")?,
+            target_topic: id(&entry.target_topic, "target_topic")?,
+            source_topic_id: topic_id(&entry.source_topic_id, "source_topic_id")?,
+            target_topic_id: topic_id(&entry.target_topic_id, "target_topic_id")?,
+            starts: each(entry.starts, "starts", PartitionStart::try_from)?,
+        })
+    }
+}
+
+impl From<&Event> for store::Event {
+    fn from(event: &Event) -> Self {
+        Self {
+            flow_id: event.flow.to_string(),
+            time_ms: event.time_ms,
+            reason: event.reason.clone(),
+            message: event.message.clone(),
+            subject: event.subject.clone(),
+            from_offset: event.from_offset,
+            to_offset: event.to_offset,
+            sequence: event.sequence,
+        }
+    }
+}
+
+impl TryFrom<store::Event> for Event {
+    type Error = ConvertError;
+
+    fn try_from(event: store::Event) -> Result<Self, ConvertError> {
+        Ok(Self {
+            flow: id(&event.flow_id, "flow_id")?,
+            time_ms: event.time_ms,
+            reason: event.reason,
+            message: event.message,
+            subject: event.subject,
+            from_offset: event.from_offset,
+            to_offset: event.to_offset,
+            sequence: event.sequence,
+        })
+    }
+}

@@ -1,0 +1,110 @@
+//! Bytes that some version stored, and what they mean: every later version reads them alike.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use mirrormesh_core::ids::{FlowId, TopicId};
+use mirrormesh_core::relay::position::{PositionKey, PositionKind};
+use mirrormesh_core::unit::Generation;
+use mirrormesh_proto::ConvertError;
+use mirrormesh_proto::convert::command::{decode_command, encode_command};
+use mirrormesh_proto::convert::position::{decode_key, decode_value, encode_key, encode_value};
+use mirrormesh_proto::convert::state::{decode_state, encode_state};
+
+use crate::samples;
+
+/// Set to write files of samples that have none yet. Present files are never written.
+const WRITE: &str = "MIRRORMESH_WRITE_CORPUS";
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/store-v1")
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    let line = |line: &[u8]| line.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n";
+    bytes.chunks(40).map(line).collect()
+}
+
+fn from_hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    digits.chunks(2).map(byte).collect()
+}
+
+/// What bytes mean, as text, and how today's version writes that.
+fn read(kind: &str, bytes: &[u8]) -> Result<(String, Vec<u8>), ConvertError> {
+    let key = |kind| PositionKey {
+        flow: FlowId::new("any").unwrap(),
+        target_topic_id: TopicId::default(),
+        partition: 0,
+        kind,
+    };
+    let slot = PositionKind::Position { generation: Generation { producer_id: 0, epoch: 0 }, slot: 0 };
+    let value = |kind| decode_value(&key(kind), bytes).map(|v| (format!("{v:#?}\n"), encode_value(&v)));
+    match kind {
+        "command" => decode_command(bytes).map(|v| (format!("{v:#?}\n"), encode_command(&v))),
+        "state" => decode_state(bytes).map(|v| (format!("{v:#?}\n"), encode_state(&v))),
+        "key" => decode_key(bytes).map(|v| (format!("{v:#?}\n"), encode_key(&v))),
+        "position" => value(slot),
+        "segments" => value(PositionKind::Segments { producer_id: 0, chunk: 0 }),
+        _ => panic!("unknown kind {kind}"),
+    }
+}
+
+/// Names of the files with one extension.
+fn names(extension: &str) -> BTreeSet<String> {
+    let files = fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path());
+    let wanted = files.filter(|path| path.extension().is_some_and(|e| e == extension));
+    wanted.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn stored_bytes_are_read_for_ever() {
+    if std::env::var_os(WRITE).is_some() {
+        for (name, bytes, text) in samples::all() {
+            for (extension, content) in [("hex", to_hex(&bytes)), ("txt", text)] {
+                let path = folder().join(format!("{name}.{extension}"));
+                if !path.exists() {
+                    fs::write(path, content).unwrap();
+                }
+            }
+        }
+    }
+    let stored = names("hex");
+    assert_eq!(stored, names("txt"), "every value has its text");
+    for name in &stored {
+        let bytes = from_hex(&fs::read_to_string(folder().join(format!("{name}.hex"))).unwrap());
+        let expected = fs::read_to_string(folder().join(format!("{name}.txt"))).unwrap();
+        let kind = name.split('_').next().unwrap();
+        let (text, again) = read(kind, &bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(text, expected, "{name} is read as something else");
+        if kind == "key" {
+            assert_eq!(again, bytes, "{name}: compaction compares the bytes of keys");
+        }
+    }
+}
+
+#[test]
+fn every_sample_is_in_the_corpus() {
+    let stored = names("hex");
+    let missing: Vec<_> =
+        samples::all().into_iter().map(|(name, ..)| name).filter(|name| !stored.contains(name)).collect();
+    assert!(
+        missing.is_empty(),
+        "run the tests once with {WRITE}=1 to write {missing:?}, and commit the files"
+    );
+}
+
+#[test]
+fn every_kind_of_command_is_in_the_corpus() {
+    let kinds: BTreeSet<_> = names("hex")
+        .iter()
+        .filter(|name| name.starts_with("command_"))
+        .map(|name| {
+            let bytes = from_hex(&fs::read_to_string(folder().join(format!("{name}.hex"))).unwrap());
+            decode_command(&bytes).unwrap().kind.name()
+        })
+        .collect();
+    assert_eq!(kinds.len(), 13, "a new kind of command needs a sample: {kinds:?}");
+}

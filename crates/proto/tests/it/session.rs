@@ -1,0 +1,121 @@
+//! What workers and coordinators say comes back as it was.
+
+use mirrormesh_core::report::PartitionFigures;
+use mirrormesh_core::unit::{Generation, Role, WorkerAssignment};
+use mirrormesh_proto::convert::session::{
+    EventsReport, InventoryReport, ProducerClaim, ProgressReport, Registration, Speaker, TranslateQuestion,
+    inventory_response, refused_topics,
+};
+use mirrormesh_proto::mesh;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::strategies::{self, flow_id, topic_name, unit, worker_id};
+
+fn speaker() -> impl Strategy<Value = Speaker> {
+    (worker_id(), any::<u64>()).prop_map(|(worker, session)| Speaker { worker, session })
+}
+
+proptest! {
+    #[test]
+    fn assignments_come_back(assignment in strategies::assignment()) {
+        let message = mesh::WatchAssignmentsResponse::from(&assignment);
+        prop_assert_eq!(WorkerAssignment::try_from(message), Ok(assignment));
+    }
+
+    #[test]
+    fn reports_come_back(
+        speaker in speaker(),
+        sequence in any::<u64>(),
+        units in vec(strategies::unit_report(), 0..4),
+        released in vec((unit(), any::<u64>()), 0..4),
+    ) {
+        let report = ProgressReport { speaker, sequence, units, released };
+        prop_assert_eq!(ProgressReport::try_from(mesh::ReportProgressRequest::from(&report)), Ok(report));
+    }
+
+    #[test]
+    fn inventories_come_back(
+        speaker in speaker(),
+        flow in flow_id(),
+        number in any::<u64>(),
+        change in strategies::inventory_change(),
+        refused in vec((topic_name(), "[A-Z_]{1,9}", "\\PC{0,9}"), 0..3),
+    ) {
+        let report = InventoryReport { speaker, flow, number, change };
+        prop_assert_eq!(InventoryReport::try_from(mesh::ReportInventoryRequest::from(&report)), Ok(report));
+        prop_assert_eq!(refused_topics(inventory_response(&refused)), Ok(refused));
+    }
+
+    #[test]
+    fn registrations_claims_and_events_come_back(
+        speaker in speaker(),
+        flow in flow_id(),
+        role in strategies::role(),
+        capacity in 0..=i32::MAX.unsigned_abs(),
+        generation in strategies::generation(),
+        events in vec(strategies::event(), 0..3),
+    ) {
+        let message = mesh::WatchAssignmentsRequest::from(&speaker);
+        prop_assert_eq!(Speaker::try_from(message), Ok(speaker.clone()));
+        let registration = Registration { worker: speaker.worker.clone(), role, capacity, version: "1.2.3".into() };
+        prop_assert_eq!(Registration::try_from(mesh::RegisterRequest::from(&registration)), Ok(registration));
+        let claim = ProducerClaim { speaker: speaker.clone(), flow, generation };
+        prop_assert_eq!(ProducerClaim::try_from(mesh::ClaimProducerRequest::from(&claim)), Ok(claim));
+        let answer = mesh::ClaimProducerResponse::from(&generation);
+        prop_assert_eq!(Generation::try_from(answer), Ok(generation));
+        let report = EventsReport { speaker, events };
+        prop_assert_eq!(EventsReport::try_from(mesh::ReportEventsRequest::from(&report)), Ok(report));
+    }
+
+    #[test]
+    fn questions_come_back(flow in flow_id(), topic in topic_name(), partition in 0..i32::MAX, offset in any::<i64>()) {
+        let question = TranslateQuestion { flow, topic, partition, offset };
+        let query = question.to_query(7);
+        prop_assert_eq!(query.query_id, 7);
+        prop_assert_eq!(TranslateQuestion::try_from(query), Ok(question));
+    }
+}
+
+#[test]
+fn unknown_figures_are_minus_one_on_the_wire() {
+    let unknown = mesh::PartitionFigures::from(&PartitionFigures::default());
+    assert_eq!((unknown.source_end_offset, unknown.oldest_pending_ms), (-1, -1));
+    let known =
+        PartitionFigures { source_end_offset: Some(0), oldest_pending_ms: Some(0), ..Default::default() };
+    let known = mesh::PartitionFigures::from(&known);
+    assert_eq!((known.source_end_offset, known.oldest_pending_ms), (0, 0));
+    // A record may carry any timestamp: it must not spoil the whole report.
+    let odd = PartitionFigures { oldest_pending_ms: Some(-5), ..Default::default() };
+    let odd = mesh::PartitionFigures::from(&odd);
+    assert_eq!(PartitionFigures::try_from(odd).unwrap().oldest_pending_ms, None);
+    let wrong = mesh::PartitionFigures { source_end_offset: -2, ..unknown };
+    assert_eq!(PartitionFigures::try_from(wrong).unwrap_err().field, "source_end_offset");
+}
+
+#[test]
+fn faulty_messages_name_the_field() {
+    let request = |f: fn(&mut mesh::RegisterRequest)| {
+        let registration = Registration {
+            worker: mirrormesh_core::ids::WorkerId::new("w").unwrap(),
+            role: Role::Checkpoint,
+            capacity: 1,
+            version: String::new(),
+        };
+        let mut request = mesh::RegisterRequest::from(&registration);
+        f(&mut request);
+        Registration::try_from(request).unwrap_err().field
+    };
+    assert_eq!(request(|r| r.role = 0), "role");
+    assert_eq!(request(|r| r.role = 99), "role");
+    assert_eq!(request(|r| r.capacity = -1), "capacity");
+    assert_eq!(request(|r| r.worker_id.clear()), "worker_id");
+    assert_eq!(request(|r| r.version = "v".repeat(129)), "version");
+
+    let report = mesh::ReportProgressRequest {
+        worker_id: "w".into(),
+        released: vec![mesh::ReleasedUnit::default()],
+        ..Default::default()
+    };
+    assert_eq!(ProgressReport::try_from(report).unwrap_err().field, "released[0].unit");
+}

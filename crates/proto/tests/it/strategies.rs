@@ -1,0 +1,450 @@
+//! Any domain value that is valid.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mirrormesh_core::control::{
+    ClusterRecord, Command, CommandKind, ControlState, FlowRecord, InventoryChange, PlanStep, RequestRecord,
+    RetiredFlow, TopicEntry, WriteGuard,
+};
+use mirrormesh_core::flow::{FlowSpec, Naming, StartAt};
+use mirrormesh_core::ids::{ClusterId, FlowId, GroupId, TopicId, TopicName, WorkerId};
+use mirrormesh_core::relay::position::{
+    LastBatch, Position, PositionKey, PositionKind, PositionValue, SLOTS,
+};
+use mirrormesh_core::report::{Event, PartitionFigures, UnitReport, UnitState};
+use mirrormesh_core::translate::Segment;
+use mirrormesh_core::unit::{
+    AssignedFlow, AssignedUnit, ClusterSpec, Generation, Owner, PartitionDetail, PartitionStart, Role, Unit,
+    WorkerAssignment, WorkerRecord,
+};
+use proptest::collection::{btree_map, btree_set, vec};
+use proptest::option;
+use proptest::prelude::*;
+
+pub(crate) fn cluster_id() -> impl Strategy<Value = ClusterId> {
+    "[a-zA-Z0-9][a-zA-Z0-9_-]{0,12}".prop_map(|id| ClusterId::new(id).unwrap())
+}
+
+pub(crate) fn flow_id() -> impl Strategy<Value = FlowId> {
+    "[a-zA-Z0-9][a-zA-Z0-9_-]{0,12}".prop_map(|id| FlowId::new(id).unwrap())
+}
+
+pub(crate) fn topic_name() -> impl Strategy<Value = TopicName> {
+    "[a-zA-Z0-9_-][a-zA-Z0-9._-]{0,12}".prop_map(|id| TopicName::new(id).unwrap())
+}
+
+pub(crate) fn group_id() -> impl Strategy<Value = GroupId> {
+    "\\PC{1,12}".prop_map(|id| GroupId::new(id).unwrap())
+}
+
+pub(crate) fn worker_id() -> impl Strategy<Value = WorkerId> {
+    "[a-zA-Z0-9._:-]{1,12}".prop_map(|id| WorkerId::new(id).unwrap())
+}
+
+pub(crate) fn topic_id() -> impl Strategy<Value = TopicId> {
+    any::<[u8; 16]>().prop_map(TopicId)
+}
+
+pub(crate) fn role() -> impl Strategy<Value = Role> {
+    prop_oneof![Just(Role::Source), Just(Role::Checkpoint), Just(Role::Heartbeat)]
+}
+
+pub(crate) fn generation() -> impl Strategy<Value = Generation> {
+    (any::<i64>(), any::<i16>()).prop_map(|(producer_id, epoch)| Generation { producer_id, epoch })
+}
+
+pub(crate) fn unit() -> impl Strategy<Value = Unit> {
+    prop_oneof![
+        flow_id().prop_map(Unit::Topology),
+        flow_id().prop_map(Unit::Groups),
+        flow_id().prop_map(Unit::Heartbeat),
+        (flow_id(), group_id()).prop_map(|(flow, group)| Unit::Group(flow, group)),
+        (flow_id(), topic_name(), 0..i32::MAX).prop_map(|(flow, topic, p)| Unit::Partition(flow, topic, p)),
+    ]
+}
+
+fn properties() -> impl Strategy<Value = BTreeMap<String, String>> {
+    btree_map("[a-z]{1,6}\\.[a-z]{1,6}s", "\\PC{0,12}", 0..4)
+}
+
+pub(crate) fn cluster_spec() -> impl Strategy<Value = ClusterSpec> {
+    (vec("[a-z]{1,8}:[1-9][0-9]{0,3}", 1..4), properties())
+        .prop_map(|(bootstrap_servers, properties)| ClusterSpec { bootstrap_servers, properties })
+}
+
+fn patterns(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<String>> {
+    vec("[a-z]{1,6}(\\.\\*)?", count)
+}
+
+fn naming() -> impl Strategy<Value = Naming> {
+    let renames = btree_set(topic_name(), 0..4).prop_flat_map(|targets| {
+        let count = targets.len();
+        btree_set(topic_name(), count).prop_map(move |sources| {
+            let names = |set: &BTreeSet<TopicName>| set.iter().map(ToString::to_string).collect::<Vec<_>>();
+            Naming::Rename(names(&sources).into_iter().zip(names(&targets)).collect())
+        })
+    });
+    prop_oneof![
+        "[a-zA-Z0-9._-]{1,16}".prop_map(|separator| Naming::Prefix { separator }),
+        Just(Naming::Identity),
+        renames,
+    ]
+}
+
+fn start_at(timestamps: std::ops::Range<i64>) -> impl Strategy<Value = StartAt> {
+    prop_oneof![Just(StartAt::Earliest), Just(StartAt::Latest), timestamps.prop_map(StartAt::Timestamp)]
+}
+
+/// A specification as the API can make it.
+pub(crate) fn api_spec() -> impl Strategy<Value = FlowSpec> {
+    const DAY_MS: u64 = 86_400_000;
+    const YEAR_10000_MS: i64 = 253_402_300_800_000;
+    let clusters = (cluster_id(), cluster_id()).prop_filter("must differ", |(a, b)| a != b);
+    let lists = (patterns(0..4), patterns(0..4), patterns(0..4), patterns(0..4));
+    let intervals = (1_000..=DAY_MS, 100..=DAY_MS, 1_000..=DAY_MS);
+    let factors = (option::of(1..=i16::MAX), option::of(1..=i16::MAX));
+    (clusters, lists, naming(), start_at(0..YEAR_10000_MS), any::<[bool; 6]>(), intervals, factors).prop_map(
+        |((source, target), lists, naming, start, flags, intervals, factors)| FlowSpec {
+            topics_include: lists.0,
+            topics_exclude: lists.1,
+            groups_include: lists.2,
+            groups_exclude: lists.3,
+            naming,
+            start,
+            records_enabled: flags[0],
+            read_uncommitted: flags[1],
+            heartbeat_topics: flags[2],
+            checkpoints_enabled: flags[3],
+            checkpoint_interval_ms: intervals.0,
+            heartbeats_enabled: flags[4],
+            heartbeat_interval_ms: intervals.1,
+            replication_factor: factors.0,
+            internal_replication_factor: factors.1,
+            discovery_interval_ms: intervals.2,
+            shared_target: flags[5],
+            source,
+            target,
+        },
+    )
+}
+
+/// Any specification, also one that only a file can make.
+pub(crate) fn flow_spec() -> impl Strategy<Value = FlowSpec> {
+    let lists = (vec("\\PC{0,8}", 0..3), vec("\\PC{0,8}", 0..3));
+    (api_spec(), lists, start_at(i64::MIN..i64::MAX), any::<[u64; 3]>()).prop_map(
+        |(spec, lists, start, intervals)| FlowSpec {
+            topics_include: lists.0,
+            groups_exclude: lists.1,
+            start,
+            checkpoint_interval_ms: intervals[0],
+            heartbeat_interval_ms: intervals[1],
+            discovery_interval_ms: intervals[2],
+            ..spec
+        },
+    )
+}
+
+pub(crate) fn partition_start() -> impl Strategy<Value = PartitionStart> {
+    (any::<i64>(), any::<i64>())
+        .prop_map(|(source_offset, target_offset)| PartitionStart { source_offset, target_offset })
+}
+
+pub(crate) fn topic_entry() -> impl Strategy<Value = TopicEntry> {
+    (topic_name(), topic_name(), topic_id(), topic_id(), vec(partition_start(), 0..4)).prop_map(
+        |(topic, target_topic, source_topic_id, target_topic_id, starts)| TopicEntry {
+            topic,
+            target_topic,
+            source_topic_id,
+            target_topic_id,
+            starts,
+        },
+    )
+}
+
+fn topics() -> impl Strategy<Value = BTreeMap<TopicName, TopicEntry>> {
+    vec(topic_entry(), 0..4)
+        .prop_map(|list| list.into_iter().map(|entry| (entry.topic.clone(), entry)).collect())
+}
+
+pub(crate) fn event() -> impl Strategy<Value = Event> {
+    let texts = ("[A-Z_]{0,8}", "\\PC{0,8}", "\\PC{0,8}");
+    let offsets = (option::of(any::<i64>()), option::of(any::<i64>()));
+    (flow_id(), any::<u64>(), texts, offsets, any::<u64>()).prop_map(
+        |(flow, time_ms, (reason, message, subject), (from_offset, to_offset), sequence)| Event {
+            flow,
+            time_ms,
+            reason,
+            message,
+            subject,
+            from_offset,
+            to_offset,
+            sequence,
+        },
+    )
+}
+
+fn guard() -> impl Strategy<Value = WriteGuard> {
+    ("\\PC{0,8}", any::<u64>(), option::of(1..=u64::MAX)).prop_map(
+        |(request_id, fingerprint, expected_revision)| WriteGuard {
+            request_id,
+            fingerprint,
+            expected_revision,
+        },
+    )
+}
+
+pub(crate) fn inventory_change() -> impl Strategy<Value = InventoryChange> {
+    (vec(topic_entry(), 0..3), vec(topic_name(), 0..3), vec(group_id(), 0..3), vec(group_id(), 0..3))
+        .prop_map(|(topics, removed_topics, groups, removed_groups)| InventoryChange {
+            topics,
+            removed_topics,
+            groups,
+            removed_groups,
+        })
+}
+
+fn user_command() -> impl Strategy<Value = CommandKind> {
+    prop_oneof![
+        (cluster_id(), cluster_spec(), any::<bool>(), guard())
+            .prop_map(|(id, spec, create, guard)| CommandKind::PutCluster { id, spec, create, guard }),
+        (cluster_id(), guard()).prop_map(|(id, guard)| CommandKind::DeleteCluster { id, guard }),
+        (flow_id(), flow_spec(), any::<bool>(), any::<bool>(), guard()).prop_map(
+            |(id, spec, create, start_over, guard)| CommandKind::PutFlow {
+                id,
+                spec,
+                create,
+                start_over,
+                guard
+            }
+        ),
+        (flow_id(), guard()).prop_map(|(id, guard)| CommandKind::DeleteFlow { id, guard }),
+        (flow_id(), any::<bool>(), guard()).prop_map(|(id, paused, guard)| CommandKind::SetPaused {
+            id,
+            paused,
+            guard
+        }),
+    ]
+}
+
+fn mesh_command() -> impl Strategy<Value = CommandKind> {
+    // Releases come first, as the planner says them.
+    let steps = (vec(unit(), 0..3), vec((unit(), worker_id()), 0..3)).prop_map(|(release, assign)| {
+        let assign = assign.into_iter().map(|(unit, worker)| PlanStep::Assign(unit, worker));
+        release.into_iter().map(PlanStep::Release).chain(assign).collect()
+    });
+    prop_oneof![
+        (flow_id(), generation())
+            .prop_map(|(flow, generation)| CommandKind::ClaimProducer { flow, generation }),
+        (flow_id(), any::<u64>(), inventory_change())
+            .prop_map(|(flow, number, change)| CommandKind::PutInventory { flow, number, change }),
+        (worker_id(), role(), any::<u32>(), "\\PC{0,8}").prop_map(|(worker, role, capacity, version)| {
+            CommandKind::RegisterWorker { worker, role, capacity, version }
+        }),
+        (worker_id(), any::<u64>())
+            .prop_map(|(worker, session)| CommandKind::ExpireWorker { worker, session }),
+        worker_id().prop_map(|worker| CommandKind::DrainWorker { worker }),
+        steps.prop_map(|steps| CommandKind::ApplyPlan { steps }),
+        (worker_id(), vec((unit(), any::<u64>()), 0..3))
+            .prop_map(|(worker, units)| CommandKind::ReleaseUnits { worker, units }),
+        vec(event(), 0..3).prop_map(|events| CommandKind::RecordEvents { events }),
+    ]
+}
+
+pub(crate) fn command() -> impl Strategy<Value = Command> {
+    let kind = prop_oneof![user_command(), mesh_command()];
+    (any::<u64>(), kind).prop_map(|(at_ms, kind)| Command { at_ms, kind })
+}
+
+fn cluster_record() -> impl Strategy<Value = ClusterRecord> {
+    (cluster_spec(), any::<[u64; 3]>()).prop_map(|(spec, [created_ms, updated_ms, revision])| ClusterRecord {
+        spec,
+        created_ms,
+        updated_ms,
+        revision,
+    })
+}
+
+pub(crate) fn flow_record() -> impl Strategy<Value = FlowRecord> {
+    (
+        flow_spec(),
+        any::<bool>(),
+        option::of(generation()),
+        any::<[u64; 4]>(),
+        topics(),
+        btree_set(group_id(), 0..3),
+    )
+        .prop_map(|(spec, paused, generation, numbers, topics, groups)| FlowRecord {
+            spec,
+            paused,
+            generation,
+            created_ms: numbers[0],
+            updated_ms: numbers[1],
+            revision: numbers[2],
+            topics,
+            groups,
+            event_sequence: numbers[3],
+        })
+}
+
+fn retired_flow() -> impl Strategy<Value = RetiredFlow> {
+    (flow_id(), flow_spec(), option::of(generation()), topics())
+        .prop_map(|(id, spec, generation, topics)| RetiredFlow { id, spec, generation, topics })
+}
+
+pub(crate) fn worker_record() -> impl Strategy<Value = WorkerRecord> {
+    (role(), any::<u32>(), "\\PC{0,8}", any::<[u64; 2]>(), any::<bool>()).prop_map(
+        |(role, capacity, version, [session, registered_ms], draining)| WorkerRecord {
+            role,
+            capacity,
+            version,
+            session,
+            draining,
+            registered_ms,
+        },
+    )
+}
+
+fn owner() -> impl Strategy<Value = Owner> {
+    (worker_id(), any::<u64>(), any::<bool>()).prop_map(|(worker, number, releasing)| Owner {
+        worker,
+        number,
+        releasing,
+    })
+}
+
+fn request_record() -> impl Strategy<Value = RequestRecord> {
+    ("\\PC{0,8}", any::<u64>(), any::<u64>()).prop_map(|(request_id, fingerprint, revision)| RequestRecord {
+        request_id,
+        fingerprint,
+        revision,
+    })
+}
+
+pub(crate) fn state() -> impl Strategy<Value = ControlState> {
+    let resources =
+        (btree_map(cluster_id(), cluster_record(), 0..3), btree_map(flow_id(), flow_record(), 0..3));
+    let workers = (btree_map(worker_id(), worker_record(), 0..3), btree_map(unit(), owner(), 0..3));
+    let logs = (vec(retired_flow(), 0..3), vec(event(), 0..3), vec(request_record(), 0..3));
+    (any::<[u64; 3]>(), resources, workers, logs).prop_map(
+        |(numbers, (clusters, flows), (workers, owners), (retired, events, requests))| ControlState {
+            revision: numbers[0],
+            assignment_number: numbers[1],
+            session_number: numbers[2],
+            clusters,
+            flows,
+            retired: retired.into(),
+            workers,
+            owners,
+            events: events.into(),
+            requests: requests.into(),
+        },
+    )
+}
+
+pub(crate) fn position_record() -> impl Strategy<Value = (PositionKey, PositionValue)> {
+    let positions = (generation(), 0..SLOTS, position()).prop_map(|(generation, slot, position)| {
+        (PositionKind::Position { generation, slot }, PositionValue::Position(position))
+    });
+    let segment = any::<[i64; 3]>().prop_map(|[source, target, count]| Segment { source, target, count });
+    let segments =
+        (any::<i64>(), any::<u32>(), vec(segment, 0..4)).prop_map(|(producer_id, chunk, segments)| {
+            (PositionKind::Segments { producer_id, chunk }, PositionValue::Segments(segments))
+        });
+    (flow_id(), topic_id(), 0..i32::MAX, prop_oneof![positions, segments]).prop_map(
+        |(flow, target_topic_id, partition, (kind, value))| {
+            (PositionKey { flow, target_topic_id, partition, kind }, value)
+        },
+    )
+}
+
+fn position() -> impl Strategy<Value = Position> {
+    let last = (any::<i32>(), any::<[i64; 2]>(), any::<u32>());
+    (generation(), any::<[i64; 3]>(), any::<[i32; 3]>(), topic_id(), last, any::<[u64; 2]>(), "\\PC{0,8}")
+        .prop_map(
+            |(
+                generation,
+                offsets,
+                epochs,
+                source_topic_id,
+                (count, [base, max], body_crc),
+                numbers,
+                topic,
+            )| Position {
+                generation,
+                sequence_base: epochs[0],
+                count: offsets[0],
+                source_offset: offsets[1],
+                source_topic_id,
+                source_leader_epoch: epochs[1],
+                target_offset: offsets[2],
+                target_leader_epoch: epochs[2],
+                last: LastBatch { count, base_timestamp: base, max_timestamp: max, body_crc },
+                skip_version: numbers[0],
+                assignment_number: numbers[1],
+                target_topic: format!("x.{topic}"),
+                topic,
+            },
+        )
+}
+
+fn partition_detail() -> impl Strategy<Value = PartitionDetail> {
+    (topic_name(), topic_id(), topic_id(), partition_start()).prop_map(
+        |(target_topic, source_topic_id, target_topic_id, start)| PartitionDetail {
+            target_topic,
+            source_topic_id,
+            target_topic_id,
+            start,
+        },
+    )
+}
+
+pub(crate) fn assignment() -> impl Strategy<Value = WorkerAssignment> {
+    let flow = (flow_spec(), option::of(generation()))
+        .prop_map(|(spec, generation)| AssignedFlow { spec, generation });
+    let assigned = (any::<u64>(), option::of(partition_detail()))
+        .prop_map(|(number, partition)| AssignedUnit { number, partition });
+    (
+        any::<u64>(),
+        btree_map(cluster_id(), cluster_spec(), 0..3),
+        btree_map(flow_id(), flow, 0..3),
+        btree_map(unit(), assigned, 0..4),
+    )
+        .prop_map(|(revision, clusters, flows, units)| WorkerAssignment {
+            revision,
+            clusters,
+            flows,
+            units,
+        })
+}
+
+pub(crate) fn unit_report() -> impl Strategy<Value = UnitReport> {
+    let state = prop_oneof![
+        Just(UnitState::Resyncing),
+        Just(UnitState::Running),
+        Just(UnitState::Backoff),
+        Just(UnitState::Stopped)
+    ];
+    let known = || option::of(0..i64::MAX);
+    let figures = (any::<[i64; 5]>(), known(), known(), any::<bool>()).prop_map(
+        |(numbers, source_end_offset, oldest_pending_ms, exactly_once)| PartitionFigures {
+            source_offset: numbers[0],
+            source_end_offset,
+            target_offset: numbers[1],
+            records: numbers[2],
+            bytes: numbers[3],
+            oldest_pending_ms,
+            resyncs: numbers[4],
+            exactly_once,
+        },
+    );
+    (unit(), any::<u64>(), state, "[A-Z]{0,6}", "\\PC{0,8}", option::of(figures)).prop_map(
+        |(unit, number, state, reason, message, partition)| UnitReport {
+            unit,
+            number,
+            state,
+            reason,
+            message,
+            partition,
+        },
+    )
+}

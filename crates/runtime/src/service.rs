@@ -1,0 +1,271 @@
+//! The life of a service process, from its arguments to its exit code.
+//!
+//! Owns the order: arguments, settings, telemetry, signals, HTTP port, the service itself, and the
+//! way back. It must not know what the service does; it gets settings and a [`ServiceContext`].
+
+use crate::cli::{CommonArgs, CommonCommand, HealthcheckArgs, ServiceCli};
+use crate::env::Env;
+use crate::http::{self, Health, HttpServer};
+use crate::settings::{self, Layers, SettingsError};
+use crate::shutdown::Shutdown;
+use crate::telemetry::{LogSettings, Telemetry, TelemetrySettings};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+use tracing::{error, info, warn};
+
+/// How long a service may take to stop before it is left behind.
+const STOP_MAX: Duration = Duration::from_secs(10);
+
+/// How long tasks that nobody waited for may keep the process.
+const RUNTIME_STOP_MAX: Duration = Duration::from_secs(1);
+
+/// Exit code for arguments or settings that cannot be used, as clap has it.
+const EXIT_USAGE: u8 = 2;
+
+/// Settings that every service has; to be flattened into its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommonSettings {
+    /// The log on stderr.
+    pub log: LogSettings,
+    /// Where metrics and health are served over HTTP.
+    pub metrics_listen: String,
+}
+
+impl Default for CommonSettings {
+    fn default() -> Self {
+        Self { log: LogSettings::default(), metrics_listen: "127.0.0.1:9404".to_owned() }
+    }
+}
+
+/// What the settings of a service must offer.
+pub trait ServiceSettings: Serialize + DeserializeOwned + Default {
+    /// Key paths below which any key is allowed.
+    const FREE_KEYS: &'static [&'static str] = &[];
+
+    /// The part that every service has.
+    fn common(&self) -> &CommonSettings;
+
+    /// What tells this process from others of its kind.
+    fn instance(&self) -> String;
+}
+
+/// What a program is.
+#[derive(Debug, Clone, Copy)]
+pub struct ServiceInfo {
+    /// The binary's name, also `service.name` in telemetry.
+    pub name: &'static str,
+    /// One sentence.
+    pub about: &'static str,
+    /// Its version.
+    pub version: &'static str,
+}
+
+/// What a running service gets besides its settings. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct ServiceContext {
+    /// Says when to stop.
+    pub shutdown: Shutdown,
+    /// Where it registers its checks.
+    pub health: Health,
+    /// Where it gets its meters.
+    pub telemetry: Telemetry,
+    /// Where metrics and health are served.
+    pub metrics_address: SocketAddr,
+}
+
+/// The whole `main` of a service: arguments and environment of the process, `run`, an exit code
+/// (0 stopped in good order, 1 failed, 2 arguments or settings refused).
+///
+/// `run` must end soon after the context's shutdown is cancelled; after 10 s it is left behind.
+pub fn run_service<S, F, R, E>(info: ServiceInfo, run: F) -> ExitCode
+where
+    S: ServiceSettings,
+    F: FnOnce(S, ServiceContext) -> R,
+    R: Future<Output = Result<(), E>>,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    let cli = match ServiceCli::parse_for(info.name, info.about, info.version, std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    // With an address the check needs no settings: one image can check any of its services.
+    if let Some(CommonCommand::Healthcheck(HealthcheckArgs { address: Some(address) })) = &cli.command {
+        return healthcheck(info.name, address);
+    }
+    let env = Env::process();
+    let settings: S = match load_settings(&cli.common, env.clone()) {
+        Ok(settings) => settings,
+        Err(error) => return complain(info.name, &error, EXIT_USAGE),
+    };
+    let common = settings.common().clone();
+    match cli.command {
+        Some(CommonCommand::Healthcheck(_)) => healthcheck(info.name, &common.metrics_listen),
+        None => {
+            let instance = settings.instance();
+            host(info, &common, &instance, env, |context| run(settings, context))
+        }
+    }
+}
+
+/// The settings of a service, from its arguments and `env`.
+pub fn load_settings<S: ServiceSettings>(args: &CommonArgs, env: Env) -> Result<S, SettingsError> {
+    let layers = Layers {
+        file: args.config.clone(),
+        env,
+        flags: args.set.clone(),
+        free: S::FREE_KEYS.iter().map(|&key| key.to_owned()).collect(),
+        ..Layers::new(&S::default())?
+    };
+    settings::load(&layers)
+}
+
+/// The `healthcheck` subcommand: 0 if the process at `address` is ready, 1 if not.
+pub fn healthcheck(name: &str, address: &str) -> ExitCode {
+    let answer = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match answer.map(|runtime| runtime.block_on(http::ready(address))) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => complain(name, &error, 1),
+        Err(error) => complain(name, &error, 1),
+    }
+}
+
+/// Hosts `run` in this process: a runtime, telemetry, signals and the HTTP port around it. For
+/// programs whose arguments are their own; the others use [`run_service`].
+pub fn host<F, R, E>(info: ServiceInfo, common: &CommonSettings, instance: &str, env: Env, run: F) -> ExitCode
+where
+    F: FnOnce(ServiceContext) -> R,
+    R: Future<Output = Result<(), E>>,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    let runtime = match Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(info.name, &error, 1),
+    };
+    let telemetry = TelemetrySettings {
+        service_name: info.name.to_owned(),
+        service_instance: instance.to_owned(),
+        service_version: info.version.to_owned(),
+        log: common.log.clone(),
+        env,
+    };
+    let code = runtime.block_on(async {
+        let telemetry = match Telemetry::init(&telemetry) {
+            Ok(telemetry) => telemetry,
+            Err(error) => return complain(info.name, &error, EXIT_USAGE),
+        };
+        let code = live(info, common, telemetry.clone(), run).await;
+        if let Err(error) = telemetry.shutdown().await {
+            warn!(%error, "telemetry ended badly");
+        }
+        code
+    });
+    runtime.shutdown_timeout(RUNTIME_STOP_MAX);
+    code
+}
+
+async fn live<F, R, E>(info: ServiceInfo, common: &CommonSettings, telemetry: Telemetry, run: F) -> ExitCode
+where
+    F: FnOnce(ServiceContext) -> R,
+    R: Future<Output = Result<(), E>>,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    info!(service = info.name, version = info.version, exported = ?telemetry.exported(), "starting");
+    let shutdown = Shutdown::new();
+    let _signals = match shutdown.on_signals() {
+        Ok(signals) => signals,
+        Err(error) => return failed("cannot handle signals", &error),
+    };
+    let health = Health::new();
+    let registry = telemetry.registry().clone();
+    let server = match HttpServer::bind(&common.metrics_listen, registry, health.clone()).await {
+        Ok(server) => server,
+        Err(error) => return failed("cannot start", &error),
+    };
+    let metrics_address = server.local_addr();
+    // The port answers until the service has stopped, so it has a shutdown of its own.
+    let http_shutdown = Shutdown::new();
+    let http = AbortOnDrop(tokio::spawn(server.serve(http_shutdown.clone())));
+    let stopped = run_bounded(
+        run(ServiceContext { shutdown: shutdown.clone(), health, telemetry, metrics_address }),
+        &shutdown,
+    )
+    .await;
+    shutdown.trigger();
+    http_shutdown.trigger();
+    http.join().await;
+    match stopped {
+        Ok(()) => {
+            info!(service = info.name, "stopped");
+            ExitCode::SUCCESS
+        }
+        Err(error) => failed("the service ended", error.as_ref()),
+    }
+}
+
+/// Runs the service, and leaves it behind where it does not stop in time.
+async fn run_bounded<R, E>(running: R, shutdown: &Shutdown) -> Result<(), Box<dyn Error + Send + Sync>>
+where
+    R: Future<Output = Result<(), E>>,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    let overdue = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(STOP_MAX).await;
+    };
+    tokio::select! {
+        result = running => result.map_err(Into::into),
+        () = overdue => Err(format!("it did not stop within {} s", STOP_MAX.as_secs()).into()),
+    }
+}
+
+struct AbortOnDrop(JoinHandle<()>);
+
+impl AbortOnDrop {
+    async fn join(mut self) {
+        if let Err(error) = (&mut self.0).await {
+            warn!(%error, "the HTTP port ended badly");
+        }
+    }
+}
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn failed(what: &str, error: &(dyn Error + 'static)) -> ExitCode {
+    error!(error = %Chain(error), "{what}");
+    ExitCode::FAILURE
+}
+
+/// Tells the operator on stderr, while there is no log yet.
+fn complain(name: &str, error: &(dyn Error + 'static), code: u8) -> ExitCode {
+    // With stderr closed there is nobody left to tell.
+    drop(writeln!(std::io::stderr(), "{name}: {}", Chain(error)));
+    ExitCode::from(code)
+}
+
+/// An error with everything that caused it, on one line.
+#[derive(Debug)]
+pub struct Chain<'a>(pub &'a (dyn Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,102 @@
+//! Which changes of a flow restart which units.
+//!
+//! Pure; knows nothing about tasks. Whatever does not restart a unit reaches it through `UnitContext::flow_changes`.
+
+use std::time::Duration;
+
+use mirrormesh_core::unit::Unit;
+
+use crate::unit::FlowView;
+
+/// First delay before a failed unit is started again.
+const BACKOFF_MIN: Duration = Duration::from_secs(1);
+/// Longest delay before a failed unit is started again.
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// Must the unit be stopped and started to follow the change?
+///
+/// A cluster that is reached otherwise restarts everything. Partition units also restart when what they read or the
+/// identity that they write with changed; all other units follow by themselves.
+pub(crate) fn needs_restart(unit: &Unit, old: &FlowView, new: &FlowView) -> bool {
+    let clusters = old.source != new.source
+        || old.target != new.target
+        || old.flow.spec.source != new.flow.spec.source
+        || old.flow.spec.target != new.flow.spec.target;
+    clusters
+        || match unit {
+            Unit::Partition(..) => {
+                old.flow.generation != new.flow.generation
+                    || old.flow.spec.read_uncommitted != new.flow.spec.read_uncommitted
+            }
+            Unit::Topology(_) | Unit::Groups(_) | Unit::Group(..) | Unit::Heartbeat(_) => false,
+        }
+}
+
+/// How long a unit that failed this many times in a row waits: 1 s, doubled each time, at most 30 s.
+pub(crate) fn backoff(failures: u32) -> Duration {
+    let doubled =
+        BACKOFF_MIN.saturating_mul(1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX));
+    doubled.min(BACKOFF_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mirrormesh_core::flow::FlowSpec;
+    use mirrormesh_core::ids::{ClusterId, FlowId, GroupId, TopicName};
+    use mirrormesh_core::unit::{AssignedFlow, ClusterSpec, Generation};
+    use std::collections::BTreeMap;
+
+    fn view() -> FlowView {
+        let spec = FlowSpec::new(ClusterId::new("uk").unwrap(), ClusterId::new("hq").unwrap());
+        let cluster = |address: &str| ClusterSpec {
+            bootstrap_servers: vec![address.to_owned()],
+            properties: BTreeMap::new(),
+        };
+        FlowView {
+            id: FlowId::new("uk-hq").unwrap(),
+            flow: AssignedFlow { spec, generation: None },
+            source: cluster("a:9092"),
+            target: cluster("b:9092"),
+        }
+    }
+
+    #[test]
+    fn only_what_a_unit_cannot_follow_restarts_it() {
+        let flow = FlowId::new("uk-hq").unwrap();
+        let partition = Unit::Partition(flow.clone(), TopicName::new("t").unwrap(), 0);
+        let others = [
+            Unit::Topology(flow.clone()),
+            Unit::Groups(flow.clone()),
+            Unit::Group(flow.clone(), GroupId::new("g").unwrap()),
+            Unit::Heartbeat(flow),
+        ];
+        let mut filter = view();
+        filter.flow.spec.topics_include = vec!["a.*".into()];
+        let mut uncommitted = view();
+        uncommitted.flow.spec.read_uncommitted = true;
+        let mut generation = view();
+        generation.flow.generation = Some(Generation { producer_id: 7, epoch: 1 });
+        let mut cluster = view();
+        cluster.target.bootstrap_servers = vec!["c:9092".into()];
+
+        assert!(!needs_restart(&partition, &view(), &filter));
+        assert!(needs_restart(&partition, &view(), &uncommitted));
+        assert!(needs_restart(&partition, &view(), &generation));
+        assert!(needs_restart(&partition, &view(), &cluster));
+        for unit in &others {
+            assert!(!needs_restart(unit, &view(), &filter), "{unit}");
+            assert!(!needs_restart(unit, &view(), &uncommitted), "{unit}");
+            assert!(!needs_restart(unit, &view(), &generation), "{unit}");
+            assert!(needs_restart(unit, &view(), &cluster), "{unit}");
+        }
+    }
+
+    #[test]
+    fn backoff_doubles_to_its_limit() {
+        let seconds: Vec<u64> = (1..=7).map(|failures| backoff(failures).as_secs()).collect();
+        assert_eq!(seconds, [1, 2, 4, 8, 16, 30, 30]);
+        assert_eq!(backoff(0), BACKOFF_MIN);
+        assert_eq!(backoff(u32::MAX), BACKOFF_MAX);
+    }
+}

@@ -1,0 +1,159 @@
+//! The calls of `WorkerSessionService`, in the domain's terms.
+//!
+//! The only module of this crate that touches generated messages; conversions are `mirrormesh-proto`'s. Knows nothing
+//! about retries.
+
+use std::time::Duration;
+
+use mirrormesh_core::control::InventoryChange;
+use mirrormesh_core::ids::FlowId;
+use mirrormesh_core::report::{Event, UnitReport};
+use mirrormesh_core::unit::{Generation, Unit, WorkerAssignment};
+use mirrormesh_proto::ConvertError;
+use mirrormesh_proto::convert::session::{
+    EventsReport, InventoryReport, ProducerClaim, ProgressReport, Registration, TranslateQuestion,
+    refused_topics,
+};
+use mirrormesh_proto::mesh::worker_session_service_client::WorkerSessionServiceClient;
+use mirrormesh_proto::mesh::{
+    ClaimProducerRequest, RegisterRequest, ReportEventsRequest, ReportInventoryRequest,
+    ReportProgressRequest, ReportProgressResponse, ServeQueriesRequest, ServeQueriesResponse,
+    TranslateAnswer, WatchAssignmentsRequest, WatchAssignmentsResponse,
+};
+use mirrormesh_runtime::grpc::{ChannelOptions, GrpcError};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Status, Streaming};
+
+use crate::coordinator::RefusedTopic;
+use crate::link::Link;
+use crate::session::{Identity, Opened};
+
+/// A lease shorter than this could not be renewed in time: the coordinator's word is not taken for less.
+const LEASE_MIN: Duration = Duration::from_secs(1);
+
+/// A channel to a coordinator's mesh address; it connects when it is used.
+pub(crate) fn channel(address: &str) -> Result<Channel, GrpcError> {
+    mirrormesh_runtime::grpc::channel(address, &ChannelOptions::default())
+}
+
+/// An answer that can't be read comes from a faulty peer; another one may be better.
+fn unreadable(error: &ConvertError) -> Status {
+    Status::internal(format!("the coordinator's answer can't be read: {error}"))
+}
+
+/// Opens a session.
+pub(crate) async fn register(
+    mut client: WorkerSessionServiceClient<Channel>,
+    identity: &Identity,
+    capacity: u32,
+) -> Result<Opened, Status> {
+    let registration = Registration {
+        worker: identity.worker.clone(),
+        role: identity.role,
+        capacity,
+        version: identity.version.clone(),
+    };
+    let response = client.register(RegisterRequest::from(&registration)).await?.into_inner();
+    let lease = Duration::from_millis(u64::from(response.lease_ms)).max(LEASE_MIN);
+    Ok(Opened { session: response.session, lease })
+}
+
+/// Opens the stream of desired sets.
+pub(crate) async fn watch_assignments(mut link: Link) -> Result<Streaming<WatchAssignmentsResponse>, Status> {
+    let request = WatchAssignmentsRequest::from(&link.speaker);
+    Ok(link.client.watch_assignments(request).await?.into_inner())
+}
+
+/// A desired set.
+pub(crate) fn assignment(message: WatchAssignmentsResponse) -> Result<WorkerAssignment, ConvertError> {
+    WorkerAssignment::try_from(message)
+}
+
+/// Opens the stream of reports.
+pub(crate) async fn report_progress(
+    mut link: Link,
+    reports: ReceiverStream<ReportProgressRequest>,
+) -> Result<Streaming<ReportProgressResponse>, Status> {
+    Ok(link.client.report_progress(reports).await?.into_inner())
+}
+
+/// One report.
+pub(crate) fn progress(
+    link: &Link,
+    sequence: u64,
+    units: Vec<UnitReport>,
+    released: Vec<(Unit, u64)>,
+) -> ReportProgressRequest {
+    (&ProgressReport { speaker: link.speaker.clone(), sequence, units, released }).into()
+}
+
+/// The number of the report that is acknowledged.
+pub(crate) fn acknowledged(response: ReportProgressResponse) -> u64 {
+    response.sequence
+}
+
+/// Offers a producer identity; the winner.
+pub(crate) async fn claim_producer(
+    mut link: Link,
+    flow: FlowId,
+    generation: Generation,
+) -> Result<Generation, Status> {
+    let claim = ProducerClaim { speaker: link.speaker, flow, generation };
+    let request = ClaimProducerRequest::from(&claim);
+    let response = link.client.claim_producer(request).await?.into_inner();
+    Generation::try_from(response).map_err(|error| unreadable(&error))
+}
+
+/// Reports what was found; the topics that were not taken.
+pub(crate) async fn report_inventory(
+    mut link: Link,
+    flow: FlowId,
+    number: u64,
+    change: InventoryChange,
+) -> Result<Vec<RefusedTopic>, Status> {
+    let report = InventoryReport { speaker: link.speaker, flow, number, change };
+    let request = ReportInventoryRequest::from(&report);
+    let response = link.client.report_inventory(request).await?.into_inner();
+    let refused = refused_topics(response).map_err(|error| unreadable(&error))?;
+    Ok(refused.into_iter().map(|(topic, reason, message)| RefusedTopic { topic, reason, message }).collect())
+}
+
+/// Reports events.
+pub(crate) async fn report_events(mut link: Link, events: Vec<Event>) -> Result<(), Status> {
+    let report = EventsReport { speaker: link.speaker, events };
+    link.client.report_events(ReportEventsRequest::from(&report)).await.map(drop)
+}
+
+/// Opens the stream of questions.
+pub(crate) async fn serve_queries(
+    mut link: Link,
+    answers: ReceiverStream<ServeQueriesRequest>,
+) -> Result<Streaming<ServeQueriesResponse>, Status> {
+    Ok(link.client.serve_queries(answers).await?.into_inner())
+}
+
+/// The first message of a stream of answers: it only names the session.
+pub(crate) fn first_answer(link: &Link) -> ServeQueriesRequest {
+    ServeQueriesRequest {
+        worker_id: link.speaker.worker.to_string(),
+        session: link.speaker.session,
+        query_id: 0,
+        error: String::new(),
+        translate: None,
+    }
+}
+
+/// A question with its id; what is wrong with one that can't be read.
+pub(crate) fn question(message: ServeQueriesResponse) -> (u64, Result<TranslateQuestion, String>) {
+    (message.query_id, TranslateQuestion::try_from(message).map_err(|error| error.to_string()))
+}
+
+/// An answer.
+pub(crate) fn answer(link: &Link, query_id: u64, answer: Result<Option<i64>, String>) -> ServeQueriesRequest {
+    let (error, translate) = match answer {
+        Ok(offset) => (String::new(), Some(TranslateAnswer { offset })),
+        Err(error) => (error, None),
+    };
+    ServeQueriesRequest { query_id, error, translate, ..first_answer(link) }
+}

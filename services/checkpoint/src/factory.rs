@@ -1,0 +1,79 @@
+//! Which unit is run how, and who answers the coordinator's questions.
+
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use mirrormesh_core::ids::{FlowId, TopicName};
+use mirrormesh_core::report::UnitState;
+use mirrormesh_core::translate::Translation;
+use mirrormesh_core::unit::Unit;
+use mirrormesh_worker::{QueryHandler, UnitContext, UnitFactory};
+use tokio::time::Instant;
+
+use crate::metrics::Metrics;
+use crate::shared::Registry;
+use crate::{group, groups};
+
+/// Runs the units of the checkpoint role.
+pub(crate) struct CheckpointUnits {
+    registry: Arc<Registry>,
+    metrics: Metrics,
+}
+
+impl CheckpointUnits {
+    pub(crate) fn new(metrics: Metrics) -> Self {
+        Self { registry: Arc::default(), metrics }
+    }
+}
+
+impl UnitFactory for CheckpointUnits {
+    fn start(&self, unit: Unit, context: UnitContext) -> BoxFuture<'static, ()> {
+        let registry = Arc::clone(&self.registry);
+        match unit {
+            Unit::Groups(_) => groups::run(context, registry).boxed(),
+            Unit::Group(_, id) => group::run(id, context, registry, self.metrics.clone()).boxed(),
+            unit @ (Unit::Topology(_) | Unit::Partition(..) | Unit::Heartbeat(_)) => foreign(unit, context).boxed(),
+        }
+    }
+
+    fn queries(&self) -> Option<Arc<dyn QueryHandler>> {
+        Some(Arc::new(Answers(Arc::clone(&self.registry))))
+    }
+}
+
+/// A unit that no checkpoint worker should have got.
+async fn foreign(unit: Unit, context: UnitContext) {
+    tracing::error!(%unit, "the unit belongs to another role");
+    context.report.set(
+        UnitState::Stopped,
+        "WRONG_ROLE",
+        &format!("{unit} was given to a checkpoint worker, which can't run it"),
+        None,
+    );
+    context.stop.cancelled().await;
+}
+
+/// Translates for the coordinator.
+struct Answers(Arc<Registry>);
+
+impl QueryHandler for Answers {
+    fn translate(
+        &self,
+        flow: FlowId,
+        topic: TopicName,
+        partition: i32,
+        offset: i64,
+    ) -> BoxFuture<'_, Result<Option<i64>, String>> {
+        async move {
+            let shared =
+                self.0.get(&flow).ok_or_else(|| format!("no unit of flows/{flow} runs on this worker"))?;
+            shared.refresh_positions(Instant::now()).await.map_err(|failure| failure.to_string())?;
+            Ok(match shared.translate(topic.as_str(), partition, offset) {
+                Translation::At(target) | Translation::TooOld(target) => Some(target),
+                Translation::NotYet => None,
+            })
+        }
+        .boxed()
+    }
+}

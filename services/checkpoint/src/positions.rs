@@ -1,0 +1,136 @@
+//! Reads the positions topic of a flow.
+//!
+//! Owns the reader and when it reads; what the records mean is `maps`' business.
+
+use std::sync::{Mutex, PoisonError};
+
+use mirrormesh_core::ids::FlowId;
+use mirrormesh_core::translate::Translation;
+use mirrormesh_kafka::librdkafka::InternalRecord;
+use mirrormesh_kafka::{Client, ClientConfig};
+use mirrormesh_proto::convert::position::{decode_key, decode_value};
+use mirrormesh_worker::Failure;
+use tokio::time::Instant;
+
+use crate::maps::OffsetMaps;
+use crate::tail::Tail;
+
+/// The positions of one flow.
+pub(crate) struct PositionReader {
+    tail: tokio::sync::Mutex<Reading>,
+    maps: Mutex<OffsetMaps>,
+}
+
+struct Reading {
+    tail: Tail,
+    /// When the last complete reading began.
+    read: Option<Instant>,
+}
+
+impl PositionReader {
+    pub(crate) fn new(flow: FlowId, client: Client, config: ClientConfig, topic: String) -> Self {
+        let tail = Tail::new(client, config, topic);
+        Self {
+            tail: tokio::sync::Mutex::new(Reading { tail, read: None }),
+            maps: Mutex::new(OffsetMaps::new(flow)),
+        }
+    }
+
+    /// Reads to the end of the topic, unless that was begun at `since` or later. Callers that come while somebody
+    /// reads wait for it: all groups of a flow share one reading.
+    pub(crate) async fn refresh(&self, since: Instant) -> Result<(), Failure> {
+        let mut reading = self.tail.lock().await;
+        if reading.read.is_some_and(|read| read >= since) {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let read = reading.tail.read_to_end().await?;
+        {
+            let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
+            if read.from_beginning {
+                maps.clear();
+            }
+            for record in read.records {
+                apply(&mut maps, &record);
+            }
+        }
+        reading.read = Some(begun);
+        Ok(())
+    }
+
+    /// Where a source offset is on the target, as of the last refresh.
+    pub(crate) fn translate(&self, producer_id: i64, topic: &str, partition: i32, offset: i64) -> Translation {
+        let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
+        maps.translate(producer_id, topic, partition, offset)
+    }
+}
+
+/// Takes one record. What can't be read is foreign or damaged: it is said once, and never taken for something else.
+fn apply(maps: &mut OffsetMaps, record: &InternalRecord) {
+    let Some(key) = &record.key else { return };
+    let key = match decode_key(key) {
+        Ok(key) => key,
+        Err(error) => {
+            tracing::warn!(offset = record.offset, %error, "a record of the positions topic has no readable key");
+            return;
+        }
+    };
+    match record.value.as_ref().map(|value| decode_value(&key, value)).transpose() {
+        Ok(value) => maps.apply(key, value),
+        Err(error) => {
+            tracing::warn!(offset = record.offset, %error, "a record of the positions topic can't be read");
+            maps.apply_unreadable(&key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mirrormesh_core::ids::TopicId;
+    use mirrormesh_core::relay::position::{LastBatch, Position, PositionKey, PositionKind, PositionValue};
+    use mirrormesh_core::translate::Segment;
+    use mirrormesh_core::unit::Generation;
+    use mirrormesh_proto::convert::position::{encode_key, encode_value};
+
+    fn record(key: Option<Vec<u8>>, value: Option<Vec<u8>>) -> InternalRecord {
+        InternalRecord { offset: 0, key, value, timestamp_ms: 0 }
+    }
+
+    #[test]
+    fn stored_records_become_maps_and_garbage_does_no_harm() {
+        let flow = FlowId::new("f").unwrap();
+        let generation = Generation { producer_id: 9, epoch: 0 };
+        let key =
+            |kind| PositionKey { flow: flow.clone(), target_topic_id: TopicId([7; 16]), partition: 0, kind };
+        let position = Position {
+            generation,
+            sequence_base: 0,
+            count: 10,
+            source_offset: 12,
+            source_topic_id: TopicId([1; 16]),
+            source_leader_epoch: 3,
+            target_offset: 10,
+            target_leader_epoch: 4,
+            last: LastBatch::default(),
+            skip_version: 0,
+            assignment_number: 1,
+            topic: "t".into(),
+            target_topic: "uk.t".into(),
+        };
+        let place = key(PositionKind::Position { generation, slot: 0 });
+        let chunk = key(PositionKind::Segments { producer_id: 9, chunk: 0 });
+        let segments = PositionValue::Segments(vec![Segment { source: 0, target: 0, count: 10 }]);
+
+        let mut maps = OffsetMaps::new(flow.clone());
+        apply(&mut maps, &record(None, Some(vec![1])));
+        apply(&mut maps, &record(Some(vec![0xff; 9]), Some(vec![1])));
+        apply(&mut maps, &record(Some(encode_key(&chunk)), Some(encode_value(&segments))));
+        let stored = encode_value(&PositionValue::Position(position));
+        apply(&mut maps, &record(Some(encode_key(&place)), Some(stored)));
+        assert_eq!(maps.translate(9, "t", 0, 4), Translation::At(4));
+        assert_eq!(maps.translate(9, "t", 0, 11), Translation::At(10));
+        apply(&mut maps, &record(Some(encode_key(&chunk)), Some(vec![0xff; 9])));
+        assert_eq!(maps.translate(9, "t", 0, 4), Translation::NotYet, "a damaged chunk is a hole");
+    }
+}
