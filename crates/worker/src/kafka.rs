@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use mirrormesh_core::unit::ClusterSpec;
-use mirrormesh_kafka::{Client, ClientConfig, Error, ErrorCode, Limits, NewTopic};
+use mirrormesh_kafka::admin::NewTopic;
+use mirrormesh_kafka::{Client, ClientConfig, Error, ErrorCode, Limits};
 
 /// Replication factor of internal topics where the flow says nothing: this, or the number of brokers if that is less.
 const REPLICATION_FACTOR: i16 = 3;
@@ -83,7 +84,7 @@ pub async fn ensure_internal_topic(
         }
     };
     let new = NewTopic {
-        name: topic.to_owned(),
+        name: topic.into(),
         partitions: 1,
         replication_factor,
         configs: BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]),
@@ -94,7 +95,7 @@ pub async fn ensure_internal_topic(
             // Another unit was quicker.
             ErrorCode::TOPIC_ALREADY_EXISTS => {}
             error => {
-                let why = created.message.unwrap_or_default();
+                let why = created.message.as_deref().unwrap_or_default();
                 let message = format!("internal topic {topic} can't be created: {error} {why}");
                 return Err(Failure::new(code_name(error), message.trim_end()));
             }

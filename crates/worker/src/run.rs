@@ -61,7 +61,7 @@ pub async fn run_worker(
         patience: Patience::default(),
     });
     let desired = assignments.subscribe();
-    let (leaving, left_tried) = (CancellationToken::new(), CancellationToken::new());
+    let (leaving, left) = (CancellationToken::new(), CancellationToken::new());
     let session = Session {
         identity: Identity {
             worker,
@@ -77,10 +77,9 @@ pub async fn run_worker(
         health: context.health.check(format!("{}-session", role_name(role))),
         metrics,
         leaving: leaving.clone(),
-        left_tried: left_tried.clone(),
+        left: left.clone(),
         channels: BTreeMap::new(),
         opened: None,
-        left: false,
     };
 
     let stop = CancellationToken::new();
@@ -95,7 +94,7 @@ pub async fn run_worker(
         tracing::info!("worker stops: its units drain");
         leaving.cancel();
         // Without a session nobody can be told: the units need not wait for that.
-        timeout(LEAVE_TIMEOUT, left_tried.cancelled()).await.ok();
+        timeout(LEAVE_TIMEOUT, left.cancelled()).await.ok();
         units_stop.cancel();
     };
     tokio::select! {

@@ -65,12 +65,10 @@ pub(crate) struct Session {
     pub(crate) metrics: Metrics,
     /// Cancelled when the worker stops: it then registers without capacity, so that what it releases goes to others.
     pub(crate) leaving: CancellationToken,
-    /// Cancelled once that was tried.
-    pub(crate) left_tried: CancellationToken,
+    /// Cancelled once a coordinator knows that.
+    pub(crate) left: CancellationToken,
     pub(crate) channels: BTreeMap<String, Channel>,
     pub(crate) opened: Option<Opened>,
-    /// It was registered without capacity.
-    pub(crate) left: bool,
 }
 
 /// Why an attempt ended.
@@ -83,64 +81,79 @@ enum End {
     Left(Opened),
 }
 
+/// The search for the leading coordinator.
+struct Search {
+    candidates: Candidates,
+    pause: Pause,
+    /// Redirects followed since the last pause.
+    redirects: u32,
+    /// It was said already that there is no session.
+    failing: bool,
+}
+
 impl Session {
     /// Keeps a session until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let mut candidates = Candidates::new(std::mem::take(&mut self.coordinators));
-        let mut pause = Pause::default();
-        let mut redirects = 0;
-        let mut failing = false;
+        let mut search = Search {
+            candidates: Candidates::new(std::mem::take(&mut self.coordinators)),
+            pause: Pause::default(),
+            redirects: 0,
+            failing: false,
+        };
         loop {
-            let address = candidates.next();
+            let address = search.candidates.next();
             let begin = Instant::now();
-            let Some(end) = stop.run_until_cancelled(self.attend(&address)).await else { break };
+            let attended = stop.run_until_cancelled(Box::pin(self.attend(&address))).await;
             self.link.set(None);
             self.metrics.session(false);
+            let Some(end) = attended else { return };
             if begin.elapsed() >= GOOD_AFTER {
-                (pause, redirects, failing) = (Pause::default(), 0, false);
-                candidates.prefer(address.clone());
+                (search.pause, search.failing) = (Pause::default(), false);
+                search.candidates.prefer(address.clone());
             }
-            let status = match end {
-                End::Status(status) => status,
-                End::Refused => {
-                    self.opened = None;
-                    candidates.prefer(address);
-                    continue;
-                }
-                End::Left(opened) => {
-                    self.opened = Some(opened);
-                    self.left = true;
-                    self.left_tried.cancel();
-                    candidates.prefer(address);
-                    continue;
-                }
-            };
-            match judge(&status) {
-                Verdict::Redirect(leader) => {
-                    tracing::debug!(%address, %leader, "redirected to the leading coordinator");
-                    candidates.prefer(leader);
-                    redirects += 1;
-                    if redirects <= REDIRECTS_MAX {
-                        continue;
-                    }
-                }
-                Verdict::SessionGone | Verdict::Refused(_) => {
-                    tracing::info!(%address, %status, "the session is not known any more: registering anew");
-                    self.opened = None;
-                    candidates.prefer(address.clone());
-                }
-                Verdict::Retry => {}
+            if let Some(problem) = self.judge(end, &address, &mut search) {
+                self.lost(&address, &problem, &mut search);
+                stop.run_until_cancelled(search.pause.next()).await;
+                search.redirects = 0;
             }
-            self.health.set_failing(format!("no session with a coordinator: {}", status.message()));
-            if std::mem::replace(&mut failing, true) {
-                tracing::debug!(%address, %status, "no session with this coordinator");
-            } else {
-                tracing::warn!(%address, %status, "no session with a coordinator: units go on with what they have");
-            }
-            pause.next().await;
         }
-        self.link.set(None);
-        self.metrics.session(false);
+    }
+
+    /// Draws the consequences of an end. Returns what is wrong if the next attempt is not to be made at once.
+    fn judge(&mut self, end: End, address: &str, search: &mut Search) -> Option<String> {
+        let status = match end {
+            End::Status(status) => status,
+            End::Refused => Status::aborted("the session is not known any more"),
+            End::Left(opened) => {
+                self.opened = Some(opened);
+                search.candidates.prefer(address.to_owned());
+                return None;
+            }
+        };
+        match judge(&status) {
+            Verdict::Redirect(leader) => {
+                tracing::debug!(%address, %leader, "redirected to the leading coordinator");
+                search.candidates.prefer(leader);
+                search.redirects += 1;
+                (search.redirects > REDIRECTS_MAX).then(|| "coordinators don't agree who leads".to_owned())
+            }
+            Verdict::SessionGone | Verdict::Refused(_) => {
+                tracing::info!(%address, %status, "the session is not known any more: it is opened anew");
+                self.opened = None;
+                search.candidates.prefer(address.to_owned());
+                Some(status.message().to_owned())
+            }
+            Verdict::Retry => Some(status.message().to_owned()),
+        }
+    }
+
+    fn lost(&self, address: &str, problem: &str, search: &mut Search) {
+        self.health.set_failing(format!("no session with a coordinator: {problem}"));
+        if std::mem::replace(&mut search.failing, true) {
+            tracing::debug!(%address, problem, "no session with this coordinator");
+        } else {
+            tracing::warn!(%address, problem, "no session with a coordinator: units go on with what they have");
+        }
     }
 
     /// Opens the session at one address, and keeps it until it ends.
@@ -156,22 +169,29 @@ impl Session {
         address: &str,
     ) -> Result<(Link, Opened, Streaming<WatchAssignmentsResponse>), Status> {
         let client = self.client(address)?;
-        let opened = match self.opened {
-            Some(opened) => opened,
-            None => {
-                let capacity = if self.left { 0 } else { self.identity.capacity };
-                let opened = bounded(wire::register(client.clone(), &self.identity, capacity)).await?;
-                self.assignments.new_session();
-                tracing::info!(%address, session = opened.session, lease = ?opened.lease, "session opened");
-                *self.opened.insert(opened)
-            }
+        let opened = if let Some(opened) = self.opened {
+            opened
+        } else {
+            let opened = self.register(&client).await?;
+            self.assignments.new_session();
+            tracing::info!(%address, session = opened.session, lease = ?opened.lease, "session opened");
+            *self.opened.insert(opened)
         };
-        let link = Link {
-            client,
-            speaker: Speaker { worker: self.identity.worker.clone(), session: opened.session },
-        };
+        let speaker = Speaker { worker: self.identity.worker.clone(), session: opened.session };
+        let link = Link { client, speaker };
         let stream = bounded(wire::watch_assignments(link.clone())).await?;
         Ok((link, opened, stream))
+    }
+
+    /// Registers; without capacity once the worker is leaving.
+    async fn register(&self, client: &WorkerSessionServiceClient<Channel>) -> Result<Opened, Status> {
+        let leaving = self.leaving.is_cancelled();
+        let capacity = if leaving { 0 } else { self.identity.capacity };
+        let opened = bounded(wire::register(client.clone(), &self.identity, capacity)).await?;
+        if leaving {
+            self.left.cancel();
+        }
+        Ok(opened)
     }
 
     async fn keep(
@@ -197,14 +217,13 @@ impl Session {
     /// Registers without capacity once the worker is leaving. A coordinator that refuses leaves the session as it is.
     async fn leave(&self, link: &Link) -> Opened {
         self.leaving.cancelled().await;
-        if !self.left {
-            match bounded(wire::register(link.client.clone(), &self.identity, 0)).await {
+        if !self.left.is_cancelled() {
+            match self.register(&link.client).await {
                 Ok(opened) => return opened,
-                Err(status) => {
-                    tracing::warn!(%status, "could not say that this worker leaves: units may come back to it until \
-                        its lease is over");
-                    self.left_tried.cancel();
-                }
+                Err(status) => tracing::warn!(
+                    %status,
+                    "could not say that this worker leaves: units may come back to it until its lease is over"
+                ),
             }
         }
         std::future::pending().await
@@ -212,14 +231,13 @@ impl Session {
 
     /// A client of one address; channels connect when they are used, and are kept.
     fn client(&mut self, address: &str) -> Result<WorkerSessionServiceClient<Channel>, Status> {
-        let channel = match self.channels.get(address) {
-            Some(channel) => channel.clone(),
-            None => {
-                let channel = wire::channel(address)
-                    .map_err(|error| Status::unavailable(format!("address {address}: {error}")))?;
-                self.channels.entry(address.to_owned()).or_insert(channel).clone()
-            }
-        };
+        if !self.channels.contains_key(address) {
+            let channel = wire::channel(address)
+                .map_err(|error| Status::unavailable(format!("address {address}: {error}")))?;
+            self.channels.insert(address.to_owned(), channel);
+        }
+        let channel = self.channels.get(address).cloned();
+        let channel = channel.ok_or_else(|| Status::internal("the channel is gone"))?;
         Ok(WorkerSessionServiceClient::new(channel).max_decoding_message_size(SET_BYTES_MAX))
     }
 }

@@ -1,11 +1,11 @@
 //! Settings of the source service.
 
-use mirrormesh_worker::config::WorkerSettings;
+use mirrormesh_runtime::service::{CommonSettings, ServiceSettings};
+use mirrormesh_worker::WorkerSettings;
 use serde::{Deserialize, Serialize};
 
 /// Everything that can be set.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// What all workers share.
     #[serde(flatten)]
@@ -21,10 +21,20 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            worker: WorkerSettings::for_role("source"),
+            worker: WorkerSettings::default(),
             memory_bytes: 64 << 20,
             fetch_bytes: 8 << 20,
             partition_fetch_bytes: 1 << 20,
         }
+    }
+}
+
+impl ServiceSettings for Settings {
+    fn common(&self) -> &CommonSettings {
+        self.worker.common()
+    }
+
+    fn instance(&self) -> String {
+        self.worker.instance()
     }
 }

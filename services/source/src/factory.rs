@@ -7,8 +7,7 @@ use futures::future::BoxFuture;
 use mirrormesh_core::ids::FlowId;
 use mirrormesh_core::report::UnitState;
 use mirrormesh_core::unit::{ClusterSpec, Unit};
-use mirrormesh_kafka::Error;
-use mirrormesh_worker::{UnitContext, UnitFactory};
+use mirrormesh_worker::{Failure, UnitContext, UnitFactory};
 use tokio::sync::Semaphore;
 
 use crate::config::Settings;
@@ -47,7 +46,7 @@ impl SourceUnits {
         }
     }
 
-    fn link(&self, context: &UnitContext) -> Result<Arc<FlowLink>, Error> {
+    fn link(&self, context: &UnitContext) -> Result<Arc<FlowLink>, Failure> {
         let key = (
             context.flow_id.clone(),
             cluster_key(&context.source),
@@ -76,9 +75,9 @@ impl UnitFactory for SourceUnits {
     fn start(&self, unit: Unit, context: UnitContext) -> BoxFuture<'static, ()> {
         let link = match self.link(&context) {
             Ok(link) => link,
-            Err(error) => {
+            Err(failure) => {
                 // Nothing to be done until the cluster's settings change, which restarts the unit.
-                context.report.set(UnitState::Stopped, "CLUSTER_SETTINGS_INVALID", &error.to_string(), None);
+                context.report.set(UnitState::Stopped, &failure.reason, &failure.message, None);
                 return Box::pin(async move { context.stop.cancelled().await });
             }
         };

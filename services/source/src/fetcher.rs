@@ -205,6 +205,7 @@ impl Task {
                     partition: s.wanted.partition,
                     offset: s.wanted.offset,
                     leader_epoch: s.wanted.leader_epoch,
+                    last_fetched_epoch: -1,
                     max_bytes: self.limits.partition_bytes,
                 });
             }
@@ -228,7 +229,7 @@ impl Task {
                 // Some of the budget must be free before more is asked for; what comes is charged when its size is
                 // known. So a fetch may overshoot once, by its own size.
                 drop(budget.acquire().await);
-                client.connection(node_id, connection_lane).await?.fetch(request).await
+                client.connection(node_id, connection_lane).await?.fetch(&request).await
             }
             .await;
             Done { lane, members, result }
@@ -265,7 +266,7 @@ impl Task {
         let memory: Memory = Arc::new(if bytes == 0 { None } else { self.charge(bytes).await });
         for partition in response.partitions {
             let Some(&id) = by_place.get(&(Arc::clone(&partition.topic), partition.partition)) else { continue };
-            if partition.error != ErrorCode::NONE {
+            if !partition.error.is_ok() {
                 self.end(id, Fetched::Refused(partition.error));
                 continue;
             }

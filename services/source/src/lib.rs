@@ -13,4 +13,17 @@ mod positions;
 mod sender;
 mod topology;
 
+use std::sync::Arc;
+
+use mirrormesh_core::unit::Role;
+use mirrormesh_runtime::service::ServiceContext;
+use mirrormesh_worker::{Error, run_worker};
+
 pub use config::Settings;
+
+/// Runs the service until the context's shutdown.
+pub async fn run(settings: Settings, context: ServiceContext) -> Result<(), Error> {
+    let metrics = metrics::Metrics::new(&context.telemetry.meter("mirrormesh.source"));
+    let worker = settings.worker.clone();
+    run_worker(Role::Source, &worker, Arc::new(factory::SourceUnits::new(settings, metrics)), &context).await
+}

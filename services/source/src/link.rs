@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use mirrormesh_core::ids::FlowId;
 use mirrormesh_core::unit::{AssignedFlow, ClusterSpec};
-use mirrormesh_kafka::{Client, ClientConfig, Error};
+use mirrormesh_kafka::Client;
+use mirrormesh_worker::{Failure, client_config};
 use tokio::sync::Semaphore;
 
 use crate::config::Settings;
@@ -36,13 +37,8 @@ pub(crate) struct FlowLink {
     senders: Mutex<HashMap<(i32, u32), Arc<Sender>>>,
 }
 
-fn client(role: &str, flow: &FlowId, spec: &ClusterSpec) -> Result<Client, Error> {
-    Client::new(ClientConfig {
-        bootstrap_servers: spec.bootstrap_servers.clone(),
-        client_id: format!("mirrormesh-{role}-{flow}"),
-        properties: spec.properties.clone(),
-        ..ClientConfig::default()
-    })
+fn client(role: &str, flow: &FlowId, spec: &ClusterSpec) -> Result<Client, Failure> {
+    Ok(Client::new(client_config(spec, &format!("mirrormesh-{role}-{flow}"))?)?)
 }
 
 impl FlowLink {
@@ -54,7 +50,7 @@ impl FlowLink {
         settings: &Settings,
         budget: &Arc<Semaphore>,
         metrics: &Arc<Metrics>,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, Failure> {
         let source = client("source", flow_id, clusters.0)?;
         let target = client("target", flow_id, clusters.1)?;
         let budget_kib = u32::try_from(settings.memory_bytes / 1024).unwrap_or(u32::MAX);

@@ -1,7 +1,7 @@
 //! Instruments of the source service. Updated per batch or rarer, never per record.
 
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{Counter, Meter};
+use opentelemetry::metrics::{Counter, Meter, UpDownCounter};
 
 /// The instruments.
 #[derive(Debug)]
@@ -10,6 +10,7 @@ pub(crate) struct Metrics {
     bytes: Counter<u64>,
     batches: Counter<u64>,
     skipped: Counter<u64>,
+    in_flight: UpDownCounter<i64>,
     resyncs: Counter<u64>,
     stops: Counter<u64>,
 }
@@ -37,6 +38,11 @@ impl Metrics {
                 .with_unit("{batch}")
                 .with_description("Batches that are not mirrored on purpose, by reason: control, aborted, empty.")
                 .build(),
+            in_flight: meter
+                .i64_up_down_counter("mirrormesh.batches.in_flight")
+                .with_unit("{batch}")
+                .with_description("Batches sent to the target and not answered yet.")
+                .build(),
             resyncs: meter
                 .u64_counter("mirrormesh.resyncs")
                 .with_unit("{resync}")
@@ -61,6 +67,10 @@ impl Metrics {
 
     pub(crate) fn skipped(&self, flow: &KeyValue, reason: &'static str) {
         self.skipped.add(1, &[flow.clone(), KeyValue::new("reason", reason)]);
+    }
+
+    pub(crate) fn in_flight(&self, flow: &KeyValue, by: i64) {
+        self.in_flight.add(by, std::slice::from_ref(flow));
     }
 
     pub(crate) fn resync(&self, flow: &KeyValue, reason: &'static str) {

@@ -9,10 +9,11 @@ use mirrormesh_core::flow::FlowSpec;
 use mirrormesh_core::ids::{FlowId, TopicId};
 use mirrormesh_core::relay::position::{Position, PositionKey, PositionKind, PositionValue};
 use mirrormesh_core::translate::Segment;
-use mirrormesh_kafka::admin::NewTopic;
 use mirrormesh_kafka::librdkafka::{InternalProducer, InternalReader};
-use mirrormesh_kafka::{Client, Error};
+use mirrormesh_kafka::Client;
 use mirrormesh_proto::convert::position::{decode_key, decode_value, encode_key, encode_value};
+use mirrormesh_runtime::clock::now_ms;
+use mirrormesh_worker::{Failure, ensure_internal_topic};
 use tokio::sync::{Mutex, OnceCell};
 
 /// What is stored about one partition.
@@ -62,29 +63,9 @@ impl PositionStore {
     }
 
     /// Makes the topic if it is missing: one partition, compacted.
-    async fn ensure(&self) -> Result<(), Error> {
-        self.created
-            .get_or_try_init(|| async {
-                let known = self.target.topics(Some(std::slice::from_ref(&self.topic))).await?;
-                if known.iter().any(|t| t.name.as_ref() == self.topic && !t.partitions.is_empty()) {
-                    return Ok(());
-                }
-                let brokers = self.target.cluster().await?.brokers.len();
-                let replication_factor =
-                    self.replication_factor.unwrap_or_else(|| i16::try_from(brokers.min(3)).unwrap_or(3));
-                let new = NewTopic {
-                    name: self.topic.clone(),
-                    partitions: 1,
-                    replication_factor,
-                    configs: BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]),
-                };
-                for created in self.target.create_topics(vec![new]).await? {
-                    created.ok_or_exists()?;
-                }
-                self.target.wait_for_topic(&self.topic, 1).await
-            })
-            .await
-            .map(|()| ())
+    async fn ensure(&self) -> Result<(), Failure> {
+        let create = || ensure_internal_topic(&self.target, &self.topic, self.replication_factor);
+        self.created.get_or_try_init(create).await.map(|()| ())
     }
 
     /// Reads to the end of the topic and returns what is stored about a partition.
@@ -93,7 +74,7 @@ impl PositionStore {
         topic_id: TopicId,
         partition: i32,
         producer_id: i64,
-    ) -> Result<Stored, Error> {
+    ) -> Result<Stored, Failure> {
         let asked = Instant::now();
         self.ensure().await?;
         let mut tail = self.tail.lock().await;
@@ -119,11 +100,11 @@ impl PositionStore {
         Ok(stored)
     }
 
-    async fn read(&self, tail: &mut Tail) -> Result<(), Error> {
+    async fn read(&self, tail: &mut Tail) -> Result<(), Failure> {
         let began = Instant::now();
         let reader = match &mut tail.reader {
             Some(reader) => reader,
-            None => tail.reader.insert(InternalReader::open(&self.target, &self.topic)?),
+            None => tail.reader.insert(InternalReader::open(&self.target, &self.topic).await?),
         };
         let records = match reader.read_to_end().await {
             Ok(records) => records,
@@ -131,7 +112,7 @@ impl PositionStore {
                 // A reader that failed half-way is not trusted again: begin at the beginning.
                 tail.reader = None;
                 tail.records.clear();
-                return Err(error);
+                return Err(error.into());
             }
         };
         for record in records {
@@ -160,15 +141,16 @@ impl PositionStore {
     }
 
     /// Writes records in order and waits until they are acknowledged.
-    pub(crate) async fn write(&self, records: Vec<(PositionKey, PositionValue)>) -> Result<(), Error> {
+    pub(crate) async fn write(&self, records: Vec<(PositionKey, PositionValue)>) -> Result<(), Failure> {
         self.ensure().await?;
         let producer = self
             .producer
             .get_or_try_init(|| async { InternalProducer::new(self.target.config()) })
             .await?;
+        let now = i64::try_from(now_ms()).unwrap_or(-1);
         let sends = records.iter().map(|(key, value)| {
             let (key, value) = (encode_key(key), encode_value(value));
-            async move { producer.send(&self.topic, 0, &key, Some(&value), None).await }
+            async move { producer.send(&self.topic, 0, &key, Some(&value), now).await }
         });
         for sent in futures::future::join_all(sends).await {
             sent?;

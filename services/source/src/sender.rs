@@ -14,8 +14,8 @@ use bytes::Bytes;
 use futures::stream::{FuturesOrdered, StreamExt};
 use mirrormesh_core::format::batch::StampedBatch;
 use mirrormesh_core::relay::answer::Answer;
-use mirrormesh_kafka::wire::produce::{ProduceEntry, ProduceRequest, ProduceResponse};
-use mirrormesh_kafka::{Client, Error, ErrorCode};
+use mirrormesh_kafka::wire::produce::{ProduceEntry, ProduceRequest, ProduceResponse, RawBatch};
+use mirrormesh_kafka::{Client, Error};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -83,7 +83,9 @@ struct Waiting {
     _memory: Memory,
 }
 
-type InFlight = Pin<Box<dyn Future<Output = (Vec<Waiting>, Result<ProduceResponse, Error>)> + Send>>;
+/// Who waits, and what came: `None` if nothing was sent.
+type Settled = (Vec<Waiting>, Option<Result<ProduceResponse, Error>>);
+type InFlight = Pin<Box<dyn Future<Output = Settled> + Send>>;
 
 struct Task {
     client: Client,
@@ -161,7 +163,7 @@ impl Task {
                 topic: Arc::clone(&append.topic),
                 topic_id: append.topic_id,
                 partition: append.partition,
-                records: [Bytes::copy_from_slice(&append.batch.header), append.batch.body].into(),
+                records: RawBatch::new(Bytes::copy_from_slice(&append.batch.header), append.batch.body),
             });
             waiting.push(Waiting {
                 topic: append.topic,
@@ -174,36 +176,35 @@ impl Task {
         }
         let request = ProduceRequest { timeout: ACK_TIMEOUT, entries };
         let sent = match self.client.connection(self.node_id, self.lane).await {
-            Ok(connection) => connection.produce_enqueue(request).await,
+            Ok(connection) => connection.produce_enqueue(&request).await,
             Err(error) => Err(error),
         };
         match sent {
-            Ok(answer) => in_flight.push_back(Box::pin(async move { (waiting, answer.await) })),
+            Ok(answer) => in_flight.push_back(Box::pin(async move { (waiting, Some(answer.await)) })),
             // Behind what is in flight, so that answers keep their order.
             Err(error) => {
                 tracing::debug!(node = self.node_id, error = %error, "produce request was not sent");
-                in_flight.push_back(Box::pin(async move {
-                    for w in &waiting {
-                        let _gone = w.answers.send((w.id, Answer::NotSent));
-                    }
-                    (Vec::new(), Ok(ProduceResponse::default()))
-                }));
+                in_flight.push_back(Box::pin(std::future::ready((waiting, None))));
             }
         }
     }
 }
 
-fn distribute(waiting: Vec<Waiting>, result: Result<ProduceResponse, Error>) {
-    let response = match result {
-        Ok(response) => response,
-        Err(error) => {
+fn distribute(waiting: Vec<Waiting>, result: Option<Result<ProduceResponse, Error>>) {
+    let failed = match result {
+        Some(Ok(response)) => return hand_out(waiting, &response),
+        Some(Err(error)) => {
             tracing::debug!(error = %error, "produce answer lost");
-            for w in waiting {
-                let _gone = w.answers.send((w.id, Answer::Lost));
-            }
-            return;
+            Answer::Lost
         }
+        None => Answer::NotSent,
     };
+    for w in waiting {
+        let _gone = w.answers.send((w.id, failed.clone()));
+    }
+}
+
+fn hand_out(waiting: Vec<Waiting>, response: &ProduceResponse) {
     let mut by_name: HashMap<(Arc<str>, i32), usize> = HashMap::new();
     let mut by_id: HashMap<([u8; 16], i32), usize> = HashMap::new();
     for (index, p) in response.partitions.iter().enumerate() {
@@ -216,7 +217,7 @@ fn distribute(waiting: Vec<Waiting>, result: Result<ProduceResponse, Error>) {
         let answer = match index.and_then(|index| response.partitions.get(*index)) {
             // The broker said nothing about it: nothing may be concluded.
             None => Answer::Lost,
-            Some(p) if p.error == ErrorCode::NONE => Answer::Appended { base_offset: p.base_offset },
+            Some(p) if p.error.is_ok() => Answer::Appended { base_offset: p.base_offset },
             Some(p) => {
                 Answer::Refused { code: p.error.0, message: p.error_message.clone().unwrap_or_default() }
             }

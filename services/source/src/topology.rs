@@ -23,7 +23,7 @@ use crate::link::FlowLink;
 const RETRY: Duration = Duration::from_millis(500);
 
 /// What went wrong with a scan: a stable name and what to do.
-pub(crate) type Trouble = (&'static str, String);
+pub(crate) type Trouble = (String, String);
 
 /// What the unit knows.
 struct Topology {
@@ -81,8 +81,8 @@ impl Topology {
                 Duration::from_millis(view.flow.spec.discovery_interval_ms)
             }
             Err((reason, message)) => {
-                tracing::warn!(flow = %self.context.flow_id, reason, message, "topics were not looked at");
-                self.context.report.set(UnitState::Backoff, reason, &message, None);
+                tracing::warn!(flow = %self.context.flow_id, %reason, %message, "topics were not looked at");
+                self.context.report.set(UnitState::Backoff, &reason, &message, None);
                 RETRY
             }
         }
@@ -98,9 +98,9 @@ impl Topology {
         let taken = self
             .context
             .coordinator
-            .claim_producer(self.context.flow_id.clone(), offered)
+            .claim_producer(&self.context.flow_id, offered)
             .await
-            .map_err(|error| ("COORDINATOR_UNREACHABLE", error.to_string()))?;
+            .map_err(|error| ("COORDINATOR_UNREACHABLE".to_owned(), error.to_string()))?;
         tracing::info!(flow = %self.context.flow_id, producer_id = taken.producer_id, epoch = taken.epoch, "producer id");
         Ok(())
     }
@@ -116,11 +116,11 @@ impl Topology {
         let refused = self
             .context
             .coordinator
-            .report_inventory(self.context.flow_id.clone(), self.context.assigned.number, change)
+            .report_inventory(&self.context.flow_id, self.context.assigned.number, change)
             .await
-            .map_err(|error| ("INVENTORY_REFUSED", error.to_string()))?;
+            .map_err(|error| ("INVENTORY_REFUSED".to_owned(), error.to_string()))?;
         let refused: BTreeMap<TopicName, Trouble> =
-            refused.into_iter().map(|r| (r.topic, (known_reason(&r.reason), r.message))).collect();
+            refused.into_iter().map(|r| (r.topic, (r.reason, r.message))).collect();
         let news: Vec<Event> = refused
             .iter()
             .filter(|(topic, trouble)| self.refused.get(*topic) != Some(trouble))
@@ -155,16 +155,8 @@ impl Topology {
     }
 }
 
-fn known_reason(reason: &str) -> &'static str {
-    match reason {
-        "TARGET_TOPIC_CONFLICT" => "TARGET_TOPIC_CONFLICT",
-        "SOURCE_RECREATED" => "SOURCE_RECREATED",
-        "TARGET_RECREATED" => "TARGET_RECREATED",
-        _ => "TOPIC_REFUSED",
-    }
-}
-
 /// A cluster that did not answer.
 pub(crate) fn unreachable(error: mirrormesh_kafka::Error) -> Trouble {
-    ("CLUSTER_UNREACHABLE", error.to_string())
+    let failure = mirrormesh_worker::Failure::from(error);
+    (failure.reason, failure.message)
 }

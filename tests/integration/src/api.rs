@@ -1,5 +1,6 @@
 //! The public API as a client sees it: several coordinators, any of which serves any call.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -37,6 +38,12 @@ macro_rules! call {
     }};
 }
 
+/// One for each logical request, the same for its retries.
+fn request_id() -> String {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    format!("{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
+}
+
 impl Api {
     /// Connects to nothing yet. Addresses are `host:port`.
     pub fn new(addresses: Vec<String>) -> Result<Self> {
@@ -54,7 +61,7 @@ impl Api {
         let request = v1::CreateClusterRequest {
             cluster_id: id.to_owned(),
             cluster: Some(cluster),
-            request_id: format!("create-cluster-{id}"),
+            request_id: request_id(),
             ..v1::CreateClusterRequest::default()
         };
         call!(self, v1::cluster_service_client::ClusterServiceClient<Channel>, create_cluster, request)
@@ -65,7 +72,7 @@ impl Api {
         let request = v1::CreateFlowRequest {
             flow_id: id.to_owned(),
             flow: Some(flow),
-            request_id: format!("create-flow-{id}"),
+            request_id: request_id(),
             ..v1::CreateFlowRequest::default()
         };
         call!(self, v1::flow_service_client::FlowServiceClient<Channel>, create_flow, request)

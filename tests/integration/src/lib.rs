@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod mesh;
+pub mod probe;
 
 pub use api::Api;
 pub use mesh::{Mesh, MeshSpec};

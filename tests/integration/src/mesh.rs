@@ -3,12 +3,13 @@
 //! Every process is its own group and is reaped when the mesh is dropped. Binaries are taken from the folder of the
 //! running program, so what is tested is what was built with it.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use mirrormesh_testkit::process::{Command, Process, Signal};
+use mirrormesh_testkit::process::{Launch, Process, Signal};
 
 use crate::api::Api;
 
@@ -53,6 +54,8 @@ pub struct Mesh {
     coordinators: Vec<Option<Process>>,
     /// Workers by role and number, e.g. `source-1`.
     workers: Vec<(String, Option<Process>)>,
+    /// Metrics addresses of the workers, by name.
+    metrics: BTreeMap<String, String>,
 }
 
 /// Where the binaries are: beside the running program, or one folder up for a test.
@@ -93,7 +96,7 @@ impl Mesh {
                 _ => None,
             })
             .collect();
-        let mut mesh = Self { folder: folder.to_owned(), addresses, coordinators: Vec::new(), workers: Vec::new() };
+        let mut mesh = Self { folder: folder.to_owned(), addresses, coordinators: Vec::new(), workers: Vec::new(), metrics: BTreeMap::new() };
         for index in 0..count {
             let process = mesh.coordinator_process(index)?;
             mesh.coordinators.push(Some(process));
@@ -145,24 +148,29 @@ impl Mesh {
             self.addresses.iter().map(|a| format!("{}={}/{}", a.id, a.mesh, a.api)).collect();
         let name = format!("coordinator-{}", address.id);
         let data = self.folder.join(&name);
-        Command::new(binary("mirrormesh-coordinator")?, self.log(&name))
+        Launch::new(binary("mirrormesh-coordinator")?, self.log(&name))
             .env("MIRRORMESH_NODE_ID", address.id.to_string())
             .env("MIRRORMESH_DATA_DIR", data.display().to_string())
             .env("MIRRORMESH_API_LISTEN", &address.api)
             .env("MIRRORMESH_MESH_LISTEN", &address.mesh)
             .env("MIRRORMESH_METRICS_LISTEN", "127.0.0.1:0")
             .env("MIRRORMESH_INITIAL_MEMBERS", members.join(","))
-            .start()
+            .spawn()
     }
 
-    fn worker_process(&self, name: &str) -> Result<Process> {
+    fn worker_process(&mut self, name: &str) -> Result<Process> {
+        if !self.metrics.contains_key(name) {
+            let port = free_ports(1)?.first().copied().context("no free port")?;
+            self.metrics.insert(name.to_owned(), format!("127.0.0.1:{port}"));
+        }
+        let metrics = self.metrics.get(name).cloned().unwrap_or_default();
         let role = name.split('-').next().unwrap_or(name);
         let coordinators: Vec<String> = self.addresses.iter().map(|a| a.mesh.clone()).collect();
-        Command::new(binary(&format!("mirrormesh-{role}"))?, self.log(name))
+        Launch::new(binary(&format!("mirrormesh-{role}"))?, self.log(name))
             .env("MIRRORMESH_WORKER_ID", name)
             .env("MIRRORMESH_COORDINATORS", coordinators.join(","))
-            .env("MIRRORMESH_METRICS_LISTEN", "127.0.0.1:0")
-            .start()
+            .env("MIRRORMESH_METRICS_LISTEN", metrics)
+            .spawn()
     }
 
     fn log(&self, name: &str) -> PathBuf {
@@ -223,19 +231,18 @@ impl Mesh {
             .join("\n")
     }
 
-    /// Forgets the processes, so that they go on when this is dropped. Returns their ids.
-    pub fn keep(mut self) -> Vec<u32> {
-        let coordinators = self.coordinators.iter_mut().filter_map(Option::take);
-        let workers = self.workers.iter_mut().filter_map(|(_, p)| p.take());
-        coordinators.chain(workers).map(Process::keep).collect()
+    /// Where a worker serves metrics and health, `host:port`.
+    pub fn worker_metrics(&self, name: &str) -> Option<&str> {
+        self.metrics.get(name).map(String::as_str)
     }
 }
 
 fn send(slot: &mut Option<Process>, signal: Signal) -> Result<()> {
-    let process = slot.as_mut().context("does not run")?;
-    process.signal(signal)?;
+    let process = slot.as_ref().context("does not run")?;
     if matches!(signal, Signal::Kill) {
+        process.kill()?;
         *slot = None;
+        return Ok(());
     }
-    Ok(())
+    process.signal(signal)
 }

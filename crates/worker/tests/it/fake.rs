@@ -20,8 +20,8 @@ use mirrormesh_proto::mesh::{
 };
 use mirrormesh_proto::store;
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -44,8 +44,10 @@ pub(crate) struct Told {
     pub(crate) producer: Option<store::Generation>,
     /// The address to send workers to; this coordinator does not lead then.
     pub(crate) leader: Option<String>,
-    /// Answers event reports with this code while it is set.
+    /// Event reports fail with this code while it is set.
     pub(crate) events_fail: Option<Code>,
+    /// Reports that hold an event of this time are refused.
+    pub(crate) event_refused: Option<u64>,
     /// Answers inventory reports as outdated.
     pub(crate) inventory_outdated: bool,
     queries: Option<mpsc::Sender<Result<ServeQueriesResponse, Status>>>,
@@ -81,7 +83,7 @@ struct Service {
 pub(crate) struct Fake {
     service: Service,
     pub(crate) address: SocketAddr,
-    server: Option<JoinHandle<()>>,
+    server: Option<Runtime>,
 }
 
 impl Fake {
@@ -94,29 +96,33 @@ impl Fake {
             changed: watch::Sender::new(()),
         };
         let mut fake = Self { service, address, server: None };
-        fake.serve(listener);
+        fake.serve(listener.into_std().unwrap());
         fake
     }
 
-    fn serve(&mut self, listener: TcpListener) {
+    /// Serves in a runtime of its own: only with that all connections end when the test wants it.
+    fn serve(&mut self, listener: std::net::TcpListener) {
         let service = WorkerSessionServiceServer::new(self.service.clone());
-        let serving = tonic::transport::Server::builder().add_service(service);
-        self.server = Some(tokio::spawn(async move {
-            serving.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
-        }));
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        runtime.spawn(async move {
+            let incoming = TcpListenerStream::new(TcpListener::from_std(listener).unwrap());
+            let serving = tonic::transport::Server::builder().add_service(service);
+            serving.serve_with_incoming(incoming).await.unwrap();
+        });
+        self.server = Some(runtime);
     }
 
     /// All connections end; what it was told stays.
     pub(crate) async fn stop(&mut self) {
         let server = self.server.take().unwrap();
-        server.abort();
-        assert!(server.await.unwrap_err().is_cancelled());
+        tokio::task::spawn_blocking(move || server.shutdown_timeout(Duration::from_secs(5))).await.unwrap();
     }
 
     /// It is there again, at the same address.
     pub(crate) async fn start_again(&mut self) {
         let listener = TcpListener::bind(self.address).await.unwrap();
-        self.serve(listener);
+        self.serve(listener.into_std().unwrap());
     }
 
     pub(crate) fn told(&self) -> MutexGuard<'_, Told> {
@@ -175,8 +181,8 @@ impl Fake {
 
 impl Drop for Fake {
     fn drop(&mut self) {
-        if let Some(server) = &self.server {
-            server.abort();
+        if let Some(server) = self.server.take() {
+            server.shutdown_background();
         }
     }
 }
@@ -282,6 +288,9 @@ impl WorkerSessionService for Service {
             check(told, &request.worker_id, request.session)?;
             if let Some(code) = told.events_fail {
                 return Err(Status::new(code, "as the test wants it"));
+            }
+            if request.events.iter().any(|event| Some(event.time_ms) == told.event_refused) {
+                return Err(refusal(Code::InvalidArgument, "FIELD_INVALID"));
             }
             told.events.extend(request.events);
             Ok(Response::new(ReportEventsResponse {}))

@@ -13,19 +13,32 @@ pub(super) enum Failure {
     /// It can't be: somebody has to act.
     Stop(Stop),
     /// Not now: a stable name and what is wrong.
-    Again(&'static str, String),
+    Again(String, String),
 }
 
 impl Failure {
     /// A broker's error code.
     pub(super) fn broker(reason: &'static str, topic: &str, code: ErrorCode) -> Self {
-        Self::Again(reason, format!("{topic}: the broker answers {code}"))
+        Self::Again(reason.to_owned(), format!("{topic}: the broker answers {code}"))
+    }
+}
+
+impl Failure {
+    /// Something that may pass.
+    pub(super) fn again(reason: &str, message: &str) -> Self {
+        Self::Again(reason.to_owned(), message.to_owned())
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::Again("CLUSTER_UNREACHABLE", error.to_string())
+        mirrormesh_worker::Failure::from(error).into()
+    }
+}
+
+impl From<mirrormesh_worker::Failure> for Failure {
+    fn from(failure: mirrormesh_worker::Failure) -> Self {
+        Self::Again(failure.reason, failure.message)
     }
 }
 
@@ -60,7 +73,7 @@ impl PartitionUnit {
                 Step::SourceRead(from) => resync.source_read(&self.ask_source_read(from).await?),
                 Step::Done(found) => return Ok(self.located(found, stored.unwrap_or_default())),
                 Step::Stop(stop) => return Err(Failure::Stop(stop)),
-                Step::Again(reason) => return Err(Failure::Again(reason, explain(reason).to_owned())),
+                Step::Again(reason) => return Err(Failure::Again(reason.to_owned(), explain(reason).to_owned())),
             }
         }
     }

@@ -42,7 +42,7 @@ pub(crate) enum End {
     /// The pipeline broke.
     Broken(Verdict),
     /// The source's side broke: find out why.
-    Source(&'static str, String),
+    Source(String, String),
 }
 
 /// One source partition.
@@ -94,19 +94,21 @@ impl PartitionUnit {
     /// Runs until asked to stop.
     pub(crate) async fn run(mut self) {
         self.say(UnitState::Resyncing, "", "");
-        while !self.context.stop.is_cancelled() {
+        let stop = self.context.stop.clone();
+        while !stop.is_cancelled() {
             let located = tokio::select! {
                 located = self.locate() => located,
-                () = self.context.stop.cancelled() => return,
+                () = stop.cancelled() => return,
             };
             match located {
                 Ok(located) => match self.stream(located).await {
                     End::Released => return,
                     End::Broken(Verdict::Stop(stop)) => return self.stopped(stop).await,
                     End::Broken(Verdict::Resync { sequence_refused, leader_moved, back_off, reason }) => {
-                        self.broken(sequence_refused, leader_moved, reason).await;
+                        self.broken(sequence_refused, leader_moved, reason);
                         if self.refusals > REFUSALS_MAX {
-                            return self.stopped(self.refused_for_good()).await;
+                            let stop = self.refused_for_good();
+                            return self.stopped(stop).await;
                         }
                         if back_off || leader_moved || self.refusals > 1 {
                             self.back_off(reason, "the target can't take records now; trying again").await;
@@ -114,14 +116,14 @@ impl PartitionUnit {
                     }
                     End::Source(reason, message) => {
                         self.link.source.invalidate(self.topic.as_str(), self.partition);
-                        self.back_off(reason, &message).await;
+                        self.back_off(&reason, &message).await;
                     }
                 },
                 Err(locate::Failure::Stop(stop)) => return self.stopped(stop).await,
                 Err(locate::Failure::Again(reason, message)) => {
                     self.link.source.invalidate(self.topic.as_str(), self.partition);
                     self.link.target.invalidate(self.detail.target_topic.as_str(), self.partition);
-                    self.back_off(reason, &message).await;
+                    self.back_off(&reason, &message).await;
                 }
             }
         }
@@ -138,7 +140,7 @@ impl PartitionUnit {
         )
     }
 
-    async fn broken(&mut self, sequence_refused: bool, leader_moved: bool, reason: &'static str) {
+    fn broken(&mut self, sequence_refused: bool, leader_moved: bool, reason: &'static str) {
         tracing::info!(
             flow = %self.context.flow_id, topic = %self.topic, partition = self.partition, reason,
             "pipeline broke; finding the place anew"
@@ -156,7 +158,7 @@ impl PartitionUnit {
         self.context.report.set(state, reason, message, self.figures);
     }
 
-    async fn back_off(&mut self, reason: &'static str, message: &str) {
+    async fn back_off(&mut self, reason: &str, message: &str) {
         let limit = BACKOFF_MIN_MS.saturating_mul(1 << self.attempts.min(10)).min(BACKOFF_MAX_MS);
         self.attempts += 1;
         // A short hiccup is not worth a condition.

@@ -5,9 +5,10 @@ use mirrormesh_core::ids::TopicId;
 use mirrormesh_core::relay::reader::{Aborted, FetchReader, Judgement, unreadable};
 use mirrormesh_core::relay::resync::{SourceItem, TargetBatch};
 use mirrormesh_core::relay::stop::{Stop, StopReason};
-use mirrormesh_kafka::admin::{ListOffset, OffsetSpec};
+use mirrormesh_kafka::admin::{EpochQuery, OffsetQuery, OffsetSpec};
 use mirrormesh_kafka::wire::fetch::{FetchPartition, FetchRequest, FetchedPartition};
-use mirrormesh_kafka::{Client, Error, ErrorCode, Leader};
+use mirrormesh_kafka::client::metadata::Leader;
+use mirrormesh_kafka::{Client, Error, ErrorCode};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,28 +47,28 @@ impl Place<'_> {
                 partition: self.partition,
                 offset,
                 leader_epoch: leader.leader_epoch,
+                last_fetched_epoch: -1,
                 max_bytes: READ_BYTES,
             }],
         };
-        let response = self.client.connection(leader.node_id, LANE).await?.fetch(request).await?;
+        let response = self.client.connection(leader.node_id, LANE).await?.fetch(&request).await?;
         let fetched = response.partitions.into_iter().find(|p| p.partition == self.partition);
-        fetched.ok_or(Failure::Again("FETCH_INCOMPLETE", "the broker left the partition out of its answer".to_owned()))
+        fetched.ok_or_else(|| Failure::again("FETCH_INCOMPLETE", "the broker left the partition out of its answer"))
     }
 
     async fn offset(&self, spec: OffsetSpec) -> Result<i64, Failure> {
         let leader = self.leader().await?;
-        let query = ListOffset {
-            topic: self.topic.to_owned(),
+        let query = OffsetQuery {
+            topic: Arc::from(self.topic),
             partition: self.partition,
             spec,
             leader_epoch: leader.leader_epoch,
         };
-        let answer = self.client.list_offsets(&[query], false).await?;
-        let answer = answer.into_iter().next();
+        let answer = self.client.list_offsets(&[query], false).await?.into_iter().next();
         match answer {
-            Some(a) if a.error == ErrorCode::NONE => Ok(a.offset),
+            Some(a) if a.error.is_ok() => Ok(a.offset),
             Some(a) => Err(Failure::broker("LIST_OFFSETS_FAILED", self.topic, a.error)),
-            None => Err(Failure::Again("LIST_OFFSETS_FAILED", "the broker gave no answer".to_owned())),
+            None => Err(Failure::again("LIST_OFFSETS_FAILED", "the broker gave no answer")),
         }
     }
 }
@@ -86,10 +87,10 @@ impl PartitionUnit {
         let of = |client: &Client, topic: &str| {
             let (client, topic) = (client.clone(), topic.to_owned());
             async move {
-                let topics = client.topics(Some(std::slice::from_ref(&topic))).await?;
+                let topics = client.topics(Some(&[topic.as_str()])).await?;
                 let found = topics.into_iter().find(|t| *t.name == *topic);
                 match found {
-                    Some(t) if t.error == ErrorCode::NONE => Ok(Some(TopicId(t.topic_id))),
+                    Some(t) if t.error.is_ok() => Ok(Some(TopicId(t.topic_id))),
                     Some(t) if t.error != ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => {
                         Err(Failure::broker("METADATA_FAILED", &topic, t.error))
                     }
@@ -140,7 +141,7 @@ impl PartitionUnit {
                 at = at.max(batch.header.next_offset());
             }
             if at == before {
-                return Err(Failure::Again("TARGET_NOT_SETTLED", "the target's log could not be read".to_owned()));
+                return Err(Failure::again("TARGET_NOT_SETTLED", "the target's log could not be read"));
             }
         }
         Ok(batches)
@@ -150,15 +151,20 @@ impl PartitionUnit {
     pub(super) async fn ask_source_history(&self, epoch: i32) -> Result<Option<i64>, Failure> {
         let place = self.source_place();
         let leader = place.leader().await?;
-        let end = self
-            .link
-            .source
-            .offset_for_leader_epoch(self.topic.as_str(), self.partition, leader.leader_epoch, epoch)
-            .await?;
+        let query = EpochQuery {
+            topic: self.topic.shared(),
+            partition: self.partition,
+            leader_epoch: epoch,
+            current_leader_epoch: leader.leader_epoch,
+        };
+        let ends = self.link.source.offset_for_leader_epoch(&[query]).await?;
+        let Some(end) = ends.into_iter().next() else {
+            return Err(Failure::again("SOURCE_HISTORY_FAILED", "the broker gave no answer"));
+        };
         if end.error == ErrorCode::UNSUPPORTED_VERSION {
             return Ok(None);
         }
-        if end.error != ErrorCode::NONE {
+        if !end.error.is_ok() {
             return Err(Failure::broker("SOURCE_HISTORY_FAILED", self.topic.as_str(), end.error));
         }
         Ok(Some(end.end_offset).filter(|offset| *offset >= 0))
@@ -231,6 +237,6 @@ impl PartitionUnit {
 }
 
 fn check(fetched: &FetchedPartition, reason: &'static str, topic: &str) -> Result<(), Failure> {
-    if fetched.error == ErrorCode::NONE { Ok(()) } else { Err(Failure::broker(reason, topic, fetched.error)) }
+    if fetched.error.is_ok() { Ok(()) } else { Err(Failure::broker(reason, topic, fetched.error)) }
 }
 

@@ -17,12 +17,13 @@ use mirrormesh_core::relay::reader::{FetchReader, Judgement, Skip, unreadable};
 use mirrormesh_core::relay::stop::{Stop, StopReason};
 use mirrormesh_core::relay::window::{Limits, Outcome, Window};
 use mirrormesh_core::report::UnitState;
-use mirrormesh_kafka::batch::{Rebuild, rebuild};
+use mirrormesh_kafka::batch::{Codec, Producer, decode_records, encode_records};
 use mirrormesh_kafka::{Error, ErrorCode};
 use mirrormesh_runtime::clock::now_ms;
+use mirrormesh_worker::Failure;
 use tokio::sync::mpsc;
 
-use super::locate::Failure;
+use super::locate;
 use super::{End, Located, PartitionUnit};
 use crate::fetcher::{CHUNKS_WAITING, Chunk, Fetched, Fetcher, Memory, Subscription};
 use crate::sender::{Append, Sender};
@@ -32,7 +33,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// Records of one batch may unfold to so many bytes when a batch must be rebuilt.
 const REBUILD_BYTES_MAX: usize = 256 << 20;
 
-type Writing = Pin<Box<dyn Future<Output = (Entry, Result<(), Error>)> + Send>>;
+type Writing = Pin<Box<dyn Future<Output = (Entry, Result<(), Failure>)> + Send>>;
 
 /// Batches of one fetch that were not sent yet.
 struct Current {
@@ -74,7 +75,10 @@ impl PartitionUnit {
         (Stream<'_>, Arc<Fetcher>, mpsc::Receiver<Fetched>, mpsc::UnboundedReceiver<(u64, Answer)>),
         End,
     > {
-        let lost = |error: Error| End::Source("CLUSTER_UNREACHABLE", error.to_string());
+        let lost = |error: Error| {
+            let failure = Failure::from(error);
+            End::Source(failure.reason, failure.message)
+        };
         let source = self.link.source.leader(self.topic.as_str(), self.partition).await.map_err(lost)?;
         let target_topic = self.detail.target_topic.clone();
         let target = self.link.target.leader(target_topic.as_str(), self.partition).await.map_err(lost)?;
@@ -209,6 +213,7 @@ impl Stream<'_> {
                 }
             };
             let id = self.window.sent(&batch.header, place, size, stamped.body_crc);
+            self.unit.link.metrics.in_flight(&self.unit.flow_label, 1);
             self.newest_ms = self.newest_ms.max(batch.header.max_timestamp);
             let memory = self.current.as_ref().map_or_else(|| Arc::new(None), |c| Arc::clone(&c.memory));
             let append = Append {
@@ -281,8 +286,12 @@ impl Stream<'_> {
             )
             .at(place, Some(batch.header.next_offset()))
         };
-        let rebuilt = rebuild(&batch.bytes, Rebuild { from_offset: place, bytes_max: REBUILD_BYTES_MAX })
-            .map_err(|error| failed(error.to_string()))?;
+        let mut records =
+            decode_records(&batch.bytes, REBUILD_BYTES_MAX).map_err(|error| failed(error.to_string()))?;
+        records.retain(|record| record.offset >= place);
+        let codec = Codec::from_attributes(batch.header.codec())
+            .ok_or_else(|| failed(format!("its codec {} is not known", batch.header.codec())))?;
+        let rebuilt = encode_records(&records, codec, Producer::NONE).map_err(|error| failed(error.to_string()))?;
         let rebuilt = split(rebuilt).next().and_then(Result::ok);
         let rebuilt = rebuilt.ok_or_else(|| failed("the rebuilt batch can't be read".to_owned()))?;
         rebuilt.stamp(stamp).map_err(|error| failed(error.to_string()))
@@ -290,6 +299,7 @@ impl Stream<'_> {
 
     fn answered(&mut self, id: u64, answer: &Answer) {
         let now = now_ms();
+        self.unit.link.metrics.in_flight(&self.unit.flow_label, -1);
         match self.window.answer(id, answer, now) {
             Outcome::Mirrored(mirrored) => self.mirrored(&mirrored, now),
             Outcome::Failed(verdict) => {
@@ -320,8 +330,8 @@ impl Stream<'_> {
         match fetched {
             Some(Fetched::Chunk(chunk)) => self.take(chunk),
             Some(Fetched::Refused(code)) => self.refused(code).await,
-            Some(Fetched::Lost(message)) => self.broken = Some(End::Source("SOURCE_UNREACHABLE", message)),
-            None => self.broken = Some(End::Source("SOURCE_UNREACHABLE", "the fetch ended".to_owned())),
+            Some(Fetched::Lost(message)) => self.broken = Some(End::Source("SOURCE_UNREACHABLE".to_owned(), message)),
+            None => self.broken = Some(End::Source("SOURCE_UNREACHABLE".to_owned(), "the fetch ended".to_owned())),
         }
     }
 
@@ -345,16 +355,16 @@ impl Stream<'_> {
         self.broken = Some(match code {
             ErrorCode::OFFSET_OUT_OF_RANGE => match self.unit.out_of_range(self.window.next_source()).await {
                 Ok(Some(stop)) => End::Broken(Verdict::Stop(stop)),
-                Ok(None) | Err(Failure::Again(..)) => End::Source("SOURCE_MOVED", message),
-                Err(Failure::Stop(stop)) => End::Broken(Verdict::Stop(stop)),
+                Ok(None) | Err(locate::Failure::Again(..)) => End::Source("SOURCE_MOVED".to_owned(), message),
+                Err(locate::Failure::Stop(stop)) => End::Broken(Verdict::Stop(stop)),
             },
-            code if code.is_leader_error() => End::Source("SOURCE_LEADER_MOVED", message),
-            _ => End::Source("SOURCE_ERROR", message),
+            code if code.is_leader_error() => End::Source("SOURCE_LEADER_MOVED".to_owned(), message),
+            _ => End::Source("SOURCE_ERROR".to_owned(), message),
         });
     }
 
     /// Writes the acknowledged place down. What is written is fixed now; the future only carries it out.
-    fn write(&self, entry: &Entry) -> impl Future<Output = Result<(), Error>> + Send + 'static {
+    fn write(&self, entry: &Entry) -> impl Future<Output = Result<(), Failure>> + Send + 'static {
         let unit = &self.unit;
         let key = |kind| PositionKey {
             flow: unit.context.flow_id.clone(),
@@ -394,7 +404,7 @@ impl Stream<'_> {
         async move { link.positions.write(records).await }
     }
 
-    fn written(&mut self, entry: Entry, written: Result<(), Error>) {
+    fn written(&mut self, entry: Entry, written: Result<(), Failure>) {
         if let Err(error) = written {
             tracing::warn!(flow = %self.unit.context.flow_id, topic = %self.unit.topic,
                 partition = self.unit.partition, %error, "position not written; trying again");
@@ -431,7 +441,7 @@ async fn next(chunks: &mut Option<mpsc::Receiver<Fetched>>) -> Option<Fetched> {
     }
 }
 
-async fn finish(writing: &mut Option<Writing>) -> (Entry, Result<(), Error>) {
+async fn finish(writing: &mut Option<Writing>) -> (Entry, Result<(), Failure>) {
     match writing {
         Some(writing) => writing.await,
         None => std::future::pending().await,

@@ -2,17 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use mirrormesh_core::control::TopicEntry;
 use mirrormesh_core::flow::FlowSpec;
 use mirrormesh_core::ids::{TopicId, TopicName};
 use mirrormesh_kafka::admin::NewTopic;
-use mirrormesh_kafka::{ErrorCode, TopicInfo};
+use mirrormesh_kafka::ErrorCode;
+use mirrormesh_kafka::client::metadata::TopicInfo;
 
 use super::{Topology, Trouble, unreachable};
 
 /// Topics created in one request; brokers with quotas refuse large ones.
 const CREATE_MAX: usize = 50;
+/// How often and how long changed topics are waited for.
+const SETTLE_TRIES: u32 = 50;
+const SETTLE_WAIT: Duration = Duration::from_millis(20);
 
 /// A source topic that is to be mirrored.
 #[derive(Debug)]
@@ -31,7 +36,7 @@ impl Topology {
         let (found, trouble) = self.entries(spec, wanted, &targets).await?;
         // A topic that vanished from the source stays in the inventory: its partitions say what is wrong. Only one
         // that the flow does not select any more goes.
-        let rules = spec.topic_rules().map_err(|error| ("PATTERN_INVALID", error.to_string()))?;
+        let rules = spec.topic_rules().map_err(|error| ("PATTERN_INVALID".to_owned(), error.to_string()))?;
         let gone =
             self.reported.keys().filter(|topic| rules.target_of(topic.as_str()).is_none()).cloned().collect();
         self.tell(found, gone).await?;
@@ -39,11 +44,11 @@ impl Topology {
     }
 
     async fn wanted(&self, spec: &FlowSpec) -> Result<Vec<Wanted>, Trouble> {
-        let rules = spec.topic_rules().map_err(|error| ("PATTERN_INVALID", error.to_string()))?;
+        let rules = spec.topic_rules().map_err(|error| ("PATTERN_INVALID".to_owned(), error.to_string()))?;
         let topics = self.link.source.topics(None).await.map_err(unreachable)?;
         let mut wanted = Vec::new();
         for topic in topics {
-            if topic.internal || topic.error != ErrorCode::NONE || topic.partitions.is_empty() {
+            if topic.internal || !topic.error.is_ok() || topic.partitions.is_empty() {
                 continue;
             }
             let Ok(name) = TopicName::new(&topic.name) else { continue };
@@ -79,9 +84,26 @@ impl Topology {
         if changed.is_empty() {
             return Ok(present);
         }
-        for w in wanted.iter().filter(|w| changed.contains(&w.target)) {
-            let waited = self.link.target.wait_for_topic(w.target.as_str(), w.source.partitions.len()).await;
-            waited.map_err(unreachable)?;
+        self.settled(wanted, &changed).await
+    }
+
+    /// Metadata lags behind a creation: waits until the changed topics show all their partitions. What does not show
+    /// in time is left for the next scan.
+    async fn settled(
+        &self,
+        wanted: &[Wanted],
+        changed: &BTreeSet<TopicName>,
+    ) -> Result<BTreeMap<Arc<str>, TopicInfo>, Trouble> {
+        for _ in 0..SETTLE_TRIES {
+            let present = self.targets(wanted).await?;
+            let shows = |w: &Wanted| {
+                let shown = present.get(w.target.as_str());
+                shown.is_some_and(|t| t.partitions.len() >= w.source.partitions.len())
+            };
+            if wanted.iter().filter(|w| changed.contains(&w.target)).all(shows) {
+                return Ok(present);
+            }
+            tokio::time::sleep(SETTLE_WAIT).await;
         }
         self.targets(wanted).await
     }
@@ -90,9 +112,9 @@ impl Topology {
         if wanted.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let names: Vec<String> = wanted.iter().map(|w| w.target.to_string()).collect();
+        let names: Vec<&str> = wanted.iter().map(|w| w.target.as_str()).collect();
         let topics = self.link.target.topics(Some(&names)).await.map_err(unreachable)?;
-        let exists = |t: &TopicInfo| t.error == ErrorCode::NONE && !t.partitions.is_empty();
+        let exists = |t: &TopicInfo| t.error.is_ok() && !t.partitions.is_empty();
         Ok(topics.into_iter().filter(exists).map(|t| (Arc::clone(&t.name), t)).collect())
     }
 
@@ -100,21 +122,25 @@ impl Topology {
         let topics = wanted
             .iter()
             .map(|w| NewTopic {
-                name: w.target.to_string(),
+                name: w.target.shared(),
                 partitions: i32::try_from(w.source.partitions.len()).unwrap_or(i32::MAX),
                 replication_factor: spec.replication_factor.unwrap_or(-1),
                 configs: BTreeMap::new(),
             })
             .collect();
         for created in self.link.target.create_topics(topics).await.map_err(unreachable)? {
-            let name = created.name.clone();
-            created.ok_or_exists().map_err(|error| {
-                (
-                    "TOPIC_NOT_CREATED",
-                    format!("{name} could not be created on clusters/{}: {error}; create it by hand or allow it", spec.target),
-                )
-            })?;
-            tracing::info!(flow = %self.context.flow_id, topic = name, "target topic created");
+            let name = &created.name;
+            if !created.error.is_ok() && created.error != ErrorCode::TOPIC_ALREADY_EXISTS {
+                let said = created.message.as_deref().unwrap_or_default();
+                return Err((
+                    "TOPIC_NOT_CREATED".to_owned(),
+                    format!(
+                        "{name} could not be created on clusters/{}: {} {said}; create it by hand or allow it",
+                        spec.target, created.error
+                    ),
+                ));
+            }
+            tracing::info!(flow = %self.context.flow_id, topic = %name, "target topic created");
         }
         Ok(())
     }
@@ -122,7 +148,7 @@ impl Topology {
     async fn grow(&self, topic: &TopicName, count: usize) -> Result<(), Trouble> {
         let total = i32::try_from(count).unwrap_or(i32::MAX);
         self.link.target.create_partitions(topic.as_str(), total).await.map_err(|error| {
-            ("TOPIC_NOT_GROWN", format!("{topic} could not be grown to {count} partitions: {error}"))
+            ("TOPIC_NOT_GROWN".to_owned(), format!("{topic} could not be grown to {count} partitions: {error}"))
         })?;
         tracing::info!(flow = %self.context.flow_id, %topic, count, "target topic grown");
         Ok(())

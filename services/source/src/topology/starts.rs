@@ -3,7 +3,8 @@
 use mirrormesh_core::control::TopicEntry;
 use mirrormesh_core::flow::{FlowSpec, StartAt};
 use mirrormesh_core::unit::PartitionStart;
-use mirrormesh_kafka::admin::{ListOffset, ListedOffset, OffsetSpec};
+use mirrormesh_core::ids::TopicName;
+use mirrormesh_kafka::admin::{ListedOffset, OffsetQuery, OffsetSpec};
 use mirrormesh_kafka::{Client, ErrorCode};
 
 use super::{Topology, Trouble, unreachable};
@@ -23,10 +24,10 @@ impl Topology {
             let partitions = entry.starts.len()..*count;
             places.extend(partitions.filter_map(|p| i32::try_from(p).ok()).map(|p| (index, p)));
         }
-        let ask = |of: fn(&TopicEntry) -> String, spec: OffsetSpec| -> Vec<ListOffset> {
+        let ask = |of: fn(&TopicEntry) -> &TopicName, spec: OffsetSpec| -> Vec<OffsetQuery> {
             let place = |(index, partition): &(usize, i32)| {
                 let (_, entry) = fresh.get(*index)?;
-                Some(ListOffset { topic: of(entry), partition: *partition, spec, leader_epoch: -1 })
+                Some(OffsetQuery { topic: of(entry).shared(), partition: *partition, spec, leader_epoch: -1 })
             };
             places.iter().filter_map(place).collect()
         };
@@ -36,13 +37,13 @@ impl Topology {
             StartAt::Latest => OffsetSpec::Latest,
             StartAt::Timestamp(ms) => OffsetSpec::Timestamp(ms),
         };
-        let sources = list(&self.link.source, ask(|e| e.topic.to_string(), source_spec)).await?;
+        let sources = list(&self.link.source, ask(|e| &e.topic, source_spec)).await?;
         // No record that young: the timestamp lies behind the end.
         let ends = match at {
-            StartAt::Timestamp(_) => list(&self.link.source, ask(|e| e.topic.to_string(), OffsetSpec::Latest)).await?,
+            StartAt::Timestamp(_) => list(&self.link.source, ask(|e| &e.topic, OffsetSpec::Latest)).await?,
             StartAt::Earliest | StartAt::Latest => Vec::new(),
         };
-        let targets = list(&self.link.target, ask(|e| e.target_topic.to_string(), OffsetSpec::LogEnd)).await?;
+        let targets = list(&self.link.target, ask(|e| &e.target_topic, OffsetSpec::Latest)).await?;
 
         let mut entries: Vec<Option<TopicEntry>> = fresh.into_iter().map(|(_, entry)| Some(entry)).collect();
         let mut trouble = None;
@@ -59,7 +60,7 @@ impl Topology {
                 }
                 (Err(code), _) | (_, Err(code)) => {
                     let text = format!("{}/{partition} has no answer about its offsets: {code}", entry.topic);
-                    trouble = Some(("PARTITION_UNAVAILABLE", text));
+                    trouble = Some(("PARTITION_UNAVAILABLE".to_owned(), text));
                     // Starts are in the order of partitions: what comes behind the hole waits for the next scan.
                     *slot = None;
                 }
@@ -71,14 +72,14 @@ impl Topology {
 
 fn answer(listed: &[ListedOffset], n: usize) -> Result<i64, ErrorCode> {
     match listed.get(n) {
-        Some(l) if l.error == ErrorCode::NONE => Ok(l.offset),
+        Some(l) if l.error.is_ok() => Ok(l.offset),
         Some(l) => Err(l.error),
         None => Err(ErrorCode::UNKNOWN_SERVER_ERROR),
     }
 }
 
 /// Asks in portions; answers come in the order of questions.
-async fn list(client: &Client, questions: Vec<ListOffset>) -> Result<Vec<ListedOffset>, Trouble> {
+async fn list(client: &Client, questions: Vec<OffsetQuery>) -> Result<Vec<ListedOffset>, Trouble> {
     let mut answers = Vec::with_capacity(questions.len());
     for portion in questions.chunks(ASK_MAX) {
         answers.extend(client.list_offsets(portion, false).await.map_err(unreachable)?);

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use mirrormesh_integration::{Mesh, MeshSpec};
 use mirrormesh_proto::v1;
 use mirrormesh_testkit::kafka::{Cluster, ClusterSpec};
-use mirrormesh_testkit::process::{Command, Process};
+use mirrormesh_testkit::process::{Launch, Process};
 use rdkafka::consumer::BaseConsumer;
 use serde_json::json;
 
@@ -48,7 +48,7 @@ struct Row {
 
 /// Measures, prints a table and a line of JSON.
 pub(crate) async fn run(args: &Args) -> Result<()> {
-    let spec = |name: &str| ClusterSpec { name: name.to_owned(), heap_mb: 1_024, ..ClusterSpec::default() };
+    let spec = |name: &str| ClusterSpec::new(name).heap_mb(1_024);
     let (source, target) = tokio::try_join!(Cluster::start(spec("source")), Cluster::start(spec("target")))?;
     let records = args.megabytes * 1_000_000 / u64::try_from(args.value_bytes)?;
     let set = DataSet {
@@ -111,11 +111,11 @@ async fn measure_loop(n: usize, source: &Cluster, target: &Cluster, set: &DataSe
     load::create_topic(&target.bootstrap(), &target_topic, PARTITIONS).await?;
     let log = std::env::temp_dir().join(format!("mirrormesh-bench-loop-{}.log", std::process::id()));
     let began = Instant::now();
-    let process: Process = Command::new(std::env::current_exe()?, log)
+    let process: Process = Launch::new(std::env::current_exe()?, log)
         .args(["rdkafka-loop", "--source", &source.bootstrap(), "--target", &target.bootstrap()])
         .args(["--topic", &set.topic, "--target-topic", &target_topic])
         .args(["--partitions", &PARTITIONS.to_string(), "--records", &set.records.to_string()])
-        .start()?;
+        .spawn()?;
     wait(&load::counter(&target.bootstrap())?, &target_topic, set, began)?;
     Ok(Row { seconds: began.elapsed().as_secs_f64(), usage: usage(process.pid())? })
 }

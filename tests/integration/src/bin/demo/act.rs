@@ -2,15 +2,16 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail};
-use mirrormesh_integration::{Api, Mesh, MeshSpec};
+use mirrormesh_integration::{Api, Mesh, MeshSpec, probe};
 use mirrormesh_proto::v1;
 use mirrormesh_testkit::checker::{self, Comparison, TopicPair};
 use mirrormesh_testkit::kafka::{Cluster, ClusterSpec};
 use mirrormesh_testkit::process::Signal;
-use mirrormesh_testkit::workload::{Codec, Running, TopicPlan, Transactional, Workload};
+use mirrormesh_testkit::topics::{Topic, create_topics};
+use mirrormesh_testkit::workload::{Codec, TopicPlan, Workload};
 
 use crate::Args;
 use crate::screen::{Screen, Shown};
@@ -34,7 +35,7 @@ impl Verdict {
     /// Every record is there, once, in order, unchanged; both kills happened.
     pub(crate) fn passed(&self) -> bool {
         self.comparison.is_equal()
-            && self.comparison.records() == self.produced
+            && self.comparison.totals.matched == self.produced
             && self.lag == 0
             && self.kills == 2
             && self.produced > 0
@@ -44,20 +45,21 @@ impl Verdict {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = if self.passed() { "PASS" } else { "FAIL" };
-        let c = &self.comparison;
-        for difference in c.differences() {
-            writeln!(f, "  {difference}")?;
+        if !self.comparison.is_equal() {
+            writeln!(f, "{}", self.comparison)?;
         }
+        let c = &self.comparison.totals;
         write!(
             f,
-            "demo: {word} records={} lost={} duplicated={} reordered={} different={} lag={} produced={} kills={} \
-             api_gap_ms={} seconds={:.1}",
-            c.records(),
-            c.lost(),
-            c.duplicated(),
-            c.reordered(),
-            c.different(),
+            "demo: {word} records={} lost={} duplicated={} reordered={} lag={} different={} extra={} produced={} \
+             kills={} api_gap_ms={} seconds={:.1}",
+            c.matched,
+            c.lost,
+            c.duplicated,
+            c.reordered,
             self.lag,
+            c.different,
+            c.extra,
             self.produced,
             self.kills,
             self.api_gap.as_millis(),
@@ -68,13 +70,8 @@ impl fmt::Display for Verdict {
 
 fn topics(records: u64) -> Vec<TopicPlan> {
     let share = |percent: u64| records * percent / 100;
-    let plan = |name: &str, partitions, records, codec, value_bytes| TopicPlan {
-        name: name.to_owned(),
-        partitions,
-        records,
-        codec,
-        value_bytes,
-        transactional: None,
+    let plan = |name, partitions, records, codec, bytes| {
+        TopicPlan::new(name, partitions, records).codec(codec).value_bytes(bytes).mixed()
     };
     let mut plans = vec![
         plan("orders", 4, share(30), Codec::None, 200),
@@ -84,10 +81,7 @@ fn topics(records: u64) -> Vec<TopicPlan> {
         plan("stock", 2, share(10), Codec::Snappy, 250),
     ];
     let rest = records - plans.iter().map(|p| p.records).sum::<u64>();
-    plans.push(TopicPlan {
-        transactional: Some(Transactional { every: 500, abort_ratio: 0.2 }),
-        ..plan("ledger", 2, rest, Codec::Lz4, 150)
-    });
+    plans.push(plan("ledger", 2, rest, Codec::Lz4, 150).transactions(500, 0.2));
     plans
 }
 
@@ -104,25 +98,28 @@ pub(crate) async fn run(args: &Args) -> Result<Verdict> {
     let began = Instant::now();
     let mut stage = set_up(&screen).await?;
     let plans = topics(args.records);
-    let workload = Workload { bootstrap: stage.source.bootstrap(), topics: plans.clone(), seed: args.seed, rate: None };
-    workload.create_topics(1).await?;
+    let names: Vec<&str> = plans.iter().map(|p| p.name.as_str()).collect();
+    let topics: Vec<Topic> = plans.iter().map(|p| Topic::new(&p.name, p.partitions)).collect();
+    create_topics(&stage.source.bootstrap(), &topics).await?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
+    let workload = plans.iter().cloned().fold(Workload::new(args.seed), Workload::topic);
+    let workload = workload.first_timestamp_ms(i64::try_from(now)? - 3_600_000);
     make_flow(&mut stage, &screen).await?;
     screen.say(&format!("producing {} records (seed {}) into {} topics while the flow runs", args.records, args.seed, plans.len()));
-    let mut running = workload.start()?;
+    let running = workload.start(&stage.source.bootstrap())?;
     let total = args.records;
-    let pairs: Vec<TopicPair> = plans.iter().map(|p| TopicPair::same(&p.name)).collect();
+    let pairs: Vec<TopicPair> = names.iter().map(|&name| TopicPair::same(name)).collect();
 
     let mut kills = 0;
     let mut api_gap = Duration::ZERO;
     let mut last_progress = (Instant::now(), 0);
     loop {
-        let mirrored = checker::count_target(&stage.target.bootstrap(), &pairs).await?;
+        let mirrored = probe::count(&stage.target.bootstrap(), &names).await?;
         let flow = stage.api.flow(FLOW).await.ok();
         let progress = flow.and_then(|f| f.progress);
         screen.show(Shown {
-            produced: running.produced(),
             mirrored,
-            total: if running.is_done() { running.committed() } else { total },
+            total,
             bytes_per_second: progress.as_ref().map_or(0.0, |p| p.bytes_per_second),
             lag: progress.as_ref().and_then(|p| p.lag_records),
         });
@@ -133,7 +130,7 @@ pub(crate) async fn run(args: &Args) -> Result<Verdict> {
         if mirrored > last_progress.1 {
             last_progress = (Instant::now(), mirrored);
         }
-        if running.is_done() && mirrored >= running.committed() {
+        if running.is_done() && kills > 0 {
             break;
         }
         if last_progress.0.elapsed() > STALL {
@@ -141,31 +138,29 @@ pub(crate) async fn run(args: &Args) -> Result<Verdict> {
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    let produced = finish(&mut running)?;
+    let produced = running.finish().await.context("the producer failed")?.records();
     let settled = stage
         .api
-        .wait_for_flow(FLOW, "lag 0", Duration::from_secs(30), |flow| {
+        .wait_for_flow(FLOW, "lag 0", STALL, |flow| {
             flow.progress.as_ref().is_some_and(|p| p.lag_records == Some(0) && p.partitions == p.partitions_running)
         })
         .await?;
     let lag = settled.progress.and_then(|p| p.lag_records).unwrap_or(-1);
     screen.say("all records are there and the lag is 0; reading both clusters with an independent client");
-    let comparison = checker::compare(&stage.source.bootstrap(), &stage.target.bootstrap(), &pairs).await?;
+    let comparison = checker::compare(&stage.source.bootstrap(), &stage.target.bootstrap(), &pairs, &checker::Options::default())
+            .await?;
     let seconds = began.elapsed().as_secs_f64();
+    let verdict = Verdict { comparison, produced, lag, kills, seconds, api_gap };
     if args.keep {
-        keep(stage, &screen);
+        println!("{verdict}");
+        keep(stage, &screen).await?;
     }
-    Ok(Verdict { comparison, produced, lag, kills, seconds, api_gap })
-}
-
-fn finish(running: &mut Running) -> Result<u64> {
-    running.join().context("the producer failed")
+    Ok(verdict)
 }
 
 async fn set_up(screen: &Screen) -> Result<Stage> {
     screen.say("starting two Kafka clusters");
-    let spec = |name: &str| ClusterSpec { name: name.to_owned(), ..ClusterSpec::default() };
-    let (source, target) = tokio::try_join!(Cluster::start(spec("uk")), Cluster::start(spec("hq")))?;
+    let (source, target) = tokio::try_join!(Cluster::start(ClusterSpec::new("uk")), Cluster::start(ClusterSpec::new("hq")))?;
     screen.say(&format!("uk is {}, hq is {}", source.bootstrap(), target.bootstrap()));
     let folder: PathBuf = std::env::temp_dir().join(format!("mirrormesh-demo-{}", std::process::id()));
     let spec = MeshSpec { coordinators: 3, sources: 2, checkpoints: 1, heartbeats: 1 };
@@ -207,20 +202,18 @@ async fn kill_two(stage: &mut Stage, screen: &Screen) -> Result<Duration> {
     Ok(gap)
 }
 
-fn keep(stage: Stage, screen: &Screen) {
+/// Prints how to go on, and stays until interrupted: what runs is never left without an owner.
+async fn keep(stage: Stage, screen: &Screen) -> Result<()> {
     let api = stage.mesh.addresses().iter().map(|a| a.api.clone()).collect::<Vec<_>>();
-    let mut pids = stage.mesh.keep();
-    pids.extend(stage.source.keep());
-    pids.extend(stage.target.keep());
     let address = api.last().cloned().unwrap_or_default();
-    screen.say("everything is left running; go on with:");
+    screen.say("everything is left running until you press ctrl-c; go on with:");
     println!("  grpcurl -plaintext {address} list");
     println!("  grpcurl -plaintext -d '{{\"name\":\"flows/uk-hq\"}}' {address} mirrormesh.v1.FlowService/GetFlow");
     println!("  grpcurl -plaintext -d '{{\"name\":\"flows/uk-hq\"}}' {address} mirrormesh.v1.FlowService/WatchFlow");
     println!("  grpcurl -plaintext -d '{{\"name\":\"flows/uk-hq\"}}' {address} mirrormesh.v1.FlowService/PauseFlow");
     println!("  grpcurl -plaintext {address} mirrormesh.v1.WorkerService/ListWorkers");
     println!("  grpcurl -plaintext {address} mirrormesh.v1.MeshService/GetMesh");
-    println!("  other coordinators: {}", api.join(", "));
-    let pids = pids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
-    println!("  stop everything: kill -9 {pids}");
+    println!("  uk is {}, hq is {}", stage.source.bootstrap(), stage.target.bootstrap());
+    println!("  all coordinators: {}", api.join(", "));
+    tokio::signal::ctrl_c().await.context("waiting for ctrl-c")
 }

@@ -6,8 +6,6 @@ use std::time::{Duration, Instant};
 /// What is shown.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Shown {
-    /// Records produced so far.
-    pub(crate) produced: u64,
     /// Records on the target so far.
     pub(crate) mirrored: u64,
     /// Records to be produced.

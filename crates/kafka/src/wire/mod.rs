@@ -1,0 +1,23 @@
+//! Kafka's wire protocol over one connection: frames, versions, pipelining, and the two requests that carry records.
+//!
+//! Owns sockets and bytes. Must not know which broker leads what: routing is [`crate::client`]'s.
+
+pub mod conn;
+pub mod fetch;
+pub mod produce;
+
+pub(crate) mod answer;
+pub(crate) mod api;
+mod frame;
+mod link;
+pub(crate) mod shape;
+#[cfg(test)]
+pub(crate) mod testing;
+mod transport;
+pub(crate) mod versions;
+
+/// A topic id as it stands on the wire; all zeroes is no id.
+pub type TopicId = [u8; 16];
+
+/// The topic id that means "none".
+pub const NO_TOPIC_ID: TopicId = [0; 16];

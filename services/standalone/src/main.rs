@@ -1,0 +1,63 @@
+//! `mirrormesh`: the four roles in one process, a mesh of one.
+
+mod config;
+mod roles;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use config::Settings;
+use mirrormesh_runtime::cli::{CommonArgs, HealthcheckArgs};
+use mirrormesh_runtime::env::Env;
+use mirrormesh_runtime::service::{ServiceInfo, ServiceSettings as _, healthcheck, host, load_settings, refuse};
+
+/// Mirrors Kafka clusters: the whole mesh in one process.
+#[derive(Debug, Parser)]
+#[command(name = "mirrormesh", version)]
+struct Cli {
+    #[command(flatten)]
+    common: CommonArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the mesh until interrupted.
+    Run {
+        /// Settings file (.yaml, .yml, .toml or .json); the same as --config.
+        file: Option<PathBuf>,
+        /// Where decisions are kept.
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+    },
+    /// Ask a running mesh whether it is ready; exit code 0 if it is, 1 if not.
+    Healthcheck(HealthcheckArgs),
+}
+
+const INFO: ServiceInfo = ServiceInfo {
+    name: "mirrormesh",
+    about: "Mirrors Kafka clusters: the whole mesh in one process.",
+    version: env!("CARGO_PKG_VERSION"),
+};
+
+fn main() -> ExitCode {
+    let Cli { mut common, command } = Cli::parse();
+    if let Command::Run { file, data_dir } = &command {
+        common.config = file.clone().or(common.config);
+        common.set.extend(data_dir.iter().map(|dir| ("data_dir".to_owned(), dir.display().to_string())));
+    }
+    let settings: Settings = match load_settings(&common, Env::process()) {
+        Ok(settings) => settings,
+        Err(error) => return refuse(INFO.name, &error),
+    };
+    match command {
+        Command::Run { .. } => host(INFO, &settings.common().clone(), "standalone", Env::process(), |context| {
+            roles::run(settings, context)
+        }),
+        Command::Healthcheck(args) => {
+            healthcheck(INFO.name, &args.address.unwrap_or_else(|| settings.common.metrics_listen.clone()))
+        }
+    }
+}

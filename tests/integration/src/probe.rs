@@ -1,0 +1,137 @@
+//! Looks at and prods a Kafka cluster with rdkafka: an independent view, apart from the product's own client.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::message::Message as _;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::{Offset, TopicPartitionList};
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+fn client(bootstrap: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", bootstrap).set("allow.auto.create.topics", "false");
+    config
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.context("interrupted")?
+}
+
+fn consumer(bootstrap: &str, group: &str) -> Result<BaseConsumer> {
+    Ok(client(bootstrap).set("group.id", group).set("enable.auto.commit", "false").create()?)
+}
+
+/// First and end offset of each partition; empty while the topic does not exist.
+fn watermarks(consumer: &BaseConsumer, topic: &str) -> Result<Vec<(i64, i64)>> {
+    let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT)?;
+    let partitions = metadata.topics().iter().find(|t| t.name() == topic && t.error().is_none());
+    let mut numbers: Vec<i32> = partitions.iter().flat_map(|t| t.partitions()).map(|p| p.id()).collect();
+    numbers.sort_unstable();
+    numbers.into_iter().map(|p| Ok(consumer.fetch_watermarks(topic, p, TIMEOUT)?)).collect()
+}
+
+/// End offset of each partition.
+pub async fn end_offsets(bootstrap: &str, topic: &str) -> Result<Vec<i64>> {
+    let (bootstrap, topic) = (bootstrap.to_owned(), topic.to_owned());
+    blocking(move || {
+        Ok(watermarks(&consumer(&bootstrap, "probe")?, &topic)?.into_iter().map(|(_, end)| end).collect())
+    })
+    .await
+}
+
+/// Offsets that topics hold, summed; exact counts where there are no markers and no compaction.
+pub async fn count(bootstrap: &str, topics: &[&str]) -> Result<u64> {
+    let (bootstrap, topics) = (bootstrap.to_owned(), topics.iter().map(|&t| t.to_owned()).collect::<Vec<_>>());
+    blocking(move || {
+        let consumer = consumer(&bootstrap, "probe")?;
+        let mut sum = 0;
+        for topic in &topics {
+            sum += watermarks(&consumer, topic)?.into_iter().map(|(start, end)| end - start).sum::<i64>();
+        }
+        Ok(u64::try_from(sum)?)
+    })
+    .await
+}
+
+/// Raises a topic's number of partitions.
+pub async fn grow(bootstrap: &str, topic: &str, partitions: usize) -> Result<()> {
+    let admin: AdminClient<DefaultClientContext> = client(bootstrap).create()?;
+    for grown in admin.create_partitions([&NewPartitions::new(topic, partitions)], &AdminOptions::new()).await? {
+        if let Err((name, code)) = grown {
+            bail!("cannot grow {name}: {code}");
+        }
+    }
+    Ok(())
+}
+
+/// Deletes the records of a partition before an offset, as retention would.
+pub async fn delete_records(bootstrap: &str, topic: &str, partition: i32, before: i64) -> Result<()> {
+    let admin: AdminClient<DefaultClientContext> = client(bootstrap).create()?;
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition_offset(topic, partition, Offset::Offset(before))?;
+    admin.delete_records(&offsets, &AdminOptions::new()).await?;
+    Ok(())
+}
+
+/// Commits an offset for a group.
+pub async fn commit(bootstrap: &str, group: &str, topic: &str, partition: i32, offset: i64) -> Result<()> {
+    let (bootstrap, group, topic) = (bootstrap.to_owned(), group.to_owned(), topic.to_owned());
+    blocking(move || {
+        let mut offsets = TopicPartitionList::new();
+        offsets.add_partition_offset(&topic, partition, Offset::Offset(offset))?;
+        Ok(consumer(&bootstrap, &group)?.commit(&offsets, CommitMode::Sync)?)
+    })
+    .await
+}
+
+/// Produces records with the present time, one after the other.
+pub async fn produce(bootstrap: &str, topic: &str, records: usize) -> Result<()> {
+    let producer: FutureProducer = client(bootstrap).set("linger.ms", "0").create()?;
+    for n in 0..records {
+        let value = format!("record {n}");
+        let record: FutureRecord<'_, (), String> = FutureRecord::to(topic).payload(&value);
+        producer.send(record, TIMEOUT).await.map_err(|(error, _)| error)?;
+    }
+    Ok(())
+}
+
+/// A record as it lies in partition 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plain {
+    /// Key.
+    pub key: Option<Vec<u8>>,
+    /// Value.
+    pub value: Option<Vec<u8>>,
+    /// Timestamp in ms.
+    pub timestamp_ms: i64,
+}
+
+/// All records of partition 0 as of now; none while the topic does not exist.
+pub async fn read(bootstrap: &str, topic: &str) -> Result<Vec<Plain>> {
+    let (bootstrap, topic) = (bootstrap.to_owned(), topic.to_owned());
+    blocking(move || {
+        let consumer = consumer(&bootstrap, "probe")?;
+        let Some((start, end)) = watermarks(&consumer, &topic)?.into_iter().next() else { return Ok(Vec::new()) };
+        let mut assignment = TopicPartitionList::new();
+        assignment.add_partition_offset(&topic, 0, Offset::Offset(start))?;
+        consumer.assign(&assignment)?;
+        let (mut records, mut next) = (Vec::new(), start);
+        while next < end {
+            let message = consumer.poll(TIMEOUT).context("nothing more came")??;
+            next = message.offset() + 1;
+            records.push(Plain {
+                key: message.key().map(<[u8]>::to_vec),
+                value: message.payload().map(<[u8]>::to_vec),
+                timestamp_ms: message.timestamp().to_millis().unwrap_or(-1),
+            });
+        }
+        Ok(records)
+    })
+    .await
+}

@@ -1,0 +1,125 @@
+//! Topics: found, created, grown, followed; records of every kind; where mirroring begins.
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Result, ensure};
+use mirrormesh_integration::{MeshSpec, probe};
+use mirrormesh_proto::v1;
+use mirrormesh_testkit::topics::create_topic;
+use mirrormesh_testkit::workload::{Codec, TopicPlan};
+
+use crate::rig::{PATIENCE, Rig, identity, plan, produce, unique};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_codec_and_transactions_arrive_unchanged() -> Result<()> {
+    let mut rig = Rig::shared(MeshSpec::default()).await?;
+    let codecs = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
+    let names: Vec<String> = codecs.iter().map(|codec| unique(&format!("{codec:?}").to_lowercase())).collect();
+    let ledger = unique("ledger");
+    let mut plans: Vec<TopicPlan> =
+        names.iter().zip(codecs).map(|(name, codec)| plan(name, 2, 3_000, codec)).collect();
+    plans.push(plan(&ledger, 2, 5_000, Codec::Lz4).transactions(50, 0.3));
+    let mut all: Vec<&str> = names.iter().map(String::as_str).collect();
+    all.push(&ledger);
+    let running = produce(&rig.source, plans, None).await?;
+    rig.mirror(&all).await?;
+    let committed = running.finish().await?.records();
+    rig.caught_up(12).await?;
+    rig.equal(&all, committed).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_topics_and_partitions_are_followed() -> Result<()> {
+    let mut rig = Rig::shared(MeshSpec::default()).await?;
+    let (early, late) = (unique("early"), unique("late"));
+    let running = produce(&rig.source, vec![plan(&early, 1, 100, Codec::None)], None).await?;
+    let mut produced = running.finish().await?.records();
+    rig.mirror(&[&early, &late]).await?;
+    rig.caught_up(1).await?;
+
+    let running = produce(&rig.source, vec![plan(&late, 2, 500, Codec::None)], None).await?;
+    produced += running.finish().await?.records();
+    probe::grow(&rig.source, &early, 3).await?;
+    rig.caught_up(5).await?;
+    ensure!(probe::end_offsets(&rig.target, &late).await?.len() == 2);
+    ensure!(probe::end_offsets(&rig.target, &early).await?.len() == 3);
+    rig.equal(&[&early, &late], produced).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mirroring_begins_where_it_was_asked_to() -> Result<()> {
+    let mut rig = Rig::shared(MeshSpec::default()).await?;
+    let topic = unique("begin");
+    create_topic(&rig.source, &topic, 1).await?;
+    probe::produce(&rig.source, &topic, 1_000).await?;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let middle = SystemTime::now();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    probe::produce(&rig.source, &topic, 300).await?;
+
+    let by_time = v1::Start { at: Some(v1::start::At::Timestamp(middle.into())) };
+    let flow = v1::Flow { start: Some(by_time), ..identity(&[&topic]) };
+    let id = rig.flow.clone();
+    rig.api.create_flow(&id, flow).await?;
+    rig.arrived(&[&topic], 300).await?;
+    rig.caught_up(1).await?;
+    let held = probe::count(&rig.target, &[&topic]).await?;
+    ensure!(held == 300, "{held} records on the target, 300 are younger than the timestamp");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flow_made_again_goes_on_where_it_was() -> Result<()> {
+    let mut rig = Rig::shared(MeshSpec::default()).await?;
+    let topic = unique("again");
+    let mut produced = produce(&rig.source, vec![plan(&topic, 2, 2_000, Codec::None)], None).await?.finish().await?.records();
+    rig.mirror(&[&topic]).await?;
+    rig.caught_up(2).await?;
+    let id = rig.flow.clone();
+    rig.api.pause_flow(&id).await?;
+    rig.api
+        .wait_for_flow(&id, "paused", PATIENCE, |flow| flow.state() == v1::flow::State::Paused)
+        .await?;
+    rig.api.delete_flow(&id).await?;
+    produced += produce(&rig.source, vec![plan(&topic, 2, 1_000, Codec::None)], None).await?.finish().await?.records();
+    rig.mirror(&[&topic]).await?;
+    rig.caught_up(2).await?;
+    rig.equal(&[&topic], produced).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_that_outran_the_flow_stops_the_partition_with_its_offsets() -> Result<()> {
+    let mut rig = Rig::shared(MeshSpec::default()).await?;
+    let topic = unique("overrun");
+    produce(&rig.source, vec![plan(&topic, 2, 1_000, Codec::None)], None).await?.finish().await?.records();
+    rig.mirror(&[&topic]).await?;
+    rig.caught_up(2).await?;
+    let id = rig.flow.clone();
+    rig.api.pause_flow(&id).await?;
+    rig.api
+        .wait_for_flow(&id, "paused", PATIENCE, |flow| flow.state() == v1::flow::State::Paused)
+        .await?;
+    let ends = probe::end_offsets(&rig.source, &topic).await?;
+    produce(&rig.source, vec![plan(&topic, 2, 1_000, Codec::None)], None).await?.finish().await?.records();
+    let log_start = probe::end_offsets(&rig.source, &topic).await?[0] - 3;
+    probe::delete_records(&rig.source, &topic, 0, log_start).await?;
+    rig.api.resume_flow(&id).await?;
+    let flow = rig
+        .api
+        .wait_for_flow(&id, "degraded", PATIENCE, |flow| flow.conditions.iter().any(|c| c.reason == "RETENTION_OVERRUN"))
+        .await?;
+    ensure!(flow.state() == v1::flow::State::Degraded);
+    let condition = flow.conditions.iter().find(|c| c.reason == "RETENTION_OVERRUN");
+    ensure!(condition.is_some_and(|c| c.subject == format!("{topic}/0")), "{:?}", flow.conditions);
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let event = loop {
+        let events = rig.api.flow_events(&id).await?.events;
+        if let Some(event) = events.into_iter().find(|e| e.reason == "RETENTION_OVERRUN") {
+            break event;
+        }
+        ensure!(tokio::time::Instant::now() < deadline, "no event");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    ensure!(event.from_offset == Some(ends[0]) && event.to_offset == Some(log_start), "{event:?}");
+    Ok(())
+}
