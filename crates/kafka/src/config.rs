@@ -96,7 +96,9 @@ impl ClientConfig {
                 SECURITY_PROTOCOL,
                 &format!("{known} is not supported yet by this version: use a PLAINTEXT listener"),
             )),
-            _ => Err(invalid(SECURITY_PROTOCOL, &format!("{protocol} is no protocol of Kafka: use PLAINTEXT"))),
+            _ => {
+                Err(invalid(SECURITY_PROTOCOL, &format!("{protocol} is no protocol of Kafka: use PLAINTEXT")))
+            }
         }
     }
 }
@@ -125,7 +127,10 @@ fn check_address(server: &str) -> Result<()> {
     if well_formed {
         return Ok(());
     }
-    Err(invalid("bootstrap.servers", &format!("`{server}` is not host:port (an IPv6 host stands in brackets)")))
+    Err(invalid(
+        "bootstrap.servers",
+        &format!("`{server}` is not host:port (an IPv6 host stands in brackets)"),
+    ))
 }
 
 /// A frame must at least hold a response header and a few fields; the wire counts its length in an i32.

@@ -247,6 +247,11 @@ fn failed(what: &str, error: &(dyn Error + 'static)) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Settings or arguments that can't be used: tells the operator on stderr; the exit code says so too.
+pub fn refuse(name: &str, error: &(dyn Error + 'static)) -> ExitCode {
+    complain(name, error, EXIT_USAGE)
+}
+
 /// Tells the operator on stderr, while there is no log yet.
 fn complain(name: &str, error: &(dyn Error + 'static), code: u8) -> ExitCode {
     // With stderr closed there is nobody left to tell.

@@ -76,12 +76,11 @@ pub async fn ensure_internal_topic(
     if topic_exists(client, topic).await? {
         return Ok(());
     }
-    let replication_factor = match replication_factor {
-        Some(factor) => factor,
-        None => {
-            let brokers = client.cluster().await?.brokers.len();
-            i16::try_from(brokers).unwrap_or(REPLICATION_FACTOR).clamp(1, REPLICATION_FACTOR)
-        }
+    let replication_factor = if let Some(factor) = replication_factor {
+        factor
+    } else {
+        let brokers = client.cluster().await?.brokers.len();
+        i16::try_from(brokers).unwrap_or(REPLICATION_FACTOR).clamp(1, REPLICATION_FACTOR)
     };
     let new = NewTopic {
         name: topic.into(),

@@ -33,7 +33,9 @@ impl UnitFactory for CheckpointUnits {
         match unit {
             Unit::Groups(_) => groups::run(context, registry).boxed(),
             Unit::Group(_, id) => group::run(id, context, registry, self.metrics.clone()).boxed(),
-            unit @ (Unit::Topology(_) | Unit::Partition(..) | Unit::Heartbeat(_)) => foreign(unit, context).boxed(),
+            unit @ (Unit::Topology(_) | Unit::Partition(..) | Unit::Heartbeat(_)) => {
+                foreign(unit, context).boxed()
+            }
         }
     }
 

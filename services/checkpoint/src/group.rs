@@ -30,7 +30,7 @@ pub(crate) async fn run(group: GroupId, context: UnitContext, registry: Arc<Regi
     let gauge = metrics.group(&context.flow_id);
     let mut retry = RETRY_MIN;
     while !context.stop.is_cancelled() {
-        let opened = context.stop.run_until_cancelled(open(&group, &context, &registry)).await;
+        let opened = context.stop.run_until_cancelled(Box::pin(open(&group, &context, &registry))).await;
         match opened {
             None => return,
             Some(Ok((shared, rounds))) => {
@@ -74,12 +74,13 @@ impl Translating {
             let spec = changes.borrow_and_update().flow.spec.clone();
             let interval = Duration::from_millis(spec.checkpoint_interval_ms.max(1));
             let round = match spec.topic_rules() {
-                Ok(rules) => self.round(&rules, tick).await,
+                // Boxed: thousands of groups wait most of the time, and then need not hold room for a round.
+                Ok(rules) => Box::pin(self.round(&rules, tick)).await,
                 Err(error) => Err(Failure::new("PATTERN_INVALID", error.to_string())),
             };
             self.report(round);
             tick = next_tick(self.shared.begun, interval, Instant::now());
-            let changed = async {
+            let new_spec = async {
                 if changes.changed().await.is_err() {
                     std::future::pending::<()>().await;
                 }
@@ -88,7 +89,7 @@ impl Translating {
                 () = self.context.stop.cancelled() => return,
                 () = tokio::time::sleep_until(tick) => {}
                 // The next round follows the new specification at once.
-                () = changed => tick = Instant::now(),
+                () = new_spec => tick = Instant::now(),
             }
         }
     }
@@ -104,9 +105,9 @@ impl Translating {
             Ok::<_, Failure>(committed)
         };
         let Some(committed) = self.context.stop.run_until_cancelled(read).await else { return Ok(0) };
-        let round = self.rounds.round(committed?, rules, |topic, partition, offset| {
-            shared.translate(topic, partition, offset)
-        });
+        let round = self
+            .rounds
+            .round(committed?, rules, |topic, partition, offset| shared.translate(topic, partition, offset));
         for some in round.checkpoints.chunks(WRITES_MAX) {
             let writes = some.iter().map(|checkpoint| shared.write(checkpoint, time_ms));
             for (checkpoint, written) in some.iter().zip(join_all(writes).await) {

@@ -25,7 +25,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(crate) async fn run(context: UnitContext, registry: Arc<Registry>) {
     let stop = context.stop.clone();
     // Nothing is on the way that would have to be waited for: a change that was not acknowledged is found again.
-    stop.run_until_cancelled(find(context, &registry)).await;
+    stop.run_until_cancelled(Box::pin(find(context, &registry))).await;
 }
 
 async fn find(mut context: UnitContext, registry: &Registry) {
@@ -78,8 +78,8 @@ async fn look(
     spec: &FlowSpec,
     discovery: &mut Discovery,
 ) -> Result<(), Failure> {
-    let filter = spec.group_filter().map_err(pattern)?;
-    let rules = Arc::new(spec.topic_rules().map_err(pattern)?);
+    let filter = spec.group_filter().map_err(|error| pattern(&error))?;
+    let rules = Arc::new(spec.topic_rules().map_err(|error| pattern(&error))?);
     // An error of one broker fails the listing: what comes back is complete.
     let listing = shared.source.list_groups().await?;
     let (listed, selected, mut rejected) = sort(listing, &filter);
@@ -144,18 +144,18 @@ fn sort(
 /// it only ever committed; or of the new one (KIP-848).
 fn is_consumer_group(found: &GroupListing) -> bool {
     let kind = found.group_type.to_ascii_lowercase();
-    matches!(kind.as_str(), "" | "classic" | "consumer") && matches!(found.protocol_type.as_str(), "" | "consumer")
+    matches!(kind.as_str(), "" | "classic" | "consumer")
+        && matches!(found.protocol_type.as_str(), "" | "consumer")
 }
 
-fn pattern(error: PatternError) -> Failure {
+fn pattern(error: &PatternError) -> Failure {
     Failure::new("PATTERN_INVALID", error.to_string())
 }
 
 fn refused(error: CoordinatorError) -> Failure {
     match error {
-        CoordinatorError::Outdated { reason, message } | CoordinatorError::Refused { reason, message, .. } => {
-            Failure::new(reason, message)
-        }
+        CoordinatorError::Outdated { reason, message }
+        | CoordinatorError::Refused { reason, message, .. } => Failure::new(reason, message),
         CoordinatorError::Cancelled => Failure::new("STOPPING", error.to_string()),
     }
 }

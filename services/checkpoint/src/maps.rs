@@ -43,7 +43,7 @@ impl OffsetMaps {
     }
 
     /// Takes a record; `None` is a tombstone. Records of other flows are left out.
-    pub(crate) fn apply(&mut self, key: PositionKey, value: Option<PositionValue>) {
+    pub(crate) fn apply(&mut self, key: &PositionKey, value: Option<PositionValue>) {
         if key.flow != self.flow {
             return;
         }
@@ -92,8 +92,16 @@ impl OffsetMaps {
     }
 
     /// Where a source offset is on the target, for a flow that writes with this producer id.
-    pub(crate) fn translate(&mut self, producer_id: i64, topic: &str, partition: i32, offset: i64) -> Translation {
-        let Some(ids) = self.by_source.get(&(topic.to_owned(), partition)) else { return Translation::NotYet };
+    pub(crate) fn translate(
+        &mut self,
+        producer_id: i64,
+        topic: &str,
+        partition: i32,
+        offset: i64,
+    ) -> Translation {
+        let Some(ids) = self.by_source.get(&(topic.to_owned(), partition)) else {
+            return Translation::NotYet;
+        };
         // The latest assignment wrote to the topic that is there now.
         let latest = |id: &&TopicId| {
             let positions = self.partitions.get(&(**id, partition)).map(|found| found.positions.values());
@@ -120,7 +128,8 @@ impl Partition {
         if !self.unreadable.is_empty() || !self.complete() {
             return None;
         }
-        let of = |id: i64| self.chunks.range((id, 0)..=(id, u32::MAX)).flat_map(|(_, segments)| segments).copied();
+        let of =
+            |id: i64| self.chunks.range((id, 0)..=(id, u32::MAX)).flat_map(|(_, segments)| segments).copied();
         let first = of(producer_id).next();
         let ends_before = |segment: &Segment| {
             first.is_none_or(|first| {
@@ -163,7 +172,9 @@ impl Partition {
     /// The chunks of each producer id are without a hole. They may begin late: old ones are cut off.
     fn complete(&self) -> bool {
         let keys = self.chunks.keys();
-        keys.clone().zip(keys.skip(1)).all(|(one, next)| one.0 != next.0 || one.1.checked_add(1) == Some(next.1))
+        keys.clone()
+            .zip(keys.skip(1))
+            .all(|(one, next)| one.0 != next.0 || one.1.checked_add(1) == Some(next.1))
     }
 }
 

@@ -46,7 +46,7 @@ fn position(producer_id: i64, epoch: i16, count: i64, source: i64, target: i64) 
 
 fn put(maps: &mut OffsetMaps, slot: u32, position: Position) {
     let key = key(PositionKind::Position { generation: position.generation, slot });
-    maps.apply(key, Some(PositionValue::Position(position)));
+    maps.apply(&key, Some(PositionValue::Position(position)));
 }
 
 fn at(maps: &mut OffsetMaps, offset: i64) -> Translation {
@@ -57,7 +57,7 @@ fn at(maps: &mut OffsetMaps, offset: i64) -> Translation {
 fn nothing_is_known_before_the_first_position() {
     let mut maps = OffsetMaps::new(flow());
     assert_eq!(at(&mut maps, 0), Translation::NotYet);
-    maps.apply(chunk_key(9, 0), segments(&[seg(0, 0, 10)]));
+    maps.apply(&chunk_key(9, 0), segments(&[seg(0, 0, 10)]));
     assert_eq!(at(&mut maps, 3), Translation::NotYet, "the name of the topic is not known yet");
     put(&mut maps, 0, position(9, 0, 10, 12, 10));
     assert_eq!(at(&mut maps, 3), Translation::At(3));
@@ -76,25 +76,29 @@ fn an_empty_mirror_translates_its_beginning() {
 #[test]
 fn a_position_ahead_of_the_segments_is_not_believed() {
     let mut maps = OffsetMaps::new(flow());
-    maps.apply(chunk_key(9, 0), segments(&[seg(0, 0, 100)]));
+    maps.apply(&chunk_key(9, 0), segments(&[seg(0, 0, 100)]));
     put(&mut maps, 0, position(9, 0, 200, 200, 200));
     assert_eq!(at(&mut maps, 99), Translation::At(99));
-    assert_eq!(at(&mut maps, 100), Translation::At(100), "the next record, wherever it is, comes right behind");
+    assert_eq!(
+        at(&mut maps, 100),
+        Translation::At(100),
+        "the next record, wherever it is, comes right behind"
+    );
     assert_eq!(at(&mut maps, 150), Translation::NotYet, "200 would skip 50 records");
-    maps.apply(chunk_key(9, 0), segments(&[seg(0, 0, 200)]));
+    maps.apply(&chunk_key(9, 0), segments(&[seg(0, 0, 200)]));
     assert_eq!(at(&mut maps, 150), Translation::At(150));
 }
 
 #[test]
 fn the_highest_count_of_the_highest_epoch_is_the_newest_position() {
     let mut maps = OffsetMaps::new(flow());
-    maps.apply(chunk_key(9, 0), segments(&[seg(0, 0, 20)]));
+    maps.apply(&chunk_key(9, 0), segments(&[seg(0, 0, 20)]));
     put(&mut maps, 3, position(9, 1, 5, 25, 20));
     put(&mut maps, 4, position(9, 0, 15, 15, 15));
     put(&mut maps, 5, position(9, 1, 3, 22, 18));
     assert_eq!(at(&mut maps, 25), Translation::At(20));
     let newest = Generation { producer_id: 9, epoch: 1 };
-    maps.apply(key(PositionKind::Position { generation: newest, slot: 3 }), None);
+    maps.apply(&key(PositionKind::Position { generation: newest, slot: 3 }), None);
     assert_eq!(at(&mut maps, 25), Translation::NotYet, "a tombstone takes it away");
     assert_eq!(at(&mut maps, 22), Translation::At(20));
 }
@@ -103,27 +107,27 @@ fn the_highest_count_of_the_highest_epoch_is_the_newest_position() {
 fn a_hole_translates_nothing() {
     let mut maps = OffsetMaps::new(flow());
     put(&mut maps, 0, position(9, 0, 30, 30, 30));
-    maps.apply(chunk_key(9, 1), segments(&[seg(0, 0, 10)]));
-    maps.apply(chunk_key(9, 3), segments(&[seg(20, 20, 10)]));
+    maps.apply(&chunk_key(9, 1), segments(&[seg(0, 0, 10)]));
+    maps.apply(&chunk_key(9, 3), segments(&[seg(20, 20, 10)]));
     assert_eq!(at(&mut maps, 12), Translation::NotYet, "chunk 2 is missing");
-    maps.apply(chunk_key(9, 2), segments(&[seg(10, 10, 10)]));
+    maps.apply(&chunk_key(9, 2), segments(&[seg(10, 10, 10)]));
     assert_eq!(at(&mut maps, 12), Translation::At(12), "chunk 0 was cut off, which is no hole");
     maps.apply_unreadable(&chunk_key(9, 2));
     assert_eq!(at(&mut maps, 12), Translation::NotYet);
-    maps.apply(chunk_key(9, 2), segments(&[seg(10, 10, 10)]));
+    maps.apply(&chunk_key(9, 2), segments(&[seg(10, 10, 10)]));
     assert_eq!(at(&mut maps, 12), Translation::At(12));
 }
 
 #[test]
 fn earlier_producer_ids_count_before_the_present_one() {
     let mut maps = OffsetMaps::new(flow());
-    maps.apply(chunk_key(4, 0), segments(&[seg(0, 0, 10), seg(20, 10, 5)]));
-    maps.apply(chunk_key(9, 0), segments(&[seg(30, 15, 10)]));
+    maps.apply(&chunk_key(4, 0), segments(&[seg(0, 0, 10), seg(20, 10, 5)]));
+    maps.apply(&chunk_key(9, 0), segments(&[seg(30, 15, 10)]));
     put(&mut maps, 0, position(9, 0, 10, 40, 25));
     assert_eq!(at(&mut maps, 3), Translation::At(3));
     assert_eq!(at(&mut maps, 27), Translation::At(15));
     // Begun anew: everything is mirrored a second time, behind the first copy.
-    maps.apply(chunk_key(9, 0), segments(&[seg(0, 15, 40)]));
+    maps.apply(&chunk_key(9, 0), segments(&[seg(0, 15, 40)]));
     assert_eq!(at(&mut maps, 3), Translation::At(18));
 }
 
@@ -134,11 +138,11 @@ fn the_latest_target_topic_counts_and_other_flows_do_not() {
     let anew = Position { assignment_number: 2, ..position(9, 0, 0, 100, 3) };
     let kind = PositionKind::Position { generation: anew.generation, slot: 0 };
     let place = PositionKey { target_topic_id: TopicId([8; 16]), ..key(kind) };
-    maps.apply(place.clone(), Some(PositionValue::Position(anew)));
+    maps.apply(&place, Some(PositionValue::Position(anew)));
     assert_eq!(at(&mut maps, 100), Translation::At(3));
     let other = PositionKey { flow: FlowId::new("other").unwrap(), ..place };
     let stray = Position { assignment_number: 9, ..position(9, 0, 0, 100, 77) };
-    maps.apply(other, Some(PositionValue::Position(stray)));
+    maps.apply(&other, Some(PositionValue::Position(stray)));
     assert_eq!(at(&mut maps, 100), Translation::At(3));
 }
 
@@ -176,7 +180,7 @@ proptest! {
                     }
                 }
             }
-            maps.apply(key, value);
+            maps.apply(&key, value);
         }
         prop_assert!(all > 0);
         for asked in records[0].0..=source {

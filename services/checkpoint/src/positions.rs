@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 
 use mirrormesh_core::ids::FlowId;
 use mirrormesh_core::translate::Translation;
+use mirrormesh_kafka::Client;
 use mirrormesh_kafka::librdkafka::InternalRecord;
-use mirrormesh_kafka::{Client, ClientConfig};
 use mirrormesh_proto::convert::position::{decode_key, decode_value};
 use mirrormesh_worker::Failure;
 use tokio::time::Instant;
@@ -28,8 +28,8 @@ struct Reading {
 }
 
 impl PositionReader {
-    pub(crate) fn new(flow: FlowId, client: Client, config: ClientConfig, topic: String) -> Self {
-        let tail = Tail::new(client, config, topic);
+    pub(crate) fn new(flow: FlowId, client: Client, topic: String) -> Self {
+        let tail = Tail::new(client, topic);
         Self {
             tail: tokio::sync::Mutex::new(Reading { tail, read: None }),
             maps: Mutex::new(OffsetMaps::new(flow)),
@@ -59,7 +59,13 @@ impl PositionReader {
     }
 
     /// Where a source offset is on the target, as of the last refresh.
-    pub(crate) fn translate(&self, producer_id: i64, topic: &str, partition: i32, offset: i64) -> Translation {
+    pub(crate) fn translate(
+        &self,
+        producer_id: i64,
+        topic: &str,
+        partition: i32,
+        offset: i64,
+    ) -> Translation {
         let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
         maps.translate(producer_id, topic, partition, offset)
     }
@@ -76,7 +82,7 @@ fn apply(maps: &mut OffsetMaps, record: &InternalRecord) {
         }
     };
     match record.value.as_ref().map(|value| decode_value(&key, value)).transpose() {
-        Ok(value) => maps.apply(key, value),
+        Ok(value) => maps.apply(&key, value),
         Err(error) => {
             tracing::warn!(offset = record.offset, %error, "a record of the positions topic can't be read");
             maps.apply_unreadable(&key);

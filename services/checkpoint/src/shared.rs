@@ -13,6 +13,7 @@ use mirrormesh_core::format::mm2::Checkpoint;
 use mirrormesh_core::ids::{FlowId, GroupId};
 use mirrormesh_core::translate::Translation;
 use mirrormesh_kafka::Client;
+use mirrormesh_kafka::admin::CommittedOffset;
 use mirrormesh_kafka::librdkafka::InternalProducer;
 use mirrormesh_worker::{Failure, FlowView, UnitContext, client_config, ensure_internal_topic};
 use tokio::sync::{OnceCell, Semaphore, watch};
@@ -25,7 +26,7 @@ use crate::written::CheckpointReader;
 /// Groups of one flow that ask the source for offsets at a time: thousands of groups wake at the same moment.
 const FETCHES_MAX: usize = 16;
 /// A record that is not acknowledged in this time counts as not written.
-const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+const SEND_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// What the units of one flow share.
 pub(crate) struct Shared {
@@ -55,13 +56,8 @@ impl Shared {
             source,
             begun: Instant::now(),
             producer: InternalProducer::new(&target_config)?,
-            positions: PositionReader::new(
-                view.id.clone(),
-                target.clone(),
-                target_config.clone(),
-                spec.positions_topic(),
-            ),
-            written: CheckpointReader::new(target.clone(), target_config, spec.checkpoints_topic()),
+            positions: PositionReader::new(view.id.clone(), target.clone(), spec.positions_topic()),
+            written: CheckpointReader::new(target.clone(), spec.checkpoints_topic()),
             target,
             fetches: Semaphore::new(FETCHES_MAX),
             topic_ready: OnceCell::new(),
@@ -78,11 +74,11 @@ impl Shared {
         // Never closed: only an open semaphore is ever acquired here.
         let _permit = self.fetches.acquire().await.ok();
         let offsets = self.source.fetch_group_offsets(group.as_str()).await?;
-        let own = |found: mirrormesh_kafka::admin::GroupOffset| Committed {
+        let own = |found: CommittedOffset| Committed {
             topic: found.topic.to_string(),
             partition: found.partition,
             offset: found.offset,
-            metadata: found.metadata.unwrap_or_default(),
+            metadata: found.metadata,
         };
         Ok(offsets.into_iter().map(own).collect())
     }
@@ -111,17 +107,16 @@ impl Shared {
         };
         let spec = self.view().flow.spec.clone();
         self.topic_ready.get_or_try_init(|| self.create_topic(&spec)).await?;
-        let (key, value) = (
-            checkpoint.encode_key().map_err(invalid)?,
-            checkpoint.encode_value().map_err(invalid)?,
-        );
+        let (key, value) =
+            (checkpoint.encode_key().map_err(invalid)?, checkpoint.encode_value().map_err(invalid)?);
         let topic = spec.checkpoints_topic();
-        let send = self.producer.send(&topic, 0, &key, Some(&value), time_ms);
-        match tokio::time::timeout(SEND_TIMEOUT, send).await {
+        let sending = self.producer.send(&topic, 0, &key, Some(&value), time_ms);
+        match tokio::time::timeout(SEND_TIMEOUT, sending).await {
             Ok(sent) => sent.map(drop).map_err(Failure::from),
-            Err(_) => {
-                Err(Failure::new("CLUSTER_UNREACHABLE", format!("{topic} on the target took no record in time")))
-            }
+            Err(_) => Err(Failure::new(
+                "CLUSTER_UNREACHABLE",
+                format!("{topic} on the target took no record in time"),
+            )),
         }
     }
 

@@ -1,40 +1,18 @@
 //! Reads an internal topic from its beginning, and on from there.
 //!
-//! Owns what happens while the topic does not exist, and after an error; knows nothing about the records.
+//! Owns what happens while the topic does not exist, and when it was created anew; knows nothing about the records.
 
 use mirrormesh_kafka::librdkafka::{InternalReader, InternalRecord};
-use mirrormesh_kafka::{Client, ClientConfig};
+use mirrormesh_kafka::{Client, Error};
 use mirrormesh_worker::{Failure, topic_exists};
 
-/// A reader that is made once the topic exists.
+/// A reader that is opened once the topic exists.
 pub(crate) struct Tail {
     client: Client,
-    config: ClientConfig,
     topic: String,
     reader: Option<InternalReader>,
-}
-
-impl Tail {
-    pub(crate) fn new(client: Client, config: ClientConfig, topic: String) -> Self {
-        Self { client, config, topic, reader: None }
-    }
-
-    /// Reads up to the end as it is now; nothing while the topic does not exist. After an error, or when a call was
-    /// given up, the next one begins at the beginning, since what had been read by then is lost.
-    pub(crate) async fn read_to_end(&mut self) -> Result<Read, Failure> {
-        let (mut reader, from_beginning) = match self.reader.take() {
-            Some(reader) => (reader, false),
-            None => {
-                if !topic_exists(&self.client, &self.topic).await? {
-                    return Ok(Read { records: Vec::new(), from_beginning: true });
-                }
-                (InternalReader::new(&self.config, &self.client, &self.topic)?, true)
-            }
-        };
-        let records = reader.read_to_end().await?;
-        self.reader = Some(reader);
-        Ok(Read { records, from_beginning })
-    }
+    /// The reader has returned something before.
+    begun: bool,
 }
 
 /// What one call has read.
@@ -43,4 +21,35 @@ pub(crate) struct Read {
     pub(crate) records: Vec<InternalRecord>,
     /// The records are all that the topic holds: what was known before is to be forgotten.
     pub(crate) from_beginning: bool,
+}
+
+impl Tail {
+    pub(crate) fn new(client: Client, topic: String) -> Self {
+        Self { client, topic, reader: None, begun: false }
+    }
+
+    /// Reads up to the end as it is now; nothing while the topic does not exist. May be given up at any time: what was
+    /// not returned comes with the next call.
+    pub(crate) async fn read_to_end(&mut self) -> Result<Read, Failure> {
+        if self.reader.is_none() {
+            if !topic_exists(&self.client, &self.topic).await? {
+                return Ok(Read { records: Vec::new(), from_beginning: true });
+            }
+            self.reader = Some(InternalReader::open(&self.client, &self.topic).await?);
+            self.begun = false;
+        }
+        let Some(reader) = &mut self.reader else {
+            return Ok(Read { records: Vec::new(), from_beginning: false });
+        };
+        match reader.read_to_end().await {
+            Ok(records) => Ok(Read { records, from_beginning: !std::mem::replace(&mut self.begun, true) }),
+            Err(error) => {
+                if matches!(error, Error::LogTruncated { .. }) {
+                    // Another topic of the same name, or one that lost its end: read anew.
+                    self.reader = None;
+                }
+                Err(error.into())
+            }
+        }
+    }
 }

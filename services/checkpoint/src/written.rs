@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use mirrormesh_core::format::mm2::Checkpoint;
 use mirrormesh_core::ids::GroupId;
+use mirrormesh_kafka::Client;
 use mirrormesh_kafka::librdkafka::InternalRecord;
-use mirrormesh_kafka::{Client, ClientConfig};
 use mirrormesh_worker::Failure;
 use tokio::sync::Mutex;
 
@@ -27,8 +27,8 @@ struct Reading {
 struct Newest(BTreeMap<String, BTreeMap<(String, i32), Checkpoint>>);
 
 impl CheckpointReader {
-    pub(crate) fn new(client: Client, config: ClientConfig, topic: String) -> Self {
-        Self(Mutex::new(Reading { tail: Tail::new(client, config, topic), newest: Newest::default() }))
+    pub(crate) fn new(client: Client, topic: String) -> Self {
+        Self(Mutex::new(Reading { tail: Tail::new(client, topic), newest: Newest::default() }))
     }
 
     /// The newest checkpoints of a group, as of now: what an earlier owner wrote a moment ago is there.
@@ -98,7 +98,9 @@ mod tests {
     fn the_last_of_each_partition_counts_and_malformed_ones_are_skipped() {
         // mm2-conformance C129.
         let mut newest = Newest::default();
-        for checkpoint in [checkpoint("a", 0, 1), checkpoint("a", 1, 5), checkpoint("b", 0, 9), checkpoint("a", 0, 2)] {
+        for checkpoint in
+            [checkpoint("a", 0, 1), checkpoint("a", 1, 5), checkpoint("b", 0, 9), checkpoint("a", 0, 2)]
+        {
             newest.apply(&record(&checkpoint, checkpoint.encode_value().ok()));
         }
         newest.apply(&record(&checkpoint("a", 0, 3), Some(vec![0, 1, 2])));

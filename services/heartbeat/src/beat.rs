@@ -22,13 +22,13 @@ const TOPIC: &str = "heartbeats";
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// A record that is not acknowledged in this time counts as not written.
-const SEND_TIMEOUT: Duration = Duration::from_secs(8);
+const SEND_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// Writes heartbeats until the unit is to stop.
 pub(crate) async fn run(context: UnitContext, metrics: Metrics) {
     let mut retry = RETRY_MIN;
     loop {
-        match context.stop.run_until_cancelled(open(&context)).await {
+        match context.stop.run_until_cancelled(Box::pin(open(&context))).await {
             None => break,
             Some(Ok(producer)) => {
                 beat(&context, &producer, &metrics).await;
@@ -60,7 +60,7 @@ async fn beat(context: &UnitContext, producer: &InternalProducer, metrics: &Metr
     let mut last = Instant::now();
     loop {
         let spec = changes.borrow_and_update().flow.spec.clone();
-        let changed = async {
+        let new_spec = async {
             if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -68,7 +68,7 @@ async fn beat(context: &UnitContext, producer: &InternalProducer, metrics: &Metr
         tokio::select! {
             () = context.stop.cancelled() => return,
             // Counted from the last one: a new interval holds at once.
-            () = changed => continue,
+            () = new_spec => continue,
             () = tokio::time::sleep_until(last + Duration::from_millis(spec.heartbeat_interval_ms)) => {}
         }
         last = Instant::now();
@@ -90,10 +90,11 @@ async fn beat(context: &UnitContext, producer: &InternalProducer, metrics: &Metr
 async fn send(producer: &InternalProducer, spec: &FlowSpec) -> Result<u64, Failure> {
     let now = now_ms();
     let timestamp_ms = i64::try_from(now).unwrap_or(i64::MAX);
-    let (key, value) = record(spec, timestamp_ms)
-        .map_err(|error| Failure::new("HEARTBEAT_INVALID", format!("the heartbeat can't be stored: {error}")))?;
-    let send = producer.send(TOPIC, 0, &key, Some(&value), timestamp_ms);
-    match tokio::time::timeout(SEND_TIMEOUT, send).await {
+    let (key, value) = record(spec, timestamp_ms).map_err(|error| {
+        Failure::new("HEARTBEAT_INVALID", format!("the heartbeat can't be stored: {error}"))
+    })?;
+    let sending = producer.send(TOPIC, 0, &key, Some(&value), timestamp_ms);
+    match tokio::time::timeout(SEND_TIMEOUT, sending).await {
         Ok(sent) => sent.map(|_| now).map_err(Failure::from),
         Err(_) => {
             Err(Failure::new("CLUSTER_UNREACHABLE", format!("{TOPIC} on the target took no record in time")))

@@ -15,9 +15,13 @@ pub(crate) async fn run(settings: Settings, context: ServiceContext) -> Result<(
     let mut roles: JoinSet<Result<()>> = JoinSet::new();
     let coordinator = settings.coordinator();
     let own = context.clone();
-    roles.spawn(named("coordinator", async move { mirrormesh_coordinator::run_with(coordinator, own, ready).await }));
-    if let Ok(addresses) = bound.await {
-        let mesh = addresses.mesh.to_string();
+    let tell = move |at: mirrormesh_coordinator::Bound| {
+        // Nobody listens any more only if the process is ending.
+        let _ending = ready.send(at.mesh);
+    };
+    roles.spawn(named("coordinator", mirrormesh_coordinator::run(coordinator, own, tell)));
+    if let Ok(mesh) = bound.await {
+        let mesh = mesh.to_string();
         let source = mirrormesh_source::run(settings.source(&mesh), context.clone());
         let checkpoint = mirrormesh_checkpoint::run(settings.worker("checkpoint", &mesh), context.clone());
         let heartbeat = mirrormesh_heartbeat::run(settings.worker("heartbeat", &mesh), context.clone());

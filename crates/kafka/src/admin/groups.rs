@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::try_join_all;
 use kafka_protocol::messages::describe_groups_response::DescribedGroup;
-use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use kafka_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
 use kafka_protocol::messages::{
     ConsumerGroupDescribeRequest, DescribeGroupsRequest, FindCoordinatorRequest, GroupId, ListGroupsRequest,
     OffsetCommitRequest, OffsetFetchRequest,
@@ -159,7 +161,8 @@ impl Client {
         let request = ListGroupsRequest::default();
         self.retrying("listing groups", worth_asking_again, || async {
             let timeout = self.limits().request_timeout;
-            let (broker, response) = self.call_node(node, &request, ListGroupsRequest::VERSIONS, timeout).await?;
+            let (broker, response) =
+                self.call_node(node, &request, ListGroupsRequest::VERSIONS, timeout).await?;
             let code = ErrorCode(response.error_code);
             if !code.is_ok() {
                 return Err(Error::Broker { broker, api: ListGroupsRequest::NAME, code, message: None });
@@ -177,8 +180,10 @@ impl Client {
 
     /// All offsets that a group has committed. A group that does not exist has none.
     pub async fn fetch_group_offsets(&self, group: &str) -> Result<Vec<CommittedOffset>> {
-        let request =
-            OffsetFetchRequest::default().with_group_id(GroupId(text(group))).with_topics(None).with_require_stable(false);
+        let request = OffsetFetchRequest::default()
+            .with_group_id(GroupId(text(group)))
+            .with_topics(None)
+            .with_require_stable(false);
         self.retrying("fetching group offsets", worth_asking_again, || async {
             let (_, response) = self.call_coordinator(group, &request, OFFSET_FETCH_VERSIONS).await?;
             let code = ErrorCode(response.error_code);
@@ -191,7 +196,13 @@ impl Client {
                 let name: Arc<str> = topic.name.as_str().into();
                 for partition in &topic.partitions {
                     let code = ErrorCode(partition.error_code);
-                    self.check_partition(OffsetFetchRequest::NAME, &name, partition.partition_index, code, None)?;
+                    self.check_partition(
+                        OffsetFetchRequest::NAME,
+                        &name,
+                        partition.partition_index,
+                        code,
+                        None,
+                    )?;
                     // -1: nothing is committed.
                     if partition.committed_offset >= 0 {
                         offsets.push(CommittedOffset {
@@ -199,7 +210,11 @@ impl Client {
                             partition: partition.partition_index,
                             offset: partition.committed_offset,
                             leader_epoch: partition.committed_leader_epoch,
-                            metadata: partition.metadata.as_ref().map(ToString::to_string).unwrap_or_default(),
+                            metadata: partition
+                                .metadata
+                                .as_ref()
+                                .map(ToString::to_string)
+                                .unwrap_or_default(),
                         });
                     }
                 }
@@ -212,11 +227,14 @@ impl Client {
     /// Commits offsets for a group that has no members, as an administrator; each has an outcome of its own.
     ///
     /// Committing the same again is harmless, so an unknown outcome is repeated.
-    pub async fn commit_group_offsets(&self, group: &str, offsets: &[CommitOffset]) -> Result<Vec<CommitOutcome>> {
+    pub async fn commit_group_offsets(
+        &self,
+        group: &str,
+        offsets: &[CommitOffset],
+    ) -> Result<Vec<CommitOutcome>> {
         let request = commit_request(group, offsets);
         self.retrying("committing group offsets", worth_asking_again, || async {
-            let (_, response) =
-                self.call_coordinator(group, &request, OffsetCommitRequest::VERSIONS).await?;
+            let (_, response) = self.call_coordinator(group, &request, OffsetCommitRequest::VERSIONS).await?;
             let mut outcomes = Vec::new();
             for topic in &response.topics {
                 let name: Arc<str> = topic.name.as_str().into();
@@ -275,7 +293,9 @@ impl Client {
             let versions = ConsumerGroupDescribeRequest::VERSIONS;
             let (broker, response) = self.call_coordinator(group, &request, versions).await?;
             let found = response.groups.iter().find(|found| found.group_id.as_str() == group);
-            let Some(found) = found else { return Err(missing::<ConsumerGroupDescribeRequest>(&broker, group)) };
+            let Some(found) = found else {
+                return Err(missing::<ConsumerGroupDescribeRequest>(&broker, group));
+            };
             let error = ErrorCode(found.error_code);
             if matches!(error, ErrorCode::GROUP_ID_NOT_FOUND | ErrorCode::UNSUPPORTED_VERSION) {
                 return Ok(None);

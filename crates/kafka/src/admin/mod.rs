@@ -10,7 +10,7 @@ pub mod producers;
 pub mod topics;
 
 pub use groups::{CommitOffset, CommitOutcome, CommittedOffset, GroupDescription, GroupListing, GroupMember};
-pub use offsets::{EpochQuery, EpochEndOffset, ListedOffset, OffsetQuery, OffsetSpec};
+pub use offsets::{EpochEndOffset, EpochQuery, ListedOffset, OffsetQuery, OffsetSpec};
 pub use producers::{ProducerIdentity, ProducerState};
 pub use topics::{ConfigEntry, NewTopic, TopicConfigs, TopicOutcome};
 

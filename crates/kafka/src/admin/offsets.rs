@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use kafka_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
+use kafka_protocol::messages::offset_for_leader_epoch_request::{
+    OffsetForLeaderPartition, OffsetForLeaderTopic,
+};
 use kafka_protocol::messages::{BrokerId, ListOffsetsRequest, OffsetForLeaderEpochRequest};
 use kafka_protocol::protocol::{Message as _, VersionRange};
 
@@ -117,14 +119,20 @@ impl Client {
     ///
     /// # Errors
     /// Only if no metadata could be had or a leader is too old for the question.
-    pub async fn list_offsets(&self, queries: &[OffsetQuery], read_committed: bool) -> Result<Vec<ListedOffset>> {
-        let places: Vec<_> = queries.iter().map(|query| (Arc::clone(&query.topic), query.partition)).collect();
+    pub async fn list_offsets(
+        &self,
+        queries: &[OffsetQuery],
+        read_committed: bool,
+    ) -> Result<Vec<ListedOffset>> {
+        let places: Vec<_> =
+            queries.iter().map(|query| (Arc::clone(&query.topic), query.partition)).collect();
         let mut answers = Answers::new();
         let ask = |node, indices: Vec<usize>| {
             let asked = indices.into_iter().filter_map(|index| queries.get(index)).collect();
             self.list_offsets_at(node, asked, read_committed)
         };
-        let failures = self.ask_leaders(&places, &mut answers, ask, |answer: &ListedOffset| answer.error).await?;
+        let failures =
+            self.ask_leaders(&places, &mut answers, ask, |answer: &ListedOffset| answer.error).await?;
         let unanswered = |(topic, partition): (Arc<str>, i32), error| ListedOffset {
             topic,
             partition,
@@ -138,13 +146,15 @@ impl Client {
 
     /// Asks the leaders where epochs end (KIP-101); the answers come in the order of the questions.
     pub async fn offset_for_leader_epoch(&self, queries: &[EpochQuery]) -> Result<Vec<EpochEndOffset>> {
-        let places: Vec<_> = queries.iter().map(|query| (Arc::clone(&query.topic), query.partition)).collect();
+        let places: Vec<_> =
+            queries.iter().map(|query| (Arc::clone(&query.topic), query.partition)).collect();
         let mut answers = Answers::new();
         let ask = |node, indices: Vec<usize>| {
             let asked = indices.into_iter().filter_map(|index| queries.get(index)).collect();
             self.epoch_ends_at(node, asked)
         };
-        let failures = self.ask_leaders(&places, &mut answers, ask, |answer: &EpochEndOffset| answer.error).await?;
+        let failures =
+            self.ask_leaders(&places, &mut answers, ask, |answer: &EpochEndOffset| answer.error).await?;
         let unanswered = |(topic, partition): (Arc<str>, i32), error| EpochEndOffset {
             topic,
             partition,
@@ -221,7 +231,8 @@ impl Client {
             }
             let moved = |index: &usize| {
                 let answer = places.get(*index).and_then(|place| answers.get(place));
-                answer.map_or_else(|| failures.contains_key(index), |answer| error_of(answer).is_leader_error())
+                answer
+                    .map_or_else(|| failures.contains_key(index), |answer| error_of(answer).is_leader_error())
             };
             open.retain(moved);
             for (topic, partition) in open.iter().filter_map(|index| places.get(*index)) {

@@ -50,7 +50,8 @@ impl Client {
         // An id that was given out but not received is merely unused: this may be repeated.
         self.retrying("getting a producer id", worth_asking_again, || async {
             let timeout = self.limits().request_timeout;
-            let (broker, response) = self.call_any(&request, InitProducerIdRequest::VERSIONS, timeout).await?;
+            let (broker, response) =
+                self.call_any(&request, InitProducerIdRequest::VERSIONS, timeout).await?;
             let code = ErrorCode(response.error_code);
             if !code.is_ok() {
                 return Err(Error::Broker { broker, api: InitProducerIdRequest::NAME, code, message: None });
@@ -65,11 +66,16 @@ impl Client {
     /// # Errors
     /// [`Error::Partition`] with the broker's code; [`Error::Unsupported`] on older brokers.
     pub async fn describe_producers(&self, topic: &str, partition: i32) -> Result<Vec<ProducerState>> {
-        let wanted = TopicRequest::default().with_name(topic_name(topic)).with_partition_indexes(vec![partition]);
+        let wanted =
+            TopicRequest::default().with_name(topic_name(topic)).with_partition_indexes(vec![partition]);
         let request = DescribeProducersRequest::default().with_topics(vec![wanted]);
         let (broker, response) =
             self.call_leader(topic, partition, &request, DescribeProducersRequest::VERSIONS).await?;
-        let found = response.topics.iter().flat_map(|topic| &topic.partitions).find(|p| p.partition_index == partition);
+        let found = response
+            .topics
+            .iter()
+            .flat_map(|topic| &topic.partitions)
+            .find(|p| p.partition_index == partition);
         let Some(found) = found else { return Err(missing::<DescribeProducersRequest>(&broker, topic)) };
         let message = words(found.error_message.as_ref());
         let code = ErrorCode(found.error_code);

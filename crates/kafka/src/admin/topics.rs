@@ -12,7 +12,8 @@ use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, D
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_configs_response::DescribeConfigsResult;
 use kafka_protocol::messages::{
-    CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
+    CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+    DescribeConfigsRequest,
 };
 use kafka_protocol::protocol::{Message as _, VersionRange};
 
@@ -115,9 +116,13 @@ impl Client {
     /// # Errors
     /// [`Error::Topic`], with [`ErrorCode::INVALID_PARTITIONS`] if it has as many already.
     pub async fn create_partitions(&self, topic: &str, total: i32) -> Result<()> {
-        let wanted = CreatePartitionsTopic::default().with_name(topic_name(topic)).with_count(total).with_assignments(None);
-        let request =
-            CreatePartitionsRequest::default().with_topics(vec![wanted]).with_timeout_ms(self.broker_timeout_ms());
+        let wanted = CreatePartitionsTopic::default()
+            .with_name(topic_name(topic))
+            .with_count(total)
+            .with_assignments(None);
+        let request = CreatePartitionsRequest::default()
+            .with_topics(vec![wanted])
+            .with_timeout_ms(self.broker_timeout_ms());
         self.retrying("creating partitions", safe_to_repeat, || async {
             let response = self.call_controller(&request, CreatePartitionsRequest::VERSIONS).await?;
             let outcomes = response.results.iter().map(|result| TopicOutcome {
@@ -126,7 +131,11 @@ impl Client {
                 error: ErrorCode(result.error_code),
                 message: words(result.error_message.as_ref()),
             });
-            all_ok(CreatePartitionsRequest::NAME, &[topic], at_controller(CreatePartitionsRequest::NAME, outcomes.collect())?)
+            all_ok(
+                CreatePartitionsRequest::NAME,
+                &[topic],
+                at_controller(CreatePartitionsRequest::NAME, outcomes.collect())?,
+            )
         })
         .await
     }
@@ -153,13 +162,24 @@ impl Client {
     pub async fn delete_records(&self, topic: &str, partition: i32, before: i64) -> Result<i64> {
         let wanted = DeleteRecordsPartition::default().with_partition_index(partition).with_offset(before);
         let wanted = DeleteRecordsTopic::default().with_name(topic_name(topic)).with_partitions(vec![wanted]);
-        let request =
-            DeleteRecordsRequest::default().with_topics(vec![wanted]).with_timeout_ms(self.broker_timeout_ms());
+        let request = DeleteRecordsRequest::default()
+            .with_topics(vec![wanted])
+            .with_timeout_ms(self.broker_timeout_ms());
         let (broker, response) =
             self.call_leader(topic, partition, &request, DeleteRecordsRequest::VERSIONS).await?;
-        let result = response.topics.iter().flat_map(|topic| &topic.partitions).find(|p| p.partition_index == partition);
+        let result = response
+            .topics
+            .iter()
+            .flat_map(|topic| &topic.partitions)
+            .find(|p| p.partition_index == partition);
         let Some(result) = result else { return Err(missing::<DeleteRecordsRequest>(&broker, topic)) };
-        self.check_partition(DeleteRecordsRequest::NAME, topic, partition, ErrorCode(result.error_code), None)?;
+        self.check_partition(
+            DeleteRecordsRequest::NAME,
+            topic,
+            partition,
+            ErrorCode(result.error_code),
+            None,
+        )?;
         Ok(result.low_watermark)
     }
 
@@ -198,7 +218,8 @@ impl Client {
             let code = ErrorCode::NOT_CONTROLLER;
             return Err(Error::Broker { broker: "the cluster".into(), api: R::NAME, code, message: None });
         };
-        let (_, response) = self.call_node(controller, request, versions, self.limits().admin_timeout).await?;
+        let (_, response) =
+            self.call_node(controller, request, versions, self.limits().admin_timeout).await?;
         Ok(response)
     }
 }

@@ -88,7 +88,9 @@ pub(crate) fn compress(codec: Codec, plain: BytesMut) -> Result<Bytes, String> {
         Codec::Gzip => compress_with::<Gzip>(plain),
         Codec::Snappy => compress_with::<Snappy>(plain),
         Codec::Lz4 => compress_with::<Lz4>(plain),
-        Codec::Zstd => zstd::encode_all(plain.reader(), ZSTD_LEVEL).map(Bytes::from).map_err(|e| e.to_string()),
+        Codec::Zstd => {
+            zstd::encode_all(plain.reader(), ZSTD_LEVEL).map(Bytes::from).map_err(|e| e.to_string())
+        }
     }
 }
 

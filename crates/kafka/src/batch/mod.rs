@@ -68,7 +68,8 @@ pub fn decode_records(batch: &Bytes, limit: usize) -> Result<Vec<Record>> {
     let Some(codec) = Codec::from_attributes(header.attributes & CODEC_MASK) else {
         return Err(fail(format!("its codec {} is unknown", header.attributes & CODEC_MASK)));
     };
-    let count = usize::try_from(header.count).map_err(|_| fail(format!("it says {} records", header.count)))?;
+    let count =
+        usize::try_from(header.count).map_err(|_| fail(format!("it says {} records", header.count)))?;
     let body = codec::decompress(codec, batch.slice(HEADER_BYTES..), limit).map_err(fail)?;
     let base = record::Base {
         offset: header.base_offset,
@@ -96,7 +97,8 @@ pub fn encode_records(records: &[Record], codec: Codec, producer: Producer) -> R
         record::encode(&mut plain, record, delta, first.timestamp).map_err(fail)?;
     }
     let body = codec::compress(codec, plain).map_err(fail)?;
-    let length = i32::try_from(HEADER_BYTES - LOG_OVERHEAD + body.len()).map_err(|_| fail("it is too large".to_owned()))?;
+    let length = i32::try_from(HEADER_BYTES - LOG_OVERHEAD + body.len())
+        .map_err(|_| fail("it is too large".to_owned()))?;
 
     let mut batch = BytesMut::with_capacity(HEADER_BYTES + body.len());
     batch.put_i64(0);
@@ -129,8 +131,13 @@ impl Header {
             return Err(fail(format!("it has {} bytes, fewer than its header", batch.len())));
         }
         let length = i32::from_be_bytes(at(batch, 8));
-        if usize::try_from(length).ok().and_then(|length| length.checked_add(LOG_OVERHEAD)) != Some(batch.len()) {
-            return Err(fail(format!("it says {length} bytes, there are {} to be counted", batch.len() - LOG_OVERHEAD)));
+        if usize::try_from(length).ok().and_then(|length| length.checked_add(LOG_OVERHEAD))
+            != Some(batch.len())
+        {
+            return Err(fail(format!(
+                "it says {length} bytes, there are {} to be counted",
+                batch.len() - LOG_OVERHEAD
+            )));
         }
         let [magic] = at(batch, 16);
         if i8::from_be_bytes([magic]) != MAGIC {
@@ -139,7 +146,9 @@ impl Header {
         let stored = u32::from_be_bytes(at(batch, 17));
         let actual = crc32c::crc32c(batch.get(CRC_START..).unwrap_or_default());
         if stored != actual {
-            return Err(fail(format!("it is damaged: its checksum is {stored:08x}, its content has {actual:08x}")));
+            return Err(fail(format!(
+                "it is damaged: its checksum is {stored:08x}, its content has {actual:08x}"
+            )));
         }
         Ok(Self {
             base_offset,

@@ -63,7 +63,10 @@ fn decode(mut bytes: Bytes, base: &Base) -> Result<Record, String> {
     let value = nullable(&mut bytes)?;
     let count = length(&mut bytes)?;
     if count > bytes.len() / HEADER_BYTES_MIN {
-        return Err(format!("a record says {count} headers, but there are only {} bytes of them", bytes.len()));
+        return Err(format!(
+            "a record says {count} headers, but there are only {} bytes of them",
+            bytes.len()
+        ));
     }
     let mut headers = Vec::with_capacity(count);
     for _ in 0..count {
@@ -77,8 +80,14 @@ fn decode(mut bytes: Bytes, base: &Base) -> Result<Record, String> {
 }
 
 /// Writes a record at the given offset delta.
-pub(crate) fn encode(out: &mut BytesMut, record: &Record, offset_delta: i32, base_timestamp: i64) -> Result<(), String> {
-    let timestamp_delta = record.timestamp.checked_sub(base_timestamp).ok_or("timestamps are too far apart")?;
+pub(crate) fn encode(
+    out: &mut BytesMut,
+    record: &Record,
+    offset_delta: i32,
+    base_timestamp: i64,
+) -> Result<(), String> {
+    let timestamp_delta =
+        record.timestamp.checked_sub(base_timestamp).ok_or("timestamps are too far apart")?;
     let mut bytes = BytesMut::new();
     bytes.put_i8(0);
     put_varlong(&mut bytes, timestamp_delta);

@@ -168,7 +168,8 @@ impl Cache {
             }
             let previous = previous.filter(|previous| previous.topic_id == info.topic_id);
             let partitions = info.partitions.iter().map(|partition| {
-                let known = previous.as_ref().and_then(|previous| previous.partitions.get(&partition.partition));
+                let known =
+                    previous.as_ref().and_then(|previous| previous.partitions.get(&partition.partition));
                 (partition.partition, merged(partition, known))
             });
             let cached = CachedTopic {
@@ -294,7 +295,11 @@ mod tests {
         cache.invalidate("t", 0);
         assert_eq!(cache.leader("t", 0), Lookup::Unknown);
         cache.learn_topics(&[topic(1, 4, 7)], false, now);
-        assert_eq!(cache.leader("t", 0), Lookup::Unknown, "news from before the invalidation do not settle it");
+        assert_eq!(
+            cache.leader("t", 0),
+            Lookup::Unknown,
+            "news from before the invalidation do not settle it"
+        );
         cache.learn_topics(&[topic(1, 6, 9)], false, now);
         assert_eq!(node(&cache), Some(6));
         cache.learn_topics(&[topic(2, 3, 0)], false, now);

@@ -251,3 +251,6 @@ impl fmt::Debug for Client {
         f.debug_struct("Client").field("config", &self.inner.config).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -69,7 +69,9 @@ impl Pool {
         let slot = self.slots.lock().unwrap_or_else(PoisonError::into_inner).get(&(target, lane)).cloned();
         // A slot that is being connected counts as not open.
         slot.is_some_and(|slot| {
-            slot.state.try_lock().is_ok_and(|state| state.connection.as_ref().is_some_and(|(c, _)| !c.is_closed()))
+            slot.state
+                .try_lock()
+                .is_ok_and(|state| state.connection.as_ref().is_some_and(|(c, _)| !c.is_closed()))
         })
     }
 

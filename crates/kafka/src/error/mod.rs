@@ -222,7 +222,9 @@ pub enum Error {
         problem: String,
     },
     /// A log ends before what has been read of it: it was truncated or made anew.
-    #[error("{topic}-{partition} ends at {end} but was read up to {position}: it was truncated or created anew")]
+    #[error(
+        "{topic}-{partition} ends at {end} but was read up to {position}: it was truncated or created anew"
+    )]
     LogTruncated {
         /// The topic.
         topic: Arc<str>,
@@ -314,7 +316,11 @@ impl Error {
 
 /// A broker's words as the end of a message.
 fn suffix(message: &Option<Arc<str>>) -> String {
-    message.as_ref().filter(|message| !message.is_empty()).map(|message| format!(": {message}")).unwrap_or_default()
+    message
+        .as_ref()
+        .filter(|message| !message.is_empty())
+        .map(|message| format!(": {message}"))
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

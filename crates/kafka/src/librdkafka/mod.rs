@@ -37,7 +37,12 @@ fn base_config(config: &ClientConfig) -> rdkafka::ClientConfig {
 }
 
 fn failed(operation: &'static str, topic: &Arc<str>, error: &KafkaError) -> Error {
-    Error::Librdkafka { operation, topic: Arc::clone(topic), problem: error.to_string(), class: class_of(error) }
+    Error::Librdkafka {
+        operation,
+        topic: Arc::clone(topic),
+        problem: error.to_string(),
+        class: class_of(error),
+    }
 }
 
 /// Broker codes keep their meaning; librdkafka's own are about the network or the settings.

@@ -110,14 +110,19 @@ impl InternalReader {
 
     /// One past the last record that a reader of committed records sees.
     async fn end(&self) -> Result<i64> {
-        let query =
-            OffsetQuery { topic: Arc::clone(&self.topic), partition: PARTITION, spec: OffsetSpec::Latest, leader_epoch: -1 };
+        let query = OffsetQuery {
+            topic: Arc::clone(&self.topic),
+            partition: PARTITION,
+            spec: OffsetSpec::Latest,
+            leader_epoch: -1,
+        };
         let queries = [query];
         let client = &self.client;
         client
             .retrying("finding the end of an internal topic", worth_asking_again, || async {
                 let listed = client.list_offsets(&queries, true).await?;
-                let code = listed.first().map_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, |listed| listed.error);
+                let code =
+                    listed.first().map_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, |listed| listed.error);
                 match listed.first() {
                     Some(listed) if code.is_ok() => Ok(listed.offset),
                     _ => Err(Error::Partition {
@@ -208,7 +213,10 @@ impl Drop for InternalReader {
 
 impl fmt::Debug for InternalReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InternalReader").field("topic", &self.topic).field("next", &self.next).finish_non_exhaustive()
+        f.debug_struct("InternalReader")
+            .field("topic", &self.topic)
+            .field("next", &self.next)
+            .finish_non_exhaustive()
     }
 }
 

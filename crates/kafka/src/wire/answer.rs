@@ -66,12 +66,19 @@ impl<T> Future for Answer<T> {
 
 impl<T> fmt::Debug for Answer<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Answer").field("api", &self.api).field("connection", &self.connection).finish_non_exhaustive()
+        f.debug_struct("Answer")
+            .field("api", &self.api)
+            .field("connection", &self.connection)
+            .finish_non_exhaustive()
     }
 }
 
 /// Decodes a whole response frame, header included. The text says what is wrong with it.
-pub(crate) fn decode<R: Api>(mut frame: Bytes, version: i16, heap_bytes_max: usize) -> Result<R::Response, String> {
+pub(crate) fn decode<R: Api>(
+    mut frame: Bytes,
+    version: i16,
+    heap_bytes_max: usize,
+) -> Result<R::Response, String> {
     let header_version = R::Response::header_version(version);
     let header_bytes = shape::response_header_bytes(&frame, header_version).map_err(|e| e.to_string())?;
     frame.advance(header_bytes);

@@ -8,8 +8,8 @@ use kafka_protocol::messages::{
     ApiVersionsRequest, ConsumerGroupDescribeRequest, CreatePartitionsRequest, CreateTopicsRequest,
     DeleteRecordsRequest, DeleteTopicsRequest, DescribeConfigsRequest, DescribeGroupsRequest,
     DescribeProducersRequest, FetchRequest, FindCoordinatorRequest, InitProducerIdRequest, ListGroupsRequest,
-    ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest,
-    ProduceRequest,
+    ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest,
+    OffsetForLeaderEpochRequest, ProduceRequest,
 };
 use kafka_protocol::protocol::Request;
 
@@ -163,7 +163,8 @@ const DESCRIBE_CONFIGS: &[Field] = {
         since(3, I8),
         since(3, Kind::Text),
     ];
-    const RESOURCE: &[Field] = &[all(I16), all(Kind::Text), all(I8), all(Kind::Text), all(Kind::Array(CONFIG))];
+    const RESOURCE: &[Field] =
+        &[all(I16), all(Kind::Text), all(I8), all(Kind::Text), all(Kind::Array(CONFIG))];
     &[all(I32), all(Kind::Array(RESOURCE))]
 };
 
@@ -294,12 +295,7 @@ const OFFSET_FETCH: &[Field] = {
     const PARTITION: &[Field] = &[all(I32), all(I64), since(5, I32), all(Kind::Text), all(I16)];
     const TOPIC: &[Field] = &[until(9, Kind::Text), since(10, UUID), all(Kind::Array(PARTITION))];
     const GROUP: &[Field] = &[all(Kind::Text), all(Kind::Array(TOPIC)), all(I16)];
-    &[
-        since(3, I32),
-        until(7, Kind::Array(TOPIC)),
-        Field::between(2, 7, I16),
-        since(8, Kind::Array(GROUP)),
-    ]
+    &[since(3, I32), until(7, Kind::Array(TOPIC)), Field::between(2, 7, I16), since(8, Kind::Array(GROUP))]
 };
 
 const OFFSET_FOR_LEADER_EPOCH: &[Field] = {

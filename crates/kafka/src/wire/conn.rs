@@ -82,9 +82,9 @@ impl Connection {
             connection.negotiate().await?;
             Ok(connection)
         };
-        tokio::time::timeout(limits.connect_timeout, opening)
-            .await
-            .unwrap_or_else(|_| Err(Error::ConnectTimeout { broker: Arc::clone(&broker), timeout: limits.connect_timeout }))
+        tokio::time::timeout(limits.connect_timeout, opening).await.unwrap_or_else(|_| {
+            Err(Error::ConnectTimeout { broker: Arc::clone(&broker), timeout: limits.connect_timeout })
+        })
     }
 
     fn start(broker: Arc<str>, client_id: &str, limits: Limits, transport: Transport) -> Self {
@@ -108,8 +108,11 @@ impl Connection {
             let heap_bytes_max = self.inner.limits.decoded_bytes_max();
             let broker = Arc::clone(&self.inner.broker);
             let decode = move |frame: Bytes| {
-                versions::read(&frame, version, heap_bytes_max)
-                    .map_err(|problem| answer::malformed::<kafka_protocol::messages::ApiVersionsRequest>(&broker, version, problem))
+                versions::read(&frame, version, heap_bytes_max).map_err(|problem| {
+                    answer::malformed::<kafka_protocol::messages::ApiVersionsRequest>(
+                        &broker, version, problem,
+                    )
+                })
             };
             let outgoing = self.encode(&versions::request(), version, self.inner.limits.connect_timeout)?;
             let slot = self.slot(outgoing.api).await?;
@@ -210,7 +213,7 @@ impl Connection {
         let Outgoing { api, correlation, segments, timeout } = outgoing;
         let (sender, receiver) = oneshot::channel();
         let deadline = Instant::now() + timeout;
-        let awaited = Awaited { api, correlation, timeout, deadline, sender, slot };
+        let awaited = Awaited { api, correlation, timeout, deadline, sender, _slot: slot };
         if self.is_closed() || self.inner.queue.send(Queued { segments, awaited }).is_err() {
             return Err(self.unsent(api));
         }
@@ -292,3 +295,6 @@ pub(crate) fn check_size(api: &'static str, bytes: usize, bytes_max: usize) -> R
     }
     Err(Error::Request { api, problem: format!("it has {bytes} bytes, at most {bytes_max} are allowed") })
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use kafka_protocol::messages::fetch_request::{FetchPartition as WirePartition, FetchTopic};
 use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
-use kafka_protocol::messages::{BrokerId, FetchRequest as WireRequest, FetchResponse as WireResponse, TopicName};
+use kafka_protocol::messages::{
+    BrokerId, FetchRequest as WireRequest, FetchResponse as WireResponse, TopicName,
+};
 use kafka_protocol::protocol::{Message as _, StrBytes, VersionRange};
 use uuid::Uuid;
 
@@ -22,6 +24,8 @@ use crate::error::{Error, ErrorCode, Result};
 
 /// From this version on topics are named by id only (KIP-516).
 const FIRST_WITH_TOPIC_IDS: i16 = 13;
+/// From this version on a broker can say where logs diverge (KIP-595); before it the question cannot be written.
+const FIRST_WITH_DIVERGENCE: i16 = 12;
 /// Answers are given for a request without a session.
 const NO_SESSION: (i32, i32) = (0, -1);
 
@@ -137,7 +141,7 @@ impl Connection {
         let version = self.version::<WireRequest>(versions(request))?;
         // The broker's own waiting does not count against it.
         let timeout = request.max_wait + self.limits().request_timeout;
-        let outgoing = self.encode(&encode(request), version, timeout)?;
+        let outgoing = self.encode(&encode(request, version), version, timeout)?;
         let names = Names::of(request);
         let heap_bytes_max = self.limits().decoded_bytes_max();
         let broker: Arc<str> = self.broker().into();
@@ -154,7 +158,7 @@ fn versions(request: &FetchRequest) -> VersionRange {
 }
 
 /// Partitions keep their order within a topic, topics that of their first partition.
-fn encode(request: &FetchRequest) -> WireRequest {
+fn encode(request: &FetchRequest, version: i16) -> WireRequest {
     let mut topics: Vec<FetchTopic> = Vec::new();
     let mut places: HashMap<(&str, TopicId), usize> = HashMap::new();
     for partition in &request.partitions {
@@ -172,7 +176,11 @@ fn encode(request: &FetchRequest) -> WireRequest {
                     .with_partition(partition.partition)
                     .with_fetch_offset(partition.offset)
                     .with_current_leader_epoch(partition.leader_epoch)
-                    .with_last_fetched_epoch(partition.last_fetched_epoch)
+                    .with_last_fetched_epoch(if version >= FIRST_WITH_DIVERGENCE {
+                        partition.last_fetched_epoch
+                    } else {
+                        -1
+                    })
                     .with_partition_max_bytes(partition.max_bytes),
             );
         }
@@ -225,9 +233,15 @@ fn read(
     let response: WireResponse = answer::decode_from::<WireRequest>(broker, frame, version, heap_bytes_max)?;
     let code = ErrorCode(response.error_code);
     if !code.is_ok() {
-        return Err(Error::Broker { broker: Arc::clone(broker), api: WireRequest::NAME, code, message: None });
+        return Err(Error::Broker {
+            broker: Arc::clone(broker),
+            api: WireRequest::NAME,
+            code,
+            message: None,
+        });
     }
-    let mut partitions = Vec::with_capacity(response.responses.iter().map(|topic| topic.partitions.len()).sum());
+    let mut partitions =
+        Vec::with_capacity(response.responses.iter().map(|topic| topic.partitions.len()).sum());
     for topic in response.responses {
         let Some(name) = names.of_topic(&topic, version) else {
             let problem = "it speaks of a topic that was not asked for";
@@ -239,8 +253,10 @@ fn read(
 }
 
 fn fetched(topic: Arc<str>, data: PartitionData) -> FetchedPartition {
-    let diverging = (data.diverging_epoch.epoch >= 0)
-        .then_some(EpochEnd { epoch: data.diverging_epoch.epoch, end_offset: data.diverging_epoch.end_offset });
+    let diverging = (data.diverging_epoch.epoch >= 0).then_some(EpochEnd {
+        epoch: data.diverging_epoch.epoch,
+        end_offset: data.diverging_epoch.end_offset,
+    });
     let current_leader = (data.current_leader.leader_epoch >= 0).then_some(CurrentLeader {
         node_id: data.current_leader.leader_id.0,
         leader_epoch: data.current_leader.leader_epoch,
@@ -255,10 +271,16 @@ fn fetched(topic: Arc<str>, data: PartitionData) -> FetchedPartition {
         log_start_offset: data.log_start_offset,
         aborted: aborted
             .into_iter()
-            .map(|aborted| AbortedTransaction { producer_id: aborted.producer_id.0, first_offset: aborted.first_offset })
+            .map(|aborted| AbortedTransaction {
+                producer_id: aborted.producer_id.0,
+                first_offset: aborted.first_offset,
+            })
             .collect(),
         records: data.records.unwrap_or_default(),
         diverging,
         current_leader,
     }
 }
+
+#[cfg(test)]
+mod tests;

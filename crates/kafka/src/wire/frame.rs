@@ -50,7 +50,11 @@ impl FrameReader {
                 let (body, _) = self.body.take().unwrap_or_default();
                 return Ok(body.freeze());
             }
-            let read = self.reader.read_buf(&mut body.limit(*missing)).await.map_err(|e| FrameError(e.to_string()))?;
+            let read = self
+                .reader
+                .read_buf(&mut body.limit(*missing))
+                .await
+                .map_err(|e| FrameError(e.to_string()))?;
             if read == 0 {
                 return Err(FrameError(format!("the broker closed it {missing} bytes before a frame's end")));
             }
@@ -164,7 +168,8 @@ mod tests {
     #[tokio::test]
     async fn segments_are_written_whole_and_in_order() {
         let (mut near, mut far) = tokio::io::duplex(7);
-        let mut segments: VecDeque<Bytes> = (0..400u32).map(|i| Bytes::from(vec![(i % 251) as u8; (i % 5) as usize])).collect();
+        let mut segments: VecDeque<Bytes> =
+            (0..400u32).map(|i| Bytes::from(vec![(i % 251) as u8; (i % 5) as usize])).collect();
         let expected: Vec<u8> = segments.iter().flatten().copied().collect();
         let writing = async move {
             write_segments(&mut near, &mut segments).await.unwrap();

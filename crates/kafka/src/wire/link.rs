@@ -45,7 +45,7 @@ pub(crate) struct Awaited {
     pub(crate) deadline: Instant,
     pub(crate) sender: oneshot::Sender<Result<Bytes>>,
     /// Given back when the request is answered or given up.
-    pub(crate) slot: OwnedSemaphorePermit,
+    pub(crate) _slot: OwnedSemaphorePermit,
 }
 
 impl End {
@@ -153,7 +153,9 @@ impl Reader {
         loop {
             // A timer is only moved forward in time when it rings, which is rarer than answers are.
             let deadline = self.waiting.iter().map(|request| request.deadline).min();
-            if let Some(deadline) = deadline.filter(|deadline| *deadline < alarm.deadline() || alarm.is_elapsed()) {
+            if let Some(deadline) =
+                deadline.filter(|deadline| *deadline < alarm.deadline() || alarm.is_elapsed())
+            {
                 alarm.as_mut().reset(deadline);
             }
             tokio::select! {

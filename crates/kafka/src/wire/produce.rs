@@ -195,7 +195,10 @@ impl Sent {
                 topics.len() - 1
             });
             let Some(topic) = topics.get_mut(place) else { continue };
-            if topic.name != entry.topic || topic.id != entry.topic_id || !topic.partitions.insert(entry.partition) {
+            if topic.name != entry.topic
+                || topic.id != entry.topic_id
+                || !topic.partitions.insert(entry.partition)
+            {
                 let problem = format!("{}-{} is in it twice", entry.topic, entry.partition);
                 return Err(Error::Request { api: WireRequest::NAME, problem });
             }
@@ -310,7 +313,8 @@ impl Encoder {
     fn records(&mut self, batch: &RawBatch) -> Result<()> {
         self.count(batch.len())?;
         self.cut();
-        self.segments.extend([&batch.header, &batch.body].into_iter().filter(|piece| !piece.is_empty()).cloned());
+        self.segments
+            .extend([&batch.header, &batch.body].into_iter().filter(|piece| !piece.is_empty()).cloned());
         Ok(())
     }
 
@@ -354,7 +358,9 @@ fn read(
         for partition in topic.partition_responses {
             let Some((name, id)) = sent.take(&key, partition.index) else {
                 let index = partition.index;
-                return Err(malformed(format!("it speaks of {key:?}, partition {index}, which was not asked or twice")));
+                return Err(malformed(format!(
+                    "it speaks of {key:?}, partition {index}, which was not asked or twice"
+                )));
             };
             partitions.push(produced(name, id, partition));
         }
@@ -369,7 +375,8 @@ fn produced(topic: Arc<str>, topic_id: TopicId, answer: PartitionProduceResponse
         let words = error.batch_index_error_message.as_deref().unwrap_or("refused");
         format!("record {}: {words}", error.batch_index)
     });
-    let words: Vec<String> = answer.error_message.iter().map(|text| text.to_string()).chain(about_records).collect();
+    let words: Vec<String> =
+        answer.error_message.iter().map(|text| text.to_string()).chain(about_records).collect();
     ProducedPartition {
         topic,
         topic_id,
@@ -381,3 +388,6 @@ fn produced(topic: Arc<str>, topic_id: TopicId, answer: PartitionProduceResponse
         error_message: (!words.is_empty()).then(|| words.join("; ")),
     }
 }
+
+#[cfg(test)]
+mod tests;

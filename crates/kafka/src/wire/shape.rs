@@ -252,3 +252,6 @@ impl Walk<'_> {
 fn length_of(length: i32) -> Result<usize, Misfit> {
     if length == -1 { Ok(0) } else { usize::try_from(length).map_err(|_| Misfit::NegativeLength) }
 }
+
+#[cfg(test)]
+mod tests;

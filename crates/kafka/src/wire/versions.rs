@@ -81,9 +81,13 @@ pub(crate) fn read(frame: &Bytes, asked: i16, heap_bytes_max: usize) -> Result<N
 
 /// The highest version that the refusal offers, else 0, which every broker knows.
 fn version_after_refusal(frame: &Bytes, asked: i16, heap_bytes_max: usize) -> i16 {
-    let Ok(response) = answer::decode::<ApiVersionsRequest>(frame.clone(), 0, heap_bytes_max) else { return 0 };
+    let Ok(response) = answer::decode::<ApiVersionsRequest>(frame.clone(), 0, heap_bytes_max) else {
+        return 0;
+    };
     let below = VersionRange { min: 0, max: asked - 1 };
-    Versions::from_response(&response).select(<ApiVersionsRequest as kafka_protocol::protocol::Request>::KEY, below).unwrap_or(0)
+    Versions::from_response(&response)
+        .select(<ApiVersionsRequest as kafka_protocol::protocol::Request>::KEY, below)
+        .unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -107,6 +107,8 @@ fn secrets_are_taken_by_reference_only() {
         assert!(found[0].1.contains("${env:NAME}") && found[0].1.contains("${file:/path:key}"));
         assert!(!found[0].1.contains(canary), "a message must not repeat a secret");
         assert!(fields_of(&with_property(name, "${env:UK_PASSWORD}")).is_empty(), "{name}");
+        let beside = format!("username=\"${{env:USER}}\" password=\"{canary}\"");
+        assert_eq!(fields_of(&with_property(name, &beside)).len(), 1, "{name}: a reference beside a secret");
     }
     for name in [
         "security.protocol",

@@ -1,6 +1,7 @@
 //! Bytes that some version stored, and what they mean: every later version reads them alike.
 
 use std::collections::BTreeSet;
+use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -22,8 +23,14 @@ fn folder() -> PathBuf {
 }
 
 fn to_hex(bytes: &[u8]) -> String {
-    let line = |line: &[u8]| line.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n";
-    bytes.chunks(40).map(line).collect()
+    let mut text = String::new();
+    for line in bytes.chunks(40) {
+        for byte in line {
+            write!(text, "{byte:02x}").unwrap();
+        }
+        text.push('\n');
+    }
+    text
 }
 
 fn from_hex(text: &str) -> Vec<u8> {

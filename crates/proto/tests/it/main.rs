@@ -7,6 +7,8 @@ mod cluster;
 #[cfg(test)]
 mod corpus;
 #[cfg(test)]
+mod descriptors;
+#[cfg(test)]
 mod mask;
 #[cfg(test)]
 mod page;

@@ -112,6 +112,14 @@ fn faulty_messages_name_the_field() {
     assert_eq!(request(|r| r.worker_id.clear()), "worker_id");
     assert_eq!(request(|r| r.version = "v".repeat(129)), "version");
 
+    let inventory = mesh::ReportInventoryRequest {
+        worker_id: "w".into(),
+        flow_id: "f".into(),
+        removed_topics: vec!["ok".into(), "not ok".into()],
+        ..Default::default()
+    };
+    assert_eq!(InventoryReport::try_from(inventory).unwrap_err().field, "removed_topics[1]");
+
     let report = mesh::ReportProgressRequest {
         worker_id: "w".into(),
         released: vec![mesh::ReleasedUnit::default()],

@@ -98,10 +98,11 @@ fn start_at(timestamps: std::ops::Range<i64>) -> impl Strategy<Value = StartAt> 
 /// A specification as the API can make it.
 pub(crate) fn api_spec() -> impl Strategy<Value = FlowSpec> {
     const DAY_MS: u64 = 86_400_000;
+    const DURATION_MAX_MS: u64 = 315_576_000_000_000;
     const YEAR_10000_MS: i64 = 253_402_300_800_000;
     let clusters = (cluster_id(), cluster_id()).prop_filter("must differ", |(a, b)| a != b);
     let lists = (patterns(0..4), patterns(0..4), patterns(0..4), patterns(0..4));
-    let intervals = (1_000..=DAY_MS, 100..=DAY_MS, 1_000..=DAY_MS);
+    let intervals = (1_000..=DURATION_MAX_MS, 100..=DURATION_MAX_MS, 1_000..=DAY_MS);
     let factors = (option::of(1..=i16::MAX), option::of(1..=i16::MAX));
     (clusters, lists, naming(), start_at(0..YEAR_10000_MS), any::<[bool; 6]>(), intervals, factors).prop_map(
         |((source, target), lists, naming, start, flags, intervals, factors)| FlowSpec {

@@ -3,22 +3,23 @@
 //! Owns defaults (those of `FlowSpec::new`) and limits.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use mirrormesh_core::flow::{FlowSpec, Naming, StartAt};
 use mirrormesh_core::ids::{ClusterId, TopicName};
 
-use super::time::{Interval, timestamp_ms};
+use super::time::{DURATION_MAX_MS, Interval, timestamp_ms};
 use super::{parse_name, patterns};
 use crate::convert::store::replication_factor;
 use crate::error::{Faults, Violations};
 use crate::v1;
 
-/// Longest interval: a flow that does something more seldom is meant to be paused.
-const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
-/// Shortest interval of discovery and checkpoints.
-const INTERVAL_MIN_MS: u64 = 1_000;
-/// Shortest interval of heartbeats.
-const HEARTBEAT_MIN_MS: u64 = 100;
+/// How often discovery may run, in ms: from once a second to once a day, since new topics wait for it.
+const DISCOVERY_MS: RangeInclusive<u64> = 1_000..=86_400_000;
+/// How often checkpoints may be written, in ms.
+const CHECKPOINT_MS: RangeInclusive<u64> = 1_000..=DURATION_MAX_MS;
+/// How often heartbeats may be written, in ms.
+const HEARTBEAT_MS: RangeInclusive<u64> = 100..=DURATION_MAX_MS;
 /// Topics in a rename map at most.
 const RENAMES_MAX: usize = 10_000;
 /// Longest separator, in characters.
@@ -49,7 +50,7 @@ fn read(flow: &v1::Flow, default: FlowSpec, faults: &mut Faults) -> FlowSpec {
     let checkpoints = flow.checkpoints.unwrap_or_default();
     let heartbeats = flow.heartbeats.unwrap_or_default();
     let creation = flow.topic_creation.unwrap_or_default();
-    let interval = |default_ms, min_ms| Interval { default_ms, allowed_ms: min_ms..=DAY_MS };
+    let interval = |default_ms, allowed_ms| Interval { default_ms, allowed_ms };
     let mut list = |patterns: &[String], default: Vec<String>, field| {
         patterns::read(patterns, || default, field, faults)
     };
@@ -64,13 +65,13 @@ fn read(flow: &v1::Flow, default: FlowSpec, faults: &mut Faults) -> FlowSpec {
         read_uncommitted: read_uncommitted(records.isolation, faults),
         heartbeat_topics: records.heartbeat_topics.unwrap_or(default.heartbeat_topics),
         checkpoints_enabled: checkpoints.enabled.unwrap_or(default.checkpoints_enabled),
-        checkpoint_interval_ms: interval(default.checkpoint_interval_ms, INTERVAL_MIN_MS).read(
+        checkpoint_interval_ms: interval(default.checkpoint_interval_ms, CHECKPOINT_MS).read(
             checkpoints.interval.as_ref(),
             "flow.checkpoints.interval",
             faults,
         ),
         heartbeats_enabled: heartbeats.enabled.unwrap_or(default.heartbeats_enabled),
-        heartbeat_interval_ms: interval(default.heartbeat_interval_ms, HEARTBEAT_MIN_MS).read(
+        heartbeat_interval_ms: interval(default.heartbeat_interval_ms, HEARTBEAT_MS).read(
             heartbeats.interval.as_ref(),
             "flow.heartbeats.interval",
             faults,
@@ -84,7 +85,7 @@ fn read(flow: &v1::Flow, default: FlowSpec, faults: &mut Faults) -> FlowSpec {
                 "flow.topic_creation.internal_replication_factor",
             ))
             .flatten(),
-        discovery_interval_ms: interval(default.discovery_interval_ms, INTERVAL_MIN_MS).read(
+        discovery_interval_ms: interval(default.discovery_interval_ms, DISCOVERY_MS).read(
             flow.discovery_interval.as_ref(),
             "flow.discovery_interval",
             faults,

@@ -6,6 +6,8 @@ use crate::error::Faults;
 
 /// Last second that a protobuf timestamp may name: the end of the year 9999.
 const SECONDS_MAX: i64 = 253_402_300_799;
+/// Longest duration that protobuf allows, some 10,000 years.
+pub(super) const DURATION_MAX_MS: u64 = 315_576_000_000_000;
 const MS_PER_SECOND: i64 = 1_000;
 const NANOS_PER_MS: i32 = 1_000_000;
 const NANOS_MAX: i32 = 999_999_999;

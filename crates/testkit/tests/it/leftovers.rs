@@ -1,0 +1,77 @@
+//! Nothing of ours outlives us, however we go.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use mirrormesh_testkit::kafka::{Cluster, ClusterSpec};
+
+fn process_exists(pid: u32) -> bool {
+    // A zombie is dead: it only waits for its parent to notice.
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')))
+}
+
+async fn eventually(what: &str, test: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !test() {
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A program that holds a cluster, started with pipes as a test runner would.
+fn hold_a_cluster() -> (Child, u32, PathBuf) {
+    let mut holder = Command::new(env!("CARGO_BIN_EXE_mirrormesh-kafka"))
+        .args(["up", "held", "--heap-mb", "256"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BTreeMap::new();
+    for line in BufReader::new(holder.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        let (name, value) = line.split_once('=').unwrap();
+        said.insert(name.to_owned(), value.to_owned());
+        if name == "bootstrap" {
+            break;
+        }
+    }
+    let pid = said["pids"].parse().unwrap();
+    (holder, pid, PathBuf::from(&said["directory"]))
+}
+
+async fn expect_gone(pid: u32, directory: &Path) {
+    eventually("the broker outlived its owner", || !process_exists(pid)).await;
+    eventually("the data outlived its owner", || !directory.exists()).await;
+}
+
+#[tokio::test]
+async fn brokers_and_data_die_with_an_owner_that_is_killed() {
+    let (mut holder, pid, directory) = hold_a_cluster();
+    assert!(process_exists(pid) && directory.is_dir());
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    expect_gone(pid, &directory).await;
+}
+
+#[tokio::test]
+async fn a_stopped_broker_dies_too() {
+    let (mut holder, pid, directory) = hold_a_cluster();
+    let group = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process_group(group, rustix::process::Signal::STOP).unwrap();
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    expect_gone(pid, &directory).await;
+}
+
+#[tokio::test]
+async fn a_dropped_cluster_leaves_nothing() {
+    let cluster = Cluster::start(ClusterSpec::new("dropped").proxied()).await.unwrap();
+    let (pid, directory) = (cluster.pid(0).unwrap(), cluster.directory().to_path_buf());
+    assert!(process_exists(pid) && directory.is_dir());
+    drop(cluster);
+    assert!(!process_exists(pid));
+    assert!(!directory.exists());
+}

@@ -1,0 +1,192 @@
+//! Questions to workers: the coordinator itself knows no Kafka.
+//!
+//! Owns the open `ServeQueries` streams of one leadership and the questions that wait for an answer. Bounded: a
+//! worker that answers slowly gets no more questions.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mirrormesh_core::ids::WorkerId;
+use mirrormesh_proto::convert::session::TranslateQuestion;
+use mirrormesh_proto::mesh::{ServeQueriesRequest, ServeQueriesResponse};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+/// Questions that one worker may have open.
+const OPEN_MAX: usize = 64;
+
+/// Why a question has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum QueryFault {
+    /// The worker has no open stream.
+    #[error("worker {0} answers no questions now")]
+    NotConnected(WorkerId),
+    /// It has too many open questions.
+    #[error("worker {0} has too many open questions")]
+    Busy(WorkerId),
+    /// It did not answer in time, or its stream ended.
+    #[error("worker {0} did not answer")]
+    NoAnswer(WorkerId),
+    /// It said that it can't.
+    #[error("worker {worker} could not answer: {problem}")]
+    Refused {
+        /// The worker.
+        worker: WorkerId,
+        /// What it said.
+        problem: String,
+    },
+}
+
+/// The open streams.
+#[derive(Debug, Default)]
+pub(crate) struct Queries(Mutex<BTreeMap<WorkerId, Stream>>);
+
+#[derive(Debug)]
+struct Stream {
+    connection: u64,
+    questions: mpsc::Sender<ServeQueriesResponse>,
+    open: Arc<Open>,
+}
+
+/// What waits for an answer on one stream.
+#[derive(Debug, Default)]
+struct Open(Mutex<(u64, BTreeMap<u64, oneshot::Sender<ServeQueriesRequest>>)>);
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change is a whole one: a poisoned lock still guards a usable map.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The coordinator's end of one worker's stream; the worker is gone when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// Questions to send.
+    pub(crate) questions: mpsc::Receiver<ServeQueriesResponse>,
+    open: Arc<Open>,
+}
+
+impl Connection {
+    /// Where answers are handed in.
+    pub(crate) fn answers(&self) -> Answers {
+        Answers(Arc::clone(&self.open))
+    }
+}
+
+/// Hands answers to those who asked.
+#[derive(Debug, Clone)]
+pub(crate) struct Answers(Arc<Open>);
+
+impl Answers {
+    /// Takes an answer; one that nobody waits for any more is dropped.
+    pub(crate) fn take(&self, answer: ServeQueriesRequest) {
+        let waiting = lock(&self.0.0).1.remove(&answer.query_id);
+        if let Some(waiting) = waiting {
+            // Who asked may have given up meanwhile.
+            drop(waiting.send(answer));
+        }
+    }
+}
+
+impl Queries {
+    /// Opens a worker's stream; an earlier one of the same worker gets no more questions.
+    pub(crate) fn connect(&self, worker: &WorkerId, connection: u64) -> Connection {
+        let (questions, receiver) = mpsc::channel(OPEN_MAX);
+        let open = Arc::<Open>::default();
+        let stream = Stream { connection, questions, open: Arc::clone(&open) };
+        lock(&self.0).insert(worker.clone(), stream);
+        Connection { questions: receiver, open }
+    }
+
+    /// A stream ended.
+    pub(crate) fn disconnect(&self, worker: &WorkerId, connection: u64) {
+        let mut streams = lock(&self.0);
+        if streams.get(worker).is_some_and(|stream| stream.connection == connection) {
+            streams.remove(worker);
+        }
+    }
+
+    /// Asks a worker where a source offset is on the target; `None` if it is not mirrored yet.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the seam for the public translation call, which is to come"))]
+    pub(crate) async fn translate(
+        &self,
+        worker: &WorkerId,
+        question: &TranslateQuestion,
+        wait: Duration,
+    ) -> Result<Option<i64>, QueryFault> {
+        let (sender, open) = {
+            let streams = lock(&self.0);
+            let stream = streams.get(worker).ok_or_else(|| QueryFault::NotConnected(worker.clone()))?;
+            (stream.questions.clone(), Arc::clone(&stream.open))
+        };
+        let (answered, answer) = oneshot::channel();
+        let id = {
+            let mut open = lock(&open.0);
+            if open.1.len() >= OPEN_MAX {
+                return Err(QueryFault::Busy(worker.clone()));
+            }
+            open.0 += 1;
+            let id = open.0;
+            open.1.insert(id, answered);
+            id
+        };
+        let asked = sender.try_send(question.to_query(id)).is_ok();
+        let answer = if asked { timeout(wait, answer).await.ok().and_then(Result::ok) } else { None };
+        lock(&open.0).1.remove(&id);
+        let answer = answer.ok_or_else(|| QueryFault::NoAnswer(worker.clone()))?;
+        match answer.translate {
+            _ if !answer.error.is_empty() => {
+                Err(QueryFault::Refused { worker: worker.clone(), problem: answer.error })
+            }
+            Some(translate) => Ok(translate.offset),
+            None => Err(QueryFault::NoAnswer(worker.clone())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mirrormesh_core::ids::{FlowId, TopicName};
+    use mirrormesh_proto::mesh::TranslateAnswer;
+
+    fn question() -> TranslateQuestion {
+        let (flow, topic) = (FlowId::new("f").unwrap(), TopicName::new("t").unwrap());
+        TranslateQuestion { flow, topic, partition: 0, offset: 7 }
+    }
+
+    #[tokio::test]
+    async fn a_question_gets_its_own_answer() {
+        let (queries, worker) = (Queries::default(), WorkerId::new("w").unwrap());
+        let wait = Duration::from_secs(5);
+        assert_eq!(
+            queries.translate(&worker, &question(), wait).await,
+            Err(QueryFault::NotConnected(worker.clone()))
+        );
+        let mut connection = queries.connect(&worker, 1);
+        let answers = connection.answers();
+        let answering = async {
+            let asked = connection.questions.recv().await.unwrap();
+            assert_eq!(asked.translate.unwrap().offset, 7);
+            let other = ServeQueriesRequest { query_id: 99, ..ServeQueriesRequest::default() };
+            answers.take(other);
+            let translate = Some(TranslateAnswer { offset: Some(42) });
+            answers.take(ServeQueriesRequest { query_id: asked.query_id, translate, ..Default::default() });
+        };
+        let question = question();
+        let (answer, ()) = tokio::join!(queries.translate(&worker, &question, wait), answering);
+        assert_eq!(answer, Ok(Some(42)));
+        queries.disconnect(&worker, 0);
+        assert_eq!(lock(&queries.0).len(), 1, "an older stream's end does not end the newer one");
+        queries.disconnect(&worker, 1);
+        assert!(lock(&queries.0).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_worker_is_given_up() {
+        let (queries, worker) = (Queries::default(), WorkerId::new("w").unwrap());
+        let _connection = queries.connect(&worker, 1);
+        let answer = queries.translate(&worker, &question(), Duration::from_secs(1)).await;
+        assert_eq!(answer, Err(QueryFault::NoAnswer(worker)));
+    }
+}
