@@ -1,2 +1,96 @@
-//! Placeholder.
-fn main() {}
+//! The project's tasks: `cargo xtask verify|fix|test|demo|bench|kafka|proto`.
+//!
+//! Owns how the project is checked, tested and tried. It needs cargo and a C compiler and nothing else to be built, so
+//! that it can say (or install) what the rest needs.
+#![allow(clippy::print_stdout, reason = "a task talks to the person or script that called it")]
+
+mod deps;
+mod prereq;
+mod process;
+mod proto_lint;
+mod proto_parse;
+mod test_report;
+mod test_run;
+mod tidy;
+mod try_out;
+mod verify;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+
+/// Tasks of this project.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Checks everything that can be checked without running the product; changes nothing.
+    Verify,
+    /// Formats the code and applies clippy's suggestions.
+    Fix,
+    /// Runs all tests; the last line says `N passed, N failed, N skipped`.
+    Test {
+        /// Arguments for `cargo test`, and after a further `--` for the test binaries.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Shows the product at work between two real Kafka clusters.
+    Demo {
+        /// Arguments of the demo.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Measures the product beside MirrorMaker 2.
+    Bench {
+        /// Arguments of the benchmark.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Real Kafka by hand: `fetch` gets the jars, `up NAME` runs a broker until Ctrl-C.
+    Kafka {
+        /// `fetch` or `up`, and their arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        arguments: Vec<String>,
+    },
+    /// Checks the .proto files only.
+    Proto,
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            println!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<ExitCode> {
+    let root = workspace_root()?;
+    match Arguments::parse().task {
+        Task::Verify => verify::verify(&root),
+        Task::Fix => verify::fix(&root),
+        Task::Test { arguments } => test_run::run(&root, &arguments),
+        Task::Demo { arguments } => try_out::demo(&root, &arguments),
+        Task::Bench { arguments } => try_out::bench(&root, &arguments),
+        Task::Kafka { arguments } => try_out::kafka(&root, &arguments),
+        Task::Proto => verify::proto(&root),
+    }
+}
+
+/// The directory two levels above this crate's; cargo tells where that is.
+fn workspace_root() -> Result<PathBuf> {
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    let root = manifest.ancestors().nth(2).map(Path::to_path_buf).context("this crate is not in a workspace")?;
+    root.join("Cargo.lock").is_file().then_some(()).with_context(|| format!("{} has no Cargo.lock", root.display()))?;
+    Ok(root)
+}

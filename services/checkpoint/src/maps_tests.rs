@@ -22,8 +22,8 @@ fn seg(source: i64, target: i64, count: i64) -> Segment {
     Segment { source, target, count }
 }
 
-fn segments(list: &[Segment]) -> Option<PositionValue> {
-    Some(PositionValue::Segments(list.to_vec()))
+fn segments(list: &[Segment]) -> PositionValue {
+    PositionValue::Segments(list.to_vec())
 }
 
 fn position(producer_id: i64, epoch: i16, count: i64, source: i64, target: i64) -> Position {
@@ -57,7 +57,7 @@ fn at(maps: &mut OffsetMaps, offset: i64) -> Translation {
 fn nothing_is_known_before_the_first_position() {
     let mut maps = OffsetMaps::new(flow());
     assert_eq!(at(&mut maps, 0), Translation::NotYet);
-    maps.apply(&chunk_key(9, 0), segments(&[seg(0, 0, 10)]));
+    maps.apply(&chunk_key(9, 0), Some(segments(&[seg(0, 0, 10)])));
     assert_eq!(at(&mut maps, 3), Translation::NotYet, "the name of the topic is not known yet");
     put(&mut maps, 0, position(9, 0, 10, 12, 10));
     assert_eq!(at(&mut maps, 3), Translation::At(3));
@@ -76,7 +76,7 @@ fn an_empty_mirror_translates_its_beginning() {
 #[test]
 fn a_position_ahead_of_the_segments_is_not_believed() {
     let mut maps = OffsetMaps::new(flow());
-    maps.apply(&chunk_key(9, 0), segments(&[seg(0, 0, 100)]));
+    maps.apply(&chunk_key(9, 0), Some(segments(&[seg(0, 0, 100)])));
     put(&mut maps, 0, position(9, 0, 200, 200, 200));
     assert_eq!(at(&mut maps, 99), Translation::At(99));
     assert_eq!(
@@ -85,14 +85,14 @@ fn a_position_ahead_of_the_segments_is_not_believed() {
         "the next record, wherever it is, comes right behind"
     );
     assert_eq!(at(&mut maps, 150), Translation::NotYet, "200 would skip 50 records");
-    maps.apply(&chunk_key(9, 0), segments(&[seg(0, 0, 200)]));
+    maps.apply(&chunk_key(9, 0), Some(segments(&[seg(0, 0, 200)])));
     assert_eq!(at(&mut maps, 150), Translation::At(150));
 }
 
 #[test]
 fn the_highest_count_of_the_highest_epoch_is_the_newest_position() {
     let mut maps = OffsetMaps::new(flow());
-    maps.apply(&chunk_key(9, 0), segments(&[seg(0, 0, 20)]));
+    maps.apply(&chunk_key(9, 0), Some(segments(&[seg(0, 0, 20)])));
     put(&mut maps, 3, position(9, 1, 5, 25, 20));
     put(&mut maps, 4, position(9, 0, 15, 15, 15));
     put(&mut maps, 5, position(9, 1, 3, 22, 18));
@@ -107,27 +107,27 @@ fn the_highest_count_of_the_highest_epoch_is_the_newest_position() {
 fn a_hole_translates_nothing() {
     let mut maps = OffsetMaps::new(flow());
     put(&mut maps, 0, position(9, 0, 30, 30, 30));
-    maps.apply(&chunk_key(9, 1), segments(&[seg(0, 0, 10)]));
-    maps.apply(&chunk_key(9, 3), segments(&[seg(20, 20, 10)]));
+    maps.apply(&chunk_key(9, 1), Some(segments(&[seg(0, 0, 10)])));
+    maps.apply(&chunk_key(9, 3), Some(segments(&[seg(20, 20, 10)])));
     assert_eq!(at(&mut maps, 12), Translation::NotYet, "chunk 2 is missing");
-    maps.apply(&chunk_key(9, 2), segments(&[seg(10, 10, 10)]));
+    maps.apply(&chunk_key(9, 2), Some(segments(&[seg(10, 10, 10)])));
     assert_eq!(at(&mut maps, 12), Translation::At(12), "chunk 0 was cut off, which is no hole");
     maps.apply_unreadable(&chunk_key(9, 2));
     assert_eq!(at(&mut maps, 12), Translation::NotYet);
-    maps.apply(&chunk_key(9, 2), segments(&[seg(10, 10, 10)]));
+    maps.apply(&chunk_key(9, 2), Some(segments(&[seg(10, 10, 10)])));
     assert_eq!(at(&mut maps, 12), Translation::At(12));
 }
 
 #[test]
 fn earlier_producer_ids_count_before_the_present_one() {
     let mut maps = OffsetMaps::new(flow());
-    maps.apply(&chunk_key(4, 0), segments(&[seg(0, 0, 10), seg(20, 10, 5)]));
-    maps.apply(&chunk_key(9, 0), segments(&[seg(30, 15, 10)]));
+    maps.apply(&chunk_key(4, 0), Some(segments(&[seg(0, 0, 10), seg(20, 10, 5)])));
+    maps.apply(&chunk_key(9, 0), Some(segments(&[seg(30, 15, 10)])));
     put(&mut maps, 0, position(9, 0, 10, 40, 25));
     assert_eq!(at(&mut maps, 3), Translation::At(3));
     assert_eq!(at(&mut maps, 27), Translation::At(15));
     // Begun anew: everything is mirrored a second time, behind the first copy.
-    maps.apply(&chunk_key(9, 0), segments(&[seg(0, 15, 40)]));
+    maps.apply(&chunk_key(9, 0), Some(segments(&[seg(0, 15, 40)])));
     assert_eq!(at(&mut maps, 3), Translation::At(18));
 }
 
@@ -163,7 +163,7 @@ proptest! {
             source += count;
             target += count;
             let number = u32::try_from(chunks.len() - 1).unwrap();
-            log.push((chunk_key(9, number), segments(chunks.last().unwrap())));
+            log.push((chunk_key(9, number), Some(segments(chunks.last().unwrap()))));
             let written = position(9, 0, target, source, target);
             let slot = u32::try_from(index % 8).unwrap();
             let kind = PositionKind::Position { generation: written.generation, slot };

@@ -205,7 +205,7 @@ mod tests {
             metadata: String::new(),
         };
         let mut rounds = Rounds::new(GroupId::new("g").unwrap(), [written]);
-        let mut give = |rounds: &mut Rounds, upstream, downstream| {
+        let give = |rounds: &mut Rounds, upstream, downstream| {
             let round = rounds.round(commit("t", upstream), &rules(), |_, _, _| Translation::At(downstream));
             settle(rounds, &round);
             upstreams(&round)

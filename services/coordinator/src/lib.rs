@@ -85,14 +85,14 @@ pub async fn run(
 
     let meter = context.telemetry.meter("mirrormesh-coordinator");
     let metrics = Metrics::new(&meter);
+    // Each member must form the same mesh, so the list is taken as it is; who leads announces its own addresses.
     let mut initial_members = members;
-    if !settings.join {
+    if initial_members.is_empty() && !settings.join {
         initial_members.insert(settings.node_id, node.clone());
     }
     let plan = StartPlan {
         own: settings.node_id,
         data_dir: settings.data_dir.clone(),
-        node: node.clone(),
         initial_members,
         proposals: metrics.proposals.clone(),
     };

@@ -36,8 +36,6 @@ const RETRY: Duration = Duration::from_millis(100);
 /// One leadership with its soft state.
 #[derive(Debug)]
 pub(crate) struct Lead {
-    /// Its term.
-    pub(crate) term: u64,
     /// When it began.
     pub(crate) begun: Instant,
     /// Cancelled when it is over.
@@ -55,9 +53,8 @@ pub(crate) struct Lead {
 }
 
 impl Lead {
-    fn new(term: u64) -> Self {
+    fn new() -> Self {
         Self {
-            term,
             begun: Instant::now(),
             ended: CancellationToken::new(),
             leases: Leases::default(),
@@ -107,7 +104,7 @@ pub(crate) async fn run(
             Some(Some(None)) => continue,
             Some(Some(Some(now))) => now,
         };
-        let lead = Arc::new(Lead::new(now.term));
+        let lead = Arc::new(Lead::new());
         tracing::info!(term = now.term, "leading");
         slot.send_replace(Some(Arc::clone(&lead)));
         let held = Held { lead: Arc::clone(&lead), slot: &slot };

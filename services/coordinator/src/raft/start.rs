@@ -34,9 +34,8 @@ pub(crate) struct StartPlan {
     pub(crate) own: NodeId,
     /// Where it keeps its data.
     pub(crate) data_dir: PathBuf,
-    /// How it is reached.
-    pub(crate) node: Node,
-    /// Members of a new mesh, this coordinator included; empty to wait until a mesh adds this one.
+    /// Members of a new mesh, this coordinator included, the same on each of them; empty to wait until a mesh adds
+    /// this one.
     pub(crate) initial_members: BTreeMap<NodeId, Node>,
     /// Measures proposals.
     pub(crate) proposals: opentelemetry::metrics::Histogram<f64>,

@@ -98,3 +98,83 @@ async fn a_replication_message_is_limited_by_bytes_and_never_empty() {
     assert_eq!(log.limited_get_log_entries(5, 6).await.unwrap().len(), 1);
     assert_eq!(log.try_get_log_entries(1..6).await.unwrap().len(), 5);
 }
+
+fn plan(directory: &TempDir) -> super::StartPlan {
+    let node = super::Node { mesh_address: "127.0.0.1:1".into(), api_address: "127.0.0.1:2".into() };
+    super::StartPlan {
+        own: 1,
+        data_dir: directory.path().to_owned(),
+        initial_members: [(1, node)].into(),
+        proposals: opentelemetry::global::meter("test").f64_histogram("proposals").build(),
+    }
+}
+
+async fn register(handle: &super::RaftHandle, worker: &str) {
+    let kind = CommandKind::RegisterWorker {
+        worker: WorkerId::new(worker).unwrap(),
+        role: mirrormesh_core::unit::Role::Source,
+        capacity: 5,
+        version: "1".into(),
+    };
+    handle.propose(kind).await.unwrap();
+}
+
+async fn stop(running: super::RunningRaft, stop: tokio_util::sync::CancellationToken) {
+    stop.cancel();
+    let super::RunningRaft { handle, writer, .. } = running;
+    handle.shutdown().await;
+    drop(handle);
+    tokio::task::spawn_blocking(|| writer.join()).await.unwrap();
+}
+
+/// Waits until an entry is in the snapshot or gone from the log.
+async fn wait_for(handle: &super::RaftHandle, what: &str, done: impl Fn(Option<u64>, Option<u64>) -> bool + Send + Sync) {
+    let wait = handle.raft.wait(Some(std::time::Duration::from_secs(10)));
+    let reached = wait.metrics(
+        |metrics| done(metrics.snapshot.map(|id| id.index()), metrics.purged.map(|id| id.index())),
+        what,
+    );
+    reached.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn state_survives_a_restart_from_snapshot_and_from_the_log_behind_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let token = tokio_util::sync::CancellationToken::new();
+    let running = super::start(plan(&directory)).await.unwrap();
+    let following = tokio::spawn(running.follow(token.clone()));
+    let handle = running.handle.clone();
+    handle.watch_leadership().wait_for(|now| now.is_self).await.unwrap();
+    for number in 0..20 {
+        register(&handle, &format!("w{number}")).await;
+    }
+    let last = handle.raft.metrics();
+    let applied = {
+        use openraft::async_runtime::watch::WatchReceiver as _;
+        last.borrow_watched().last_applied.unwrap().index()
+    };
+    handle.raft.trigger().snapshot().await.unwrap();
+    wait_for(&handle, "snapshot", |snapshot, _| snapshot >= Some(applied)).await;
+    handle.raft.trigger().purge_log(applied).await.unwrap();
+    wait_for(&handle, "purge", |_, purged| purged == Some(applied)).await;
+    register(&handle, "behind-the-snapshot").await;
+    let before = handle.read().await.unwrap();
+    drop(last);
+    drop(handle);
+    stop(running, token).await;
+    following.await.unwrap().unwrap();
+
+    let token = tokio_util::sync::CancellationToken::new();
+    let running = super::start(plan(&directory)).await.unwrap();
+    let following = tokio::spawn(running.follow(token.clone()));
+    running.handle.watch_leadership().wait_for(|now| now.is_self).await.unwrap();
+    let after = running.handle.read().await.unwrap();
+    assert_eq!(after, before);
+    assert_eq!(after.workers.len(), 21);
+    stop(running, token).await;
+    following.await.unwrap().unwrap();
+
+    let other = super::StartPlan { own: 2, ..plan(&directory) };
+    let refused = super::start(other).await.unwrap_err();
+    assert!(format!("{refused:?}").contains("belongs to coordinator 1"), "{refused:?}");
+}

@@ -71,8 +71,8 @@ async fn requests_go_out_in_call_order_before_any_answer() {
         ack(request, offset).await;
     }
     // Awaited from the last to the first: each gets its own.
-    for (partition, answer) in (0..20).zip(answers).rev() {
-        assert_eq!(base_offset(&answer.await.unwrap()), 100 + partition);
+    for (partition, answer) in (0..20_i32).zip(answers).rev() {
+        assert_eq!(base_offset(&answer.await.unwrap()), i64::from(100 + partition));
     }
 }
 

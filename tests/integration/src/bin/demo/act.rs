@@ -114,7 +114,8 @@ pub(crate) async fn run(args: &Args) -> Result<Verdict> {
     let mut api_gap = Duration::ZERO;
     let mut last_progress = (Instant::now(), 0);
     loop {
-        let mirrored = probe::count(&stage.target.bootstrap(), &names).await?;
+        // Fresh topics may have no leader for a moment: then the count stays as it was.
+        let mirrored = probe::count(&stage.target.bootstrap(), &names).await.unwrap_or(last_progress.1);
         let flow = stage.api.flow(FLOW).await.ok();
         let progress = flow.and_then(|f| f.progress);
         screen.show(Shown {
