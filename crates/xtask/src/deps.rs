@@ -75,7 +75,8 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
     let metadata = capture(cargo(root).args(["metadata", "--format-version", "1", "--no-deps", "--locked"]))?;
     let packages = read_packages(&metadata)?;
     let mut violations = check_packages(&packages);
-    let tree = capture(cargo(root).args(["tree", "--locked", "-p", CORE, "-e", "normal", "--prefix", "none"]))?;
+    let tree =
+        capture(cargo(root).args(["tree", "--locked", "-p", CORE, "-e", "normal", "--prefix", "none"]))?;
     violations.extend(check_core_tree(&tree));
     Ok(violations)
 }
@@ -93,13 +94,17 @@ enum Kind {
 type Packages = BTreeMap<String, Vec<(String, Kind)>>;
 
 fn read_packages(metadata: &str) -> Result<Packages> {
-    let value: Value = serde_json::from_str(metadata).context("`cargo metadata` said something that is not JSON")?;
-    let list = value.get("packages").and_then(Value::as_array).context("`cargo metadata` told no packages")?;
+    let value: Value =
+        serde_json::from_str(metadata).context("`cargo metadata` said something that is not JSON")?;
+    let list =
+        value.get("packages").and_then(Value::as_array).context("`cargo metadata` told no packages")?;
     let mut packages = Packages::new();
     for package in list {
         let name = text(package, "name")?;
-        let dependencies =
-            package.get("dependencies").and_then(Value::as_array).with_context(|| format!("{name}: no dependencies"))?;
+        let dependencies = package
+            .get("dependencies")
+            .and_then(Value::as_array)
+            .with_context(|| format!("{name}: no dependencies"))?;
         let mut edges = Vec::new();
         for dependency in dependencies {
             let kind = match dependency.get("kind") {
@@ -119,7 +124,11 @@ fn read_packages(metadata: &str) -> Result<Packages> {
 }
 
 fn text(value: &Value, key: &str) -> Result<String> {
-    value.get(key).and_then(Value::as_str).map(str::to_owned).with_context(|| format!("`cargo metadata`: no {key}"))
+    value
+        .get(key)
+        .and_then(Value::as_str)
+        .map(str::to_owned)
+        .with_context(|| format!("`cargo metadata`: no {key}"))
 }
 
 fn check_packages(packages: &Packages) -> Vec<String> {
@@ -142,7 +151,8 @@ fn check_edges(package: &str, dependencies: &[(String, Kind)]) -> Vec<String> {
     }
     let mut violations = Vec::new();
     if package == CORE {
-        let product: Vec<_> = dependencies.iter().filter(|(_, kind)| *kind == Kind::Product).cloned().collect();
+        let product: Vec<_> =
+            dependencies.iter().filter(|(_, kind)| *kind == Kind::Product).cloned().collect();
         violations.extend(outside(package, &product, &CORE_DIRECT, "core is pure"));
     }
     let short = package.strip_prefix(OURS);
@@ -215,7 +225,9 @@ mod tests {
 
     #[test]
     fn the_layers_are_kept() {
-        assert!(violations("mirrormesh-worker", &["mirrormesh-core", "mirrormesh-kafka", "tokio"]).is_empty());
+        assert!(
+            violations("mirrormesh-worker", &["mirrormesh-core", "mirrormesh-kafka", "tokio"]).is_empty()
+        );
         assert!(violations("mirrormesh-coordinator", &["mirrormesh-runtime", "openraft", "redb"]).is_empty());
         for (package, dependency) in [
             ("mirrormesh-proto", "mirrormesh-runtime"),
@@ -237,7 +249,10 @@ mod tests {
         assert!(violations("mirrormesh-kafka", &["mirrormesh-testkit:dev"]).is_empty());
         assert_eq!(violations("mirrormesh-kafka", &["mirrormesh-testkit"]).len(), 1);
         assert_eq!(violations("mirrormesh-kafka", &["mirrormesh-testkit:build"]).len(), 1);
-        assert!(violations("mirrormesh-integration", &["mirrormesh-testkit", "mirrormesh-kafka", "rdkafka"]).is_empty());
+        assert!(
+            violations("mirrormesh-integration", &["mirrormesh-testkit", "mirrormesh-kafka", "rdkafka"])
+                .is_empty()
+        );
     }
 
     #[test]
@@ -281,7 +296,8 @@ mod tests {
 
     #[test]
     fn silence_is_no_pass() {
-        for metadata in ["", "{}", "[]", r#"{"packages":[]}"#, r#"{"packages":[{"name":"mirrormesh-core"}]}"#] {
+        for metadata in ["", "{}", "[]", r#"{"packages":[]}"#, r#"{"packages":[{"name":"mirrormesh-core"}]}"#]
+        {
             assert!(read_packages(metadata).is_err(), "{metadata}");
         }
         let odd = metadata(&[(CORE, &["bytes:strange"])]);

@@ -90,7 +90,11 @@ fn run() -> Result<ExitCode> {
 fn workspace_root() -> Result<PathBuf> {
     let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
-    let root = manifest.ancestors().nth(2).map(Path::to_path_buf).context("this crate is not in a workspace")?;
-    root.join("Cargo.lock").is_file().then_some(()).with_context(|| format!("{} has no Cargo.lock", root.display()))?;
+    let root =
+        manifest.ancestors().nth(2).map(Path::to_path_buf).context("this crate is not in a workspace")?;
+    root.join("Cargo.lock")
+        .is_file()
+        .then_some(())
+        .with_context(|| format!("{} has no Cargo.lock", root.display()))?;
     Ok(root)
 }

@@ -78,14 +78,19 @@ impl Settings {
         if self.node_id == 0 {
             return Err(wrong("node_id", "must be at least 1"));
         }
-        for (key, address) in [("api_advertise", &self.api_advertise), ("mesh_advertise", &self.mesh_advertise)] {
+        for (key, address) in
+            [("api_advertise", &self.api_advertise), ("mesh_advertise", &self.mesh_advertise)]
+        {
             if !address.is_empty() {
                 host_of(address).ok_or_else(|| wrong(key, format!("{address:?} is not `host:port`")))?;
             }
         }
         let members = self.members()?;
         if self.join && !members.is_empty() {
-            return Err(wrong("join", "a coordinator either joins a mesh or has `initial_members`, not both"));
+            return Err(wrong(
+                "join",
+                "a coordinator either joins a mesh or has `initial_members`, not both",
+            ));
         }
         if !members.is_empty() && !members.contains_key(&self.node_id) {
             return Err(wrong(
@@ -114,11 +119,12 @@ impl Settings {
 
     /// How this coordinator is reached, now that its listeners are bound.
     pub(crate) fn own_node(&self, own: Option<&Node>, mesh: SocketAddr, api: SocketAddr) -> Node {
-        let choose = |setting: &String, listed: Option<&String>, bound: SocketAddr| match (setting.as_str(), listed) {
-            ("", Some(listed)) => listed.clone(),
-            ("", None) => reachable(bound).to_string(),
-            (setting, _) => setting.to_owned(),
-        };
+        let choose =
+            |setting: &String, listed: Option<&String>, bound: SocketAddr| match (setting.as_str(), listed) {
+                ("", Some(listed)) => listed.clone(),
+                ("", None) => reachable(bound).to_string(),
+                (setting, _) => setting.to_owned(),
+            };
         // A member's entry without an API address says the default port, which a listener may differ from.
         Node {
             mesh_address: choose(&self.mesh_advertise, own.map(|node| &node.mesh_address), mesh),
@@ -164,7 +170,10 @@ mod tests {
     use super::*;
 
     fn settings(members: &[&str]) -> Settings {
-        Settings { initial_members: members.iter().map(|&text| text.to_owned()).collect(), ..Settings::default() }
+        Settings {
+            initial_members: members.iter().map(|&text| text.to_owned()).collect(),
+            ..Settings::default()
+        }
     }
 
     #[test]
@@ -173,7 +182,11 @@ mod tests {
         let node = |mesh: &str, api: &str| Node { mesh_address: mesh.into(), api_address: api.into() };
         assert_eq!(
             members.into_iter().collect::<Vec<_>>(),
-            [(1, node("a:7401", "a:7400")), (2, node("b:8401", "c:8400")), (3, node("[::1]:7401", "[::1]:7400"))]
+            [
+                (1, node("a:7401", "a:7400")),
+                (2, node("b:8401", "c:8400")),
+                (3, node("[::1]:7401", "[::1]:7400"))
+            ]
         );
     }
 
@@ -184,7 +197,9 @@ mod tests {
             assert!(error.contains("initial_members") && error.contains(bad), "{bad}: {error}");
         }
         assert!(settings(&["1=a:1", "1=b:1"]).check().unwrap_err().to_string().contains("twice"));
-        assert!(settings(&["2=a:1"]).check().unwrap_err().to_string().contains("does not hold this coordinator"));
+        assert!(
+            settings(&["2=a:1"]).check().unwrap_err().to_string().contains("does not hold this coordinator")
+        );
         let both = Settings { join: true, ..settings(&["1=a:1"]) };
         assert!(both.check().unwrap_err().to_string().contains("join"));
     }

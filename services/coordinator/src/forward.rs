@@ -6,16 +6,19 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::Frame;
 use mirrormesh_runtime::grpc::{ChannelOptions, channel};
 use mirrormesh_runtime::trace_context::inject;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::body::Body;
 use tonic::metadata::MetadataMap;
 use tonic::server::NamedService;
@@ -83,7 +86,8 @@ impl Router {
         if let Some(channel) = channels.get(address) {
             return Ok(channel.clone());
         }
-        let options = ChannelOptions { connect_timeout: Duration::from_millis(500), ..ChannelOptions::default() };
+        let options =
+            ChannelOptions { connect_timeout: Duration::from_millis(500), ..ChannelOptions::default() };
         let made = channel(address, &options).map_err(|error| {
             status::unavailable("LEADER_UNREACHABLE", format!("the leader's API address {address}: {error}"))
         })?;
@@ -134,25 +138,71 @@ where
                     router.metrics.call(method(&path, code), code);
                     Ok(response)
                 }
-                Route::To(channel) => Ok(pass_on(channel, request).await),
+                Route::To(channel) => Ok(pass_on(channel, request, &router.stopping).await),
                 Route::Nowhere(status) => Ok(status.into_http()),
             }
         })
     }
 }
 
-async fn pass_on(channel: Channel, mut request: Request<Body>) -> Response<Body> {
+async fn pass_on(
+    channel: Channel,
+    mut request: Request<Body>,
+    stopping: &CancellationToken,
+) -> Response<Body> {
     request.headers_mut().insert(FORWARDED, HeaderValue::from_static("1"));
     let mut metadata = MetadataMap::from_headers(std::mem::take(request.headers_mut()));
     inject(&mut metadata);
     *request.headers_mut() = metadata.into_headers();
     match channel.oneshot(request).await {
-        Ok(response) => response,
+        Ok(response) => response.map(|inner| {
+            let stopping = Box::pin(stopping.clone().cancelled_owned());
+            Body::new(Passed { inner: Some(inner), stopping })
+        }),
         Err(error) => {
             tracing::debug!(%error, "a call could not be passed on to the leader");
-            let text = "the leading coordinator can't be reached: if the call was a write, its outcome is not known";
-            status::unavailable("LEADER_UNREACHABLE", text).into_http()
+            leader_lost().into_http()
         }
+    }
+}
+
+fn leader_lost() -> Status {
+    let text = "the leading coordinator can't be reached: if the call was a write, its outcome is not known";
+    status::unavailable("LEADER_UNREACHABLE", text)
+}
+
+/// The body of a call that was passed on. When the leader is lost, or this coordinator stops, it ends with a status
+/// that says so, and not with a broken connection, which callers take for a fault in the call.
+struct Passed {
+    /// `None` at the end.
+    inner: Option<Body>,
+    stopping: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl http_body::Body for Passed {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
+        let ended = match Pin::new(inner).poll_frame(context) {
+            Poll::Ready(Some(Err(error))) => {
+                tracing::debug!(%error, "a call that was passed on to the leader broke off");
+                leader_lost()
+            }
+            Poll::Pending if self.stopping.as_mut().poll(context).is_ready() => status::stopping(),
+            other => return other,
+        };
+        self.inner = None;
+        let mut trailers = HeaderMap::new();
+        Poll::Ready(Some(ended.add_header(&mut trailers).map(|()| Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(http_body::Body::is_end_stream)
     }
 }
 

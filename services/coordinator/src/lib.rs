@@ -78,8 +78,10 @@ pub async fn run(
     bound: impl FnOnce(Bound) + Send,
 ) -> Result<(), Error> {
     let members = settings.check()?;
-    let api = GrpcServer::bind("api", &settings.api_listen, ServerLimits::default(), &[PUBLIC_DESCRIPTORS]).await?;
-    let mesh = GrpcServer::bind("mesh", &settings.mesh_listen, ServerLimits::mesh(), &[MESH_DESCRIPTORS]).await?;
+    let api =
+        GrpcServer::bind("api", &settings.api_listen, ServerLimits::default(), &[PUBLIC_DESCRIPTORS]).await?;
+    let mesh =
+        GrpcServer::bind("mesh", &settings.mesh_listen, ServerLimits::mesh(), &[MESH_DESCRIPTORS]).await?;
     let at = Bound { api: api.local_addr(), mesh: mesh.local_addr(), metrics: context.metrics_address };
     let node = settings.own_node(members.get(&settings.node_id), at.mesh, at.api);
 
@@ -148,7 +150,8 @@ impl Coordinator {
         stopping.cancel();
         servers.trigger();
         raft_stop.cancel();
-        let joined = tokio::time::timeout(STOP_MAX, async { while tasks.join_next().await.is_some() {} }).await;
+        let joined =
+            tokio::time::timeout(STOP_MAX, async { while tasks.join_next().await.is_some() {} }).await;
         if joined.is_err() {
             tracing::warn!("some tasks did not end in time and are cut");
         }
@@ -239,11 +242,11 @@ macro_rules! limited {
 }
 
 fn public_routes(desk: &Context, metrics: Metrics) -> Result<(Routes, HealthReporter), Error> {
-    let router = forward::Router::new(desk.raft.clone(), metrics, desk.stopping.clone());
-    let routes = Routes::new(router.wrap(limited!(ClusterServiceServer::new(Clusters(desk.clone())))))
-        .add_service(router.wrap(limited!(FlowServiceServer::new(Flows(desk.clone())))))
-        .add_service(router.wrap(limited!(WorkerServiceServer::new(Workers(desk.clone())))))
-        .add_service(router.wrap(limited!(MeshServiceServer::new(MeshMembers(desk.clone())))));
+    let forward = forward::Router::new(desk.raft.clone(), metrics, desk.stopping.clone());
+    let routes = Routes::new(forward.wrap(limited!(ClusterServiceServer::new(Clusters(desk.clone())))))
+        .add_service(forward.wrap(limited!(FlowServiceServer::new(Flows(desk.clone())))))
+        .add_service(forward.wrap(limited!(WorkerServiceServer::new(Workers(desk.clone())))))
+        .add_service(forward.wrap(limited!(MeshServiceServer::new(MeshMembers(desk.clone())))));
     Ok(with_standard_services(routes, &[PUBLIC_DESCRIPTORS])?)
 }
 

@@ -115,9 +115,11 @@ fn observe_flows(meter: &Meter, sources: &Sources) {
     let lag_records: Figure = |progress| progress.lag_records.map(|lag| lag as f64);
     let figures: [(&'static str, &'static str, Figure); 4] = [
         ("mirrormesh.flow.lag_records", "records that are not on the target yet", lag_records),
-        ("mirrormesh.flow.lag_seconds", "age of the oldest record that is not on the target yet", |progress| {
-            progress.lag_seconds
-        }),
+        (
+            "mirrormesh.flow.lag_seconds",
+            "age of the oldest record that is not on the target yet",
+            |progress| progress.lag_seconds,
+        ),
         ("mirrormesh.flow.records_per_second", "records mirrored per second, lately", |progress| {
             Some(progress.records_per_second)
         }),

@@ -107,7 +107,10 @@ impl Queries {
     }
 
     /// Asks a worker where a source offset is on the target; `None` if it is not mirrored yet.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the seam for the public translation call, which is to come"))]
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the seam for the public translation call, which is to come")
+    )]
     pub(crate) async fn translate(
         &self,
         worker: &WorkerId,

@@ -18,6 +18,13 @@ pub struct Api {
     next: usize,
 }
 
+/// The coordinator did not answer, or can't now: another may. A request that was sent may have had its effect, so writes
+/// carry a request id. A connection that broke in the middle shows as an unknown error with the transport as source.
+fn passing(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
+        || (status.code() == Code::Unknown && std::error::Error::source(status).is_some())
+}
+
 macro_rules! call {
     ($self:ident, $client:path, $method:ident, $request:expr) => {{
         let mut last = Status::unavailable("no coordinator is known");
@@ -27,7 +34,7 @@ macro_rules! call {
             request.set_timeout(CALL_TIMEOUT);
             match <$client>::new(channel).$method(request).await {
                 Ok(response) => return Ok(response.into_inner()),
-                Err(status) if matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled) => {
+                Err(status) if passing(&status) => {
                     last = status;
                     $self.next = ($self.next + 1) % $self.channels.len();
                 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
+use rdkafka::util::Timeout;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::Quiet;
@@ -44,6 +45,8 @@ pub struct InternalReader {
     consumer: Option<Arc<StreamConsumer<Quiet>>>,
     /// The first offset that has not been returned.
     next: i64,
+    /// Whether librdkafka has met the cluster.
+    introduced: bool,
     timeout: Duration,
 }
 
@@ -71,7 +74,7 @@ impl InternalReader {
         })
         .await?;
         let timeout = config.limits.admin_timeout;
-        Ok(Self { client: client.clone(), topic, consumer: Some(Arc::new(consumer)), next: 0, timeout })
+        Ok(Self { client: client.clone(), topic, consumer: Some(Arc::new(consumer)), next: 0, introduced: false, timeout })
     }
 
     /// All records that have not been returned yet, up to the end that the log has now; a few newer ones may come too.
@@ -91,6 +94,7 @@ impl InternalReader {
             return Ok(Vec::new());
         }
         let consumer = self.consumer.clone().ok_or_else(|| self.problem("read", "the reader is closed"))?;
+        self.introduce(&consumer).await?;
         // Assigned anew each time: only an end that is reported after this is the end as it is now.
         self.assign(&consumer, Some(self.next)).await?;
         let outcome = self.collect(&consumer, end).await;
@@ -135,6 +139,24 @@ impl InternalReader {
                 }
             })
             .await
+    }
+
+    /// Lets librdkafka connect and learn the leader. It looks for a leader when it is assigned a partition, and if no
+    /// connection stands by then, only again when a timer of half a second rings.
+    async fn introduce(&mut self, consumer: &Arc<StreamConsumer<Quiet>>) -> Result<()> {
+        if self.introduced {
+            return Ok(());
+        }
+        let consumer = Arc::clone(consumer);
+        let topic = Arc::clone(&self.topic);
+        let timeout = self.timeout;
+        blocking("find", &self.topic, move || {
+            let found = consumer.fetch_metadata(Some(&topic), Timeout::After(timeout));
+            found.map(drop).map_err(|error| failed("find", &topic, &error))
+        })
+        .await?;
+        self.introduced = true;
+        Ok(())
     }
 
     /// Starts fetching at `from`, or stops.

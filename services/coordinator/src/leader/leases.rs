@@ -90,6 +90,10 @@ mod tests {
         // A report of an older session renews nothing.
         leases.renew(&worker, 6, at(6_000));
         let newer = BTreeMap::from([(worker, record(8))]);
-        assert_eq!(leases.expired(newer.iter(), at(6_000)), (vec![], at(9_000)), "a new session has a full lease");
+        assert_eq!(
+            leases.expired(newer.iter(), at(6_000)),
+            (vec![], at(9_000)),
+            "a new session has a full lease"
+        );
     }
 }

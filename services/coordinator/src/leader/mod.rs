@@ -151,7 +151,7 @@ async fn failed(loops: &mut JoinSet<()>) {
             return;
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// The members know a coordinator by the addresses that it had when it was added; a leader that moved says so.

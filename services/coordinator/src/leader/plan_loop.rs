@@ -56,7 +56,12 @@ pub(super) async fn run(raft: RaftHandle, lead: Arc<Lead>) {
 }
 
 /// Plans once; `false` if that has to be repeated.
-async fn plan(raft: &RaftHandle, lead: &Lead, state: Arc<ControlState>, weights: &BTreeMap<Unit, u64>) -> bool {
+async fn plan(
+    raft: &RaftHandle,
+    lead: &Lead,
+    state: Arc<ControlState>,
+    weights: &BTreeMap<Unit, u64>,
+) -> bool {
     let weights = weights.clone();
     // With many units this takes a while: not on a thread that serves calls.
     let solved = tokio::task::spawn_blocking(move || decide(&state, &weights)).await;
@@ -72,7 +77,8 @@ async fn plan(raft: &RaftHandle, lead: &Lead, state: Arc<ControlState>, weights:
         return true;
     }
     tracing::Span::current().record("steps", steps.len());
-    let count = |assign: bool| steps.iter().filter(|step| matches!(step, PlanStep::Assign(..)) == assign).count();
+    let count =
+        |assign: bool| steps.iter().filter(|step| matches!(step, PlanStep::Assign(..)) == assign).count();
     tracing::info!(assign = count(true), release = count(false), waiting = plan.unplaced.len(), "new plan");
     for part in steps.chunks(STEPS_MAX) {
         if let Err(error) = raft.propose(CommandKind::ApplyPlan { steps: part.to_vec() }).await {

@@ -139,7 +139,9 @@ impl Progress {
                 }
                 let units = flows.entry(report.unit.flow().clone()).or_default();
                 match units.get_mut(&report.unit) {
-                    Some(tracked) if tracked.report.number == report.number => tracked.update(report, now, now_ms),
+                    Some(tracked) if tracked.report.number == report.number => {
+                        tracked.update(report, now, now_ms)
+                    }
                     _ => {
                         units.insert(report.unit.clone(), Tracked::new(report, now, now_ms));
                     }
@@ -219,7 +221,7 @@ mod tests {
         let (progress, now) = (Progress::default(), Instant::now());
         let (worker, other) = (WorkerId::new("w").unwrap(), WorkerId::new("x").unwrap());
         let state = owned_by(&worker, 5);
-        let known = |progress: &Progress| progress.with_flow(unit().flow(), |units| units.len());
+        let known = |progress: &Progress| progress.with_flow(unit().flow(), BTreeMap::len);
         progress.update(&state, &worker, vec![report(4, 1)], now, 1);
         progress.update(&state, &other, vec![report(5, 1)], now, 1);
         assert_eq!(known(&progress), 0);
@@ -259,9 +261,9 @@ mod tests {
             progress.weights(at).get(&unit()).copied().unwrap_or(1)
         };
         assert_eq!(run(1_000, 30), 1);
-        assert_eq!(run(1 << 20, 60), 4_u64.pow(4), "from 16 KiB/s each step is four times the one before");
+        assert_eq!(run(2 << 20, 60), 4_u64.pow(4), "from 16 KiB/s each step is four times the one before");
         // Around the border between two steps the weight stays where it was.
-        let stays = run((1 << 20) * 5 / 6, 60);
+        let stays = run(800 << 10, 60);
         assert_eq!(stays, 4_u64.pow(4));
         assert_eq!(run(1_000, 300), 1);
     }

@@ -85,7 +85,9 @@ pub(super) fn encode_entry(entry: &Entry) -> Bytes {
     let payload = match &entry.payload {
         EntryPayload::Blank => None,
         EntryPayload::Normal(LogCommand(command)) => Some(Payload::Command(store::Command::from(&**command))),
-        EntryPayload::Membership(membership) => Some(Payload::Membership(membership_to_store(None, membership))),
+        EntryPayload::Membership(membership) => {
+            Some(Payload::Membership(membership_to_store(None, membership)))
+        }
     };
     let stored = store::LogEntry { log_id: Some(log_id_to_store(&entry.log_id)), payload };
     Bytes::from(stored.encode_to_vec())
@@ -126,7 +128,8 @@ pub(super) struct SnapshotContent {
 }
 
 pub(super) fn encode_snapshot(content: &SnapshotContent) -> Bytes {
-    let membership = membership_to_store(content.membership.log_id().as_ref(), content.membership.membership());
+    let membership =
+        membership_to_store(content.membership.log_id().as_ref(), content.membership.membership());
     let stored = store::Snapshot {
         last_applied: content.last_applied.as_ref().map(log_id_to_store),
         membership: Some(membership),

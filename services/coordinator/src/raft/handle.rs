@@ -10,8 +10,8 @@ use std::time::Duration;
 use mirrormesh_core::control::{Command, CommandKind, ControlState, Reply};
 use mirrormesh_runtime::clock::now_ms;
 use mirrormesh_runtime::trace_context::current_traceparent;
-use openraft::errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError};
 use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError};
 use openraft::{ChangeMembers, ReadPolicy};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
@@ -108,11 +108,13 @@ impl RaftHandle {
         }
     }
 
-    /// The state with everything that was acknowledged before this call (ReadIndex).
+    /// The state with everything that was acknowledged before this call (`ReadIndex`).
     pub(crate) async fn read(&self) -> Result<Arc<ControlState>, RaftFault> {
         match timeout(READ_TIMEOUT, self.raft.ensure_linearizable(ReadPolicy::ReadIndex)).await {
             Ok(Ok(_)) => Ok(self.newest()),
-            Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_)))) => Err(RaftFault::NotLeader),
+            Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_)))) => {
+                Err(RaftFault::NotLeader)
+            }
             Ok(Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(error)))) => {
                 Err(RaftFault::NoQuorum(error.to_string()))
             }
@@ -235,7 +237,9 @@ type WriteError = RaftError<TypeConfig, ClientWriteError<TypeConfig>>;
 
 fn write_fault(error: WriteError) -> RaftFault {
     match error {
-        RaftError::APIError(ClientWriteError::ForwardToLeader(ForwardToLeader { .. })) => RaftFault::NotLeader,
+        RaftError::APIError(ClientWriteError::ForwardToLeader(ForwardToLeader { .. })) => {
+            RaftFault::NotLeader
+        }
         RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => RaftFault::Uncertain,
         RaftError::APIError(
             error @ (ClientWriteError::ChangeMembershipError(_) | ClientWriteError::PreconditionFailed(_)),

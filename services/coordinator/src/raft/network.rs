@@ -11,13 +11,13 @@ use bytes::Bytes;
 use mirrormesh_proto::mesh::RaftMessage;
 use mirrormesh_proto::mesh::raft_service_client::RaftServiceClient;
 use mirrormesh_runtime::grpc::{ChannelOptions, channel};
+use openraft::OptionalSend;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
-    VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
-use openraft::OptionalSend;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tonic::transport::Channel;
@@ -162,7 +162,12 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         request: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        self.call(&request, &option, |mut client, request| async move { client.append_entries(request).await }).await
+        self.call(
+            &request,
+            &option,
+            |mut client, request| async move { client.append_entries(request).await },
+        )
+        .await
     }
 
     async fn vote(
@@ -178,7 +183,8 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         request: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        self.call(&request, &option, |mut client, request| async move { client.pre_vote(request).await }).await
+        self.call(&request, &option, |mut client, request| async move { client.pre_vote(request).await })
+            .await
     }
 
     async fn transfer_leader(
@@ -186,7 +192,12 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         request: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
-        self.call(&request, &option, |mut client, request| async move { client.transfer_leader(request).await }).await
+        self.call(
+            &request,
+            &option,
+            |mut client, request| async move { client.transfer_leader(request).await },
+        )
+        .await
     }
 
     async fn full_snapshot(
@@ -226,7 +237,8 @@ fn snapshot_messages(
     snapshot: Snapshot,
 ) -> Result<impl Iterator<Item = RaftMessage> + Send + 'static, Status> {
     let mut rest = snapshot.snapshot;
-    let head = SnapshotHead { vote, meta: snapshot.meta, bytes: u64::try_from(rest.len()).unwrap_or(u64::MAX) };
+    let head =
+        SnapshotHead { vote, meta: snapshot.meta, bytes: u64::try_from(rest.len()).unwrap_or(u64::MAX) };
     let head = to_message(&head)?;
     let chunks = std::iter::from_fn(move || {
         let next = rest.split_to(rest.len().min(CHUNK_BYTES));
@@ -240,7 +252,8 @@ pub(crate) async fn receive_snapshot(
     mut messages: impl futures::Stream<Item = Result<RaftMessage, Status>> + Unpin,
 ) -> Result<(Vote, Snapshot), Status> {
     use futures::StreamExt as _;
-    let first = messages.next().await.unwrap_or_else(|| Err(Status::invalid_argument("the snapshot has no head")))?;
+    let first =
+        messages.next().await.unwrap_or_else(|| Err(Status::invalid_argument("the snapshot has no head")))?;
     let head: SnapshotHead = from_message(&first)?;
     if head.bytes > SNAPSHOT_BYTES_MAX {
         let text = format!("a snapshot of {} bytes is larger than {SNAPSHOT_BYTES_MAX}", head.bytes);
@@ -262,7 +275,8 @@ pub(crate) async fn receive_snapshot(
 
 /// A library type as a message.
 pub(crate) fn to_message<T: Serialize>(value: &T) -> Result<RaftMessage, Status> {
-    let payload = serde_json::to_vec(value).map_err(|error| Status::internal(format!("raft message: {error}")))?;
+    let payload =
+        serde_json::to_vec(value).map_err(|error| Status::internal(format!("raft message: {error}")))?;
     Ok(RaftMessage { format: FORMAT_JSON, payload: payload.into() })
 }
 

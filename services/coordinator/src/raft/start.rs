@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::errors::{InitializeError, RaftError};
 use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::errors::{InitializeError, RaftError};
 use openraft::{Config, ServerState, SnapshotPolicy};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -177,7 +177,11 @@ async fn follow(
         published.send_if_modified(|published| {
             let changed = *published != now;
             if changed {
-                tracing::info!(term = now.term, leader = now.leader.as_ref().map(|(id, _)| *id), "leadership");
+                tracing::info!(
+                    term = now.term,
+                    leader = now.leader.as_ref().map(|(id, _)| *id),
+                    "leadership"
+                );
                 *published = now;
             }
             changed

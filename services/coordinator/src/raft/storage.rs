@@ -46,11 +46,25 @@ type Done = oneshot::Sender<io::Result<()>>;
 
 /// A write.
 enum Write {
-    Append { rows: Vec<(u64, Bytes)>, done: IOFlushed<TypeConfig> },
+    Append {
+        rows: Vec<(u64, Bytes)>,
+        done: IOFlushed<TypeConfig>,
+    },
     /// `None` in `done`: need not be on the disk before the next write that must.
-    Put { key: &'static str, value: Vec<u8>, done: Option<Done> },
-    TruncateFrom { index: u64, done: Done },
-    Purge { upto: u64, log_id: Vec<u8>, done: Done },
+    Put {
+        key: &'static str,
+        value: Vec<u8>,
+        done: Option<Done>,
+    },
+    TruncateFrom {
+        index: u64,
+        done: Done,
+    },
+    Purge {
+        upto: u64,
+        log_id: Vec<u8>,
+        done: Done,
+    },
 }
 
 /// The database; clones share it. The writer ends when the last clone is gone.
@@ -101,7 +115,11 @@ impl Storage {
     }
 
     /// Appends; readable on return, `done` is called when it is on the disk.
-    pub(super) async fn append(&self, rows: Vec<(u64, Bytes)>, done: IOFlushed<TypeConfig>) -> io::Result<()> {
+    pub(super) async fn append(
+        &self,
+        rows: Vec<(u64, Bytes)>,
+        done: IOFlushed<TypeConfig>,
+    ) -> io::Result<()> {
         lock(&self.tail).extend(rows.iter().cloned());
         self.send(Write::Append { rows, done }).await
     }
@@ -292,7 +310,9 @@ fn answer(write: Write, result: &io::Result<()>, tail: &Mutex<BTreeMap<u64, Byte
             }
             done.io_completed(copy());
         }
-        Write::Put { done: Some(done), .. } | Write::TruncateFrom { done, .. } | Write::Purge { done, .. } => {
+        Write::Put { done: Some(done), .. }
+        | Write::TruncateFrom { done, .. }
+        | Write::Purge { done, .. } => {
             // Whoever asked may be gone.
             drop(done.send(copy()));
         }

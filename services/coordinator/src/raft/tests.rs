@@ -128,7 +128,11 @@ async fn stop(running: super::RunningRaft, stop: tokio_util::sync::CancellationT
 }
 
 /// Waits until an entry is in the snapshot or gone from the log.
-async fn wait_for(handle: &super::RaftHandle, what: &str, done: impl Fn(Option<u64>, Option<u64>) -> bool + Send + Sync) {
+async fn wait_for(
+    handle: &super::RaftHandle,
+    what: &str,
+    done: impl Fn(Option<u64>, Option<u64>) -> bool + Send + Sync,
+) {
     let wait = handle.raft.wait(Some(std::time::Duration::from_secs(10)));
     let reached = wait.metrics(
         |metrics| done(metrics.snapshot.map(|id| id.index()), metrics.purged.map(|id| id.index())),

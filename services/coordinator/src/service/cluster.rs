@@ -11,7 +11,7 @@ use mirrormesh_proto::v1::{
     Cluster, CreateClusterRequest, DeleteClusterRequest, GetClusterRequest, ListClustersRequest,
     ListClustersResponse, UpdateClusterRequest,
 };
-use mirrormesh_proto::{Faults, fingerprint};
+use mirrormesh_proto::{ConvertError, Faults, fingerprint};
 use tonic::{Code, Request, Response, Status};
 
 use super::{Context, OVERTAKEN_MAX, page, status};
@@ -45,13 +45,8 @@ impl ClusterService for Clusters {
         let request_id = std::mem::take(&mut request.request_id);
         let mut faults = Faults::new();
         let id = faults.keep(parse_id::<ClusterId>(&request.cluster_id, "cluster_id"));
-        let spec = match &request.cluster {
-            Some(cluster) => cluster_spec(cluster, &mut faults),
-            None => {
-                faults.push("cluster", "is missing");
-                None
-            }
-        };
+        let cluster = request.cluster.as_ref().ok_or_else(|| ConvertError::new("cluster", "is missing"));
+        let spec = faults.keep(cluster).and_then(|cluster| cluster_spec(cluster, &mut faults));
         let guard = faults.keep(write_guard(&request_id, fingerprint(&request), "", "cluster.etag"));
         let ((id, spec), guard) = faults.finish_with(id.zip(spec).zip(guard))?;
         let kind = CommandKind::PutCluster { id, spec, create: true, guard };
@@ -75,9 +70,10 @@ impl ClusterService for Clusters {
         let start = faults.keep(page_start(LIST, &request.page_token));
         let (size, start) = faults.finish_with(size.zip(start))?;
         let (_, state) = self.0.read().await?;
-        let entries = state.clusters.iter().map(|(id, record): (&ClusterId, &ClusterRecord)| {
-            (id.as_str(), (id, record))
-        });
+        let entries = state
+            .clusters
+            .iter()
+            .map(|(id, record): (&ClusterId, &ClusterRecord)| (id.as_str(), (id, record)));
         let (entries, last) = page(entries, start.as_deref(), size);
         Ok(Response::new(ListClustersResponse {
             clusters: entries.into_iter().map(|(id, record)| cluster_to_api(id, record)).collect(),
@@ -94,7 +90,8 @@ impl ClusterService for Clusters {
         let update = request.cluster.clone().unwrap_or_default();
         let mut faults = Faults::new();
         let id = faults.keep(parse_name::<ClusterId>("clusters", &update.name, "cluster.name"));
-        let guard = faults.keep(write_guard(&request_id, fingerprint(&request), &update.etag, "cluster.etag"));
+        let guard =
+            faults.keep(write_guard(&request_id, fingerprint(&request), &update.etag, "cluster.etag"));
         let (id, guard) = faults.finish_with(id.zip(guard))?;
         let unconditional = guard.expected_revision.is_none();
         for _ in 0..OVERTAKEN_MAX {
@@ -110,7 +107,10 @@ impl ClusterService for Clusters {
                 result => return shown(&result?),
             }
         }
-        Err(status::unavailable("OVERTAKEN", format!("clusters/{id} is changed too often by others: try again")))
+        Err(status::unavailable(
+            "OVERTAKEN",
+            format!("clusters/{id} is changed too often by others: try again"),
+        ))
     }
 
     async fn delete_cluster(&self, request: Request<DeleteClusterRequest>) -> Result<Response<()>, Status> {

@@ -10,11 +10,12 @@ use mirrormesh_proto::convert::api::{
 use mirrormesh_proto::page::{page_size, page_start, page_token};
 use mirrormesh_proto::v1::flow_service_server::FlowService;
 use mirrormesh_proto::v1::{
-    CreateFlowRequest, DeleteFlowRequest, Flow, GetFlowRequest, ListFlowEventsRequest, ListFlowEventsResponse,
-    ListFlowTopicsRequest, ListFlowTopicsResponse, ListFlowsRequest, ListFlowsResponse, PauseFlowRequest,
-    ResumeFlowRequest, UpdateFlowRequest, WatchFlowRequest, WatchFlowResponse,
+    CreateFlowRequest, DeleteFlowRequest, Flow, GetFlowRequest, ListFlowEventsRequest,
+    ListFlowEventsResponse, ListFlowTopicsRequest, ListFlowTopicsResponse, ListFlowsRequest,
+    ListFlowsResponse, PauseFlowRequest, ResumeFlowRequest, UpdateFlowRequest, WatchFlowRequest,
+    WatchFlowResponse,
 };
-use mirrormesh_proto::{Faults, fingerprint};
+use mirrormesh_proto::{ConvertError, Faults, fingerprint};
 use tonic::{Code, Request, Response, Status};
 
 use super::flow_view::View;
@@ -69,13 +70,8 @@ impl FlowService for Flows {
         let request_id = std::mem::take(&mut request.request_id);
         let mut faults = Faults::new();
         let id = faults.keep(parse_id::<FlowId>(&request.flow_id, "flow_id"));
-        let spec = match &request.flow {
-            Some(flow) => faults.keep(flow_spec(flow)),
-            None => {
-                faults.push("flow", "is missing");
-                None
-            }
-        };
+        let flow = request.flow.as_ref().ok_or_else(|| ConvertError::new("flow", "is missing"));
+        let spec = faults.keep(flow).and_then(|flow| faults.keep(flow_spec(flow)));
         let guard = faults.keep(write_guard(&request_id, fingerprint(&request), "", "flow.etag"));
         let ((id, spec), guard) = faults.finish_with(id.zip(spec).zip(guard))?;
         let kind = CommandKind::PutFlow { id, spec, create: true, start_over: request.start_over, guard };
@@ -179,11 +175,11 @@ impl FlowService for Flows {
         request: Request<ListFlowTopicsRequest>,
     ) -> Result<Response<ListFlowTopicsResponse>, Status> {
         let request = request.into_inner();
-        let list = format!("{}/topics", request.parent);
+        let topics_list = format!("{}/topics", request.parent);
         let mut faults = Faults::new();
         let id = faults.keep(parse_name::<FlowId>("flows", &request.parent, "parent"));
         let size = faults.keep(page_size(request.page_size));
-        let start = faults.keep(page_start(&list, &request.page_token));
+        let start = faults.keep(page_start(&topics_list, &request.page_token));
         let ((id, size), start) = faults.finish_with(id.zip(size).zip(start))?;
         let (lead, state) = self.0.read().await?;
         let record = state.flows.get(&id).ok_or_else(|| not_found(&id))?;
@@ -191,7 +187,7 @@ impl FlowService for Flows {
         let (entries, last) = page(entries, start.as_deref(), size);
         Ok(Response::new(ListFlowTopicsResponse {
             topics: View::now(&lead, &state).topics(&id, record, entries.into_iter()),
-            next_page_token: last.map(|last| page_token(&list, last)).unwrap_or_default(),
+            next_page_token: last.map(|last| page_token(&topics_list, last)).unwrap_or_default(),
         }))
     }
 
@@ -200,11 +196,11 @@ impl FlowService for Flows {
         request: Request<ListFlowEventsRequest>,
     ) -> Result<Response<ListFlowEventsResponse>, Status> {
         let request = request.into_inner();
-        let list = format!("{}/events", request.parent);
+        let events_list = format!("{}/events", request.parent);
         let mut faults = Faults::new();
         let id = faults.keep(parse_name::<FlowId>("flows", &request.parent, "parent"));
         let size = faults.keep(page_size(request.page_size));
-        let start = faults.keep(page_start(&list, &request.page_token));
+        let start = faults.keep(page_start(&events_list, &request.page_token));
         let ((id, size), start) = faults.finish_with(id.zip(size).zip(start))?;
         // A token names the last event shown: older ones follow.
         let before = start.and_then(|last| last.parse::<u64>().ok()).unwrap_or(u64::MAX);
@@ -217,7 +213,9 @@ impl FlowService for Flows {
         let page: Vec<_> = events.by_ref().take(size).collect();
         let last = page.last().filter(|_| events.next().is_some());
         Ok(Response::new(ListFlowEventsResponse {
-            next_page_token: last.map(|event| page_token(&list, &event.sequence.to_string())).unwrap_or_default(),
+            next_page_token: last
+                .map(|event| page_token(&events_list, &event.sequence.to_string()))
+                .unwrap_or_default(),
             events: page.into_iter().map(event_to_api).collect(),
         }))
     }

@@ -100,7 +100,9 @@ impl<'a> View<'a> {
         let present = self.state.workers.values().any(|worker| worker.role == role && !worker.draining);
         let units = waiting.units;
         let message = if present {
-            format!("{units} units wait since all {name} workers are full: start another one or raise `capacity`")
+            format!(
+                "{units} units wait since all {name} workers are full: start another one or raise `capacity`"
+            )
         } else {
             format!("{units} units wait since no {name} worker is registered: start mirrormesh-{name}")
         };
@@ -114,9 +116,9 @@ impl<'a> View<'a> {
         record: &FlowRecord,
         entries: impl Iterator<Item = &'b TopicEntry>,
     ) -> Vec<v1::FlowTopic> {
-        self.lead.progress.with_flow(id, |units| {
-            entries.map(|entry| self.topic(id, record, entry, units)).collect()
-        })
+        self.lead
+            .progress
+            .with_flow(id, |units| entries.map(|entry| self.topic(id, record, entry, units)).collect())
     }
 
     fn topic(
@@ -259,7 +261,8 @@ impl Lag {
         let figures = tracked.report.partition?;
         let records = figures.source_end_offset?.saturating_sub(figures.source_offset).max(0);
         let pending = figures.oldest_pending_ms.and_then(|ms| u64::try_from(ms).ok());
-        let seconds = pending.map_or(0.0, |ms| Duration::from_millis(now_ms.saturating_sub(ms)).as_secs_f64());
+        let seconds =
+            pending.map_or(0.0, |ms| Duration::from_millis(now_ms.saturating_sub(ms)).as_secs_f64());
         Some(Self { records, seconds })
     }
 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use mirrormesh_proto::v1::mesh_service_server::MeshService;
-use mirrormesh_proto::v1::{self, AddMemberRequest, GetMeshRequest, Mesh, RemoveMemberRequest, TransferLeadershipRequest};
+use mirrormesh_proto::v1::{
+    self, AddMemberRequest, GetMeshRequest, Mesh, RemoveMemberRequest, TransferLeadershipRequest,
+};
 use mirrormesh_proto::{ConvertError, Faults};
 use tonic::{Code, Request, Response, Status};
 
@@ -25,7 +27,11 @@ impl MeshMembers {
     async fn member(&self, id: u64) -> Result<Member, Status> {
         let members = self.members().await?;
         members.into_iter().find(|member| member.id == id).ok_or_else(|| {
-            status::with_reason(Code::NotFound, "MEMBER_NOT_FOUND", format!("the mesh has no coordinator {id}"))
+            status::with_reason(
+                Code::NotFound,
+                "MEMBER_NOT_FOUND",
+                format!("the mesh has no coordinator {id}"),
+            )
         })
     }
 
@@ -78,7 +84,8 @@ impl MeshService for MeshMembers {
         self.0.lead().await?;
         let known = self.members().await?.into_iter().find(|known| known.id == member.id);
         if let Some(known) = known.filter(|known| known.voter || known.node != member.node) {
-            let message = format!("the mesh has a coordinator {} already, at {}", known.id, known.node.mesh_address);
+            let message =
+                format!("the mesh has a coordinator {} already, at {}", known.id, known.node.mesh_address);
             return Err(status::with_reason(Code::AlreadyExists, "MEMBER_EXISTS", message));
         }
         self.0.raft.add_member(member).await.map_err(|fault| status::raft(&fault))?;

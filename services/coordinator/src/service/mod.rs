@@ -54,7 +54,7 @@ impl Context {
         let wait = async {
             let mut leadership = self.raft.watch_leadership();
             tokio::select! {
-                lead = leads.wait_for(Option::is_some) => lead.map(|lead| lead.clone()).unwrap_or(None),
+                lead = leads.wait_for(Option::is_some) => lead.map_or(None, |lead| lead.clone()),
                 _ = leadership.wait_for(|now| now.leader.is_some() && !now.is_self) => None,
                 () = self.stopping.cancelled() => None,
             }

@@ -58,7 +58,10 @@ impl WorkerSessionService for Sessions {
     type ReportProgressStream = BoxStream<'static, Result<ReportProgressResponse, Status>>;
     type ServeQueriesStream = BoxStream<'static, Result<ServeQueriesResponse, Status>>;
 
-    async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
+    async fn register(
+        &self,
+        request: Request<RegisterRequest>,
+    ) -> Result<Response<RegisterResponse>, Status> {
         let registration = Registration::try_from(request.into_inner())?;
         let lead = self.context.lead().await?;
         let worker = registration.worker.clone();

@@ -33,7 +33,10 @@ pub(crate) fn unavailable(reason: &str, message: impl Into<String>) -> Status {
 
 /// No coordinator leads at the moment.
 pub(crate) fn no_leader() -> Status {
-    unavailable("NO_LEADER", "no coordinator leads at the moment: an election is under way, or no quorum runs")
+    unavailable(
+        "NO_LEADER",
+        "no coordinator leads at the moment: an election is under way, or no quorum runs",
+    )
 }
 
 /// The leadership that served a stream is over.

@@ -146,7 +146,12 @@ impl Feed {
 }
 
 fn events_since(state: &ControlState, id: &FlowId, sequence: u64) -> Vec<FlowEvent> {
-    state.events.iter().filter(|event| event.flow == *id && event.sequence > sequence).map(event_to_api).collect()
+    state
+        .events
+        .iter()
+        .filter(|event| event.flow == *id && event.sequence > sequence)
+        .map(event_to_api)
+        .collect()
 }
 
 fn over(stopping: &CancellationToken) -> Status {

@@ -8,7 +8,9 @@ use mirrormesh_proto::Faults;
 use mirrormesh_proto::convert::api::{parse_name, worker_to_api};
 use mirrormesh_proto::page::{page_size, page_start, page_token};
 use mirrormesh_proto::v1::worker_service_server::WorkerService;
-use mirrormesh_proto::v1::{DrainWorkerRequest, GetWorkerRequest, ListWorkersRequest, ListWorkersResponse, Worker};
+use mirrormesh_proto::v1::{
+    DrainWorkerRequest, GetWorkerRequest, ListWorkersRequest, ListWorkersResponse, Worker,
+};
 use tonic::{Request, Response, Status};
 
 use super::{Context, page, status};

@@ -25,7 +25,8 @@ struct Worker {
 
 impl Worker {
     async fn register(node: &Node, id: &str, role: store::Role, capacity: i32) -> Self {
-        let request = mesh::RegisterRequest { worker_id: id.into(), role: role.into(), capacity, version: "1".into() };
+        let request =
+            mesh::RegisterRequest { worker_id: id.into(), role: role.into(), capacity, version: "1".into() };
         let opened = node.sessions().register(request).await.unwrap().into_inner();
         assert_eq!(opened.lease_ms, 3_000);
         let session = opened.session;
@@ -222,7 +223,10 @@ async fn a_silent_worker_loses_its_units_to_another() {
     let taken = tokio::time::timeout(Duration::from_secs(10), takeover).await.unwrap();
     let elapsed = last_heard.elapsed();
     assert!((Duration::from_millis(2_900)..Duration::from_secs(5)).contains(&elapsed), "{elapsed:?}");
-    assert!(number_of(&taken, &topology()) > number_of(&set, &topology()), "a later assignment has a higher number");
+    assert!(
+        number_of(&taken, &topology()) > number_of(&set, &topology()),
+        "a later assignment has a higher number"
+    );
     let status = silent.report(&[], &[]).await.unwrap_err();
     assert_eq!((status.code(), reason(&status)), (Code::Aborted, "SESSION_OUTDATED".into()));
     node.stop().await;
@@ -234,7 +238,8 @@ async fn a_unit_is_taken_only_after_it_was_released() {
     let node = single(&directory).await;
     let (mut first, before) = running_flow(&node, 3).await;
     let mut second = Worker::register(&node, "s2", store::Role::Source, 100).await;
-    let drained = node.workers().drain_worker(v1::DrainWorkerRequest { name: "workers/s1".into() }).await.unwrap();
+    let drained =
+        node.workers().drain_worker(v1::DrainWorkerRequest { name: "workers/s1".into() }).await.unwrap();
     assert!(drained.into_inner().draining);
     first.set("everything is to be let go", |set| set.units.is_empty()).await;
     second.report(&[], &[]).await.unwrap();
@@ -298,7 +303,8 @@ async fn events_are_kept_and_listed_newest_first() {
     let (worker_id, session) = (worker.id.clone(), worker.session);
     let request = mesh::ReportEventsRequest { worker_id, session, events: (1..=3).map(event).collect() };
     node.sessions().report_events(request).await.unwrap();
-    let list = |page_token: String| v1::ListFlowEventsRequest { parent: "flows/f".into(), page_size: 2, page_token };
+    let list =
+        |page_token: String| v1::ListFlowEventsRequest { parent: "flows/f".into(), page_size: 2, page_token };
     let first = node.flows().list_flow_events(list(String::new())).await.unwrap().into_inner();
     let reasons =
         |page: &v1::ListFlowEventsResponse| page.events.iter().map(|e| e.reason.clone()).collect::<Vec<_>>();

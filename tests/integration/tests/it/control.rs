@@ -12,7 +12,7 @@ use crate::rig::{Rig, identity, plan, produce, unique};
 async fn a_killed_leader_loses_no_write_and_stops_no_record() -> Result<()> {
     let mut rig = Rig::shared(MeshSpec { coordinators: 3, ..MeshSpec::default() }).await?;
     let topic = unique("leader");
-    let running = produce(&rig.source, vec![plan(&topic, 3, 30_000, Codec::Lz4)], Some(4_000)).await?;
+    let running = produce(&rig.source, vec![plan(&topic, 3, 10_000_000, Codec::Lz4)], Some(4_000)).await?;
     rig.mirror(&[&topic]).await?;
     rig.arrived(&[&topic], 2_000).await?;
 
@@ -36,6 +36,7 @@ async fn a_killed_leader_loses_no_write_and_stops_no_record() -> Result<()> {
     for id in &acknowledged {
         rig.api.flow(id).await?;
     }
+    running.stop();
     let produced = running.finish().await?.records();
     rig.arrived(&[&topic], produced).await?;
     rig.caught_up(3).await?;

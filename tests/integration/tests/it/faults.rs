@@ -2,18 +2,21 @@
 //!
 //! A fault counts only if records flowed when it struck.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 use mirrormesh_integration::MeshSpec;
 use mirrormesh_testkit::kafka::{Cluster, ClusterSpec};
 use mirrormesh_testkit::process::Signal;
 use mirrormesh_testkit::proxy::Proxy;
-use mirrormesh_testkit::workload::{Codec, Run};
+use mirrormesh_testkit::topics::create_topic;
+use mirrormesh_testkit::workload::{Codec, Run, Workload};
 
 use crate::rig::{PATIENCE, Rig, plan, produce, unique};
 
 const RATE: u64 = 4_000;
+/// More than any fault takes; the workload is stopped when the last one is over.
+const ENDLESS: u64 = 10_000_000;
 
 async fn pair(proxied_target: bool) -> Result<(Cluster, Cluster)> {
     let target = ClusterSpec { proxied: proxied_target, ..ClusterSpec::new("target") };
@@ -31,7 +34,7 @@ async fn under_load(rig: &Rig, topic: &str, records: u64, running: &Run) -> Resu
 async fn killed_and_paused_workers_lose_and_double_nothing() -> Result<()> {
     let mut rig = Rig::shared(MeshSpec { sources: 2, ..MeshSpec::default() }).await?;
     let topic = unique("workers");
-    let running = produce(&rig.source, vec![plan(&topic, 6, 80_000, Codec::Lz4)], Some(RATE)).await?;
+    let running = produce(&rig.source, vec![plan(&topic, 6, ENDLESS, Codec::Lz4)], Some(RATE)).await?;
     rig.mirror(&[&topic]).await?;
 
     under_load(&rig, &topic, 4_000, &running).await?;
@@ -45,7 +48,9 @@ async fn killed_and_paused_workers_lose_and_double_nothing() -> Result<()> {
     tokio::time::sleep(Duration::from_secs(5)).await;
     under_load(&rig, &topic, 45_000, &running).await?;
     rig.mesh.signal_worker("source-2", Signal::Cont)?;
+    under_load(&rig, &topic, 55_000, &running).await?;
 
+    running.stop();
     let produced = running.finish().await?.records();
     rig.arrived(&[&topic], produced).await?;
     rig.caught_up(6).await?;
@@ -57,7 +62,7 @@ async fn restarted_brokers_lose_and_double_nothing() -> Result<()> {
     let (source, target) = pair(false).await?;
     let mut rig = Rig::between(&source, &target, MeshSpec::default()).await?;
     let topic = unique("brokers");
-    let running = produce(&rig.source, vec![plan(&topic, 4, 60_000, Codec::Zstd)], Some(RATE)).await?;
+    let running = produce(&rig.source, vec![plan(&topic, 4, ENDLESS, Codec::Zstd)], Some(RATE)).await?;
     rig.mirror(&[&topic]).await?;
 
     under_load(&rig, &topic, 4_000, &running).await?;
@@ -72,7 +77,9 @@ async fn restarted_brokers_lose_and_double_nothing() -> Result<()> {
     target.stop(0).await?;
     target.start_broker(0)?;
     target.wait_ready(PATIENCE).await?;
+    under_load(&rig, &topic, 40_000, &running).await?;
 
+    running.stop();
     let produced = running.finish().await?.records();
     rig.arrived(&[&topic], produced).await?;
     rig.caught_up(4).await?;
@@ -91,16 +98,25 @@ async fn metric(rig: &Rig, worker: &str, name: &str) -> Result<f64> {
     Ok(values.filter_map(|value| value.parse::<f64>().ok()).sum())
 }
 
+/// 30,000 records in batches of about ten.
+async fn small_batches(bootstrap: &str, topic: &str) -> Result<u64> {
+    create_topic(bootstrap, topic, 1).await?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
+    let workload = Workload::new(64).batch_bytes(1_200).topic(plan(topic, 1, 30_000, Codec::None));
+    let report = workload.first_timestamp_ms(i64::try_from(now)? - 3_600_000).produce(bootstrap).await?;
+    Ok(report.records())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_pipeline_of_64_batches_is_found_again() -> Result<()> {
     let (source, target) = pair(true).await?;
     let mut rig = Rig::between(&source, &target, MeshSpec::default()).await?;
     rig.target = target.direct_bootstrap();
     let topic = unique("cut");
-    let running = produce(&rig.source, vec![plan(&topic, 1, 60_000, Codec::None)], Some(8_000)).await?;
-    rig.mirror(&[&topic]).await?;
-    under_load(&rig, &topic, 500, &running).await?;
+    // Small batches in store, and a long way to the target: the window fills.
+    let produced = small_batches(&rig.source, &topic).await?;
     target.proxies().for_each(|proxy| proxy.delay(Duration::from_millis(150)));
+    rig.mirror(&[&topic]).await?;
     let mut cuts = 0;
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while cuts < 3 {
@@ -117,7 +133,6 @@ async fn a_cut_pipeline_of_64_batches_is_found_again() -> Result<()> {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     target.proxies().for_each(|proxy| proxy.delay(Duration::ZERO));
-    let produced = running.finish().await?.records();
     rig.arrived(&[&topic], produced).await?;
     rig.caught_up(1).await?;
     rig.equal(&[&topic], produced).await
