@@ -147,7 +147,7 @@ fn check_limits(limits: &Limits) -> Result<()> {
         ("limits.admin_timeout", limits.admin_timeout),
     ];
     for (name, timeout) in timeouts {
-        if timeout < Duration::from_millis(1) || timeout > Duration::from_secs(3600) {
+        if timeout < Duration::from_millis(1) || timeout > Duration::from_hours(1) {
             return Err(invalid(name, "it must lie between 1 ms and 1 h"));
         }
     }

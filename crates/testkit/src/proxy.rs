@@ -297,7 +297,9 @@ mod tests {
         let mut client = TcpStream::connect(proxy.address()).await.unwrap();
         exchange(&mut client, b"x").await.unwrap();
         proxy.cut();
-        let error = client.read(&mut [0; 1]).await.unwrap_err();
+        let mut byte = [0; 1];
+        let read = tokio::time::timeout(Duration::from_secs(10), client.read(&mut byte)).await;
+        let error = read.expect("the connection stays open").unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
         let mut client = TcpStream::connect(proxy.address()).await.unwrap();
         exchange(&mut client, b"y").await.unwrap();

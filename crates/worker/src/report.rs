@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use mirrormesh_core::report::{PartitionFigures, UnitReport, UnitState};
 use mirrormesh_core::unit::Unit;
 
+use crate::kafka::Failure;
+
 /// Longest message kept, in characters: reports of thousands of units share one gRPC message.
 const MESSAGE_CHARS_MAX: usize = 500;
 
@@ -65,6 +67,21 @@ impl ReportHandle {
             report.partition = partition;
         }
         self.mark();
+    }
+
+    /// Says that something failed in a way that may pass. Returns whether that is news: the unit was well before, or
+    /// failed for another reason. A unit that fails again and again for one reason is logged once.
+    pub fn backoff(&self, failure: &Failure) -> bool {
+        let before = self.newest();
+        self.set(UnitState::Backoff, &failure.reason, &failure.message, None);
+        before.state != UnitState::Backoff || before.reason != failure.reason
+    }
+
+    /// Says that the unit does its work. Returns whether that is news.
+    pub fn running(&self, message: &str) -> bool {
+        let before = self.newest();
+        self.set(UnitState::Running, "", message, None);
+        before.state != UnitState::Running
     }
 
     /// The newest report.
@@ -204,6 +221,18 @@ mod tests {
         reports.close(&unit(0));
         new.set(UnitState::Stopped, "LATE", "", None);
         assert!(reports.take_changed().is_empty() && reports.take_all().is_empty());
+    }
+
+    #[test]
+    fn a_failure_is_news_once() {
+        let handle = Reports::default().open(&unit(0), 1);
+        let failure = |reason: &str, message: &str| Failure::new(reason, message);
+        assert!(handle.running("") && !handle.running("2 wait"));
+        assert!(handle.backoff(&failure("A", "first")));
+        assert!(!handle.backoff(&failure("A", "second")));
+        assert!(handle.backoff(&failure("B", "third")));
+        assert_eq!(handle.newest().message, "third");
+        assert!(handle.running(""));
     }
 
     #[test]

@@ -375,23 +375,27 @@ impl<'a> Parser<'a> {
 
     fn reserved(&mut self, reserved: &mut Reserved) -> Result<()> {
         loop {
-            match self.peek().map(|token| &token.kind) {
-                Some(Kind::Text(_)) => reserved.names.push(self.text()?),
-                _ => {
-                    let first = self.number()?;
-                    let mut last = first;
-                    if self.peek().is_some_and(|token| token.kind == Kind::Word("to".to_owned())) {
-                        self.word()?;
-                        let max = self.peek().is_some_and(|token| token.kind == Kind::Word("max".to_owned()));
-                        last = if max { self.word().map(|_| i64::MAX)? } else { self.number()? };
-                    }
-                    reserved.ranges.push((first, last));
-                }
+            if self.peek().is_some_and(|token| matches!(token.kind, Kind::Text(_))) {
+                reserved.names.push(self.text()?);
+            } else {
+                reserved.ranges.push(self.range()?);
             }
             if !self.skip_if(',') {
                 return self.expect(';');
             }
         }
+    }
+
+    /// `7`, `7 to 9` or `7 to max`.
+    fn range(&mut self) -> Result<(i64, i64)> {
+        let first = self.number()?;
+        if !self.peek().is_some_and(|token| token.kind == Kind::Word("to".to_owned())) {
+            return Ok((first, first));
+        }
+        self.word()?;
+        let max = self.peek().is_some_and(|token| token.kind == Kind::Word("max".to_owned()));
+        let last = if max { self.word().map(|_| i64::MAX)? } else { self.number()? };
+        Ok((first, last))
     }
 
     fn service(&mut self, start: &Token) -> Result<Service> {

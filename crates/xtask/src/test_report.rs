@@ -30,8 +30,10 @@ impl Report {
     /// Takes the next line.
     pub(crate) fn line(&mut self, line: &str) {
         let trimmed = line.trim();
-        if let Some(rest) = trimmed.strip_prefix("Running ").filter(|_| line.starts_with(' ')) {
-            self.begin(running_name(rest));
+        if let Some(name) =
+            trimmed.strip_prefix("Running ").filter(|_| line.starts_with(' ')).and_then(running_name)
+        {
+            self.begin(name);
         } else if let Some(rest) = trimmed.strip_prefix("Doc-tests ").filter(|_| line.starts_with(' ')) {
             self.begin(format!("{rest} (documentation)"));
         } else if let Some(rest) = trimmed.strip_prefix("test result: ") {
@@ -129,19 +131,18 @@ impl Report {
 }
 
 /// From `unittests src/lib.rs (target/debug/deps/mirrormesh_core-0123456789abcdef)`: the crate and the file.
-fn running_name(text: &str) -> String {
-    let Some((file, binary)) = text.trim_end_matches(')').rsplit_once(" (") else { return text.to_owned() };
-    let binary = binary.rsplit('/').next().unwrap_or(binary);
+fn running_name(text: &str) -> Option<String> {
+    let (file, binary) = text.strip_suffix(')')?.rsplit_once(" (")?;
+    let binary = binary.rsplit('/').next()?;
     let krate = binary.rsplit_once('-').map_or(binary, |(krate, _)| krate);
-    format!("{krate} {}", file.trim_start_matches("unittests "))
+    Some(format!("{krate} {}", file.trim_start_matches("unittests ")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const SOUND: &str = "\
-     Running unittests src/lib.rs (target/debug/deps/mirrormesh_core-0123456789abcdef)
+    const SOUND: &str = r"     Running unittests src/lib.rs (target/debug/deps/mirrormesh_core-0123456789abcdef)
 
 running 3 tests
 test ids::tests::good ... ok
@@ -197,12 +198,12 @@ test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
     #[test]
     fn a_crashed_binary_is_a_failure() {
         let text = "     Running tests/it/main.rs (target/debug/deps/it-0123456789abcdef)\ntest a ... error: signal: 9\n";
-        let report = report(text, false);
-        assert_eq!(last_line(&report), "0 passed, 1 failed, 0 skipped");
-        assert!(report.summary().contains("it tests/it/main.rs ended without a result"));
+        let alone = report(text, false);
+        assert_eq!(last_line(&alone), "0 passed, 1 failed, 0 skipped");
+        assert!(alone.summary().contains("it tests/it/main.rs ended without a result"));
         // Even if it was not the only one and cargo is content.
-        let report = super::tests::report(&(SOUND.to_owned() + text), true);
-        assert_eq!(last_line(&report), "6 passed, 1 failed, 1 skipped");
+        let both = report(&(SOUND.to_owned() + text), true);
+        assert_eq!(last_line(&both), "6 passed, 1 failed, 1 skipped");
     }
 
     #[test]
@@ -224,7 +225,7 @@ test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
 
     #[test]
     fn what_a_test_prints_is_no_result() {
-        let text = SOUND.replace("running 3 tests", "Running wild\ntest result: none\na test ... FAILED");
+        let text = SOUND.replace("running 3 tests", "  Running wild\ntest result: none\na test ... FAILED");
         assert_eq!(report(&text, true).counts(), (6, 0, 1));
     }
 }

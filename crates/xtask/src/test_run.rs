@@ -78,7 +78,7 @@ fn run_tests(root: &Path, arguments: &[String], report: &mut Report) -> Result<b
             }
             Err(RecvTimeoutError::Timeout) if status.is_some() => break,
             Err(RecvTimeoutError::Timeout) => {
-                status = child.try_wait().context("cannot wait for the tests")?
+                status = child.try_wait().context("cannot wait for the tests")?;
             }
             Err(RecvTimeoutError::Disconnected) => break,
         }

@@ -94,18 +94,18 @@ fn format(root: &Path) -> Result<String> {
 }
 
 fn tidy(root: &Path) -> Result<String> {
-    judge(tidy::check(root)?)?;
+    judge(&tidy::check(root)?)?;
     Ok("sizes, headers, left-overs, paths, tabs".to_owned())
 }
 
 fn edges(root: &Path) -> Result<String> {
-    judge(deps::check(root)?)?;
+    judge(&deps::check(root)?)?;
     Ok("every crate uses only what it may".to_owned())
 }
 
 fn protos(root: &Path) -> Result<String> {
     let lint = proto_lint::check(&root.join("proto"))?;
-    judge(lint.violations)?;
+    judge(&lint.violations)?;
     Ok(format!("our own lint over {} files", lint.files))
 }
 
@@ -146,11 +146,11 @@ fn licences(root: &Path) -> Result<String> {
     Ok("cargo-deny: bans, licenses, sources".to_owned())
 }
 
-fn judge(violations: Vec<String>) -> Result<()> {
+fn judge(violations: &[String]) -> Result<()> {
     if violations.is_empty() {
         return Ok(());
     }
-    for violation in &violations {
+    for violation in violations {
         println!("    {violation}");
     }
     bail!("{} violations", violations.len())

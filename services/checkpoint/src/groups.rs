@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use mirrormesh_core::flow::{FlowSpec, NameFilter, PatternError, TopicRules};
 use mirrormesh_core::ids::GroupId;
-use mirrormesh_core::report::UnitState;
 use mirrormesh_kafka::admin::GroupListing;
 use mirrormesh_worker::{CoordinatorError, Failure, UnitContext};
 use tokio::task::JoinSet;
@@ -40,12 +39,15 @@ async fn find(mut context: UnitContext, registry: &Registry) {
         let interval = Duration::from_millis(spec.discovery_interval_ms);
         let next = match found {
             Ok(()) => {
-                context.report.set(UnitState::Running, "", "", None);
+                if context.report.running("") {
+                    tracing::info!(flow = %context.flow_id, known = discovery.count(), "groups are listed");
+                }
                 begun + interval
             }
             Err(failure) => {
-                tracing::warn!(flow = %context.flow_id, %failure, "groups can't be listed");
-                context.report.set(UnitState::Backoff, &failure.reason, &failure.message, None);
+                if context.report.backoff(&failure) {
+                    tracing::warn!(flow = %context.flow_id, %failure, "groups can't be listed");
+                }
                 begun + RETRY.max(interval / 4).min(interval)
             }
         };

@@ -237,6 +237,7 @@ mod tests {
         let mut rounds = rounds();
         assert_eq!(rounds.round(commit("t", 100), &rules(), up_to(0)).pending, 1);
         assert_eq!(rounds.round(commit("t", 40), &rules(), up_to(0)).pending, 1);
+        assert!(rounds.waiting.values().all(|waiting| waiting.len() == 1));
         let round = rounds.round(commit("t", 40), &rules(), up_to(1_000));
         assert_eq!(upstreams(&round), [40]);
     }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use mirrormesh_core::flow::FlowSpec;
 use mirrormesh_core::format::mm2::{FormatError, Heartbeat};
-use mirrormesh_core::report::UnitState;
 use mirrormesh_kafka::Client;
 use mirrormesh_kafka::librdkafka::InternalProducer;
 use mirrormesh_runtime::clock::now_ms;
@@ -76,7 +75,9 @@ async fn beat(context: &UnitContext, producer: &InternalProducer, metrics: &Metr
         match send(producer, &spec).await {
             Ok(time_ms) => {
                 metrics.written(&context.flow_id, time_ms);
-                context.report.set(UnitState::Running, "", "", None);
+                if context.report.running("") {
+                    tracing::info!(flow = %context.flow_id, "heartbeats are written");
+                }
             }
             Err(failure) => {
                 metrics.failed(&context.flow_id);
@@ -113,8 +114,9 @@ fn record(spec: &FlowSpec, timestamp_ms: i64) -> Result<(Vec<u8>, Vec<u8>), Form
 }
 
 fn report(context: &UnitContext, failure: &Failure) {
-    tracing::warn!(flow = %context.flow_id, %failure, "no heartbeat was written");
-    context.report.set(UnitState::Backoff, &failure.reason, &failure.message, None);
+    if context.report.backoff(failure) {
+        tracing::warn!(flow = %context.flow_id, %failure, "no heartbeat was written");
+    }
 }
 
 #[cfg(test)]

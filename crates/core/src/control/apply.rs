@@ -153,6 +153,7 @@ impl ControlState {
             }
             (None, true) => now,
         };
+        self.check_cluster(id, spec)?;
         let revision = self.bump();
         let record = ClusterRecord { spec: spec.clone(), created_ms, updated_ms: now, revision };
         self.clusters.insert(id.clone(), record.clone());
@@ -266,63 +267,6 @@ impl ControlState {
         }
         self.remember(guard);
         self.flow_reply(id)
-    }
-
-    /// Rules between a flow and the rest of the state.
-    fn check_flow(&self, id: &FlowId, spec: &FlowSpec) -> Result<(), Reject> {
-        if spec.source == spec.target {
-            return Err(reject(
-                RejectCode::InvalidArgument,
-                "SOURCE_IS_TARGET",
-                "flow.target",
-                format!("flow.target must differ from flow.source, both are clusters/{}", spec.source),
-            ));
-        }
-        for (field, cluster) in [("flow.source", &spec.source), ("flow.target", &spec.target)] {
-            if !self.clusters.contains_key(cluster) {
-                return Err(reject(
-                    RejectCode::InvalidArgument,
-                    "CLUSTER_NOT_FOUND",
-                    field,
-                    format!("{field} names clusters/{cluster}, which does not exist: create it first"),
-                ));
-            }
-        }
-        let same_address = |a: &ClusterId, b: &ClusterId| {
-            let servers = |id: &ClusterId| {
-                self.clusters.get(id).map(|c| c.spec.bootstrap_servers.iter().collect::<BTreeSet<_>>())
-            };
-            servers(a).is_some_and(|s| Some(s) == servers(b))
-        };
-        if same_address(&spec.source, &spec.target) {
-            return Err(reject(
-                RejectCode::InvalidArgument,
-                "SOURCE_IS_TARGET",
-                "flow.target",
-                format!(
-                    "clusters/{} and clusters/{} have the same bootstrap servers: a flow can't copy a cluster to itself",
-                    spec.source, spec.target
-                ),
-            ));
-        }
-        let conflict = self.flows.iter().find(|(other_id, other)| {
-            *other_id != id
-                && !(spec.shared_target && other.spec.shared_target)
-                && spec.surely_overlaps(&other.spec)
-        });
-        if let Some((other, _)) = conflict {
-            return Err(reject(
-                RejectCode::FailedPrecondition,
-                "TARGET_TOPIC_CONFLICT",
-                "flow.topics",
-                format!(
-                    "flows/{other} writes the same topics on clusters/{}: change flow.topics or flow.naming, or set \
-                     shared_target on both",
-                    spec.target
-                ),
-            ));
-        }
-        Ok(())
     }
 
     fn delete_flow(&mut self, id: &FlowId, guard: &WriteGuard) -> Result<Reply, Reject> {

@@ -7,7 +7,10 @@
 mod apply;
 mod command;
 mod plan_apply;
+mod rules;
 mod state;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use apply::Applied;

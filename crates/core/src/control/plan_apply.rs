@@ -115,7 +115,18 @@ impl ControlState {
             Some(known) if known.target_topic == entry.target_topic => {
                 let new = entry.starts.get(known.starts.len()..).unwrap_or_default();
                 known.starts.extend_from_slice(new);
-                !new.is_empty()
+                // A cluster that learned topic ids (KIP-516) meanwhile: from now on a new topic is told from the old.
+                let mut learned = false;
+                for (id, found) in [
+                    (&mut known.source_topic_id, entry.source_topic_id),
+                    (&mut known.target_topic_id, entry.target_topic_id),
+                ] {
+                    if id.is_zero() && !found.is_zero() {
+                        *id = found;
+                        learned = true;
+                    }
+                }
+                learned || !new.is_empty()
             }
             _ => {
                 record.topics.insert(entry.topic.clone(), entry.clone());
@@ -145,6 +156,11 @@ impl ControlState {
         self.workers.insert(worker.clone(), record);
         // A worker that came back in another role can't run what it had.
         self.owners.retain(|unit, owner| owner.worker != *worker || unit.role() == role);
+        // A process that began anew does not run what its predecessor was asked to let go, so it would never say
+        // that it did. Given back, the unit is asked for again if it still has to move.
+        for owner in self.owners.values_mut().filter(|owner| owner.worker == *worker) {
+            owner.releasing = false;
+        }
         self.bump();
         Reply::Session(session)
     }

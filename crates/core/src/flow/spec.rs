@@ -19,7 +19,10 @@ pub enum StartAt {
 }
 
 /// What a flow copies and how.
-#[expect(clippy::struct_excessive_bools, reason = "independent switches of the user's, each with a name in the API")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent switches of the user's, each with a name in the API"
+)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlowSpec {
     /// Cluster to copy from.

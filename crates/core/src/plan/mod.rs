@@ -5,5 +5,7 @@
 //! moves only if its worker is gone, full or clearly overloaded; (F) the order of the input does not matter.
 
 mod solve;
+#[cfg(test)]
+mod tests;
 
 pub use solve::{Plan, Problem, WorkerSlot, solve, steps};

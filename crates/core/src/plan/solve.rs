@@ -1,6 +1,7 @@
 //! The algorithm: keep what fits, place the rest heaviest first on the least loaded worker, then even out.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::control::PlanStep;
 use crate::ids::WorkerId;
@@ -93,10 +94,20 @@ fn take(share: &mut Share<'_>, weight: u64) {
     share.load += weight;
 }
 
+/// What each worker runs: units by weight, heaviest first.
+type Held<'a> = BTreeMap<WorkerId, BTreeMap<Reverse<u64>, BTreeSet<&'a Unit>>>;
+
 /// Moves units from the most to the least loaded worker of a role while that clearly helps. "Clearly": the gap is more
 /// than a quarter of the larger load, and the unit moved is at most half the gap, so the order of the two workers
 /// never flips and solving again finds nothing to do.
 fn even_out(units: &[(u64, &Unit)], shares: &mut BTreeMap<&WorkerId, Share<'_>>, plan: &mut Plan) {
+    let mut held = Held::new();
+    for &(weight, unit) in units {
+        if let Some(worker) = plan.placed.get(unit) {
+            let of_worker = held.entry(worker.clone()).or_default();
+            of_worker.entry(Reverse(weight)).or_default().insert(unit);
+        }
+    }
     for role in [Role::Source, Role::Checkpoint, Role::Heartbeat] {
         for _ in 0..units.len() {
             let of_role = || shares.values().filter(move |share| share.role == role);
@@ -108,10 +119,8 @@ fn even_out(units: &[(u64, &Unit)], shares: &mut BTreeMap<&WorkerId, Share<'_>>,
                 break;
             }
             let (from, to) = (high.id.clone(), low.id.clone());
-            let movable = units
-                .iter()
-                .find(|(weight, unit)| *weight * 2 <= gap && plan.placed.get(*unit) == Some(&from));
-            let Some(&(weight, unit)) = movable else { break };
+            let Some((weight, unit)) = take_heaviest(&mut held, &from, gap / 2) else { break };
+            held.entry(to.clone()).or_default().entry(Reverse(weight)).or_default().insert(unit);
             if let Some(share) = shares.get_mut(&from) {
                 share.room += 1;
                 share.units -= 1;
@@ -123,6 +132,17 @@ fn even_out(units: &[(u64, &Unit)], shares: &mut BTreeMap<&WorkerId, Share<'_>>,
             plan.placed.insert(unit.clone(), to);
         }
     }
+}
+
+/// Takes away a worker's heaviest unit that weighs at most `limit`; of equal ones the first by name.
+fn take_heaviest<'a>(held: &mut Held<'a>, worker: &WorkerId, limit: u64) -> Option<(u64, &'a Unit)> {
+    let of_worker = held.get_mut(worker)?;
+    let (&Reverse(weight), units) = of_worker.range_mut(Reverse(limit)..).next()?;
+    let unit = units.pop_first()?;
+    if units.is_empty() {
+        of_worker.remove(&Reverse(weight));
+    }
+    Some((weight, unit))
 }
 
 /// The steps from what is to what should be. A unit that moves is only released here; it is assigned by a later plan,

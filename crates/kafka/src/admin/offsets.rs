@@ -42,7 +42,7 @@ pub enum OffsetSpec {
 }
 
 impl OffsetSpec {
-    /// As Kafka's ListOffsets request writes it.
+    /// As Kafka's `ListOffsets` request writes it.
     fn timestamp(self) -> i64 {
         match self {
             Self::Earliest => -2,

@@ -71,8 +71,6 @@ pub struct ConfigEntry {
     pub is_topic_override: bool,
     /// Whether it may not be shown.
     pub is_sensitive: bool,
-    /// Whether it cannot be changed.
-    pub is_read_only: bool,
 }
 
 /// The settings of a topic.
@@ -131,11 +129,8 @@ impl Client {
                 error: ErrorCode(result.error_code),
                 message: words(result.error_message.as_ref()),
             });
-            all_ok(
-                CreatePartitionsRequest::NAME,
-                &[topic],
-                at_controller(CreatePartitionsRequest::NAME, outcomes.collect())?,
-            )
+            let outcomes = at_controller(CreatePartitionsRequest::NAME, outcomes.collect())?;
+            all_ok(CreatePartitionsRequest::NAME, &[topic], &outcomes)
         })
         .await
     }
@@ -243,7 +238,7 @@ fn at_controller(api: &'static str, outcomes: Vec<TopicOutcome>) -> Result<Vec<T
     }
 }
 
-fn all_ok(api: &'static str, topics: &[&str], outcomes: Vec<TopicOutcome>) -> Result<()> {
+fn all_ok(api: &'static str, topics: &[&str], outcomes: &[TopicOutcome]) -> Result<()> {
     for topic in topics {
         match outcomes.iter().find(|outcome| *outcome.name == **topic) {
             None => return Err(missing_answer(api, "the controller", topic)),
@@ -275,7 +270,6 @@ fn topic_configs(result: &DescribeConfigsResult) -> (Arc<str>, TopicConfigs) {
             is_default: config.config_source == SOURCE_DEFAULT,
             is_topic_override: config.config_source == SOURCE_TOPIC,
             is_sensitive: config.is_sensitive,
-            is_read_only: config.read_only,
         };
         (config.name.to_string(), entry)
     });

@@ -163,19 +163,21 @@ fn append_time_is_every_records_time() {
     assert!(decoded.iter().all(|record| record.timestamp == 123));
 }
 
+type Damage = fn(&mut Vec<u8>);
+
 #[test]
 fn damage_and_contradictions_are_named() {
     let good = encode_records(&records(), Codec::None, PRODUCER).unwrap().to_vec();
-    let cases: [(&str, Box<dyn Fn(&mut Vec<u8>)>, bool); 9] = [
-        ("checksum", Box::new(|b| b[100] ^= 1), false),
-        ("fewer than its header", Box::new(|b| b.truncate(60)), false),
-        ("to be counted", Box::new(|b| b.push(0)), false),
-        ("format is 1", Box::new(|b| b[16] = 1), true),
-        ("codec 5", Box::new(|b| b[22] = 5), true),
-        ("says -1 records", Box::new(|b| b[57..61].fill(0xff)), true),
-        ("says 2147483647 records", Box::new(|b| b[57..61].copy_from_slice(&i32::MAX.to_be_bytes())), true),
-        ("follow its last record", Box::new(|b| b[60] = 2), true),
-        ("outside the batch", Box::new(|b| b[26] = 1), true),
+    let cases: [(&str, Damage, bool); 9] = [
+        ("checksum", |b| b[100] ^= 1, false),
+        ("fewer than its header", |b| b.truncate(60), false),
+        ("to be counted", |b| b.push(0), false),
+        ("format is 1", |b| b[16] = 1, true),
+        ("codec 5", |b| b[22] = 5, true),
+        ("says -1 records", |b| b[57..61].fill(0xff), true),
+        ("says 2147483647 records", |b| b[57..61].copy_from_slice(&i32::MAX.to_be_bytes()), true),
+        ("follow its last record", |b| b[60] = 2, true),
+        ("outside the batch", |b| b[26] = 1, true),
     ];
     for (problem, damage, seal) in cases {
         let mut batch = good.clone();

@@ -92,13 +92,12 @@ impl Client {
     /// Those of [`Connection::connect`]; [`Error::UnknownBroker`] if the cluster has no such broker.
     pub async fn connection(&self, node_id: i32, lane: u32) -> Result<Connection> {
         let known = self.cache().address(node_id);
-        let address = match known {
-            Some(address) => address,
-            None => {
-                self.cluster().await?;
-                let learned = self.cache().address(node_id);
-                learned.ok_or(Error::UnknownBroker { node_id })?
-            }
+        let address = if let Some(address) = known {
+            address
+        } else {
+            self.cluster().await?;
+            let learned = self.cache().address(node_id);
+            learned.ok_or(Error::UnknownBroker { node_id })?
         };
         self.inner.pool.get(Target::Node(node_id), lane, &address).await
     }

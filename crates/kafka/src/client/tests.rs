@@ -12,7 +12,7 @@ use super::*;
 use crate::admin::{NewTopic, OffsetQuery, OffsetSpec};
 use crate::wire::testing::{Received, Responder, Script};
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 async fn responder() -> Responder {
     let versions = [

@@ -63,7 +63,7 @@ pub enum Error {
         /// The addresses, bootstrap servers last.
         tried: String,
         /// What the last one ended with.
-        last: Box<Error>,
+        last: Box<Self>,
     },
     /// The cluster's metadata has no such broker.
     #[error("broker {node_id} is not in the cluster's metadata")]
@@ -144,7 +144,7 @@ pub enum Error {
         problem: String,
     },
     /// A broker refused a whole request.
-    #[error("{broker} refused {api}: {code}{}", suffix(message))]
+    #[error("{broker} refused {api}: {code}{}", suffix(message.as_ref()))]
     Broker {
         /// `host:port`.
         broker: Arc<str>,
@@ -156,7 +156,7 @@ pub enum Error {
         message: Option<Arc<str>>,
     },
     /// A request was refused for a topic.
-    #[error("{api} was refused for topic {topic}: {code}{}", suffix(message))]
+    #[error("{api} was refused for topic {topic}: {code}{}", suffix(message.as_ref()))]
     Topic {
         /// The topic.
         topic: Arc<str>,
@@ -168,7 +168,7 @@ pub enum Error {
         message: Option<Arc<str>>,
     },
     /// A request was refused for a partition.
-    #[error("{api} was refused for {topic}-{partition}: {code}{}", suffix(message))]
+    #[error("{api} was refused for {topic}-{partition}: {code}{}", suffix(message.as_ref()))]
     Partition {
         /// The topic.
         topic: Arc<str>,
@@ -182,7 +182,7 @@ pub enum Error {
         message: Option<Arc<str>>,
     },
     /// A request was refused for a consumer group.
-    #[error("{api} was refused for group {group}: {code}{}", suffix(message))]
+    #[error("{api} was refused for group {group}: {code}{}", suffix(message.as_ref()))]
     Group {
         /// The group.
         group: Arc<str>,
@@ -211,7 +211,7 @@ pub enum Error {
         /// The time it had.
         timeout: Duration,
         /// What the last try ended with.
-        last: Box<Error>,
+        last: Box<Self>,
     },
     /// A record batch that cannot be decoded or encoded.
     #[error("record batch at offset {base_offset} cannot be used: {problem}")]
@@ -315,12 +315,8 @@ impl Error {
 }
 
 /// A broker's words as the end of a message.
-fn suffix(message: &Option<Arc<str>>) -> String {
-    message
-        .as_ref()
-        .filter(|message| !message.is_empty())
-        .map(|message| format!(": {message}"))
-        .unwrap_or_default()
+fn suffix(message: Option<&Arc<str>>) -> String {
+    message.filter(|message| !message.is_empty()).map(|message| format!(": {message}")).unwrap_or_default()
 }
 
 #[cfg(test)]

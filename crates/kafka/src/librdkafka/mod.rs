@@ -18,8 +18,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use crate::config::ClientConfig;
 use crate::error::{Class, Error, ErrorCode};
 
-/// The settings that producers and readers share. A property of the user wins over ours, but for where to connect and
-/// for creating topics by accident.
+/// The settings that producers and readers share. A property of the user wins over ours, but not over where to connect
+/// and not over what a producer or reader promises: those are set after it.
 fn base_config(config: &ClientConfig) -> rdkafka::ClientConfig {
     let mut native = rdkafka::ClientConfig::new();
     native.set_log_level(RDKafkaLogLevel::Warning);

@@ -23,7 +23,8 @@ pub struct InternalProducer {
 }
 
 impl InternalProducer {
-    /// A producer; it connects on its own.
+    /// A producer; it connects on its own. Make it early: librdkafka asks for a producer id as soon as it is made, and
+    /// if no connection stands at that instant, only again after half a second. The first record waits for that.
     ///
     /// # Errors
     /// [`Error::Config`] for settings of ours, [`Error::Librdkafka`] for properties that librdkafka does not know.

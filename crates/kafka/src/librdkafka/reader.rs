@@ -74,7 +74,14 @@ impl InternalReader {
         })
         .await?;
         let timeout = config.limits.admin_timeout;
-        Ok(Self { client: client.clone(), topic, consumer: Some(Arc::new(consumer)), next: 0, introduced: false, timeout })
+        Ok(Self {
+            client: client.clone(),
+            topic,
+            consumer: Some(Arc::new(consumer)),
+            next: 0,
+            introduced: false,
+            timeout,
+        })
     }
 
     /// All records that have not been returned yet, up to the end that the log has now; a few newer ones may come too.

@@ -362,7 +362,7 @@ fn read(
                     "it speaks of {key:?}, partition {index}, which was not asked or twice"
                 )));
             };
-            partitions.push(produced(name, id, partition));
+            partitions.push(produced(name, id, &partition));
         }
     }
     // A batch without an answer has an unknown outcome, and so has the whole request.
@@ -370,13 +370,13 @@ fn read(
     Ok(ProduceResponse { throttle: answer::throttle(response.throttle_time_ms), partitions })
 }
 
-fn produced(topic: Arc<str>, topic_id: TopicId, answer: PartitionProduceResponse) -> ProducedPartition {
+fn produced(topic: Arc<str>, topic_id: TopicId, answer: &PartitionProduceResponse) -> ProducedPartition {
     let about_records = answer.record_errors.iter().map(|error| {
         let words = error.batch_index_error_message.as_deref().unwrap_or("refused");
         format!("record {}: {words}", error.batch_index)
     });
     let words: Vec<String> =
-        answer.error_message.iter().map(|text| text.to_string()).chain(about_records).collect();
+        answer.error_message.iter().map(ToString::to_string).chain(about_records).collect();
     ProducedPartition {
         topic,
         topic_id,

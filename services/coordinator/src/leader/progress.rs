@@ -140,7 +140,7 @@ impl Progress {
                 let units = flows.entry(report.unit.flow().clone()).or_default();
                 match units.get_mut(&report.unit) {
                     Some(tracked) if tracked.report.number == report.number => {
-                        tracked.update(report, now, now_ms)
+                        tracked.update(report, now, now_ms);
                     }
                     _ => {
                         units.insert(report.unit.clone(), Tracked::new(report, now, now_ms));

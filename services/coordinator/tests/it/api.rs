@@ -125,7 +125,9 @@ async fn concurrent_masked_updates_lose_nothing() {
     let c = update("shared_target", v1::Flow { shared_target: true, ..Default::default() });
     let (mut first, mut second, mut third) = (node.flows(), node.flows(), node.flows());
     let (a, b, c) = tokio::join!(first.update_flow(a), second.update_flow(b), third.update_flow(c));
-    (a.unwrap(), b.unwrap(), c.unwrap());
+    for updated in [a, b, c] {
+        updated.unwrap();
+    }
     let flow = node.flows().get_flow(named("flows/f")).await.unwrap().into_inner();
     assert_eq!(flow.topics.unwrap().include, ["only"]);
     assert_eq!(flow.heartbeats.unwrap().enabled, Some(false));

@@ -12,7 +12,7 @@ use crate::wire::fetch::FetchRequest;
 use crate::wire::produce::{ProduceEntry, ProduceRequest};
 use crate::wire::testing::{Received, Responder, Script};
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 const VERSION: i16 = 9;
 
 fn limits() -> Limits {
