@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use mirrormesh_runtime::service::{CommonSettings, ServiceSettings};
+use mirrormesh_runtime::telemetry::LogSettings;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -53,7 +54,11 @@ impl Default for Settings {
             mesh_advertise: String::new(),
             initial_members: Vec::new(),
             join: false,
-            common: CommonSettings::default(),
+            common: CommonSettings {
+                // The library warns several times a second about a peer that is down; `raft::network` says it once.
+                log: LogSettings { filter: "info,openraft=error".to_owned(), ..LogSettings::default() },
+                ..CommonSettings::default()
+            },
         }
     }
 }

@@ -17,7 +17,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Frame;
 use mirrormesh_runtime::grpc::{ChannelOptions, channel};
 use mirrormesh_runtime::trace_context::inject;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::body::Body;
 use tonic::metadata::MetadataMap;
@@ -27,11 +27,13 @@ use tonic::{Code, Status};
 use tower::{Service, ServiceExt as _};
 
 use crate::metrics::Metrics;
-use crate::raft::{Leadership, RaftHandle};
+use crate::raft::{Leadership, NodeId, RaftHandle};
 use crate::service::{LEADER_WAIT, status};
 
 /// Marks a call that was passed on already.
 const FORWARDED: &str = "mirrormesh-forwarded";
+/// How long a leader that was deposed may take to answer what it was asked before.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Addresses of leaders for which a channel is kept.
 const CHANNELS_MAX: usize = 16;
 
@@ -47,7 +49,7 @@ pub(crate) struct Router {
 /// Where a call goes.
 enum Route {
     Here,
-    To(Channel),
+    To(NodeId, Channel),
     Nowhere(Status),
 }
 
@@ -73,18 +75,18 @@ impl Router {
         match timeout(LEADER_WAIT, known).await {
             Ok(Some(now)) if now.is_self => Route::Here,
             Ok(Some(now)) if forwarded => Route::Nowhere(status::elsewhere(&now)),
-            Ok(Some(now)) => self.towards(&now).map_or_else(Route::Nowhere, Route::To),
+            Ok(Some(now)) => self.towards(&now).unwrap_or_else(Route::Nowhere),
             Ok(None) => Route::Nowhere(status::stopping()),
             Err(_) => Route::Nowhere(status::no_leader()),
         }
     }
 
-    fn towards(&self, leadership: &Leadership) -> Result<Channel, Status> {
-        let Some((_, node)) = &leadership.leader else { return Err(status::no_leader()) };
+    fn towards(&self, leadership: &Leadership) -> Result<Route, Status> {
+        let Some((id, node)) = &leadership.leader else { return Err(status::no_leader()) };
         let address = &node.api_address;
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(channel) = channels.get(address) {
-            return Ok(channel.clone());
+            return Ok(Route::To(*id, channel.clone()));
         }
         let options =
             ChannelOptions { connect_timeout: Duration::from_millis(500), ..ChannelOptions::default() };
@@ -95,7 +97,38 @@ impl Router {
             channels.clear();
         }
         channels.insert(address.clone(), made.clone());
-        Ok(made)
+        Ok(Route::To(*id, made))
+    }
+
+    async fn pass_on(&self, leader: NodeId, channel: Channel, mut request: Request<Body>) -> Response<Body> {
+        request.headers_mut().insert(FORWARDED, HeaderValue::from_static("1"));
+        let mut metadata = MetadataMap::from_headers(std::mem::take(request.headers_mut()));
+        inject(&mut metadata);
+        *request.headers_mut() = metadata.into_headers();
+        let mut leadership = self.raft.watch_leadership();
+        let deposed = async {
+            let other = |now: &Leadership| now.leader.as_ref().is_some_and(|(id, _)| *id != leader);
+            // The end of the task that publishes it says nothing about the leader.
+            if leadership.wait_for(other).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            sleep(LAST_WORDS).await;
+        };
+        let response = tokio::select! {
+            response = channel.oneshot(request) => response,
+            () = deposed => return leader_lost().into_http(),
+            () = self.stopping.cancelled() => return status::stopping().into_http(),
+        };
+        match response {
+            Ok(response) => response.map(|inner| {
+                let stopping = Box::pin(self.stopping.clone().cancelled_owned());
+                Body::new(Passed { inner: Some(inner), stopping })
+            }),
+            Err(error) => {
+                tracing::debug!(%error, "a call could not be passed on to the leader");
+                leader_lost().into_http()
+            }
+        }
     }
 }
 
@@ -138,31 +171,10 @@ where
                     router.metrics.call(method(&path, code), code);
                     Ok(response)
                 }
-                Route::To(channel) => Ok(pass_on(channel, request, &router.stopping).await),
+                Route::To(leader, channel) => Ok(router.pass_on(leader, channel, request).await),
                 Route::Nowhere(status) => Ok(status.into_http()),
             }
         })
-    }
-}
-
-async fn pass_on(
-    channel: Channel,
-    mut request: Request<Body>,
-    stopping: &CancellationToken,
-) -> Response<Body> {
-    request.headers_mut().insert(FORWARDED, HeaderValue::from_static("1"));
-    let mut metadata = MetadataMap::from_headers(std::mem::take(request.headers_mut()));
-    inject(&mut metadata);
-    *request.headers_mut() = metadata.into_headers();
-    match channel.oneshot(request).await {
-        Ok(response) => response.map(|inner| {
-            let stopping = Box::pin(stopping.clone().cancelled_owned());
-            Body::new(Passed { inner: Some(inner), stopping })
-        }),
-        Err(error) => {
-            tracing::debug!(%error, "a call could not be passed on to the leader");
-            leader_lost().into_http()
-        }
     }
 }
 

@@ -22,8 +22,24 @@ async fn eventually(what: &str, test: impl Fn() -> bool) {
     }
 }
 
+/// Killed when dropped: a test that fails leaves nothing behind either.
+struct Holder(Child);
+
+impl Holder {
+    fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
 /// A program that holds a cluster, started with pipes as a test runner would.
-fn hold_a_cluster(more: &[&str]) -> (Child, u32, PathBuf) {
+fn hold_a_cluster(more: &[&str]) -> (Holder, u32, PathBuf) {
     let mut holder = Command::new(env!("CARGO_BIN_EXE_mirrormesh-kafka"))
         .args(["up", "held", "--heap-mb", "256"])
         .args(more)
@@ -40,7 +56,7 @@ fn hold_a_cluster(more: &[&str]) -> (Child, u32, PathBuf) {
         }
     }
     let pid = said["pids"].parse().unwrap();
-    (holder, pid, PathBuf::from(&said["directory"]))
+    (Holder(holder), pid, PathBuf::from(&said["directory"]))
 }
 
 #[tokio::test]
@@ -48,8 +64,7 @@ async fn a_broker_dies_with_an_owner_that_is_killed() {
     // Its data stays here: a broker without data would end by itself.
     let (mut holder, pid, directory) = hold_a_cluster(&["--keep"]);
     assert!(process_exists(pid) && directory.is_dir());
-    holder.kill().unwrap();
-    holder.wait().unwrap();
+    holder.kill();
     eventually("the broker outlived its owner", || !process_exists(pid)).await;
     assert!(directory.is_dir());
     std::fs::remove_dir_all(directory).unwrap();
@@ -60,8 +75,7 @@ async fn a_stopped_broker_dies_too_and_its_data_goes() {
     let (mut holder, pid, directory) = hold_a_cluster(&[]);
     let group = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     rustix::process::kill_process_group(group, rustix::process::Signal::STOP).unwrap();
-    holder.kill().unwrap();
-    holder.wait().unwrap();
+    holder.kill();
     eventually("the broker outlived its owner", || !process_exists(pid)).await;
     eventually("the data outlived its owner", || !directory.exists()).await;
 }

@@ -7,3 +7,5 @@ mod checking;
 mod clusters;
 #[cfg(test)]
 mod leftovers;
+#[cfg(test)]
+mod tmpmm2;

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -46,12 +48,14 @@ pub(crate) struct Network {
     own: NodeId,
     /// One channel per address and purpose; a snapshot must not hold up heartbeats.
     channels: BTreeMap<(String, bool), Channel>,
+    /// Whether each peer answered last, so that a change is logged once and not with every heartbeat.
+    reachable: BTreeMap<NodeId, Arc<AtomicBool>>,
 }
 
 impl Network {
     /// The network as seen by coordinator `own`.
     pub(crate) fn new(own: NodeId) -> Self {
-        Self { own, channels: BTreeMap::new() }
+        Self { own, channels: BTreeMap::new(), reachable: BTreeMap::new() }
     }
 
     fn peer(&mut self, target: NodeId, node: &Node, for_snapshots: bool) -> Peer {
@@ -62,7 +66,8 @@ impl Network {
                 self.channels.insert(key, channel.clone());
             }),
         };
-        Peer { own: self.own, target, channel }
+        let reachable = self.reachable.entry(target).or_insert_with(|| Arc::new(AtomicBool::new(true)));
+        Peer { own: self.own, target, channel, reachable: Arc::clone(reachable) }
     }
 }
 
@@ -89,6 +94,7 @@ pub(crate) struct Peer {
     own: NodeId,
     target: NodeId,
     channel: Result<Channel, String>,
+    reachable: Arc<AtomicBool>,
 }
 
 type Client = RaftServiceClient<Channel>;
@@ -123,9 +129,20 @@ impl Peer {
             let answer = call(self.client()?, request).await.map_err(Fault::Status)?;
             from_message(answer.get_ref()).map_err(Fault::Status)
         };
-        match tokio::time::timeout(limit, answer).await {
-            Ok(answer) => answer.map_err(Fault::into_rpc),
-            Err(_) => Err(Fault::Timeout(limit).into_rpc()),
+        let answer = tokio::time::timeout(limit, answer).await.unwrap_or(Err(Fault::Timeout(limit)));
+        self.note(answer.as_ref().err());
+        answer.map_err(Fault::into_rpc)
+    }
+
+    /// Logs when a peer stops or begins to answer.
+    fn note(&self, fault: Option<&Fault>) {
+        let before = self.reachable.swap(fault.is_none(), Ordering::Relaxed);
+        match fault {
+            Some(fault) if before => {
+                tracing::warn!(coordinator = self.target, %fault, "a coordinator does not answer");
+            }
+            None if !before => tracing::info!(coordinator = self.target, "the coordinator answers again"),
+            _ => {}
         }
     }
 }

@@ -38,6 +38,8 @@ pub(super) const SNAPSHOT: &str = "snapshot";
 const QUEUE_MAX: usize = 1_024;
 /// Writes that share one sync to the disk.
 const BATCH_MAX: usize = 256;
+/// What redb may keep in memory: the log is short, and the state is kept elsewhere.
+const CACHE_BYTES: usize = 16 << 20;
 /// A predecessor that is just ending still holds the file for a moment.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 
@@ -231,7 +233,7 @@ fn lock(tail: &Mutex<BTreeMap<u64, Bytes>>) -> MutexGuard<'_, BTreeMap<u64, Byte
 fn open_waiting(path: &Path) -> io::Result<Database> {
     let begin = Instant::now();
     loop {
-        match Database::create(path) {
+        match Database::builder().set_cache_size(CACHE_BYTES).create(path) {
             Ok(db) => return Ok(db),
             Err(DatabaseError::DatabaseAlreadyOpen) if begin.elapsed() < LOCK_WAIT => {
                 std::thread::sleep(Duration::from_millis(50));
