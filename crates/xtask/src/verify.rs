@@ -142,7 +142,15 @@ fn licences(root: &Path) -> Result<String> {
     if find_program("cargo-deny").is_none() {
         return Ok("NOT RUN, as cargo-deny is not installed (`cargo install cargo-deny`)".to_owned());
     }
-    show(cargo(root).args(["deny", "--offline", "check", "bans", "licenses", "sources"]))?;
+    show(cargo(root).args([
+        "deny",
+        "--offline",
+        "check",
+        "--hide-inclusion-graph",
+        "bans",
+        "licenses",
+        "sources",
+    ]))?;
     Ok("cargo-deny: bans, licenses, sources".to_owned())
 }
 

@@ -109,7 +109,7 @@ fn too_large(limit: usize) -> String {
 }
 
 /// Memory grows with what was really decompressed, so a small batch cannot claim much.
-fn read_bounded(decoder: impl Read, limit: usize) -> Result<Bytes, String> {
+pub(super) fn read_bounded(decoder: impl Read, limit: usize) -> Result<Bytes, String> {
     let mut out = Vec::new();
     let bound = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
     decoder.take(bound).read_to_end(&mut out).map_err(|e| format!("it cannot be decompressed: {e}"))?;

@@ -145,6 +145,23 @@ fn a_bomb_is_not_decompressed() {
     assert!(codec::decompress(Codec::Snappy, claim, LIMIT).unwrap_err().contains("more than"));
 }
 
+/// A stream without an end, which counts how much was taken from it.
+struct Endless<'a>(&'a mut usize);
+
+impl std::io::Read for Endless<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        *self.0 += buffer.len();
+        Ok(buffer.len())
+    }
+}
+
+#[test]
+fn no_more_than_the_limit_is_taken_from_a_stream() {
+    let mut taken = 0;
+    assert!(codec::read_bounded(Endless(&mut taken), 100_000).is_err());
+    assert_eq!(taken, 100_001);
+}
+
 #[test]
 fn the_limit_is_exact() {
     for codec in Codec::ALL {

@@ -16,6 +16,8 @@ pub(crate) mod testing;
 mod transport;
 pub(crate) mod versions;
 
+pub use answer::Answer;
+
 /// A topic id as it stands on the wire; all zeroes is no id.
 pub type TopicId = [u8; 16];
 

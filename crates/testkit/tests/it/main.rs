@@ -7,5 +7,3 @@ mod checking;
 mod clusters;
 #[cfg(test)]
 mod leftovers;
-#[cfg(test)]
-mod tmpmm2;

@@ -41,11 +41,9 @@ impl PeerService {
 
     /// A coordinator that is the only voter leads its mesh alone: nobody else can be a leader of it. Whoever says so
     /// belongs to another mesh, and what it sends would replace what was acknowledged here.
-    async fn check_mesh(&self, sender: NodeId) -> Result<(), Status> {
+    fn check_mesh(&self, sender: NodeId) -> Result<(), Status> {
         let own = self.handle.own_id();
-        let members = self.handle.members().await.map_err(|error| Status::unavailable(error.to_string()))?;
-        let mut voters = members.iter().filter(|member| member.voter);
-        let alone = voters.next().is_some_and(|first| first.id == own) && voters.next().is_none();
+        let alone = self.handle.raft.voter_ids().eq([own]);
         if alone && sender != own {
             return Err(Status::failed_precondition(format!(
                 "coordinator {own} is a mesh of its own: to add it to another one, start it with an empty data \
@@ -60,7 +58,7 @@ impl PeerService {
 impl RaftService for PeerService {
     async fn append_entries(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
         let sender = self.check_target(request.metadata())?;
-        self.check_mesh(sender).await?;
+        self.check_mesh(sender)?;
         answer(self.handle.raft.append_entries(from_message(request.get_ref())?).await)
     }
 
@@ -79,7 +77,7 @@ impl RaftService for PeerService {
         request: Request<Streaming<RaftMessage>>,
     ) -> Result<Response<RaftMessage>, Status> {
         let sender = self.check_target(request.metadata())?;
-        self.check_mesh(sender).await?;
+        self.check_mesh(sender)?;
         let (vote, snapshot) = receive_snapshot(request.into_inner()).await?;
         answer(self.handle.raft.install_full_snapshot(vote, snapshot).await)
     }
