@@ -69,7 +69,7 @@ impl Feed {
                 return Err(status::leader_changed());
             }
             let state = Arc::clone(&self.states.borrow_and_update());
-            
+            check_session(&state, &self.speaker)?;
             let next = state.assignment_of(&self.speaker.worker);
             if !self.sent.as_ref().is_some_and(|sent| same_set(sent, &next)) {
                 let message = WatchAssignmentsResponse::from(&next);

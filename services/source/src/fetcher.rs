@@ -265,7 +265,9 @@ impl Task {
         let bytes: usize = response.partitions.iter().map(|p| p.records.len()).sum();
         let memory: Memory = Arc::new(if bytes == 0 { None } else { self.charge(bytes).await });
         for partition in response.partitions {
-            let Some(&id) = by_place.get(&(Arc::clone(&partition.topic), partition.partition)) else { continue };
+            let Some(&id) = by_place.get(&(Arc::clone(&partition.topic), partition.partition)) else {
+                continue;
+            };
             if !partition.error.is_ok() {
                 self.end(id, Fetched::Refused(partition.error));
                 continue;
@@ -284,7 +286,8 @@ impl Task {
                 .iter()
                 .map(|a| Aborted { producer_id: a.producer_id, first_offset: a.first_offset })
                 .collect();
-            let chunk = Chunk { records: partition.records, aborted, end_offset, memory: Arc::clone(&memory) };
+            let chunk =
+                Chunk { records: partition.records, aborted, end_offset, memory: Arc::clone(&memory) };
             // There was room when the fetch was made, and nobody else fills this channel.
             let _gone = s.wanted.chunks.try_send(Fetched::Chunk(chunk));
         }

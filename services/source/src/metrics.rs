@@ -36,7 +36,9 @@ impl Metrics {
             skipped: meter
                 .u64_counter("mirrormesh.skipped.batches")
                 .with_unit("{batch}")
-                .with_description("Batches that are not mirrored on purpose, by reason: control, aborted, empty.")
+                .with_description(
+                    "Batches that are not mirrored on purpose, by reason: control, aborted, empty.",
+                )
                 .build(),
             in_flight: meter
                 .i64_up_down_counter("mirrormesh.batches.in_flight")

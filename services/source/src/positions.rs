@@ -9,8 +9,8 @@ use mirrormesh_core::flow::FlowSpec;
 use mirrormesh_core::ids::{FlowId, TopicId};
 use mirrormesh_core::relay::position::{Position, PositionKey, PositionKind, PositionValue};
 use mirrormesh_core::translate::Segment;
-use mirrormesh_kafka::librdkafka::{InternalProducer, InternalReader};
 use mirrormesh_kafka::Client;
+use mirrormesh_kafka::librdkafka::{InternalProducer, InternalReader};
 use mirrormesh_proto::convert::position::{decode_key, decode_value, encode_key, encode_value};
 use mirrormesh_runtime::clock::now_ms;
 use mirrormesh_worker::{Failure, ensure_internal_topic};
@@ -65,7 +65,7 @@ impl PositionStore {
     /// Makes the topic if it is missing: one partition, compacted.
     async fn ensure(&self) -> Result<(), Failure> {
         let create = || ensure_internal_topic(&self.target, &self.topic, self.replication_factor);
-        self.created.get_or_try_init(create).await.map(|()| ())
+        self.created.get_or_try_init(create).await.copied()
     }
 
     /// Reads to the end of the topic and returns what is stored about a partition.
@@ -88,11 +88,10 @@ impl PositionStore {
                     stored.positions.push((*slot, position.clone()));
                 }
                 (PositionKind::Segments { producer_id: of, chunk }, PositionValue::Segments(segments))
-                    if *of == producer_id =>
+                    if *of == producer_id
+                        && stored.last_chunk.as_ref().is_none_or(|(last, _)| chunk > last) =>
                 {
-                    if stored.last_chunk.as_ref().is_none_or(|(last, _)| chunk > last) {
-                        stored.last_chunk = Some((*chunk, segments.clone()));
-                    }
+                    stored.last_chunk = Some((*chunk, segments.clone()));
                 }
                 _ => {}
             }
@@ -117,7 +116,11 @@ impl PositionStore {
         };
         for record in records {
             let Some(Ok(key)) = record.key.as_deref().map(decode_key) else {
-                tracing::warn!(topic = self.topic, offset = record.offset, "skipped a record without a readable key");
+                tracing::warn!(
+                    topic = self.topic,
+                    offset = record.offset,
+                    "skipped a record without a readable key"
+                );
                 continue;
             };
             if key.flow != self.flow {
@@ -143,10 +146,8 @@ impl PositionStore {
     /// Writes records in order and waits until they are acknowledged.
     pub(crate) async fn write(&self, records: Vec<(PositionKey, PositionValue)>) -> Result<(), Failure> {
         self.ensure().await?;
-        let producer = self
-            .producer
-            .get_or_try_init(|| async { InternalProducer::new(self.target.config()) })
-            .await?;
+        let producer =
+            self.producer.get_or_try_init(|| async { InternalProducer::new(self.target.config()) }).await?;
         let now = i64::try_from(now_ms()).unwrap_or(-1);
         let sends = records.iter().map(|(key, value)| {
             let (key, value) = (encode_key(key), encode_value(value));

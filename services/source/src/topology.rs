@@ -106,13 +106,18 @@ impl Topology {
     }
 
     /// Tells the coordinator what changed and remembers what it took.
-    async fn tell(&mut self, found: BTreeMap<TopicName, TopicEntry>, gone: Vec<TopicName>) -> Result<(), Trouble> {
+    async fn tell(
+        &mut self,
+        found: BTreeMap<TopicName, TopicEntry>,
+        gone: Vec<TopicName>,
+    ) -> Result<(), Trouble> {
         let changed: Vec<TopicEntry> =
             found.values().filter(|entry| self.reported.get(&entry.topic) != Some(entry)).cloned().collect();
         if changed.is_empty() && gone.is_empty() {
             return Ok(());
         }
-        let change = InventoryChange { topics: changed, removed_topics: gone.clone(), ..InventoryChange::default() };
+        let change =
+            InventoryChange { topics: changed, removed_topics: gone.clone(), ..InventoryChange::default() };
         let refused = self
             .context
             .coordinator

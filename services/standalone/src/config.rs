@@ -7,18 +7,18 @@ use serde::{Deserialize, Serialize};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Where decisions are kept.
-    pub data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
     /// Where the public API is served, `host:port`; port 0 takes a free one.
-    pub api_listen: String,
+    pub(crate) api_listen: String,
     /// Where the roles talk to each other, `host:port`; port 0 takes a free one.
-    pub mesh_listen: String,
+    pub(crate) mesh_listen: String,
     /// Record bytes held in memory at most.
-    pub memory_bytes: u64,
+    pub(crate) memory_bytes: u64,
     /// What every service has.
     #[serde(flatten)]
-    pub common: CommonSettings,
+    pub(crate) common: CommonSettings,
 }
 
 impl Default for Settings {

@@ -10,7 +10,9 @@ use clap::{Parser, Subcommand};
 use config::Settings;
 use mirrormesh_runtime::cli::{CommonArgs, HealthcheckArgs};
 use mirrormesh_runtime::env::Env;
-use mirrormesh_runtime::service::{ServiceInfo, ServiceSettings as _, healthcheck, host, load_settings, refuse};
+use mirrormesh_runtime::service::{
+    ServiceInfo, ServiceSettings as _, healthcheck, host, load_settings, refuse,
+};
 
 /// Mirrors Kafka clusters: the whole mesh in one process.
 #[derive(Debug, Parser)]
@@ -53,9 +55,11 @@ fn main() -> ExitCode {
         Err(error) => return refuse(INFO.name, &error),
     };
     match command {
-        Command::Run { .. } => host(INFO, &settings.common().clone(), "standalone", Env::process(), |context| {
-            roles::run(settings, context)
-        }),
+        Command::Run { .. } => {
+            host(INFO, &settings.common().clone(), "standalone", Env::process(), |context| {
+                roles::run(settings, context)
+            })
+        }
         Command::Healthcheck(args) => {
             healthcheck(INFO.name, &args.address.unwrap_or_else(|| settings.common.metrics_listen.clone()))
         }

@@ -53,7 +53,7 @@ fn request_id() -> String {
 
 impl Api {
     /// Connects to nothing yet. Addresses are `host:port`.
-    pub fn new(addresses: Vec<String>) -> Result<Self> {
+    pub fn new(addresses: &[String]) -> Result<Self> {
         let channel = |address: &String| -> Result<Channel> {
             let endpoint = Endpoint::from_shared(format!("http://{address}"))
                 .with_context(|| format!("{address} is not an address"))?;
@@ -99,13 +99,15 @@ impl Api {
 
     /// Resumes a flow.
     pub async fn resume_flow(&mut self, id: &str) -> Result<v1::Flow, Status> {
-        let request = v1::ResumeFlowRequest { name: format!("flows/{id}"), ..v1::ResumeFlowRequest::default() };
+        let request =
+            v1::ResumeFlowRequest { name: format!("flows/{id}"), ..v1::ResumeFlowRequest::default() };
         call!(self, v1::flow_service_client::FlowServiceClient<Channel>, resume_flow, request)
     }
 
     /// Deletes a flow.
     pub async fn delete_flow(&mut self, id: &str) -> Result<(), Status> {
-        let request = v1::DeleteFlowRequest { name: format!("flows/{id}"), ..v1::DeleteFlowRequest::default() };
+        let request =
+            v1::DeleteFlowRequest { name: format!("flows/{id}"), ..v1::DeleteFlowRequest::default() };
         call!(self, v1::flow_service_client::FlowServiceClient<Channel>, delete_flow, request)
     }
 
@@ -166,7 +168,9 @@ impl Api {
             let answer = self.flow(id).await;
             match answer {
                 Ok(flow) if wished(&flow) => return Ok(flow),
-                other if Instant::now() > deadline => bail!("{what}: not within {limit:?}; flow {id} is {other:#?}"),
+                other if Instant::now() > deadline => {
+                    bail!("{what}: not within {limit:?}; flow {id} is {other:#?}")
+                }
                 _ => tokio::time::sleep(Duration::from_millis(100)).await,
             }
         }

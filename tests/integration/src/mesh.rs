@@ -96,12 +96,19 @@ impl Mesh {
                 _ => None,
             })
             .collect();
-        let mut mesh = Self { folder: folder.to_owned(), addresses, coordinators: Vec::new(), workers: Vec::new(), metrics: BTreeMap::new() };
+        let mut mesh = Self {
+            folder: folder.to_owned(),
+            addresses,
+            coordinators: Vec::new(),
+            workers: Vec::new(),
+            metrics: BTreeMap::new(),
+        };
         for index in 0..count {
             let process = mesh.coordinator_process(index)?;
             mesh.coordinators.push(Some(process));
         }
-        for (role, number) in [("source", spec.sources), ("checkpoint", spec.checkpoints), ("heartbeat", spec.heartbeats)]
+        for (role, number) in
+            [("source", spec.sources), ("checkpoint", spec.checkpoints), ("heartbeat", spec.heartbeats)]
         {
             for n in 1..=number {
                 mesh.start_worker(&format!("{role}-{n}"))?;
@@ -118,23 +125,20 @@ impl Mesh {
 
     /// The public API through any coordinator that answers.
     pub fn api(&self) -> Result<Api> {
-        Api::new(self.addresses.iter().map(|a| a.api.clone()).collect())
+        Api::new(&self.addresses.iter().map(|a| a.api.clone()).collect::<Vec<_>>())
     }
 
     /// The public API through one coordinator only.
     pub fn api_of(&self, id: u64) -> Result<Api> {
         let address = self.addresses.iter().find(|a| a.id == id).context("no such coordinator")?;
-        Api::new(vec![address.api.clone()])
+        Api::new(std::slice::from_ref(&address.api))
     }
 
     async fn wait_for_api(&self, limit: Duration) -> Result<()> {
         let mut api = self.api()?;
         let deadline = Instant::now() + limit;
         loop {
-            let error = match api.mesh().await {
-                Ok(_) => return Ok(()),
-                Err(error) => error,
-            };
+            let Err(error) = api.mesh().await else { return Ok(()) };
             if Instant::now() > deadline {
                 bail!("the API did not answer within {limit:?}: {error}\n{}", self.log_tails());
             }
@@ -222,7 +226,8 @@ impl Mesh {
 
     /// The last lines of every log, for a failure's message.
     pub fn log_tails(&self) -> String {
-        let processes = self.coordinators.iter().zip(&self.addresses).map(|(p, a)| (format!("coordinator-{}", a.id), p));
+        let processes =
+            self.coordinators.iter().zip(&self.addresses).map(|(p, a)| (format!("coordinator-{}", a.id), p));
         let workers = self.workers.iter().map(|(name, p)| (name.clone(), p));
         processes
             .chain(workers)

@@ -31,9 +31,14 @@ fn consumer(bootstrap: &str, group: &str) -> Result<BaseConsumer> {
 fn watermarks(consumer: &BaseConsumer, topic: &str) -> Result<Vec<(i64, i64)>> {
     let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT)?;
     let partitions = metadata.topics().iter().find(|t| t.name() == topic && t.error().is_none());
-    let mut numbers: Vec<i32> = partitions.iter().flat_map(|t| t.partitions()).map(|p| p.id()).collect();
+    let mut numbers: Vec<i32> = partitions
+        .into_iter()
+        .flat_map(rdkafka::metadata::MetadataTopic::partitions)
+        .map(rdkafka::metadata::MetadataPartition::id)
+        .collect();
     numbers.sort_unstable();
-    numbers.into_iter().map(|p| Ok(consumer.fetch_watermarks(topic, p, TIMEOUT)?)).collect()
+    let ends = numbers.into_iter().map(|p| consumer.fetch_watermarks(topic, p, TIMEOUT));
+    Ok(ends.collect::<Result<_, _>>()?)
 }
 
 /// End offset of each partition.
@@ -47,7 +52,8 @@ pub async fn end_offsets(bootstrap: &str, topic: &str) -> Result<Vec<i64>> {
 
 /// Offsets that topics hold, summed; exact counts where there are no markers and no compaction.
 pub async fn count(bootstrap: &str, topics: &[&str]) -> Result<u64> {
-    let (bootstrap, topics) = (bootstrap.to_owned(), topics.iter().map(|&t| t.to_owned()).collect::<Vec<_>>());
+    let (bootstrap, topics) =
+        (bootstrap.to_owned(), topics.iter().map(|&t| t.to_owned()).collect::<Vec<_>>());
     blocking(move || {
         let consumer = consumer(&bootstrap, "probe")?;
         let mut sum = 0;
@@ -62,7 +68,9 @@ pub async fn count(bootstrap: &str, topics: &[&str]) -> Result<u64> {
 /// Raises a topic's number of partitions.
 pub async fn grow(bootstrap: &str, topic: &str, partitions: usize) -> Result<()> {
     let admin: AdminClient<DefaultClientContext> = client(bootstrap).create()?;
-    for grown in admin.create_partitions([&NewPartitions::new(topic, partitions)], &AdminOptions::new()).await? {
+    for grown in
+        admin.create_partitions([&NewPartitions::new(topic, partitions)], &AdminOptions::new()).await?
+    {
         if let Err((name, code)) = grown {
             bail!("cannot grow {name}: {code}");
         }
@@ -117,7 +125,9 @@ pub async fn read(bootstrap: &str, topic: &str) -> Result<Vec<Plain>> {
     let (bootstrap, topic) = (bootstrap.to_owned(), topic.to_owned());
     blocking(move || {
         let consumer = consumer(&bootstrap, "probe")?;
-        let Some((start, end)) = watermarks(&consumer, &topic)?.into_iter().next() else { return Ok(Vec::new()) };
+        let Some((start, end)) = watermarks(&consumer, &topic)?.into_iter().next() else {
+            return Ok(Vec::new());
+        };
         let mut assignment = TopicPartitionList::new();
         assignment.add_partition_offset(&topic, 0, Offset::Offset(start))?;
         consumer.assign(&assignment)?;

@@ -446,8 +446,8 @@ pub(crate) mod tests {
             let mut bytes = bytes;
             if let Some(b) = bytes.get_mut(16) { *b = magic; }
             for batch in split(Bytes::from(bytes)).flatten() {
-                let _ = control_kind(&batch);
-                let _ = batch.stamp(Stamp { producer_id: 0, producer_epoch: 0, base_sequence: 0 });
+                control_kind(&batch);
+                drop(batch.stamp(Stamp { producer_id: 0, producer_epoch: 0, base_sequence: 0 }));
             }
         }
     }

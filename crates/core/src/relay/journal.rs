@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn chunks_fill_and_slots_turn() {
         let mut journal = Journal::new(None, Some(SLOTS - 1));
-        for i in 0..(CHUNK_SEGMENTS as i64 + 2) {
+        for i in 0..i64::try_from(CHUNK_SEGMENTS + 2).unwrap() {
             journal.mirrored(&mirrored(i * 3, i, 1, 1), 0);
         }
         let entry = journal.take();

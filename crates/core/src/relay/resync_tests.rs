@@ -1,3 +1,5 @@
+//! Tests of `resync`.
+
 use super::*;
 use crate::format::batch::tests::header;
 use crate::ids::TopicName;

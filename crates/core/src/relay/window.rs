@@ -269,6 +269,7 @@ mod tests {
     use crate::format::batch::tests::header;
 
     const NOW: u64 = 1_800_000_000_000;
+    const NOW_MS: i64 = 1_800_000_000_000;
 
     fn window(sole: bool) -> Window {
         Window::new(Place { count: 10, source: 20, target: 30 }, sole, Limits::default())
@@ -276,7 +277,7 @@ mod tests {
 
     fn send(w: &mut Window, base: i64, count: i32) -> u64 {
         let mut h = header(base, count);
-        h.max_timestamp = NOW as i64;
+        h.max_timestamp = NOW_MS;
         w.sent(&h, base, 100, 1)
     }
 
@@ -304,7 +305,7 @@ mod tests {
     fn old_timestamps_and_idleness_close_the_window() {
         let mut w = window(true);
         let mut h = header(20, 1);
-        h.max_timestamp = NOW as i64 - EXPIRATION_MS;
+        h.max_timestamp = NOW_MS - EXPIRATION_MS;
         let a = w.sent(&h, 20, 100, 1);
         w.answer(a, &appended(30), NOW);
         assert!(!w.is_armed(NOW));

@@ -1,3 +1,5 @@
+//! Tests of `batch`.
+
 use kafka_protocol::records as kp;
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! Tests of `client`.
+
 use std::sync::atomic::Ordering;
 
 use kafka_protocol::messages::metadata_response::{

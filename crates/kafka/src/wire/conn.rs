@@ -1,6 +1,6 @@
 //! One connection to one broker, pipelined.
 //!
-//! Owns the handle that others share: it encodes requests, queues them in call order for the tasks of [`super::link`]
+//! Owns the handle that others share: it encodes requests, queues them in call order for the tasks of `link`
 //! and says when the connection has ended.
 //!
 //! Invariant: once anything goes wrong (a late answer, a wrong correlation id, an oversized frame, a broken socket) the

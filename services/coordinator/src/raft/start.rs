@@ -100,8 +100,11 @@ pub(crate) async fn start(plan: StartPlan) -> Result<RunningRaft, Error> {
     if !initialized && !plan.initial_members.is_empty() {
         form_mesh(&raft, plan.initial_members).await?;
     }
-    let voters: Vec<NodeId> = raft.voter_ids().collect();
-    if voters == [own] {
+    let alone = raft
+        .with_raft_state(move |state| state.membership_state.effective().voter_ids().eq([own]))
+        .await
+        .map_err(|error| fault("starting", error.to_string()))?;
+    if alone {
         // Nobody else can stand: no reason to wait for the election timeout.
         raft.trigger().elect(false).await.map_err(|error| fault("starting", error.to_string()))?;
     }

@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use mirrormesh_core::control::{Command, CommandKind};
 use mirrormesh_core::ids::WorkerId;
+use mirrormesh_proto::mesh::raft_service_server::RaftServiceServer;
+use mirrormesh_runtime::grpc::{GrpcServer, ServerLimits};
+use mirrormesh_runtime::shutdown::Shutdown;
 use openraft::alias::LeaderIdOf;
+use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::entry::RaftEntry as _;
 use openraft::storage::{IOFlushed, RaftLogReader as _, RaftLogStorage as _, RaftLogStorageExt as _};
 use openraft::testing::log::{StoreBuilder, Suite};
@@ -127,6 +131,11 @@ async fn stop(running: super::RunningRaft, stop: tokio_util::sync::CancellationT
     tokio::task::spawn_blocking(|| writer.join()).await.unwrap();
 }
 
+/// Index of the last entry that was applied here.
+fn applied(handle: &super::RaftHandle) -> u64 {
+    handle.raft.metrics().borrow_watched().last_applied.unwrap().index()
+}
+
 /// Waits until an entry is in the snapshot or gone from the log.
 async fn wait_for(
     handle: &super::RaftHandle,
@@ -152,18 +161,13 @@ async fn state_survives_a_restart_from_snapshot_and_from_the_log_behind_it() {
     for number in 0..20 {
         register(&handle, &format!("w{number}")).await;
     }
-    let last = handle.raft.metrics();
-    let applied = {
-        use openraft::async_runtime::watch::WatchReceiver as _;
-        last.borrow_watched().last_applied.unwrap().index()
-    };
+    let applied = applied(&handle);
     handle.raft.trigger().snapshot().await.unwrap();
     wait_for(&handle, "snapshot", |snapshot, _| snapshot >= Some(applied)).await;
     handle.raft.trigger().purge_log(applied).await.unwrap();
     wait_for(&handle, "purge", |_, purged| purged == Some(applied)).await;
     register(&handle, "behind-the-snapshot").await;
     let before = handle.read().await.unwrap();
-    drop(last);
     drop(handle);
     stop(running, token).await;
     following.await.unwrap().unwrap();
@@ -181,4 +185,73 @@ async fn state_survives_a_restart_from_snapshot_and_from_the_log_behind_it() {
     let other = super::StartPlan { own: 2, ..plan(&directory) };
     let refused = super::start(other).await.unwrap_err();
     assert!(format!("{refused:?}").contains("belongs to coordinator 1"), "{refused:?}");
+}
+
+/// Serves a coordinator's Raft calls until the returned guard is dropped.
+fn serve(handle: &super::RaftHandle, server: GrpcServer) -> tokio_util::sync::DropGuard {
+    let shutdown = Shutdown::new();
+    let service = RaftServiceServer::new(super::PeerService::new(handle.clone()))
+        .max_decoding_message_size(super::RAFT_MESSAGE_BYTES_MAX);
+    let serving = server.serve(tonic::service::Routes::new(service), shutdown.clone());
+    tokio::spawn(serving);
+    shutdown.token().clone().drop_guard()
+}
+
+async fn bind() -> GrpcServer {
+    let descriptors = [mirrormesh_proto::MESH_DESCRIPTORS];
+    GrpcServer::bind("test", "127.0.0.1:0", ServerLimits::mesh(), &descriptors).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_member_gets_what_the_log_does_not_hold_any_more_as_a_snapshot() {
+    let (first_dir, second_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (first_server, second_server) = (bind().await, bind().await);
+    let node = |server: &GrpcServer| super::Node {
+        mesh_address: server.local_addr().to_string(),
+        api_address: "127.0.0.1:1".into(),
+    };
+    let (first_node, second_node) = (node(&first_server), node(&second_server));
+    let token = tokio_util::sync::CancellationToken::new();
+    let first = super::StartPlan { initial_members: [(1, first_node)].into(), ..plan(&first_dir) };
+    let first = super::start(first).await.unwrap();
+    let second = super::StartPlan { own: 2, initial_members: [].into(), ..plan(&second_dir) };
+    let second = super::start(second).await.unwrap();
+    tokio::spawn(first.follow(token.clone()));
+    tokio::spawn(second.follow(token.clone()));
+    let _first_server = serve(&first.handle, first_server);
+    let _second_server = serve(&second.handle, second_server);
+
+    first.handle.watch_leadership().wait_for(|now| now.is_self).await.unwrap();
+    // Larger than one piece.
+    for number in 0..5 {
+        let kind = CommandKind::RegisterWorker {
+            worker: WorkerId::new(format!("w{number}")).unwrap(),
+            role: mirrormesh_core::unit::Role::Source,
+            capacity: 5,
+            version: "x".repeat(700 << 10),
+        };
+        first.handle.propose(kind).await.unwrap();
+    }
+    let last = applied(&first.handle);
+    first.handle.raft.trigger().snapshot().await.unwrap();
+    wait_for(&first.handle, "snapshot", |snapshot, _| snapshot >= Some(last)).await;
+    first.handle.raft.trigger().purge_log(last).await.unwrap();
+    wait_for(&first.handle, "purge", |_, purged| purged == Some(last)).await;
+
+    let member = super::Member { id: 2, node: second_node, voter: true };
+    first.handle.add_member(member).await.unwrap();
+    let expected = first.handle.read().await.unwrap();
+    let mut states = second.handle.watch_states();
+    let arrived = states.wait_for(|state| state.revision == expected.revision);
+    let arrived =
+        tokio::time::timeout(std::time::Duration::from_secs(10), arrived).await.unwrap().unwrap().clone();
+    assert_eq!(arrived, expected);
+    let snapshot = second.handle.raft.metrics().borrow_watched().snapshot;
+    assert!(
+        snapshot.is_some_and(|id| id.index() >= last),
+        "it came as a snapshot, not as a log: {snapshot:?}"
+    );
+    token.cancel();
+    first.handle.shutdown().await;
+    second.handle.shutdown().await;
 }

@@ -7,7 +7,7 @@ use mirrormesh_proto::v1::{self, flow::State};
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
-use crate::harness::{Node, cluster_request, flow_request, make_flow, reason, single, until};
+use crate::harness::{Node, cluster_request, flow_request, make_flow, reason, single, soon, until};
 
 fn named(name: &str) -> v1::GetFlowRequest {
     v1::GetFlowRequest { name: name.into() }
@@ -175,24 +175,30 @@ async fn a_watch_shows_a_snapshot_changes_and_the_end() {
     // No worker at all: after a few seconds that is a condition, with what to do.
     let resume = v1::ResumeFlowRequest { name: "flows/f".into(), ..Default::default() };
     node.flows().resume_flow(resume).await.unwrap();
-    let flow = loop {
-        let flow = stream.message().await.unwrap().unwrap().flow.unwrap();
-        if flow.state() == State::Degraded && flow.conditions.len() == 3 {
-            break flow;
+    let degraded = async {
+        loop {
+            let flow = stream.message().await.unwrap().unwrap().flow.unwrap();
+            if flow.state() == State::Degraded && flow.conditions.len() == 3 {
+                return flow;
+            }
         }
     };
+    let flow = soon("no worker", degraded).await;
     assert!(flow.conditions.iter().all(|condition| condition.reason == "NO_WORKER"));
     assert!(flow.conditions[0].message.contains("start mirrormesh-source"), "{:?}", flow.conditions);
 
     let delete = v1::DeleteFlowRequest { name: "flows/f".into(), ..Default::default() };
     node.flows().delete_flow(delete).await.unwrap();
-    let end = loop {
-        match stream.message().await {
-            Ok(Some(_)) => {}
-            Ok(None) => panic!("the stream ended without a status"),
-            Err(status) => break status,
+    let end = async {
+        loop {
+            match stream.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("the stream ended without a status"),
+                Err(status) => return status,
+            }
         }
     };
+    let end = soon("the deleted flow's stream ends", end).await;
     assert_eq!((end.code(), reason(&end)), (Code::NotFound, "FLOW_NOT_FOUND".into()));
     assert_eq!(node.flows().watch_flow(watch).await.unwrap_err().code(), Code::NotFound);
     node.stop().await;

@@ -165,6 +165,12 @@ where
     }
 }
 
+/// The answer, which must come soon: a test that waits for ever says nothing.
+pub(crate) async fn soon<T>(what: &str, answer: impl Future<Output = T>) -> T {
+    let limit = Duration::from_secs(20);
+    tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| panic!("{what}: not within {limit:?}"))
+}
+
 /// The id of the leader that all of the nodes agree on.
 pub(crate) async fn leader(nodes: &[&Node]) -> u64 {
     until("one leader", Duration::from_secs(15), || async {

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-use crate::harness::{Node, flow_request, make_flow, reason, single};
+use crate::harness::{Node, flow_request, make_flow, reason, single, soon};
 
 /// A worker's session.
 struct Worker {
@@ -48,7 +48,7 @@ impl Worker {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), wait).await.unwrap_or_else(|_| panic!("{what}"))
+        soon(what, wait).await
     }
 
     /// Sends a report and waits until it is acknowledged.
@@ -277,13 +277,16 @@ async fn a_new_session_ends_the_earlier_one_and_keeps_the_units() {
     assert_eq!(after.units, before.units, "the same numbers, too: nothing has to restart");
     let status = old.report(&[], &[]).await.unwrap_err();
     assert_eq!(reason(&status), "SESSION_OUTDATED");
-    let ended = loop {
-        match old.assignments.message().await {
-            Ok(Some(_)) => {}
-            Ok(None) => panic!("the stream ended without a status"),
-            Err(status) => break status,
+    let end = async {
+        loop {
+            match old.assignments.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("the stream ended without a status"),
+                Err(status) => return status,
+            }
         }
     };
+    let ended = soon("the earlier session ends", end).await;
     assert_eq!((ended.code(), reason(&ended)), (Code::Aborted, "SESSION_OUTDATED".into()));
     node.stop().await;
 }
@@ -300,9 +303,21 @@ async fn events_are_kept_and_listed_newest_first() {
         reason: format!("E{number}"),
         ..Default::default()
     };
+    let watch = v1::WatchFlowRequest { name: "flows/f".into(), include_topics: false };
+    let mut watched = node.flows().watch_flow(watch).await.unwrap().into_inner();
+    assert!(watched.message().await.unwrap().unwrap().events.is_empty());
     let (worker_id, session) = (worker.id.clone(), worker.session);
     let request = mesh::ReportEventsRequest { worker_id, session, events: (1..=3).map(event).collect() };
     node.sessions().report_events(request).await.unwrap();
+    let shown = async {
+        loop {
+            let events = watched.message().await.unwrap().unwrap().events;
+            if !events.is_empty() {
+                return events.into_iter().map(|event| event.reason).collect::<Vec<_>>();
+            }
+        }
+    };
+    assert_eq!(soon("the watch shows the events", shown).await, ["E1", "E2", "E3"]);
     let list =
         |page_token: String| v1::ListFlowEventsRequest { parent: "flows/f".into(), page_size: 2, page_token };
     let first = node.flows().list_flow_events(list(String::new())).await.unwrap().into_inner();

@@ -73,7 +73,9 @@ impl PartitionUnit {
                 Step::SourceRead(from) => resync.source_read(&self.ask_source_read(from).await?),
                 Step::Done(found) => return Ok(self.located(found, stored.unwrap_or_default())),
                 Step::Stop(stop) => return Err(Failure::Stop(stop)),
-                Step::Again(reason) => return Err(Failure::Again(reason.to_owned(), explain(reason).to_owned())),
+                Step::Again(reason) => {
+                    return Err(Failure::Again(reason.to_owned(), explain(reason).to_owned()));
+                }
             }
         }
     }
@@ -87,7 +89,11 @@ impl PartitionUnit {
             let event = self.event("TARGET_TRUNCATED", &message, None, None);
             self.context.coordinator.report_events(vec![event]);
         }
-        let newest = stored.positions.iter().filter(|(_, p)| p.generation == self.generation).max_by_key(|(_, p)| p.count);
+        let newest = stored
+            .positions
+            .iter()
+            .filter(|(_, p)| p.generation == self.generation)
+            .max_by_key(|(_, p)| p.count);
         let mut journal = Journal::new(stored.last_chunk, newest.map(|(slot, _)| *slot));
         let now = now_ms();
         for mirrored in &found.replay {
@@ -110,7 +116,9 @@ impl PartitionUnit {
 
 fn explain(reason: &str) -> &'static str {
     match reason {
-        "SOURCE_TOPIC_MISSING" => "the source topic does not exist: create it again, or exclude it from the flow",
+        "SOURCE_TOPIC_MISSING" => {
+            "the source topic does not exist: create it again, or exclude it from the flow"
+        }
         "TARGET_TOPIC_MISSING" => "the target topic does not exist: it was deleted behind the flow's back",
         "TARGET_NOT_SETTLED" => "the target's log end is not replicated yet: waiting for its replicas",
         _ => "trying again",

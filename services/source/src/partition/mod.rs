@@ -67,7 +67,8 @@ impl PartitionUnit {
         topic: TopicName,
         partition: i32,
     ) -> Option<Self> {
-        let (Some(detail), Some(generation)) = (context.assigned.partition.clone(), context.flow.generation) else {
+        let (Some(detail), Some(generation)) = (context.assigned.partition.clone(), context.flow.generation)
+        else {
             context.report.set(
                 UnitState::Stopped,
                 "ASSIGNMENT_INCOMPLETE",

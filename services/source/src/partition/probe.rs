@@ -6,8 +6,8 @@ use mirrormesh_core::relay::reader::{Aborted, FetchReader, Judgement, unreadable
 use mirrormesh_core::relay::resync::{SourceItem, TargetBatch};
 use mirrormesh_core::relay::stop::{Stop, StopReason};
 use mirrormesh_kafka::admin::{EpochQuery, OffsetQuery, OffsetSpec};
-use mirrormesh_kafka::wire::fetch::{FetchPartition, FetchRequest, FetchedPartition};
 use mirrormesh_kafka::client::metadata::Leader;
+use mirrormesh_kafka::wire::fetch::{FetchPartition, FetchRequest, FetchedPartition};
 use mirrormesh_kafka::{Client, Error, ErrorCode};
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,7 +53,9 @@ impl Place<'_> {
         };
         let response = self.client.connection(leader.node_id, LANE).await?.fetch(&request).await?;
         let fetched = response.partitions.into_iter().find(|p| p.partition == self.partition);
-        fetched.ok_or_else(|| Failure::again("FETCH_INCOMPLETE", "the broker left the partition out of its answer"))
+        fetched.ok_or_else(|| {
+            Failure::again("FETCH_INCOMPLETE", "the broker left the partition out of its answer")
+        })
     }
 
     async fn offset(&self, spec: OffsetSpec) -> Result<i64, Failure> {
@@ -79,7 +81,11 @@ impl PartitionUnit {
     }
 
     fn target_place(&self) -> Place<'_> {
-        Place { client: &self.link.target, topic: self.detail.target_topic.as_str(), partition: self.partition }
+        Place {
+            client: &self.link.target,
+            topic: self.detail.target_topic.as_str(),
+            partition: self.partition,
+        }
     }
 
     /// Topic ids as the clusters have them now; `None` where a topic does not exist.
@@ -136,7 +142,8 @@ impl PartitionUnit {
             for batch in split(fetched.records) {
                 let batch = batch.map_err(|error| Failure::Stop(unreadable(&error)))?;
                 if batch.header.next_offset() > at && batch.header.base_offset < to {
-                    batches.push(TargetBatch { header: batch.header, body_crc: Some(body_crc(&batch.bytes)) });
+                    batches
+                        .push(TargetBatch { header: batch.header, body_crc: Some(body_crc(&batch.bytes)) });
                 }
                 at = at.max(batch.header.next_offset());
             }
@@ -176,7 +183,8 @@ impl PartitionUnit {
         let fetched = self.source_place().fetch(from, read_committed).await?;
         if fetched.error == ErrorCode::OFFSET_OUT_OF_RANGE {
             return Err(Failure::Stop(self.out_of_range(from).await?.unwrap_or_else(|| {
-                Stop::new(StopReason::PositionUnknown, "the source moved while its place was looked for").at(from, None)
+                Stop::new(StopReason::PositionUnknown, "the source moved while its place was looked for")
+                    .at(from, None)
             })));
         }
         check(&fetched, "SOURCE_FETCH_FAILED", self.topic.as_str())?;
@@ -239,4 +247,3 @@ impl PartitionUnit {
 fn check(fetched: &FetchedPartition, reason: &'static str, topic: &str) -> Result<(), Failure> {
     if fetched.error.is_ok() { Ok(()) } else { Err(Failure::broker(reason, topic, fetched.error)) }
 }
-

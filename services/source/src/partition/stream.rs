@@ -33,6 +33,10 @@ const TICK: Duration = Duration::from_millis(100);
 /// Records of one batch may unfold to so many bytes when a batch must be rebuilt.
 const REBUILD_BYTES_MAX: usize = 256 << 20;
 
+/// What a position says of the last batch before there was one.
+const NOTHING_MIRRORED: (LastBatch, i32) =
+    (LastBatch { count: 0, base_timestamp: 0, max_timestamp: 0, body_crc: 0 }, -1);
+
 type Writing = Pin<Box<dyn Future<Output = (Entry, Result<(), Failure>)> + Send>>;
 
 /// Batches of one fetch that were not sent yet.
@@ -97,8 +101,8 @@ impl PartitionUnit {
             .await;
         let (answers, answer_receiver) = mpsc::unbounded_channel();
         let position = located.found.position.as_ref();
-        let replayed = located.found.replay.last();
-        let last = replayed
+        let newest = located.found.replay.last();
+        let newest_batch = newest
             .map(|m| (m.last, m.source_leader_epoch))
             .or_else(|| position.map(|p| (p.last, p.source_leader_epoch)));
         let stream = Stream {
@@ -107,7 +111,7 @@ impl PartitionUnit {
             current: None,
             sender,
             answers,
-            last,
+            last: newest_batch,
             broken: None,
             end_offset: -1,
             newest_ms: -1,
@@ -164,9 +168,9 @@ impl Stream<'_> {
                         self.answered(id, &answer);
                     }
                 }
-                fetched = next(&mut chunks), if wants_chunk => {
+                arrived = next(&mut chunks), if wants_chunk => {
                     fetcher.taken();
-                    self.fetched(fetched).await;
+                    self.fetched(arrived).await;
                 }
                 (entry, written) = finish(&mut writing), if writing.is_some() => {
                     writing = None;
@@ -291,7 +295,8 @@ impl Stream<'_> {
         records.retain(|record| record.offset >= place);
         let codec = Codec::from_attributes(batch.header.codec())
             .ok_or_else(|| failed(format!("its codec {} is not known", batch.header.codec())))?;
-        let rebuilt = encode_records(&records, codec, Producer::NONE).map_err(|error| failed(error.to_string()))?;
+        let rebuilt =
+            encode_records(&records, codec, Producer::NONE).map_err(|error| failed(error.to_string()))?;
         let rebuilt = split(rebuilt).next().and_then(Result::ok);
         let rebuilt = rebuilt.ok_or_else(|| failed("the rebuilt batch can't be read".to_owned()))?;
         rebuilt.stamp(stamp).map_err(|error| failed(error.to_string()))
@@ -330,8 +335,13 @@ impl Stream<'_> {
         match fetched {
             Some(Fetched::Chunk(chunk)) => self.take(chunk),
             Some(Fetched::Refused(code)) => self.refused(code).await,
-            Some(Fetched::Lost(message)) => self.broken = Some(End::Source("SOURCE_UNREACHABLE".to_owned(), message)),
-            None => self.broken = Some(End::Source("SOURCE_UNREACHABLE".to_owned(), "the fetch ended".to_owned())),
+            Some(Fetched::Lost(message)) => {
+                self.broken = Some(End::Source("SOURCE_UNREACHABLE".to_owned(), message));
+            }
+            None => {
+                self.broken =
+                    Some(End::Source("SOURCE_UNREACHABLE".to_owned(), "the fetch ended".to_owned()));
+            }
         }
     }
 
@@ -354,9 +364,8 @@ impl Stream<'_> {
         let message = format!("the source broker answers {code}");
         self.broken = Some(match code {
             ErrorCode::OFFSET_OUT_OF_RANGE => match self.unit.out_of_range(self.window.next_source()).await {
-                Ok(Some(stop)) => End::Broken(Verdict::Stop(stop)),
+                Ok(Some(stop)) | Err(locate::Failure::Stop(stop)) => End::Broken(Verdict::Stop(stop)),
                 Ok(None) | Err(locate::Failure::Again(..)) => End::Source("SOURCE_MOVED".to_owned(), message),
-                Err(locate::Failure::Stop(stop)) => End::Broken(Verdict::Stop(stop)),
             },
             code if code.is_leader_error() => End::Source("SOURCE_LEADER_MOVED".to_owned(), message),
             _ => End::Source("SOURCE_ERROR".to_owned(), message),
@@ -373,7 +382,7 @@ impl Stream<'_> {
             kind,
         };
         let acked = self.window.acked();
-        let (last, source_leader_epoch) = self.last.unwrap_or((LastBatch::default(), -1));
+        let (last, source_leader_epoch) = self.last.unwrap_or(NOTHING_MIRRORED);
         let position = Position {
             generation: unit.generation,
             sequence_base: 0,

@@ -7,8 +7,8 @@ use std::time::Duration;
 use mirrormesh_core::control::TopicEntry;
 use mirrormesh_core::flow::FlowSpec;
 use mirrormesh_core::ids::{TopicId, TopicName};
-use mirrormesh_kafka::admin::NewTopic;
 use mirrormesh_kafka::ErrorCode;
+use mirrormesh_kafka::admin::NewTopic;
 use mirrormesh_kafka::client::metadata::TopicInfo;
 
 use super::{Topology, Trouble, unreachable};
@@ -148,7 +148,10 @@ impl Topology {
     async fn grow(&self, topic: &TopicName, count: usize) -> Result<(), Trouble> {
         let total = i32::try_from(count).unwrap_or(i32::MAX);
         self.link.target.create_partitions(topic.as_str(), total).await.map_err(|error| {
-            ("TOPIC_NOT_GROWN".to_owned(), format!("{topic} could not be grown to {count} partitions: {error}"))
+            (
+                "TOPIC_NOT_GROWN".to_owned(),
+                format!("{topic} could not be grown to {count} partitions: {error}"),
+            )
         })?;
         tracing::info!(flow = %self.context.flow_id, %topic, count, "target topic grown");
         Ok(())

@@ -2,8 +2,8 @@
 
 use mirrormesh_core::control::TopicEntry;
 use mirrormesh_core::flow::{FlowSpec, StartAt};
-use mirrormesh_core::unit::PartitionStart;
 use mirrormesh_core::ids::TopicName;
+use mirrormesh_core::unit::PartitionStart;
 use mirrormesh_kafka::admin::{ListedOffset, OffsetQuery, OffsetSpec};
 use mirrormesh_kafka::{Client, ErrorCode};
 

@@ -16,7 +16,8 @@ fn fields(status: &Status) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_fault_of_a_request_is_named() -> Result<()> {
-    let mut rig = Rig::shared(MeshSpec { sources: 0, checkpoints: 0, heartbeats: 0, ..MeshSpec::default() }).await?;
+    let mut rig =
+        Rig::shared(MeshSpec { sources: 0, checkpoints: 0, heartbeats: 0, ..MeshSpec::default() }).await?;
     let mut bad = identity(&["ok", "or(ders"]);
     bad.target = "clusters/uk".to_owned();
     bad.discovery_interval = Some(prost_types::Duration { seconds: 0, nanos: 1 });
@@ -33,7 +34,8 @@ async fn every_fault_of_a_request_is_named() -> Result<()> {
     ensure!(status.code() == Code::InvalidArgument && fields(&status) == ["flow.source"], "{status:?}");
 
     rig.api.create_flow("first", identity(&["orders.*"])).await?;
-    let status = rig.api.create_flow("second", identity(&["orders.*"])).await.err().context("it was taken")?;
+    let status =
+        rig.api.create_flow("second", identity(&["orders.*"])).await.err().context("it was taken")?;
     ensure!(status.code() == Code::FailedPrecondition, "{status:?}");
     let reason = status.get_details_error_info().map(|info| info.reason);
     ensure!(reason.as_deref() == Some("TARGET_TOPIC_CONFLICT"), "{reason:?}");
@@ -54,7 +56,9 @@ async fn a_cluster_that_nobody_answers_for_is_a_condition() -> Result<()> {
     rig.api.create_flow(&id, flow).await?;
     let flow = rig
         .api
-        .wait_for_flow(&id, "condition", PATIENCE, |flow| flow.conditions.iter().any(|c| c.reason == "CLUSTER_UNREACHABLE"))
+        .wait_for_flow(&id, "condition", PATIENCE, |flow| {
+            flow.conditions.iter().any(|c| c.reason == "CLUSTER_UNREACHABLE")
+        })
         .await?;
     let text = format!("{:?}", flow.conditions);
     ensure!(text.contains(&format!("127.0.0.1:{}", nobody[0])), "the address is not named: {text}");
@@ -69,7 +73,8 @@ async fn an_unknown_setting_is_refused_with_the_nearest_one() -> Result<()> {
     let file = folder.join("settings.yaml");
     std::fs::write(&file, "data_dri: here\n")?;
     let binary = mirrormesh_integration::mesh::binary("mirrormesh-coordinator")?;
-    let process = Launch::new(binary, folder.join("log")).arg("--config").arg(file.display().to_string()).spawn()?;
+    let process =
+        Launch::new(binary, folder.join("log")).arg("--config").arg(file.display().to_string()).spawn()?;
     let status = process.wait(PATIENCE).await?;
     let log = process.log_tail(5);
     ensure!(!status.success() && log.contains("data_dri") && log.contains("data_dir"), "{status}: {log}");

@@ -48,7 +48,11 @@ async fn wait_for_member(rig: &Rig, id: u64) -> Result<()> {
     let mut api = rig.mesh.api_of(id)?;
     let deadline = tokio::time::Instant::now() + crate::rig::PATIENCE;
     while api.mesh().await.is_err() {
-        ensure!(tokio::time::Instant::now() < deadline, "coordinator {id} did not come back\n{}", rig.mesh.log_tails());
+        ensure!(
+            tokio::time::Instant::now() < deadline,
+            "coordinator {id} did not come back\n{}",
+            rig.mesh.log_tails()
+        );
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     Ok(())

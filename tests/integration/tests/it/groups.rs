@@ -48,7 +48,8 @@ async fn committed_offsets_are_translated_exactly() -> Result<()> {
     produce(&rig.source, vec![plan(&topic, 1, 1_000, Codec::Lz4)], None).await?.finish().await?;
     probe::commit(&rig.source, &group, &topic, 0, 417).await?;
     let mut flow = crate::rig::identity(&[&topic]);
-    flow.groups = Some(mirrormesh_proto::v1::GroupSelection { include: vec![group.clone()], exclude: vec![] });
+    flow.groups =
+        Some(mirrormesh_proto::v1::GroupSelection { include: vec![group.clone()], exclude: vec![] });
     flow.checkpoints = Some(mirrormesh_proto::v1::CheckpointOptions {
         interval: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
         ..Default::default()
@@ -61,8 +62,8 @@ async fn committed_offsets_are_translated_exactly() -> Result<()> {
         probe::commit(&rig.source, &group, &topic, 0, committed).await?;
         let (upstream, downstream) = wait_for("checkpoint", async || {
             let all = probe::read(&rig.target, "uk.checkpoints.internal").await?;
-            let ours = all.iter().filter_map(|r| checkpoint(r, &group, &topic).transpose());
-            let newest = ours.last().transpose()?;
+            let mut ours = all.iter().filter_map(|r| checkpoint(r, &group, &topic).transpose());
+            let newest = ours.next_back().transpose()?;
             Ok(newest.filter(|(upstream, _)| *upstream == committed))
         })
         .await?;

@@ -1,5 +1,6 @@
 //! Real binaries against real Kafka, judged from outside: the public API on one side, an independent reader on the
 //! other.
+#![allow(clippy::print_stdout, reason = "seeds are printed")]
 
 mod api;
 mod control;

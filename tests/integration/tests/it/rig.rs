@@ -94,7 +94,8 @@ impl Rig {
     /// Both clusters hold the same in these topics, record by record, and not nothing.
     pub(crate) async fn equal(&self, topics: &[&str], records: u64) -> Result<()> {
         let pairs: Vec<TopicPair> = topics.iter().map(|&t| TopicPair::same(t)).collect();
-        let comparison = checker::compare(&self.source, &self.target, &pairs, &checker::Options::default()).await?;
+        let comparison =
+            checker::compare(&self.source, &self.target, &pairs, &checker::Options::default()).await?;
         ensure!(comparison.is_equal(), "{comparison}\n{}", self.mesh.log_tails());
         let compared = comparison.totals.matched;
         ensure!(compared == records, "{compared} records compared, {records} expected");

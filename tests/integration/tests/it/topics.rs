@@ -14,7 +14,8 @@ use crate::rig::{PATIENCE, Rig, identity, plan, produce, unique};
 async fn every_codec_and_transactions_arrive_unchanged() -> Result<()> {
     let mut rig = Rig::shared(MeshSpec::default()).await?;
     let codecs = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
-    let names: Vec<String> = codecs.iter().map(|codec| unique(&format!("{codec:?}").to_lowercase())).collect();
+    let names: Vec<String> =
+        codecs.iter().map(|codec| unique(&format!("{codec:?}").to_lowercase())).collect();
     let ledger = unique("ledger");
     let mut plans: Vec<TopicPlan> =
         names.iter().zip(codecs).map(|(name, codec)| plan(name, 2, 3_000, codec)).collect();
@@ -72,16 +73,22 @@ async fn mirroring_begins_where_it_was_asked_to() -> Result<()> {
 async fn a_flow_made_again_goes_on_where_it_was() -> Result<()> {
     let mut rig = Rig::shared(MeshSpec::default()).await?;
     let topic = unique("again");
-    let mut produced = produce(&rig.source, vec![plan(&topic, 2, 2_000, Codec::None)], None).await?.finish().await?.records();
+    let mut produced = produce(&rig.source, vec![plan(&topic, 2, 2_000, Codec::None)], None)
+        .await?
+        .finish()
+        .await?
+        .records();
     rig.mirror(&[&topic]).await?;
     rig.caught_up(2).await?;
     let id = rig.flow.clone();
     rig.api.pause_flow(&id).await?;
-    rig.api
-        .wait_for_flow(&id, "paused", PATIENCE, |flow| flow.state() == v1::flow::State::Paused)
-        .await?;
+    rig.api.wait_for_flow(&id, "paused", PATIENCE, |flow| flow.state() == v1::flow::State::Paused).await?;
     rig.api.delete_flow(&id).await?;
-    produced += produce(&rig.source, vec![plan(&topic, 2, 1_000, Codec::None)], None).await?.finish().await?.records();
+    produced += produce(&rig.source, vec![plan(&topic, 2, 1_000, Codec::None)], None)
+        .await?
+        .finish()
+        .await?
+        .records();
     rig.mirror(&[&topic]).await?;
     rig.caught_up(2).await?;
     rig.equal(&[&topic], produced).await
@@ -96,9 +103,7 @@ async fn retention_that_outran_the_flow_stops_the_partition_with_its_offsets() -
     rig.caught_up(2).await?;
     let id = rig.flow.clone();
     rig.api.pause_flow(&id).await?;
-    rig.api
-        .wait_for_flow(&id, "paused", PATIENCE, |flow| flow.state() == v1::flow::State::Paused)
-        .await?;
+    rig.api.wait_for_flow(&id, "paused", PATIENCE, |flow| flow.state() == v1::flow::State::Paused).await?;
     let ends = probe::end_offsets(&rig.source, &topic).await?;
     produce(&rig.source, vec![plan(&topic, 2, 1_000, Codec::None)], None).await?.finish().await?.records();
     let log_start = probe::end_offsets(&rig.source, &topic).await?[0] - 3;
@@ -106,7 +111,9 @@ async fn retention_that_outran_the_flow_stops_the_partition_with_its_offsets() -
     rig.api.resume_flow(&id).await?;
     let flow = rig
         .api
-        .wait_for_flow(&id, "degraded", PATIENCE, |flow| flow.conditions.iter().any(|c| c.reason == "RETENTION_OVERRUN"))
+        .wait_for_flow(&id, "degraded", PATIENCE, |flow| {
+            flow.conditions.iter().any(|c| c.reason == "RETENTION_OVERRUN")
+        })
         .await?;
     ensure!(flow.state() == v1::flow::State::Degraded);
     let condition = flow.conditions.iter().find(|c| c.reason == "RETENTION_OVERRUN");

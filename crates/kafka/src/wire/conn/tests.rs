@@ -1,3 +1,5 @@
+//! Tests of `conn`.
+
 use std::time::Duration;
 
 use kafka_protocol::messages::fetch_response::FetchableTopicResponse;

@@ -1,3 +1,5 @@
+//! Tests of `fetch`.
+
 use kafka_protocol::messages::ProducerId;
 use kafka_protocol::messages::fetch_response::{
     AbortedTransaction as WireAborted, EpochEndOffset, LeaderIdAndEpoch,

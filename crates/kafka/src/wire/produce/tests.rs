@@ -1,3 +1,5 @@
+//! Tests of `produce`.
+
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::protocol::StrBytes;
 use proptest::prelude::*;

@@ -54,7 +54,8 @@ pub(crate) fn produce(bootstrap: &str, set: &DataSet, seed: u64) -> Result<()> {
         let start = usize::try_from(n.wrapping_mul(7_919) % (1 << 20)).unwrap_or(0);
         let value = pool.get(start..start + set.value_bytes).context("the pool is too small")?;
         let partition = i32::try_from(n % u64::try_from(set.partitions)?)?;
-        let mut record: BaseRecord<'_, (), [u8]> = BaseRecord::to(&set.topic).payload(value).partition(partition);
+        let mut record: BaseRecord<'_, (), [u8]> =
+            BaseRecord::to(&set.topic).payload(value).partition(partition);
         loop {
             match producer.send(record) {
                 Ok(()) => break,
@@ -69,7 +70,7 @@ pub(crate) fn produce(bootstrap: &str, set: &DataSet, seed: u64) -> Result<()> {
             producer.poll(Duration::ZERO);
         }
     }
-    producer.flush(Duration::from_secs(120))?;
+    producer.flush(Duration::from_mins(2))?;
     Ok(())
 }
 

@@ -1,4 +1,5 @@
 //! Benchmarks, as ratios within one run: the same brokers, the same data, one after the other.
+#![allow(clippy::cast_precision_loss, reason = "figures for people")]
 #![allow(clippy::print_stdout, reason = "a benchmark prints its result")]
 
 mod load;

@@ -31,9 +31,14 @@ pub(crate) fn usage(pid: u32) -> Result<Usage> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).context("the process ended")?;
     // The name may hold spaces: fields are counted behind its closing bracket.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |index: usize| -> Result<f64> { Ok(fields.get(index).context("stat is short")?.parse::<f64>()?) };
+    let ticks =
+        |index: usize| -> Result<f64> { Ok(fields.get(index).context("stat is short")?.parse::<f64>()?) };
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap_or("0 kB");
     let kib: u64 = peak.split_whitespace().next().unwrap_or("0").parse()?;
-    Ok(Usage { user_s: ticks(11)? / TICKS_PER_SECOND, system_s: ticks(12)? / TICKS_PER_SECOND, peak_bytes: kib * 1024 })
+    Ok(Usage {
+        user_s: ticks(11)? / TICKS_PER_SECOND,
+        system_s: ticks(12)? / TICKS_PER_SECOND,
+        peak_bytes: kib * 1024,
+    })
 }

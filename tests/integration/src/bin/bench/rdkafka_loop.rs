@@ -73,7 +73,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             producer.poll(Duration::ZERO);
         }
     }
-    producer.flush(Duration::from_secs(120))?;
+    producer.flush(Duration::from_mins(2))?;
     loop {
         std::thread::park();
     }

@@ -14,7 +14,7 @@ use crate::load::{self, DataSet};
 use crate::measure::{Usage, usage};
 
 const PARTITIONS: i32 = 4;
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_mins(5);
 
 /// What to measure.
 #[derive(Debug, Clone, clap::Args)]
@@ -77,7 +77,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
 
 fn median(mut rows: Vec<Row>) -> Row {
     rows.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
-    rows.get(rows.len() / 2).copied().unwrap_or(Row { seconds: f64::NAN, usage: Usage::default() })
+    rows.get(rows.len() / 2).copied().unwrap_or_else(|| Row { seconds: f64::NAN, usage: Usage::default() })
 }
 
 async fn measure_source(n: usize, source: &Cluster, target: &Cluster, set: &DataSet) -> Result<Row> {
@@ -162,5 +162,8 @@ fn print(args: &Args, ours: &Row, loops: &Row) {
             "system_s": row.usage.system_s, "peak_bytes": row.usage.peak_bytes, "seconds": row.seconds,
         })
     };
-    println!("{}", json!({ "megabytes": args.megabytes, "runs": args.runs, "source": json(ours), "rdkafka_loop": json(loops) }));
+    println!(
+        "{}",
+        json!({ "megabytes": args.megabytes, "runs": args.runs, "source": json(ours), "rdkafka_loop": json(loops) })
+    );
 }

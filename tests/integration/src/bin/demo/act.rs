@@ -11,14 +11,14 @@ use mirrormesh_testkit::checker::{self, Comparison, TopicPair};
 use mirrormesh_testkit::kafka::{Cluster, ClusterSpec};
 use mirrormesh_testkit::process::Signal;
 use mirrormesh_testkit::topics::{Topic, create_topics};
-use mirrormesh_testkit::workload::{Codec, TopicPlan, Workload};
+use mirrormesh_testkit::workload::{Codec, Run, TopicPlan, Workload};
 
 use crate::Args;
 use crate::screen::{Screen, Shown};
 
 const FLOW: &str = "uk-hq";
 /// Nothing may take longer than this without progress.
-const STALL: Duration = Duration::from_secs(60);
+const STALL: Duration = Duration::from_mins(1);
 
 /// How it ended.
 #[derive(Debug)]
@@ -105,17 +105,58 @@ pub(crate) async fn run(args: &Args) -> Result<Verdict> {
     let workload = plans.iter().cloned().fold(Workload::new(args.seed), Workload::topic);
     let workload = workload.first_timestamp_ms(i64::try_from(now)? - 3_600_000);
     make_flow(&mut stage, &screen).await?;
-    screen.say(&format!("producing {} records (seed {}) into {} topics while the flow runs", args.records, args.seed, plans.len()));
+    screen.say(&format!(
+        "producing {} records (seed {}) into {} topics while the flow runs",
+        args.records,
+        args.seed,
+        plans.len()
+    ));
     let running = workload.start(&stage.source.bootstrap())?;
-    let total = args.records;
     let pairs: Vec<TopicPair> = names.iter().map(|&name| TopicPair::same(name)).collect();
 
+    let (kills, api_gap) = follow(&mut stage, &mut screen, &running, &names, args.records).await?;
+    let produced = running.finish().await.context("the producer failed")?.records();
+    let settled = stage
+        .api
+        .wait_for_flow(FLOW, "lag 0", STALL, |flow| {
+            flow.progress
+                .as_ref()
+                .is_some_and(|p| p.lag_records == Some(0) && p.partitions == p.partitions_running)
+        })
+        .await?;
+    let lag = settled.progress.and_then(|p| p.lag_records).unwrap_or(-1);
+    screen.say("all records are there and the lag is 0; reading both clusters with an independent client");
+    let comparison = checker::compare(
+        &stage.source.bootstrap(),
+        &stage.target.bootstrap(),
+        &pairs,
+        &checker::Options::default(),
+    )
+    .await?;
+    let seconds = began.elapsed().as_secs_f64();
+    let verdict = Verdict { comparison, produced, lag, kills, seconds, api_gap };
+    if args.keep {
+        println!("{verdict}");
+        keep(stage, &screen).await?;
+    }
+    Ok(verdict)
+}
+
+/// Shows the progress until everything is produced, and kills half-way. Returns how many were killed and how long the
+/// API did not answer then.
+async fn follow(
+    stage: &mut Stage,
+    screen: &mut Screen,
+    running: &Run,
+    names: &[&str],
+    total: u64,
+) -> Result<(u32, Duration)> {
     let mut kills = 0;
     let mut api_gap = Duration::ZERO;
     let mut last_progress = (Instant::now(), 0);
     loop {
         // Fresh topics may have no leader for a moment: then the count stays as it was.
-        let mirrored = probe::count(&stage.target.bootstrap(), &names).await.unwrap_or(last_progress.1);
+        let mirrored = probe::count(&stage.target.bootstrap(), names).await.unwrap_or(last_progress.1);
         let flow = stage.api.flow(FLOW).await.ok();
         let progress = flow.and_then(|f| f.progress);
         screen.show(Shown {
@@ -125,7 +166,7 @@ pub(crate) async fn run(args: &Args) -> Result<Verdict> {
             lag: progress.as_ref().and_then(|p| p.lag_records),
         });
         if kills == 0 && mirrored * 2 >= total {
-            api_gap = kill_two(&mut stage, &screen).await?;
+            api_gap = kill_two(stage, screen).await?;
             kills = 2;
         }
         if mirrored > last_progress.1 {
@@ -139,29 +180,13 @@ pub(crate) async fn run(args: &Args) -> Result<Verdict> {
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    let produced = running.finish().await.context("the producer failed")?.records();
-    let settled = stage
-        .api
-        .wait_for_flow(FLOW, "lag 0", STALL, |flow| {
-            flow.progress.as_ref().is_some_and(|p| p.lag_records == Some(0) && p.partitions == p.partitions_running)
-        })
-        .await?;
-    let lag = settled.progress.and_then(|p| p.lag_records).unwrap_or(-1);
-    screen.say("all records are there and the lag is 0; reading both clusters with an independent client");
-    let comparison = checker::compare(&stage.source.bootstrap(), &stage.target.bootstrap(), &pairs, &checker::Options::default())
-            .await?;
-    let seconds = began.elapsed().as_secs_f64();
-    let verdict = Verdict { comparison, produced, lag, kills, seconds, api_gap };
-    if args.keep {
-        println!("{verdict}");
-        keep(stage, &screen).await?;
-    }
-    Ok(verdict)
+    Ok((kills, api_gap))
 }
 
 async fn set_up(screen: &Screen) -> Result<Stage> {
     screen.say("starting two Kafka clusters");
-    let (source, target) = tokio::try_join!(Cluster::start(ClusterSpec::new("uk")), Cluster::start(ClusterSpec::new("hq")))?;
+    let (source, target) =
+        tokio::try_join!(Cluster::start(ClusterSpec::new("uk")), Cluster::start(ClusterSpec::new("hq")))?;
     screen.say(&format!("uk is {}, hq is {}", source.bootstrap(), target.bootstrap()));
     let folder: PathBuf = std::env::temp_dir().join(format!("mirrormesh-demo-{}", std::process::id()));
     let spec = MeshSpec { coordinators: 3, sources: 2, checkpoints: 1, heartbeats: 1 };
@@ -209,9 +234,15 @@ async fn keep(stage: Stage, screen: &Screen) -> Result<()> {
     let address = api.last().cloned().unwrap_or_default();
     screen.say("everything is left running until you press ctrl-c; go on with:");
     println!("  grpcurl -plaintext {address} list");
-    println!("  grpcurl -plaintext -d '{{\"name\":\"flows/uk-hq\"}}' {address} mirrormesh.v1.FlowService/GetFlow");
-    println!("  grpcurl -plaintext -d '{{\"name\":\"flows/uk-hq\"}}' {address} mirrormesh.v1.FlowService/WatchFlow");
-    println!("  grpcurl -plaintext -d '{{\"name\":\"flows/uk-hq\"}}' {address} mirrormesh.v1.FlowService/PauseFlow");
+    println!(
+        "  grpcurl -plaintext -d '{{\"name\":\"flows/uk-hq\"}}' {address} mirrormesh.v1.FlowService/GetFlow"
+    );
+    println!(
+        "  grpcurl -plaintext -d '{{\"name\":\"flows/uk-hq\"}}' {address} mirrormesh.v1.FlowService/WatchFlow"
+    );
+    println!(
+        "  grpcurl -plaintext -d '{{\"name\":\"flows/uk-hq\"}}' {address} mirrormesh.v1.FlowService/PauseFlow"
+    );
     println!("  grpcurl -plaintext {address} mirrormesh.v1.WorkerService/ListWorkers");
     println!("  grpcurl -plaintext {address} mirrormesh.v1.MeshService/GetMesh");
     println!("  uk is {}, hq is {}", stage.source.bootstrap(), stage.target.bootstrap());

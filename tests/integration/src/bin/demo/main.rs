@@ -1,4 +1,5 @@
 //! The demo: two real Kafka clusters, a whole mesh, real records, two kills, and a proof that the copy is equal.
+#![allow(clippy::cast_precision_loss, reason = "figures for people")]
 #![allow(clippy::print_stdout, reason = "the demo speaks to a person")]
 
 mod act;
@@ -27,7 +28,10 @@ struct Args {
 async fn main() -> ExitCode {
     let args = Args::parse();
     tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error,rdkafka=off".into()))
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env()
+                .unwrap_or_else(|_| "error,rdkafka=off".into()),
+        )
         .with_writer(std::io::stderr)
         .init();
     match act::run(&args).await {

@@ -76,7 +76,8 @@ impl Screen {
 
     /// Seconds until all is mirrored at the pace of late.
     fn estimate(&self, shown: Shown) -> String {
-        let (Some((first_at, first)), Some((last_at, last))) = (self.samples.first(), self.samples.last()) else {
+        let (Some((first_at, first)), Some((last_at, last))) = (self.samples.first(), self.samples.last())
+        else {
             return "?".to_owned();
         };
         let seconds = last_at.duration_since(*first_at).as_secs_f64();
