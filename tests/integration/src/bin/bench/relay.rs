@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use mirrormesh_integration::{Mesh, MeshSpec};
 use mirrormesh_proto::v1;
-use mirrormesh_testkit::kafka::{Cluster, ClusterSpec};
+use mirrormesh_testkit::kafka::{Cluster, ClusterSpec, Compiler};
 use mirrormesh_testkit::process::{Launch, Process};
 use rdkafka::consumer::BaseConsumer;
 use serde_json::json;
@@ -48,7 +48,7 @@ struct Row {
 
 /// Measures, prints a table and a line of JSON.
 pub(crate) async fn run(args: &Args) -> Result<()> {
-    let spec = |name: &str| ClusterSpec::new(name).heap_mb(1_024);
+    let spec = |name: &str| ClusterSpec::new(name).heap_mb(1_024).compiler(Compiler::Full);
     let (source, target) = tokio::try_join!(Cluster::start(spec("source")), Cluster::start(spec("target")))?;
     let records = args.megabytes * 1_000_000 / u64::try_from(args.value_bytes)?;
     let set = DataSet {
