@@ -135,6 +135,9 @@ pub struct TraceService<S> {
     inner: S,
 }
 
+/// Calls without a span: probes, and the heartbeats between coordinators, which would drown everything else.
+const QUIET: [&str; 2] = ["/grpc.", "/mirrormesh.mesh.v1.RaftService/"];
+
 impl<S, B, R> Service<http::Request<B>> for TraceService<S>
 where
     S: Service<http::Request<B>, Response = http::Response<R>>,
@@ -149,7 +152,7 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        if request.uri().path().starts_with("/grpc.") {
+        if QUIET.iter().any(|prefix| request.uri().path().starts_with(prefix)) {
             return Box::pin(self.inner.call(request));
         }
         let span = server_span(&request);

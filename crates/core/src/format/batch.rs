@@ -5,6 +5,8 @@
 
 use bytes::Bytes;
 
+use super::crc::Shift;
+
 /// Bytes of a batch before its records.
 pub const HEADER_BYTES: usize = 61;
 /// Bytes of offset and length, which the length itself does not count.
@@ -255,9 +257,9 @@ impl RawBatch {
         };
         let body = self.bytes.slice(HEADER_BYTES..);
         let body_crc = crc32c::crc32c(&body);
+        let shift = Shift::over(body.len());
         let crc_of = |header: &[u8; HEADER_BYTES]| {
-            let head = crc32c::crc32c(header.get(CRC_START..).unwrap_or_default());
-            crc32c::crc32c_combine(head, body_crc, body.len())
+            shift.join(crc32c::crc32c(header.get(CRC_START..).unwrap_or_default()), body_crc)
         };
         let actual = crc_of(&old);
         if actual != self.header.crc {

@@ -1,4 +1,5 @@
 //! Byte formats: record batch headers and MirrorMaker 2's internal records.
 
 pub mod batch;
+mod crc;
 pub mod mm2;

@@ -286,7 +286,7 @@ fn flows_are_shown_with_their_status() {
     assert_eq!((flow.source.as_str(), flow.target.as_str()), ("clusters/uk", "clusters/hq"));
     assert_eq!(flow.state(), v1::flow::State::Degraded);
     assert_eq!(flow.conditions, [condition]);
-    assert_eq!(flow.generation, Some(v1::Generation { producer_id: 4_711, epoch: 3 }));
+    assert_eq!(flow.generation, Some(v1::Generation { producer_id: Some(4_711), epoch: Some(3) }));
     assert_eq!(flow.progress.unwrap().partitions, 3);
     assert_eq!(flow.create_time, Some(Timestamp { seconds: 1_795_000_000, nanos: 123_000_000 }));
     assert_eq!(flow.etag, "11");

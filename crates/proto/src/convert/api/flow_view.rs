@@ -27,8 +27,8 @@ pub fn flow_to_api(id: &FlowId, record: &FlowRecord, status: FlowStatus) -> v1::
         state: status.state.into(),
         conditions: status.conditions,
         generation: record.generation.map(|generation| v1::Generation {
-            producer_id: generation.producer_id,
-            epoch: generation.epoch.into(),
+            producer_id: Some(generation.producer_id),
+            epoch: Some(generation.epoch.into()),
         }),
         progress: status.progress,
         create_time: Some(timestamp(record.created_ms)),
