@@ -10,6 +10,8 @@ pub mod journal;
 pub mod position;
 pub mod reader;
 pub mod resync;
+#[cfg(test)]
+mod sim_tests;
 pub mod stop;
 pub mod window;
 
