@@ -145,14 +145,16 @@ impl World {
 
     fn read(&self, from: i64) -> Vec<SourceItem> {
         let batches = self.source.iter().filter(|h| h.next_offset() > from);
-        let item = |h: &BatchHeader| match h.is_control() {
-            true => SourceItem::Passed(h.next_offset()),
-            false => SourceItem::Mirror {
+        let item = |h: &BatchHeader| {
+            if h.is_control() {
+                return SourceItem::Passed(h.next_offset());
+            }
+            SourceItem::Mirror {
                 from: h.base_offset,
                 header: *h,
                 body_crc: body_crc(h.base_offset),
                 bytes: 10,
-            },
+            }
         };
         batches.take(7).map(item).collect()
     }
