@@ -87,6 +87,7 @@ fn topics(records: u64) -> Vec<TopicPlan> {
 
 /// Everything that runs.
 struct Stage {
+    folder: PathBuf,
     source: Cluster,
     target: Cluster,
     mesh: Mesh,
@@ -137,7 +138,13 @@ pub(crate) async fn run(args: &Args) -> Result<Verdict> {
     let verdict = Verdict { comparison, produced, lag, kills, seconds, api_gap };
     if args.keep {
         println!("{verdict}");
-        keep(stage, &screen).await?;
+        keep(&stage, &screen).await?;
+    }
+    let folder = stage.folder.clone();
+    drop(stage);
+    if verdict.passed() {
+        // After a failure the logs are wanted.
+        std::fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
     }
     Ok(verdict)
 }
@@ -193,7 +200,7 @@ async fn set_up(screen: &Screen) -> Result<Stage> {
     let mesh = Mesh::start(&folder, &spec).await?;
     let api = mesh.api()?;
     screen.say(&format!("3 coordinators and 4 workers run; logs are in {}", folder.display()));
-    Ok(Stage { source, target, mesh, api })
+    Ok(Stage { folder, source, target, mesh, api })
 }
 
 async fn make_flow(stage: &mut Stage, screen: &Screen) -> Result<()> {
@@ -229,7 +236,7 @@ async fn kill_two(stage: &mut Stage, screen: &Screen) -> Result<Duration> {
 }
 
 /// Prints how to go on, and stays until interrupted: what runs is never left without an owner.
-async fn keep(stage: Stage, screen: &Screen) -> Result<()> {
+async fn keep(stage: &Stage, screen: &Screen) -> Result<()> {
     let api = stage.mesh.addresses().iter().map(|a| a.api.clone()).collect::<Vec<_>>();
     let address = api.last().cloned().unwrap_or_default();
     screen.say("everything is left running until you press ctrl-c; go on with:");
