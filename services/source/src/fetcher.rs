@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use mirrormesh_core::format::batch::BatchHeader;
+use mirrormesh_core::format::batch::split;
 use mirrormesh_core::relay::reader::Aborted;
 use mirrormesh_kafka::wire::fetch::{FetchPartition, FetchRequest, FetchResponse};
 use mirrormesh_kafka::{Client, Error, ErrorCode};
@@ -275,8 +275,8 @@ impl Task {
             let Some(s) = self.subscriptions.get_mut(&id) else { continue };
             let committed = self.limits.read_committed && partition.last_stable_offset >= 0;
             let end_offset = if committed { partition.last_stable_offset } else { partition.high_watermark };
-            let next = next_offset(&partition.records, s.wanted.offset);
-            if next == s.wanted.offset && end_offset == s.told_end {
+            let (next, unreadable) = next_offset(&partition.records, s.wanted.offset);
+            if next == s.wanted.offset && end_offset == s.told_end && !unreadable {
                 continue;
             }
             s.wanted.offset = next;
@@ -306,20 +306,37 @@ impl Task {
     }
 }
 
-/// Offset behind the last whole batch.
-fn next_offset(records: &Bytes, from: i64) -> i64 {
-    let mut rest = &records[..];
+/// Offset behind the last batch that can be read, and whether one follows that can't: its reader must see it and stop,
+/// or it would be fetched again and again.
+fn next_offset(records: &Bytes, from: i64) -> (i64, bool) {
     let mut next = from;
-    while let Some(header) = BatchHeader::parse(rest) {
-        let length = rest.get(8..12).and_then(|b| b.try_into().ok()).map_or(-1, i32::from_be_bytes);
-        let Ok(total) = usize::try_from(i64::from(length) + 12) else { break };
-        match rest.get(total..) {
-            Some(tail) => {
-                next = next.max(header.next_offset());
-                rest = tail;
-            }
-            None => break,
+    for batch in split(records.clone()) {
+        match batch {
+            Ok(batch) => next = next.max(batch.header.next_offset()),
+            Err(_) => return (next, true),
         }
     }
-    next
+    (next, false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unreadable_batch_is_told_apart_from_a_partial_one() {
+        let mut batch = [0_u8; 61];
+        batch[7] = 40; // base offset
+        batch[11] = 49; // length
+        batch[16] = 2; // magic
+        batch[26] = 4; // last offset delta
+        batch[60] = 5; // count
+        let whole = Bytes::copy_from_slice(&batch);
+        assert_eq!(next_offset(&whole, 3), (45, false));
+        assert_eq!(next_offset(&whole.slice(..60), 3), (3, false), "partial");
+        batch[8] = 0xff; // a negative length
+        assert_eq!(next_offset(&Bytes::copy_from_slice(&batch), 3), (3, true));
+        let both = Bytes::from([&whole[..], &batch[..]].concat());
+        assert_eq!(next_offset(&both, 3), (45, true));
+    }
 }

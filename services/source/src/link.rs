@@ -85,7 +85,7 @@ impl FlowLink {
 
     /// The sender of a target broker that this partition is pinned to.
     pub(crate) fn sender(&self, node_id: i32, topic: &str, partition: i32) -> Arc<Sender> {
-        let lane = crc32(topic).wrapping_add(u32::from_ne_bytes(partition.to_ne_bytes())) % SEND_LANES;
+        let lane = spread(topic).wrapping_add(u32::from_ne_bytes(partition.to_ne_bytes())) % SEND_LANES;
         let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
         let start = || Arc::new(Sender::start(self.target.clone(), node_id, lane));
         Arc::clone(senders.entry((node_id, lane)).or_insert_with(start))
@@ -93,6 +93,6 @@ impl FlowLink {
 }
 
 /// Any stable hash does; it only spreads topics over lanes.
-fn crc32(text: &str) -> u32 {
+fn spread(text: &str) -> u32 {
     text.bytes().fold(0, |hash: u32, b| hash.wrapping_mul(31).wrapping_add(u32::from(b)))
 }

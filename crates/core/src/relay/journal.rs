@@ -3,7 +3,7 @@
 //! Invariant: what is written tells only of appends that were acknowledged.
 
 use super::position::{LastBatch, SLOTS};
-use crate::translate::Segment;
+use crate::translate::{Join, Segment};
 
 /// An active partition writes at least this often, in ms.
 const INTERVAL_MS: u64 = 1_000;
@@ -87,16 +87,13 @@ impl Journal {
         if segment.count <= 0 {
             return;
         }
-        if let Some(last) = self.segments.last_mut() {
-            let (source_end, target_end) = (last.source + last.count, last.target + last.count);
-            if segment.source < source_end || segment.target < target_end {
-                return;
-            }
-            if (segment.source, segment.target) == (source_end, target_end) {
-                last.count += segment.count;
+        match self.segments.last_mut().map(|last| last.join(segment)) {
+            Some(Join::Known) => return,
+            Some(Join::Joined) => {
                 self.segments_changed = true;
                 return;
             }
+            Some(Join::Apart) | None => {}
         }
         if self.segments.len() >= CHUNK_SEGMENTS {
             self.full.push((self.chunk, std::mem::take(&mut self.segments)));

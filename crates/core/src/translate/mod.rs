@@ -6,4 +6,4 @@ mod checkpoint;
 mod offset_map;
 
 pub use checkpoint::{CheckpointState, Emitted};
-pub use offset_map::{OffsetMap, Segment, Translation};
+pub use offset_map::{Join, OffsetMap, Segment, Translation};

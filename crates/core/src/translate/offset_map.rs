@@ -16,6 +16,33 @@ pub struct Segment {
     pub count: i64,
 }
 
+/// How a run stands to the one before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Join {
+    /// It continues it and was joined to it.
+    Joined,
+    /// It stands behind it, with a hole on either side.
+    Apart,
+    /// It is empty or begins before the end of the other: it is known already, or foreign nonsense.
+    Known,
+}
+
+impl Segment {
+    /// Joins a run that continues this one; says how it stands to this one otherwise.
+    pub fn join(&mut self, next: Self) -> Join {
+        let (source_end, target_end) =
+            (self.source.saturating_add(self.count), self.target.saturating_add(self.count));
+        if next.count <= 0 || next.source < source_end || next.target < target_end {
+            return Join::Known;
+        }
+        if (next.source, next.target) == (source_end, target_end) {
+            self.count = self.count.saturating_add(next.count);
+            return Join::Joined;
+        }
+        Join::Apart
+    }
+}
+
 /// Where a source offset is on the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Translation {
@@ -56,16 +83,13 @@ impl OffsetMap {
         }
         let source_end = segment.source.saturating_add(segment.count);
         let target_end = segment.target.saturating_add(segment.count);
-        if let Some(last) = self.segments.last_mut() {
-            let (last_source_end, last_target_end) = (last.source + last.count, last.target + last.count);
-            if segment.source < last_source_end || segment.target < last_target_end {
-                return false;
-            }
-            if segment.source == last_source_end && segment.target == last_target_end {
-                last.count += segment.count;
+        match self.segments.last_mut().map(|last| last.join(segment)) {
+            Some(Join::Known) => return false,
+            Some(Join::Joined) => {
                 self.advance(source_end, target_end);
                 return false;
             }
+            Some(Join::Apart) | None => {}
         }
         self.segments.push(segment);
         self.advance(source_end, target_end);
