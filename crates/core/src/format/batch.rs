@@ -69,6 +69,19 @@ pub enum BatchError {
     },
 }
 
+impl BatchError {
+    /// Base offset of the batch at fault.
+    pub fn offset(&self) -> i64 {
+        match *self {
+            Self::OldFormat { offset, .. }
+            | Self::UnknownFormat { offset, .. }
+            | Self::BadLength { offset, .. }
+            | Self::Corrupt { offset, .. }
+            | Self::BadCount { offset, .. } => offset,
+        }
+    }
+}
+
 /// The header of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchHeader {

@@ -9,6 +9,7 @@ pub mod answer;
 pub mod journal;
 pub mod position;
 pub mod reader;
+pub mod rebuild;
 pub mod resync;
 #[cfg(test)]
 mod sim_tests;
