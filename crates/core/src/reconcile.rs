@@ -15,12 +15,25 @@ pub enum Step {
     Start(Unit, AssignedUnit),
 }
 
+/// The same run: a partition's generation may have moved on, which the unit itself began.
+fn same_run(a: &AssignedUnit, b: &AssignedUnit) -> bool {
+    a.number == b.number
+        && match (&a.partition, &b.partition) {
+            (Some(a), Some(b)) => {
+                a.target_topic == b.target_topic
+                    && a.source_topic_id == b.source_topic_id
+                    && a.target_topic_id == b.target_topic_id
+            }
+            (a, b) => a.is_none() == b.is_none(),
+        }
+}
+
 /// Compares. A unit whose assignment number or detail changed is stopped first and started once its stop is
 /// complete: the caller runs `diff` again then, so a start is only said for units that don't run at all.
 pub fn diff(desired: &BTreeMap<Unit, AssignedUnit>, running: &BTreeMap<Unit, AssignedUnit>) -> Vec<Step> {
     let stops = running
         .iter()
-        .filter(|(unit, assigned)| desired.get(unit) != Some(assigned))
+        .filter(|(unit, assigned)| !desired.get(*unit).is_some_and(|wanted| same_run(wanted, assigned)))
         .map(|(unit, _)| Step::Stop(unit.clone()));
     let starts = desired
         .iter()

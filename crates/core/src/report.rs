@@ -18,6 +18,39 @@ pub enum UnitState {
     Stopped,
 }
 
+macro_rules! deliveries {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// Which guarantee holds for a partition now (exactly-once.md 2, 3).
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+        pub enum Delivery { $($(#[$doc])* $name,)* }
+
+        impl Delivery {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// Stable name of why it is not exactly once; empty where it is, or where nothing is known.
+            pub fn reason(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+deliveries! {
+    /// Nothing was mirrored yet.
+    #[default]
+    Unknown = "",
+    /// Exactly once: the target remembers the flow and the content is fixed.
+    ExactlyOnce = "",
+    /// The last batch is older than the target remembers producers: doubles are not prevented, but detected.
+    TargetMayForget = "TARGET_MAY_FORGET",
+    /// Compaction may change the source under the relay: an owner fences its predecessor before it appends, and what
+    /// may have been appended twice is compared.
+    ContentNotFixed = "CONTENT_NOT_FIXED",
+    /// Others append to the target partition: sequences hold, but offsets can't be checked.
+    OtherWriters = "OTHER_WRITERS",
+}
+
 /// Figures of a partition unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PartitionFigures {
@@ -35,8 +68,12 @@ pub struct PartitionFigures {
     pub oldest_pending_ms: Option<i64>,
     /// How often the place was found anew.
     pub resyncs: i64,
-    /// Exactly once holds: the target remembers the flow and the content is fixed.
-    pub exactly_once: bool,
+    /// Which guarantee holds.
+    pub delivery: Delivery,
+    /// Records between the last stable offset and the high watermark: an open transaction holds them back. 0 for none.
+    pub held_records: i64,
+    /// First offset that the source still has; `None` until it was seen.
+    pub source_start_offset: Option<i64>,
 }
 
 /// State and figures of one unit.
@@ -73,6 +110,8 @@ pub struct Event {
     pub from_offset: Option<i64>,
     /// Source offset behind the last one concerned.
     pub to_offset: Option<i64>,
+    /// How many records are concerned, if known.
+    pub count: Option<i64>,
     /// Number in its flow, from 1; 0 before it is stored.
     pub sequence: u64,
 }

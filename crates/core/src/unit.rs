@@ -86,13 +86,26 @@ pub struct ClusterSpec {
     pub properties: BTreeMap<String, String>,
 }
 
-/// Where the mirror of a partition begins. Decided once, by the Raft log, so that every worker counts alike.
+/// Where a generation of a partition begins, and under which rules. Decided once, by the Raft log, so that every worker
+/// counts alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartitionStart {
     /// First source offset to copy.
     pub source_offset: i64,
     /// End of the target partition at that time.
     pub target_offset: i64,
+    /// Aborted and open transactional records count too. What counts can't change within a generation: a flow that
+    /// reads otherwise now begins a new one, from the place that was found under these rules.
+    pub read_uncommitted: bool,
+}
+
+/// A generation of one partition: what [`crate::control::CommandKind::BeginGeneration`] gave out, or the flow's first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionGeneration {
+    /// The producer identity.
+    pub generation: Generation,
+    /// Where it begins.
+    pub start: PartitionStart,
 }
 
 /// What a partition unit needs to start.
@@ -104,8 +117,8 @@ pub struct PartitionDetail {
     pub source_topic_id: TopicId,
     /// Topic id on the target.
     pub target_topic_id: TopicId,
-    /// Where the mirror began.
-    pub start: PartitionStart,
+    /// The present generation of the partition.
+    pub begun: PartitionGeneration,
 }
 
 /// One unit as a worker gets it.

@@ -6,7 +6,7 @@ use super::state::{ClusterRecord, FlowRecord, TopicEntry};
 use crate::flow::FlowSpec;
 use crate::ids::{ClusterId, FlowId, GroupId, TopicName, WorkerId};
 use crate::report::Event;
-use crate::unit::{ClusterSpec, Generation, Role, Unit};
+use crate::unit::{ClusterSpec, Generation, PartitionGeneration, PartitionStart, Role, Unit};
 
 /// How a write by a user is guarded.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -113,6 +113,27 @@ pub enum CommandKind {
         /// What the target gave out.
         generation: Generation,
     },
+    /// Begins a new generation of one partition: content before it and behind it is counted apart. The next epoch, or
+    /// the offered producer id where epochs have run out.
+    BeginGeneration {
+        /// The flow.
+        flow: FlowId,
+        /// The source topic.
+        topic: TopicName,
+        /// The partition.
+        partition: i32,
+        /// Assignment number of the reporting unit; refused if it is not the present one.
+        number: u64,
+        /// The generation that ends. If the present one is its successor and begins at the same place, this is a
+        /// repeat and answered as such; otherwise another one than the present is refused.
+        after: Generation,
+        /// A fresh producer id, needed when the epoch of `after` is the last one.
+        offered: Option<i64>,
+        /// Where the new one begins.
+        start: PartitionStart,
+        /// What happened: kept in the same step, so that nothing is skipped without its event.
+        events: Vec<Event>,
+    },
     /// Changes a flow's inventory.
     PutInventory {
         /// The flow.
@@ -174,6 +195,7 @@ impl CommandKind {
             Self::DeleteFlow { .. } => "DeleteFlow",
             Self::SetPaused { .. } => "SetPaused",
             Self::ClaimProducer { .. } => "ClaimProducer",
+            Self::BeginGeneration { .. } => "BeginGeneration",
             Self::PutInventory { .. } => "PutInventory",
             Self::RegisterWorker { .. } => "RegisterWorker",
             Self::ExpireWorker { .. } => "ExpireWorker",
@@ -225,6 +247,8 @@ pub enum Reply {
     Flow(FlowId, Box<FlowRecord>),
     /// The identity that the flow uses.
     Generation(Generation),
+    /// The present generation of the partition.
+    PartitionGeneration(PartitionGeneration),
     /// Topics that were not taken: topic, stable reason, message.
     Inventory(Vec<(TopicName, &'static str, String)>),
     /// Number of the new session.

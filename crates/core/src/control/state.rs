@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::flow::FlowSpec;
 use crate::ids::{ClusterId, FlowId, GroupId, TopicId, TopicName, WorkerId};
 use crate::report::Event;
-use crate::unit::{ClusterSpec, Generation, Owner, PartitionStart, Unit, WorkerRecord};
+use crate::unit::{ClusterSpec, Generation, Owner, PartitionGeneration, PartitionStart, Unit, WorkerRecord};
 
 /// Events kept over all flows; the oldest go first.
 pub const EVENTS_MAX: usize = 2_000;
@@ -41,6 +41,8 @@ pub struct TopicEntry {
     /// Where the mirror of each partition begins. Entries once stored stay as they are: every worker must count
     /// from the same place.
     pub starts: Vec<PartitionStart>,
+    /// Partitions that began a generation of their own; the others use the flow's and `starts`.
+    pub generations: BTreeMap<i32, PartitionGeneration>,
 }
 
 /// A flow with what the mesh knows of it.

@@ -5,7 +5,9 @@
 use super::filter::{NameFilter, PatternError};
 use super::naming::{Naming, TopicRules};
 use super::{DEFAULT_GROUPS_EXCLUDE, DEFAULT_TOPICS_EXCLUDE};
-use crate::ids::ClusterId;
+use std::collections::BTreeMap;
+
+use crate::ids::{ClusterId, TopicName};
 
 /// Where a partition that was never mirrored begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +18,37 @@ pub enum StartAt {
     Latest,
     /// The first record with this timestamp in ms or a later one.
     Timestamp(i64),
+}
+
+/// What to do when records are lost or the histories of the clusters part: retention overrun, truncation, a topic made
+/// again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LossPolicy {
+    /// Stop the partition until somebody acts.
+    #[default]
+    StopPartition,
+    /// Record the event and go on behind the loss.
+    Continue,
+}
+
+/// What to do with a record that is larger than the target takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OversizedPolicy {
+    /// Stop the partition until somebody acts.
+    #[default]
+    StopPartition,
+    /// Leave it out, with an event that names it.
+    Skip,
+}
+
+/// What to do with timestamps that the target would refuse (`message.timestamp.before.max.ms`, `.after.max.ms`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TimestampPolicy {
+    /// Stop the partition: timestamps are part of the content.
+    #[default]
+    Keep,
+    /// Move them to the nearest one that the target takes.
+    Clamp,
 }
 
 /// What a flow copies and how.
@@ -63,6 +96,14 @@ pub struct FlowSpec {
     pub discovery_interval_ms: u64,
     /// Another flow may write the same target topics.
     pub shared_target: bool,
+    /// What to do when records are lost.
+    pub on_loss: LossPolicy,
+    /// The same for single source topics.
+    pub on_loss_by_topic: BTreeMap<TopicName, LossPolicy>,
+    /// What to do with records that are too large.
+    pub on_oversized: OversizedPolicy,
+    /// What to do with timestamps that the target refuses.
+    pub timestamps: TimestampPolicy,
 }
 
 impl FlowSpec {
@@ -89,7 +130,16 @@ impl FlowSpec {
             internal_replication_factor: None,
             discovery_interval_ms: 5_000,
             shared_target: false,
+            on_loss: LossPolicy::default(),
+            on_loss_by_topic: BTreeMap::new(),
+            on_oversized: OversizedPolicy::default(),
+            timestamps: TimestampPolicy::default(),
         }
+    }
+
+    /// What to do when records of a source topic are lost.
+    pub fn loss_policy(&self, topic: &TopicName) -> LossPolicy {
+        self.on_loss_by_topic.get(topic).copied().unwrap_or(self.on_loss)
     }
 
     /// The rules about topics, compiled.
