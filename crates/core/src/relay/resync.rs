@@ -108,7 +108,11 @@ pub struct Resync {
 impl Resync {
     /// Begins.
     pub fn new(generation: Generation, detail: PartitionDetail) -> Self {
-        let base = Place { count: 0, source: detail.start.source_offset, target: detail.start.target_offset };
+        let base = Place {
+            count: 0,
+            source: detail.begun.start.source_offset,
+            target: detail.begun.start.target_offset,
+        };
         Self {
             generation,
             detail,
