@@ -65,6 +65,7 @@ impl ControlState {
             CommandKind::DeleteFlow { id, guard } => self.delete_flow(id, guard),
             CommandKind::SetPaused { id, paused, guard } => self.set_paused(now, id, *paused, guard),
             CommandKind::ClaimProducer { flow, generation } => self.claim_producer(flow, *generation),
+            CommandKind::BeginGeneration { flow, .. } => Err(flow_not_found(flow)),
             CommandKind::PutInventory { flow, number, change } => {
                 self.put_inventory(now, flow, *number, change)
             }

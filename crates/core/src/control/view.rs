@@ -39,7 +39,10 @@ impl ControlState {
             target_topic: entry.target_topic.clone(),
             source_topic_id: entry.source_topic_id,
             target_topic_id: entry.target_topic_id,
-            start: *start,
+            begun: crate::unit::PartitionGeneration {
+                generation: self.flows.get(flow)?.generation?,
+                start: *start,
+            },
         })
     }
 

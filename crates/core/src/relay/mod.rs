@@ -5,14 +5,18 @@
 //! means, [`reader`] says what of a fetch is to be mirrored, [`journal`] says when and what to write to the positions
 //! topic.
 
+pub mod align;
 pub mod answer;
+pub mod facts;
 pub mod journal;
+pub mod loss;
+pub mod machine;
+pub mod page;
+pub mod path;
 pub mod position;
 pub mod reader;
 pub mod rebuild;
 pub mod resync;
-#[cfg(test)]
-mod sim_tests;
 pub mod stop;
 pub mod window;
 
