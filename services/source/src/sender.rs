@@ -217,7 +217,9 @@ fn hand_out(waiting: Vec<Waiting>, response: &ProduceResponse) {
         let answer = match index.and_then(|index| response.partitions.get(*index)) {
             // The broker said nothing about it: nothing may be concluded.
             None => Answer::Lost,
-            Some(p) if p.error.is_ok() => Answer::Appended { base_offset: p.base_offset },
+            Some(p) if p.error.is_ok() => {
+                Answer::Appended { base_offset: p.base_offset, append_time: p.log_append_time >= 0 }
+            }
             Some(p) => {
                 Answer::Refused { code: p.error.0, message: p.error_message.clone().unwrap_or_default() }
             }

@@ -224,6 +224,10 @@ impl<T: Clone> Relay<T> {
         if stream.handover && !stream.window.is_empty() {
             return None;
         }
+        let alone_is_safe = stream.window.is_armed(now_ms) && stream.facts.content_fixed();
+        if !self.leased && !alone_is_safe {
+            return None;
+        }
         let timestamps = self.setup.rules.timestamps;
         let conditions = Conditions { facts: self.facts, timestamps, now_ms };
         match stream.queue.pop(&conditions, self.clamp, codecs)? {
