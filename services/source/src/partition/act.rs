@@ -163,9 +163,9 @@ impl PartitionUnit {
             tracing::debug!(flow = %self.context.flow_id, topic = %self.topic, partition = self.partition,
                 ?answer, "append failed");
         }
-        let before = self.relay.mirrored();
+        let before = self.relay.totals();
         self.relay.answer(id, answer, now_ms());
-        let (records, bytes) = self.relay.mirrored();
+        let (records, bytes) = self.relay.totals();
         self.link.metrics.mirrored(&self.flow_label, records - before.0, bytes - before.1);
     }
 

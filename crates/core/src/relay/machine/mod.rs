@@ -350,7 +350,7 @@ impl<T: Clone> Relay<T> {
     }
 
     /// Records and bytes that were acknowledged since it began.
-    pub fn mirrored(&self) -> (u64, u64) {
+    pub fn totals(&self) -> (u64, u64) {
         let whole = |n: i64| u64::try_from(n).unwrap_or(0);
         (whole(self.figures.records), whole(self.figures.bytes))
     }
