@@ -59,6 +59,8 @@ pub(super) struct Stream<T> {
     hold: Option<T>,
     fetching: bool,
     writing: Option<Entry>,
+    /// Writing failed while draining: there is no second try.
+    unwritten: bool,
     last: Option<(LastBatch, i32)>,
     /// The first append goes under the old generation; then a new one begins.
     handover: bool,
@@ -84,6 +86,7 @@ impl<T> Stream<T> {
             hold: None,
             fetching: false,
             writing: None,
+            unwritten: false,
             last,
             handover,
             after: None,
@@ -186,7 +189,7 @@ impl<T: Clone> Relay<T> {
         if !stream.window.is_empty() || stream.writing.is_some() {
             return Next::Idle;
         }
-        if stream.journal.is_dirty() {
+        if stream.journal.is_dirty() && !stream.unwritten {
             return self.write();
         }
         self.after_draining();
@@ -230,7 +233,12 @@ impl<T: Clone> Relay<T> {
         }
         let timestamps = self.setup.rules.timestamps;
         let conditions = Conditions { facts: self.facts, timestamps, now_ms };
-        match stream.queue.pop(&conditions, self.clamp, codecs)? {
+        let Some(ready) = stream.queue.pop(&conditions, self.clamp, codecs) else {
+            // Nothing of the fetch is left but what is in flight: its memory goes with the last answer.
+            stream.hold = None;
+            return None;
+        };
+        match ready {
             Ready::Passed(next, skip) => {
                 if stream.window.passed(next) {
                     stream.journal.passed(now_ms);
@@ -465,8 +473,9 @@ impl<T: Clone> Relay<T> {
     pub fn written(&mut self, written: bool, now_ms: u64) {
         let Phase::Streaming(stream) = &mut self.phase else { return };
         let Some(entry) = stream.writing.take() else { return };
-        // While draining there is no second try: a later owner counts what was not written down.
-        if !written && stream.after.is_none() {
+        if !written {
+            // While draining there is no second try: a later owner counts what was not written down.
+            stream.unwritten = stream.after.is_some();
             stream.journal.failed(entry, now_ms);
         }
     }
