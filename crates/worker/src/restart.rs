@@ -15,8 +15,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 /// Must the unit be stopped and started to follow the change?
 ///
-/// A cluster that is reached otherwise restarts everything. Partition units also restart when what they read or the
-/// identity that they write with changed; all other units follow by themselves.
+/// A cluster that is reached otherwise restarts everything. Partition units also restart when what they read, the
+/// identity that they write with or a policy of theirs changed: one that stopped for a policy tries again then. All
+/// other units follow by themselves.
 pub(crate) fn needs_restart(unit: &Unit, old: &FlowView, new: &FlowView) -> bool {
     let clusters = old.source != new.source
         || old.target != new.target
@@ -24,9 +25,13 @@ pub(crate) fn needs_restart(unit: &Unit, old: &FlowView, new: &FlowView) -> bool
         || old.flow.spec.target != new.flow.spec.target;
     clusters
         || match unit {
-            Unit::Partition(..) => {
+            Unit::Partition(_, topic, _) => {
+                let (old_spec, new_spec) = (&old.flow.spec, &new.flow.spec);
                 old.flow.generation != new.flow.generation
-                    || old.flow.spec.read_uncommitted != new.flow.spec.read_uncommitted
+                    || old_spec.read_uncommitted != new_spec.read_uncommitted
+                    || old_spec.loss_policy(topic) != new_spec.loss_policy(topic)
+                    || old_spec.on_oversized != new_spec.on_oversized
+                    || old_spec.timestamps != new_spec.timestamps
             }
             Unit::Topology(_) | Unit::Groups(_) | Unit::Group(..) | Unit::Heartbeat(_) => false,
         }

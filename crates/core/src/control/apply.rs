@@ -65,7 +65,7 @@ impl ControlState {
             CommandKind::DeleteFlow { id, guard } => self.delete_flow(id, guard),
             CommandKind::SetPaused { id, paused, guard } => self.set_paused(now, id, *paused, guard),
             CommandKind::ClaimProducer { flow, generation } => self.claim_producer(flow, *generation),
-            CommandKind::BeginGeneration { flow, .. } => Err(flow_not_found(flow)),
+            CommandKind::BeginGeneration(request) => self.begin_generation(request),
             CommandKind::PutInventory { flow, number, change } => {
                 self.put_inventory(now, flow, *number, change)
             }
@@ -316,7 +316,7 @@ impl ControlState {
         self.flow_reply(id)
     }
 
-    fn record_events(&mut self, events: &[Event]) -> Reply {
+    pub(super) fn record_events(&mut self, events: &[Event]) -> Reply {
         for event in events {
             let Some(flow) = self.flows.get_mut(&event.flow) else { continue };
             flow.event_sequence += 1;

@@ -6,6 +6,7 @@ use std::fmt::Display;
 use mirrormesh_core::control::{
     ClusterRecord, ControlState, FlowRecord, RequestRecord, RetiredFlow, TopicEntry,
 };
+use mirrormesh_core::flow::FlowSpec;
 use mirrormesh_core::ids::{ClusterId, FlowId, GroupId, TopicName, WorkerId};
 use mirrormesh_core::report::Event;
 use mirrormesh_core::unit::{Owner, Unit, WorkerRecord};
@@ -76,7 +77,14 @@ fn unique<K: Ord + Display, V>(list: Vec<(K, V)>, field: &str) -> Result<BTreeMa
     Ok(map)
 }
 
-fn topics(list: Vec<store::TopicEntry>) -> Result<BTreeMap<TopicName, TopicEntry>, ConvertError> {
+/// Earlier versions did not write what counts in a generation: then it is what the flow copies.
+fn topics(
+    mut list: Vec<store::TopicEntry>,
+    spec: &FlowSpec,
+) -> Result<BTreeMap<TopicName, TopicEntry>, ConvertError> {
+    for start in list.iter_mut().flat_map(|entry| &mut entry.starts) {
+        start.read_uncommitted.get_or_insert(spec.read_uncommitted);
+    }
     let named = |entry| TopicEntry::try_from(entry).map(|entry| (entry.topic.clone(), entry));
     unique(each(list, "topics", named)?, "topics")
 }
@@ -118,14 +126,15 @@ fn flow_to_store(id: &FlowId, record: &FlowRecord) -> store::FlowRecord {
 
 fn flow_from_store(record: store::FlowRecord) -> Result<(FlowId, FlowRecord), ConvertError> {
     let groups: Vec<GroupId> = ids(record.groups, "groups")?;
+    let spec: FlowSpec = inner(record.spec, "spec")?;
     let value = FlowRecord {
-        spec: inner(record.spec, "spec")?,
         paused: record.paused,
         generation: optional(record.generation, "generation")?,
         created_ms: record.created_ms,
         updated_ms: record.updated_ms,
         revision: record.revision,
-        topics: topics(record.topics)?,
+        topics: topics(record.topics, &spec)?,
+        spec,
         groups: BTreeSet::from_iter(groups),
         event_sequence: record.event_sequence,
     };
@@ -147,11 +156,12 @@ impl TryFrom<store::RetiredFlow> for RetiredFlow {
     type Error = ConvertError;
 
     fn try_from(retired: store::RetiredFlow) -> Result<Self, ConvertError> {
+        let spec: FlowSpec = inner(retired.spec, "spec")?;
         Ok(Self {
             id: id(&retired.flow_id, "flow_id")?,
-            spec: inner(retired.spec, "spec")?,
             generation: optional(retired.generation, "generation")?,
-            topics: topics(retired.topics)?,
+            topics: topics(retired.topics, &spec)?,
+            spec,
         })
     }
 }

@@ -316,10 +316,14 @@ fn workers_and_events_are_shown() {
         subject: "s".into(),
         from_offset: Some(0),
         to_offset: None,
+        count: Some(7),
         sequence: 3,
     };
     let shown = event_to_api(&event);
-    assert_eq!((shown.sequence, shown.from_offset, shown.to_offset), (3, Some(0), None));
+    assert_eq!(
+        (shown.sequence, shown.from_offset, shown.to_offset, shown.count),
+        (3, Some(0), None, Some(7))
+    );
     assert_eq!(shown.time, Some(Timestamp { seconds: 1, nanos: 500_000_000 }));
 }
 

@@ -196,6 +196,7 @@ fn event(time_ms: u64) -> Event {
         subject: String::new(),
         from_offset: None,
         to_offset: None,
+        count: None,
         sequence: 0,
     }
 }

@@ -154,7 +154,7 @@ async fn a_worker_gets_its_units_and_the_flow_shows_what_it_reports() {
         bytes: 9_000,
         oldest_pending_ms: None,
         resyncs: 1,
-        exactly_once: true,
+        delivery: Delivery::ExactlyOnce,
     };
     let reports: Vec<UnitReport> = set
         .units

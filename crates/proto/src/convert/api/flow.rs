@@ -9,7 +9,7 @@ use mirrormesh_core::flow::{FlowSpec, Naming, StartAt};
 use mirrormesh_core::ids::{ClusterId, TopicName};
 
 use super::time::{DURATION_MAX_MS, Interval, timestamp_ms};
-use super::{parse_name, patterns};
+use super::{parse_name, patterns, policies};
 use crate::convert::store::replication_factor;
 use crate::error::{Faults, Violations};
 use crate::v1;
@@ -46,7 +46,7 @@ pub fn flow_spec(flow: &v1::Flow) -> Result<FlowSpec, Violations> {
 fn read(flow: &v1::Flow, default: FlowSpec, faults: &mut Faults) -> FlowSpec {
     let topics = flow.topics.clone().unwrap_or_default();
     let groups = flow.groups.clone().unwrap_or_default();
-    let records = flow.records.unwrap_or_default();
+    let records = flow.records.clone().unwrap_or_default();
     let checkpoints = flow.checkpoints.unwrap_or_default();
     let heartbeats = flow.heartbeats.unwrap_or_default();
     let creation = flow.topic_creation.unwrap_or_default();
@@ -91,6 +91,10 @@ fn read(flow: &v1::Flow, default: FlowSpec, faults: &mut Faults) -> FlowSpec {
             faults,
         ),
         shared_target: flow.shared_target,
+        on_loss: policies::loss(records.on_loss, "flow.records.on_loss", faults),
+        on_loss_by_topic: policies::loss_by_topic(&records.on_loss_by_topic, faults),
+        on_oversized: policies::oversized(records.on_oversized, faults),
+        timestamps: policies::timestamps(records.timestamps, faults),
         source: default.source,
         target: default.target,
     }
