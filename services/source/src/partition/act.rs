@@ -125,6 +125,7 @@ impl PartitionUnit {
         tracing::info!(flow = %self.context.flow_id, topic = %self.topic, partition = self.partition,
             ?beginning, "beginning a generation");
         let request = GenerationRequest {
+            flow: self.context.flow_id.clone(),
             topic: self.topic.clone(),
             partition: self.partition,
             number: self.context.assigned.number,
@@ -133,9 +134,9 @@ impl PartitionUnit {
             start: beginning.start,
             events: beginning.notices.iter().map(|notice| self.event(notice)).collect(),
         };
-        let (coordinator, flow) = (self.context.coordinator.clone(), self.context.flow_id.clone());
+        let coordinator = self.context.coordinator.clone();
         self.underway.beginning = Some(Box::pin(async move {
-            coordinator.begin_generation(&flow, request).await.map_err(|error| match error {
+            coordinator.begin_generation(&request).await.map_err(|error| match error {
                 CoordinatorError::Outdated { reason, message }
                 | CoordinatorError::Refused { reason, message, .. } => (reason, message),
                 CoordinatorError::Cancelled => ("STOPPING".to_owned(), "the unit is to stop".to_owned()),
