@@ -155,6 +155,7 @@ impl Topology {
             subject: subject.to_string(),
             from_offset: None,
             to_offset: None,
+            count: None,
             sequence: 0,
         }
     }

@@ -11,6 +11,8 @@ use super::crc::Shift;
 pub const HEADER_BYTES: usize = 61;
 /// Bytes of offset and length, which the length itself does not count.
 const LOG_OVERHEAD: usize = 12;
+/// The fewest bytes that an entry of format 0 has: offset, length, CRC, format, attributes, two null lengths.
+const OLD_HEADER_BYTES: usize = LOG_OVERHEAD + 14;
 /// Where the CRC's range begins: at the attributes.
 const CRC_START: usize = 21;
 
@@ -177,54 +179,100 @@ pub struct RawBatch {
     pub bytes: Bytes,
 }
 
+/// One entry of the record bytes of a fetch.
+#[derive(Debug, Clone)]
+pub enum Entry {
+    /// A batch.
+    Batch(RawBatch),
+    /// A record of format 0 or 1, or a compressed wrapper of several: all of its bytes. Its offset is that of its last
+    /// record.
+    Old {
+        /// Offset of its last record.
+        offset: i64,
+        /// Its format.
+        magic: i8,
+        /// All of its bytes.
+        bytes: Bytes,
+    },
+}
+
+impl Entry {
+    /// Offset behind it.
+    pub fn next_offset(&self) -> i64 {
+        match self {
+            Self::Batch(batch) => batch.header.next_offset(),
+            Self::Old { offset, .. } => offset.saturating_add(1),
+        }
+    }
+}
+
 /// Splits the record bytes of a fetch into batches. A fetch may end in the middle of a batch: that part is left out,
 /// as Kafka's consumer does. Stops at the first bad batch, after yielding the good ones before it.
 #[derive(Debug)]
-pub struct Batches {
+pub struct Entries {
     rest: Bytes,
 }
 
-/// Starts splitting.
-pub fn split(records: Bytes) -> Batches {
-    Batches { rest: records }
+/// Starts splitting, old formats included.
+pub fn entries(records: Bytes) -> Entries {
+    Entries { rest: records }
 }
 
-impl Iterator for Batches {
-    type Item = Result<RawBatch, BatchError>;
+/// Starts splitting; old formats are errors.
+pub fn split(records: Bytes) -> impl Iterator<Item = Result<RawBatch, BatchError>> {
+    let mut entries = entries(records);
+    std::iter::from_fn(move || {
+        Some(match entries.next()? {
+            Ok(Entry::Batch(batch)) => Ok(batch),
+            Ok(Entry::Old { offset, magic, .. }) => {
+                entries.rest.clear();
+                Err(BatchError::OldFormat { offset, magic })
+            }
+            Err(error) => Err(error),
+        })
+    })
+}
+
+impl Entries {
+    fn fail(&mut self, error: BatchError) -> Option<Result<Entry, BatchError>> {
+        self.rest.clear();
+        Some(Err(error))
+    }
+}
+
+impl Iterator for Entries {
+    type Item = Result<Entry, BatchError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let offset = i64::from_be_bytes(bytes_at(&self.rest, 0)?);
         let length = i32::from_be_bytes(bytes_at(&self.rest, 8)?);
         let magic = i8::from_be_bytes(bytes_at(&self.rest, 16)?);
-        let bad = match magic {
-            2 => None,
-            0 | 1 => Some(BatchError::OldFormat { offset, magic }),
-            _ => Some(BatchError::UnknownFormat { offset, magic }),
+        let shortest = match magic {
+            2 => HEADER_BYTES,
+            0 | 1 => OLD_HEADER_BYTES,
+            _ => return self.fail(BatchError::UnknownFormat { offset, magic }),
         };
-        if let Some(error) = bad {
-            self.rest.clear();
-            return Some(Err(error));
-        }
         let total = usize::try_from(length).ok().and_then(|length| length.checked_add(LOG_OVERHEAD));
-        let Some(total) = total.filter(|total| *total >= HEADER_BYTES) else {
-            self.rest.clear();
-            return Some(Err(BatchError::BadLength { offset, length }));
+        let Some(total) = total.filter(|total| *total >= shortest) else {
+            return self.fail(BatchError::BadLength { offset, length });
         };
         if total > self.rest.len() {
             self.rest.clear();
             return None;
         }
         let bytes = self.rest.split_to(total);
+        if magic < 2 {
+            return Some(Ok(Entry::Old { offset, magic, bytes }));
+        }
         let header = BatchHeader::parse(&bytes)?;
         if header.count < 0
             || header.last_offset_delta < 0
             || header.count > header.last_offset_delta.saturating_add(1)
         {
-            self.rest.clear();
             let BatchHeader { count, last_offset_delta, .. } = header;
-            return Some(Err(BatchError::BadCount { offset, count, last_offset_delta }));
+            return self.fail(BatchError::BadCount { offset, count, last_offset_delta });
         }
-        Some(Ok(RawBatch { header, bytes }))
+        Some(Ok(Entry::Batch(RawBatch { header, bytes })))
     }
 }
 

@@ -9,6 +9,9 @@ pub enum Answer {
     Appended {
         /// Where the broker says the batch begins.
         base_offset: i64,
+        /// The broker set a time: on a topic that keeps the records' times this says that the batch was there already
+        /// (seen on 4.3.1: -1 for an append, a time for a duplicate).
+        append_time: bool,
     },
     /// Refused with this Kafka error.
     Refused {
@@ -23,13 +26,26 @@ pub enum Answer {
     NotSent,
 }
 
+/// What of a batch the target refused: the same again would be refused again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// Nothing of it.
+    Nothing,
+    /// Its sequence.
+    Sequence,
+    /// Its size.
+    Size,
+    /// A timestamp.
+    Timestamp,
+}
+
 /// What to do about a refusal or a lost answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// Find the place anew and go on.
     Resync {
-        /// The target refused the sequence; a settled place must not be refused again and again.
-        sequence_refused: bool,
+        /// What was refused, so that it is not tried the same way for ever.
+        refused: Refused,
         /// The leader may have moved: ask for it again.
         leader_moved: bool,
         /// Wait before trying again: the cluster has to recover first.
@@ -42,15 +58,19 @@ pub enum Verdict {
 }
 
 fn resync(reason: &'static str) -> Verdict {
-    Verdict::Resync { sequence_refused: false, leader_moved: false, back_off: false, reason }
+    Verdict::Resync { refused: Refused::Nothing, leader_moved: false, back_off: false, reason }
 }
 
 fn moved(reason: &'static str) -> Verdict {
-    Verdict::Resync { sequence_refused: false, leader_moved: true, back_off: false, reason }
+    Verdict::Resync { refused: Refused::Nothing, leader_moved: true, back_off: false, reason }
 }
 
 fn waiting(reason: &'static str) -> Verdict {
-    Verdict::Resync { sequence_refused: false, leader_moved: false, back_off: true, reason }
+    Verdict::Resync { refused: Refused::Nothing, leader_moved: false, back_off: true, reason }
+}
+
+fn refused(refused: Refused, reason: &'static str) -> Verdict {
+    Verdict::Resync { refused, leader_moved: false, back_off: false, reason }
 }
 
 /// Judges an answer that is not an append. `from` and `to` are the source offsets of the batch.
@@ -62,12 +82,9 @@ pub fn judge(answer: &Answer, from: i64, to: i64) -> Verdict {
     };
     let stop = |reason, text: String| Verdict::Stop(Stop::new(reason, text).at(from, Some(to)));
     match code {
-        45 | 46 | 59 => Verdict::Resync {
-            sequence_refused: true,
-            leader_moved: false,
-            back_off: false,
-            reason: "SEQUENCE_REFUSED",
-        },
+        45 | 46 | 59 => refused(Refused::Sequence, "SEQUENCE_REFUSED"),
+        10 | 18 => refused(Refused::Size, "SIZE_REFUSED"),
+        32 => refused(Refused::Timestamp, "TIMESTAMP_REFUSED"),
         3 | 5 | 6 | 8 | 9 | 56 | 74 | 75 | 100 | 103 => moved("LEADER_MOVED"),
         7 => resync("REQUEST_TIMED_OUT"),
         19 | 20 => waiting("NOT_ENOUGH_REPLICAS"),
@@ -78,14 +95,7 @@ pub fn judge(answer: &Answer, from: i64, to: i64) -> Verdict {
              writes here; stop it, then pause and resume the flow"
                 .to_owned(),
         ),
-        10 | 18 => stop(
-            StopReason::BatchTooLarge,
-            format!(
-                "source offsets {from} to {to} are one batch that is larger than the target takes: raise \
-                 max.message.bytes on the target topic, then pause and resume the flow"
-            ),
-        ),
-        17 | 32 | 43 | 44 | 76 | 87 => stop(
+        17 | 43 | 44 | 76 | 87 => stop(
             StopReason::TargetRefused,
             format!("the target refuses the batch of source offsets {from} to {to} with error {code}: {message}"),
         ),
@@ -104,16 +114,13 @@ mod tests {
 
     #[test]
     fn answers_are_judged_as_the_contract_says() {
-        assert!(matches!(code(45), Verdict::Resync { sequence_refused: true, .. }));
+        assert!(matches!(code(45), Verdict::Resync { refused: Refused::Sequence, .. }));
         assert!(matches!(code(6), Verdict::Resync { leader_moved: true, .. }));
         assert!(matches!(code(19), Verdict::Resync { back_off: true, .. }));
         assert!(matches!(code(47), Verdict::Stop(Stop { reason: StopReason::Fenced, .. })));
-        assert!(matches!(
-            code(10),
-            Verdict::Stop(Stop { reason: StopReason::BatchTooLarge, from_offset: Some(5), .. })
-        ));
+        assert!(matches!(code(10), Verdict::Resync { refused: Refused::Size, .. }));
+        assert!(matches!(code(32), Verdict::Resync { refused: Refused::Timestamp, .. }));
         assert!(matches!(code(87), Verdict::Stop(Stop { reason: StopReason::TargetRefused, .. })));
-        assert!(matches!(code(32), Verdict::Stop(Stop { reason: StopReason::TargetRefused, .. })));
         assert!(matches!(judge(&Answer::Lost, 0, 1), Verdict::Resync { .. }));
     }
 }

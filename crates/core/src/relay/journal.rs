@@ -2,7 +2,7 @@
 //!
 //! Invariant: what is written tells only of appends that were acknowledged.
 
-use super::position::{LastBatch, SLOTS};
+use super::position::{LastBatch, Position, SLOTS};
 use crate::translate::{Join, Segment};
 
 /// An active partition writes at least this often, in ms.
@@ -15,16 +15,34 @@ const QUIET_MS: u64 = 100;
 pub const CHUNK_SEGMENTS: usize = 512;
 
 /// What was acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mirrored {
     /// The records' places.
     pub segment: Segment,
+    /// Further runs, where source offsets were left out.
+    pub more: Vec<Segment>,
     /// Size of the batch in bytes.
     pub bytes: u64,
     /// What the batch looks like.
     pub last: LastBatch,
     /// Leader epoch of the batch on the source.
     pub source_leader_epoch: i32,
+}
+
+impl Mirrored {
+    /// How many records.
+    pub fn records(&self) -> i64 {
+        self.segment.count + self.more.iter().map(|segment| segment.count).sum::<i64>()
+    }
+}
+
+/// What is stored about one partition.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Stored {
+    /// All positions, of any generation, with their slots.
+    pub positions: Vec<(u32, Position)>,
+    /// The last chunk of segments of the present producer id.
+    pub last_chunk: Option<(u32, Vec<Segment>)>,
 }
 
 /// What to write now.
@@ -69,6 +87,9 @@ impl Journal {
     /// Takes note of acknowledged records. What lies before the known segments was noted already and is left out.
     pub fn mirrored(&mut self, mirrored: &Mirrored, now_ms: u64) {
         self.extend(mirrored.segment);
+        for segment in &mirrored.more {
+            self.extend(*segment);
+        }
         self.bytes = self.bytes.saturating_add(mirrored.bytes);
         self.touched(now_ms);
     }
@@ -151,6 +172,7 @@ mod tests {
     fn mirrored(source: i64, target: i64, count: i64, bytes: u64) -> Mirrored {
         Mirrored {
             segment: Segment { source, target, count },
+            more: Vec::new(),
             bytes,
             last: LastBatch::default(),
             source_leader_epoch: 0,

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::stop::{Stop, StopReason};
-use crate::format::batch::{BatchError, BatchHeader, ControlKind, RawBatch, control_kind};
+use crate::format::batch::{ControlKind, RawBatch, control_kind};
 
 /// An aborted transaction as a fetch names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,16 +18,12 @@ pub struct Aborted {
 }
 
 /// What to do with a batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Judgement {
-    /// Mirror it whole.
-    Mirror,
+    /// Mirror its records from this source offset on.
+    Mirror(i64),
     /// Leave it out: a marker, an aborted batch, an empty one, or one that lies before the place.
     Skip(Skip),
-    /// Mirror only its records from this source offset on.
-    Trim(i64),
-    /// The partition can't go on.
-    Stop(Stop),
 }
 
 /// Why a batch is left out.
@@ -76,13 +72,7 @@ impl FetchReader {
         if header.count == 0 {
             return Judgement::Skip(Skip::Empty);
         }
-        if !header.is_dense() {
-            return Judgement::Stop(gaps(header));
-        }
-        if header.base_offset < place {
-            return Judgement::Trim(place);
-        }
-        Judgement::Mirror
+        Judgement::Mirror(place.max(header.base_offset))
     }
 
     fn is_aborted(&mut self, batch: &RawBatch) -> bool {
@@ -103,41 +93,31 @@ impl FetchReader {
     }
 }
 
-fn gaps(header: &BatchHeader) -> Stop {
-    Stop::new(
-        StopReason::BatchHasGaps,
-        format!(
-            "the batch of source offsets {} to {} holds only {} records: the source topic was compacted, which this \
-             version can't mirror; exclude the topic",
-            header.base_offset,
-            header.last_offset(),
-            header.count
-        ),
-    )
-    .at(header.base_offset, Some(header.next_offset()))
+impl Skip {
+    /// Stable name, as in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Control => "control",
+            Self::Aborted => "aborted",
+            Self::Empty => "empty",
+            Self::Before => "before",
+        }
+    }
 }
 
 /// The stop for a batch that can't be read.
-pub fn unreadable(error: &BatchError) -> Stop {
-    let (reason, offset) = match *error {
-        BatchError::OldFormat { offset, .. } => (StopReason::BatchOldFormat, offset),
-        BatchError::UnknownFormat { offset, .. }
-        | BatchError::BadLength { offset, .. }
-        | BatchError::Corrupt { offset, .. }
-        | BatchError::BadCount { offset, .. } => (StopReason::BatchCorrupt, offset),
-    };
-    let advice = match reason {
-        StopReason::BatchOldFormat => {
-            "this version can't mirror it; let retention remove it or exclude the topic"
-        }
-        _ => "check the source broker's disk and network, then pause and resume the flow",
-    };
-    Stop::new(reason, format!("{error}: {advice}")).at(offset, None)
+pub fn unreadable(offset: i64, problem: &str) -> Stop {
+    Stop::new(
+        StopReason::BatchCorrupt,
+        format!("{problem}: check the source broker's disk and network, then pause and resume the flow"),
+    )
+    .at(offset, None)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::batch::BatchHeader;
     use crate::format::batch::split;
     use crate::format::batch::tests::{header, make};
 
@@ -150,6 +130,10 @@ mod tests {
         batch(base, count, producer, 0x10, b"")
     }
 
+    fn mirrored(reader: &mut FetchReader, batch: &RawBatch) -> bool {
+        matches!(reader.judge(batch, 0), Judgement::Mirror(_))
+    }
+
     fn marker(base: i64, producer: i64, commit: u8) -> RawBatch {
         batch(base, 1, producer, 0x30, &[0x16, 0, 0, 0, 8, 0, 0, 0, commit, 0x0c])
     }
@@ -159,19 +143,19 @@ mod tests {
         let aborted =
             vec![Aborted { producer_id: 7, first_offset: 2 }, Aborted { producer_id: 8, first_offset: 9 }];
         let mut reader = FetchReader::new(true, aborted);
-        assert_eq!(reader.judge(&data(0, 2, 7), 0), Judgement::Mirror, "an earlier transaction of 7");
+        assert!(mirrored(&mut reader, &data(0, 2, 7)), "an earlier transaction of 7");
         assert_eq!(reader.judge(&data(2, 3, 7), 0), Judgement::Skip(Skip::Aborted));
-        assert_eq!(reader.judge(&data(5, 2, 9), 0), Judgement::Mirror, "another producer");
-        assert_eq!(reader.judge(&batch(7, 1, 7, 0, b""), 0), Judgement::Mirror, "7, not transactional");
+        assert!(mirrored(&mut reader, &data(5, 2, 9)), "another producer");
+        assert!(mirrored(&mut reader, &batch(7, 1, 7, 0, b"")), "7, not transactional");
         assert_eq!(reader.judge(&marker(8, 7, 0), 0), Judgement::Skip(Skip::Control));
-        assert_eq!(reader.judge(&data(9, 1, 7), 0), Judgement::Mirror, "the next transaction of 7");
+        assert!(mirrored(&mut reader, &data(9, 1, 7)), "the next transaction of 7");
         assert_eq!(reader.judge(&data(10, 1, 8), 0), Judgement::Skip(Skip::Aborted));
     }
 
     #[test]
     fn uncommitted_reading_drops_only_markers() {
         let mut reader = FetchReader::new(false, vec![Aborted { producer_id: 7, first_offset: 0 }]);
-        assert_eq!(reader.judge(&data(0, 2, 7), 0), Judgement::Mirror);
+        assert!(mirrored(&mut reader, &data(0, 2, 7)));
         assert_eq!(reader.judge(&marker(2, 7, 0), 0), Judgement::Skip(Skip::Control));
     }
 
@@ -185,13 +169,10 @@ mod tests {
     fn place_gaps_and_empty_batches() {
         let mut reader = FetchReader::new(true, Vec::new());
         assert_eq!(reader.judge(&data(0, 5, 1), 5), Judgement::Skip(Skip::Before));
-        assert_eq!(reader.judge(&data(0, 5, 1), 3), Judgement::Trim(3));
+        assert_eq!(reader.judge(&data(0, 5, 1), 3), Judgement::Mirror(3));
         let gappy = BatchHeader { count: 2, ..header(10, 5) };
         let gappy = split(make(gappy, b"")).next().unwrap().unwrap();
-        assert!(matches!(
-            reader.judge(&gappy, 0),
-            Judgement::Stop(Stop { reason: StopReason::BatchHasGaps, .. })
-        ));
+        assert_eq!(reader.judge(&gappy, 0), Judgement::Mirror(10), "what is left of it counts");
         let empty = BatchHeader { count: 0, ..header(20, 5) };
         let empty = split(make(empty, b"")).next().unwrap().unwrap();
         assert_eq!(reader.judge(&empty, 0), Judgement::Skip(Skip::Empty));

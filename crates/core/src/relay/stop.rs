@@ -58,20 +58,18 @@ reasons! {
     TargetRecreated = "TARGET_RECREATED",
     /// The target lost records that were mirrored already.
     TargetTruncated = "TARGET_TRUNCATED",
+    /// The target holds a later record of ours, but not the one before it.
+    TargetHole = "TARGET_HOLE",
     /// What the target holds is not what the source holds at that place.
     PositionMismatch = "POSITION_MISMATCH",
     /// The place can't be found any more.
     PositionUnknown = "POSITION_UNKNOWN",
-    /// A batch with offsets left out, as compaction leaves it.
-    BatchHasGaps = "BATCH_HAS_GAPS",
-    /// A batch in a format from before Kafka 0.11.
-    BatchOldFormat = "BATCH_OLD_FORMAT",
     /// A batch that is damaged or contradicts itself.
     BatchCorrupt = "BATCH_CORRUPT",
-    /// A batch larger than the target takes.
-    BatchTooLarge = "BATCH_TOO_LARGE",
-    /// A batch that begins before the place to go on from.
-    BatchStraddles = "BATCH_STRADDLES",
+    /// A record larger than the target takes.
+    RecordTooLarge = "RECORD_TOO_LARGE",
+    /// A timestamp that the target refuses.
+    TimestampRefused = "TIMESTAMP_REFUSED",
     /// The target refuses a batch for its content.
     TargetRefused = "TARGET_REFUSED",
     /// The target refuses the sequence although the place is settled.

@@ -6,17 +6,16 @@
 
 use std::collections::VecDeque;
 
-use super::answer::{Answer, Verdict, judge};
+use super::answer::{Answer, Refused, Verdict, judge};
+use super::facts::Facts;
 use super::journal::Mirrored;
 use super::position::LastBatch;
+use super::rebuild::Run;
 use super::sequence_of;
-use crate::format::batch::BatchHeader;
 use crate::translate::Segment;
 
-/// The target forgets a producer this long after the timestamp of its last batch (`producer.id.expiration.ms`).
-const EXPIRATION_MS: i64 = 24 * 3_600_000;
-/// Clocks differ, and an expiry check may come early: this long before the expiry nothing is taken for granted.
-const EXPIRATION_MARGIN_MS: i64 = 30 * 60_000;
+/// Clocks differ, and an expiry check may come early: this part of the expiration time is not relied on.
+const EXPIRATION_MARGIN: i64 = 48;
 /// After this long without traffic the first batch goes alone.
 const IDLE_MS: u64 = 60_000;
 
@@ -46,16 +45,55 @@ pub struct Place {
     pub target: i64,
 }
 
+/// A batch as it is sent.
+#[derive(Debug, Clone)]
+pub struct Sending {
+    /// Source offsets of its first records.
+    pub run: Run,
+    /// Further runs, where source offsets were left out.
+    pub more: Vec<Run>,
+    /// Source offset behind it.
+    pub next_source: i64,
+    /// Its size.
+    pub bytes: u64,
+    /// What it looks like.
+    pub last: LastBatch,
+    /// Leader epoch on the source.
+    pub leader_epoch: i32,
+}
+
 #[derive(Debug, Clone)]
 struct Pending {
     id: u64,
     /// Place after the batch.
     after: Place,
-    first_source: i64,
-    records: i32,
-    bytes: u64,
-    last: LastBatch,
-    leader_epoch: i32,
+    sending: Sending,
+}
+
+impl Pending {
+    fn records(&self) -> i64 {
+        i64::from(self.sending.last.count)
+    }
+
+    /// Where its runs are on the target.
+    fn mirrored(self, base_offset: i64) -> Mirrored {
+        let Self { sending, .. } = self;
+        let mut target = base_offset;
+        let mut place = |run: &Run| {
+            let segment = Segment { source: run.first, target, count: run.count };
+            target += run.count;
+            segment
+        };
+        let segment = place(&sending.run);
+        let more = sending.more.iter().map(place).collect();
+        Mirrored {
+            segment,
+            more,
+            bytes: sending.bytes,
+            last: sending.last,
+            source_leader_epoch: sending.leader_epoch,
+        }
+    }
 }
 
 /// What came of an answer.
@@ -73,6 +111,7 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Window {
     limits: Limits,
+    facts: Facts,
     sole_writer: bool,
     open: bool,
     failed: bool,
@@ -89,9 +128,10 @@ pub struct Window {
 
 impl Window {
     /// Begins at a settled place.
-    pub fn new(place: Place, sole_writer: bool, limits: Limits) -> Self {
+    pub fn new(place: Place, sole_writer: bool, facts: Facts, limits: Limits) -> Self {
         Self {
             limits,
+            facts,
             sole_writer,
             open: false,
             failed: false,
@@ -135,10 +175,26 @@ impl Window {
         self.failed
     }
 
+    /// Nobody else appends to the target partition, as far as can be seen.
+    pub fn is_sole_writer(&self) -> bool {
+        self.sole_writer
+    }
+
     /// The target surely remembers this producer: its last batch is young enough.
     pub fn is_armed(&self, now_ms: u64) -> bool {
+        let last = if self.facts.target_append_time {
+            self.last_ack_ms.and_then(|t| i64::try_from(t).ok())
+        } else {
+            self.last_max_timestamp
+        };
+        last.is_some_and(|t| self.is_young(t, now_ms))
+    }
+
+    /// With a batch of this timestamp as the last one, the target surely remembers its producer.
+    fn is_young(&self, timestamp: i64, now_ms: u64) -> bool {
         let now = i64::try_from(now_ms).unwrap_or(i64::MAX);
-        self.last_max_timestamp.is_some_and(|t| t > now.saturating_sub(EXPIRATION_MS - EXPIRATION_MARGIN_MS))
+        let expiration = self.facts.target_expiration_ms;
+        timestamp > now.saturating_sub(expiration - expiration / EXPIRATION_MARGIN)
     }
 
     /// May a batch of this size go now?
@@ -146,44 +202,31 @@ impl Window {
         if self.failed {
             return false;
         }
-        if self.in_flight.is_empty() {
-            return true;
-        }
+        let Some(newest) = self.in_flight.back() else { return true };
         let idle = self.last_ack_ms.is_none_or(|t| now_ms.saturating_sub(t) >= IDLE_MS);
+        // What is in flight becomes the last batch one after the other: an old one among them would disarm the target
+        // under those behind it, and one of them could be accepted after another was refused.
+        let armed = self.is_armed(now_ms)
+            && (self.facts.target_append_time || self.is_young(newest.sending.last.max_timestamp, now_ms));
         self.open
             && !idle
-            && self.is_armed(now_ms)
+            && armed
             && self.in_flight.len() < self.limits.batches_max
             && self.bytes.saturating_add(bytes) <= self.limits.bytes_max
     }
 
     /// Takes note of a batch that is sent now; returns its number, which the answer carries.
-    pub fn sent(&mut self, header: &BatchHeader, first_source: i64, bytes: u64, body_crc: u32) -> u64 {
+    pub fn sent(&mut self, sending: Sending) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
-        let records =
-            i32::try_from(header.next_offset() - first_source).unwrap_or(header.count).min(header.count);
+        let records = i64::from(sending.last.count);
         self.sent = Place {
-            count: self.sent.count + i64::from(records),
-            source: header.next_offset(),
-            target: self.sent.target + i64::from(records),
+            count: self.sent.count + records,
+            source: sending.next_source,
+            target: self.sent.target + records,
         };
-        self.bytes = self.bytes.saturating_add(bytes);
-        let last = LastBatch {
-            count: records,
-            base_timestamp: header.base_timestamp,
-            max_timestamp: header.max_timestamp,
-            body_crc,
-        };
-        self.in_flight.push_back(Pending {
-            id,
-            after: self.sent,
-            first_source,
-            records,
-            bytes,
-            last,
-            leader_epoch: header.leader_epoch,
-        });
+        self.bytes = self.bytes.saturating_add(sending.bytes);
+        self.in_flight.push_back(Pending { id, after: self.sent, sending });
         id
     }
 
@@ -203,48 +246,47 @@ impl Window {
 
     /// Takes an answer. Answers of one partition come in the order of sending.
     pub fn answer(&mut self, id: u64, answer: &Answer, now_ms: u64) -> Outcome {
-        let Some(pending) = self.in_flight.front().filter(|p| p.id == id).cloned() else {
+        if self.in_flight.front().is_none_or(|p| p.id != id) {
             // Out of order: this can only be a fault of the shell; nothing may be concluded from it.
             self.failed = true;
             self.in_flight.retain(|p| p.id != id);
             return Outcome::Failed(judge(&Answer::Lost, self.acked.source, self.sent.source));
-        };
-        self.in_flight.pop_front();
-        self.bytes = self.bytes.saturating_sub(pending.bytes);
+        }
+        let Some(pending) = self.in_flight.pop_front() else { return Outcome::Drained };
+        self.bytes = self.bytes.saturating_sub(pending.sending.bytes);
         if self.failed {
             return Outcome::Drained;
         }
-        let Answer::Appended { base_offset } = *answer else {
+        let Answer::Appended { base_offset, append_time } = *answer else {
             self.failed = true;
-            return Outcome::Failed(judge(answer, pending.first_source, pending.after.source));
+            return Outcome::Failed(judge(answer, pending.sending.run.first, pending.sending.next_source));
         };
-        let expected = pending.after.target - i64::from(pending.records);
+        if append_time && !self.facts.target_append_time && !self.facts.content_fixed() {
+            // It was there already, and what was there need not be what was sent: find out by content.
+            return self.fail("DUPLICATE_ANSWER");
+        }
+        let expected = pending.after.target - pending.records();
         if base_offset != expected && !self.shift(base_offset, expected) {
-            self.failed = true;
-            return Outcome::Failed(Verdict::Resync {
-                sequence_refused: false,
-                leader_moved: false,
-                back_off: false,
-                reason: "OFFSET_UNEXPECTED",
-            });
+            return self.fail("OFFSET_UNEXPECTED");
         }
         self.acked = Place {
             count: pending.after.count,
             source: pending.after.source,
-            target: base_offset + i64::from(pending.records),
+            target: base_offset + pending.records(),
         };
         self.open = true;
         self.last_ack_ms = Some(now_ms);
-        self.last_max_timestamp = Some(pending.last.max_timestamp);
-        Outcome::Mirrored(Mirrored {
-            segment: Segment {
-                source: pending.first_source,
-                target: base_offset,
-                count: i64::from(pending.records),
-            },
-            bytes: pending.bytes,
-            last: pending.last,
-            source_leader_epoch: pending.leader_epoch,
+        self.last_max_timestamp = Some(pending.sending.last.max_timestamp);
+        Outcome::Mirrored(pending.mirrored(base_offset))
+    }
+
+    fn fail(&mut self, reason: &'static str) -> Outcome {
+        self.failed = true;
+        Outcome::Failed(Verdict::Resync {
+            refused: Refused::Nothing,
+            leader_moved: false,
+            back_off: false,
+            reason,
         })
     }
 
@@ -264,94 +306,5 @@ impl Window {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::format::batch::tests::header;
-
-    const NOW: u64 = 1_800_000_000_000;
-    const NOW_MS: i64 = 1_800_000_000_000;
-
-    fn window(sole: bool) -> Window {
-        Window::new(Place { count: 10, source: 20, target: 30 }, sole, Limits::default())
-    }
-
-    fn send(w: &mut Window, base: i64, count: i32) -> u64 {
-        let mut h = header(base, count);
-        h.max_timestamp = NOW_MS;
-        w.sent(&h, base, 100, 1)
-    }
-
-    fn appended(base_offset: i64) -> Answer {
-        Answer::Appended { base_offset }
-    }
-
-    #[test]
-    fn one_in_flight_until_the_first_ack_then_many() {
-        let mut w = window(true);
-        assert_eq!(w.next_sequence(), 10);
-        assert!(w.may_send(1, NOW));
-        let a = send(&mut w, 20, 5);
-        assert!(!w.may_send(1, NOW), "not before the first ack");
-        assert!(matches!(w.answer(a, &appended(30), NOW), Outcome::Mirrored(_)));
-        assert_eq!(w.acked(), Place { count: 15, source: 25, target: 35 });
-        for i in 0..64 {
-            assert!(w.may_send(1, NOW));
-            send(&mut w, 25 + i, 1);
-        }
-        assert!(!w.may_send(1, NOW), "64 in flight");
-    }
-
-    #[test]
-    fn old_timestamps_and_idleness_close_the_window() {
-        let mut w = window(true);
-        let mut h = header(20, 1);
-        h.max_timestamp = NOW_MS - EXPIRATION_MS;
-        let a = w.sent(&h, 20, 100, 1);
-        w.answer(a, &appended(30), NOW);
-        assert!(!w.is_armed(NOW));
-        send(&mut w, 21, 1);
-        assert!(!w.may_send(1, NOW), "the target may have forgotten us");
-
-        let mut w = window(true);
-        let a = send(&mut w, 20, 1);
-        w.answer(a, &appended(30), NOW);
-        send(&mut w, 21, 1);
-        assert!(w.may_send(1, NOW + IDLE_MS - 1) && !w.may_send(1, NOW + IDLE_MS));
-    }
-
-    #[test]
-    fn a_failure_stops_everything_and_later_acks_do_not_move_the_place() {
-        let mut w = window(true);
-        let a = send(&mut w, 20, 5);
-        w.answer(a, &appended(30), NOW);
-        let (b, c) = (send(&mut w, 25, 5), send(&mut w, 30, 5));
-        assert!(matches!(w.answer(b, &Answer::Lost, NOW), Outcome::Failed(Verdict::Resync { .. })));
-        assert!(!w.may_send(1, NOW) && !w.is_empty());
-        assert_eq!(w.answer(c, &appended(40), NOW), Outcome::Drained);
-        assert!(w.is_empty() && w.is_failed());
-        assert_eq!(w.acked().source, 25);
-    }
-
-    #[test]
-    fn an_unexpected_offset_is_a_failure_unless_others_write() {
-        let mut w = window(true);
-        let a = send(&mut w, 20, 5);
-        assert!(matches!(w.answer(a, &appended(31), NOW), Outcome::Failed(_)));
-        let mut w = window(false);
-        let a = send(&mut w, 20, 5);
-        assert!(matches!(w.answer(a, &appended(33), NOW), Outcome::Mirrored(m) if m.segment.target == 33));
-        let b = send(&mut w, 25, 1);
-        assert!(matches!(w.answer(b, &appended(37), NOW), Outcome::Failed(_)), "never down");
-    }
-
-    #[test]
-    fn passed_offsets_wait_for_what_is_in_flight() {
-        let mut w = window(true);
-        assert!(w.passed(22));
-        let a = send(&mut w, 22, 3);
-        assert!(!w.passed(26));
-        assert_eq!(w.acked().source, 22);
-        w.answer(a, &appended(30), NOW);
-        assert_eq!(w.acked(), Place { count: 13, source: 26, target: 33 });
-    }
-}
+#[path = "window_tests.rs"]
+mod tests;

@@ -7,7 +7,10 @@
 //! Must not know why a batch is decoded. The bytes are foreign: every count and length is checked before it is used.
 
 pub(crate) mod codec;
+#[allow(missing_docs, clippy::all, clippy::pedantic, clippy::indexing_slicing)]
+mod rebuild_interim;
 mod record;
+pub use rebuild_interim::RecordCodecs;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 

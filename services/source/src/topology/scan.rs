@@ -175,6 +175,7 @@ impl Topology {
                 source_topic_id: TopicId(w.source.topic_id),
                 target_topic_id: TopicId(target.topic_id),
                 starts: self.reported.get(&w.name).map(|known| known.starts.clone()).unwrap_or_default(),
+                generations: BTreeMap::new(),
             };
             if entry.starts.len() < w.source.partitions.len() {
                 fresh.push((w.source.partitions.len(), entry));

@@ -3,8 +3,11 @@
 #![allow(clippy::print_stdout, reason = "seeds are printed")]
 
 mod api;
+mod changing;
 mod control;
 mod faults;
 mod groups;
+mod loss;
+mod paths;
 mod rig;
 mod topics;

@@ -1,0 +1,55 @@
+//! Settings of the two partitions that the relay depends on, as the brokers tell them.
+//!
+//! They can change at any time: they are read before a place is looked for and again while records flow.
+
+/// `message.timestamp.type` and friends of the target, and what the source may do to its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts {
+    /// The source's `cleanup.policy` holds `compact`: its content may change under the relay.
+    pub source_compacted: bool,
+    /// The target's `cleanup.policy` holds `compact`: records of ours may go from the middle.
+    pub target_compacted: bool,
+    /// The target's `max.message.bytes`, for a whole batch.
+    pub target_bytes_max: usize,
+    /// The target sets its own timestamps (`message.timestamp.type=LogAppendTime`).
+    pub target_append_time: bool,
+    /// The target's `message.timestamp.before.max.ms`.
+    pub target_before_max_ms: i64,
+    /// The target's `message.timestamp.after.max.ms`.
+    pub target_after_max_ms: i64,
+    /// The target's `producer.id.expiration.ms`: so long after the timestamp of its last batch it forgets a producer.
+    pub target_expiration_ms: i64,
+}
+
+impl Facts {
+    /// What Kafka has by default; taken where a broker doesn't tell.
+    pub const DEFAULT: Self = Self {
+        source_compacted: false,
+        target_compacted: false,
+        target_bytes_max: 1_048_588,
+        target_append_time: false,
+        target_before_max_ms: i64::MAX,
+        target_after_max_ms: i64::MAX,
+        target_expiration_ms: 24 * 3_600_000,
+    };
+
+    /// The n-th mirrored record is the same for every worker at any time (exactly-once.md 1), as far as the source's
+    /// settings decide it. Gaps and skips begin generations of their own and so never lie inside one.
+    pub fn content_fixed(&self) -> bool {
+        !self.source_compacted
+    }
+
+    /// The timestamps that the target takes at this time: first and last; `None` if it takes all or sets its own.
+    pub fn timestamps(&self, now_ms: u64) -> Option<(i64, i64)> {
+        if self.target_append_time
+            || (self.target_before_max_ms == i64::MAX && self.target_after_max_ms == i64::MAX)
+        {
+            return None;
+        }
+        let now = i64::try_from(now_ms).unwrap_or(i64::MAX);
+        Some((
+            now.saturating_sub(self.target_before_max_ms).max(0),
+            now.saturating_add(self.target_after_max_ms),
+        ))
+    }
+}

@@ -1,0 +1,102 @@
+//! Records that the source no longer has, and histories that parted: what it is called and where it goes on.
+
+use super::stop::{Stop, StopReason};
+use crate::flow::LossPolicy;
+
+/// A loss, or a divergence of the two histories.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loss {
+    /// What and where, worded for a stop.
+    pub stop: Stop,
+    /// How many records are lost for the target, if known.
+    pub count: Option<i64>,
+    /// Source offset to go on from, where the policy says so.
+    pub go_on: i64,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Handling {
+    /// Stop the partition.
+    Stop(Stop),
+    /// Record the event and begin a new generation there.
+    GoOn(Loss),
+}
+
+impl Loss {
+    /// The source no longer has (`place < log_start`) or does not have yet (`place > log_end`) the wanted offset;
+    /// `None` if it has it after all.
+    pub fn out_of_range(place: i64, log_start: i64, log_end: i64) -> Option<Self> {
+        if place < log_start {
+            let message = format!(
+                "the source deleted offsets {place} to {log_start} before they were mirrored: these records are lost \
+                 for the target; raise the source's retention and set records.on_loss to CONTINUE to go on without them"
+            );
+            let stop = Stop::new(StopReason::RetentionOverrun, message).at(place, Some(log_start));
+            return Some(Self { stop, count: Some(log_start - place), go_on: log_start });
+        }
+        if place > log_end {
+            let message = format!(
+                "the source ends at {log_end}, but offsets up to {place} were mirrored: the source lost records in an \
+                 unclean election, and the target still has them; set records.on_loss to CONTINUE to go on from {log_end}"
+            );
+            let stop = Stop::new(StopReason::SourceTruncated, message).at(log_end, Some(place));
+            return Some(Self { stop, count: Some(place - log_end), go_on: log_end });
+        }
+        None
+    }
+
+    /// The source's history ends before the place that was mirrored (KIP-320).
+    pub fn diverged(end: i64, mirrored: i64) -> Self {
+        let message = format!(
+            "the source's history changed: the epoch of the last mirrored batch ends at {end}, but offsets up to \
+             {mirrored} were mirrored; the target holds records that the source lost in an unclean election; set \
+             records.on_loss to CONTINUE to go on from {end}"
+        );
+        let stop = Stop::new(StopReason::SourceDiverged, message).at(end, Some(mirrored));
+        Self { stop, count: Some(mirrored - end), go_on: end }
+    }
+
+    /// As the policy says.
+    pub fn handle(self, policy: LossPolicy) -> Handling {
+        match policy {
+            LossPolicy::StopPartition => Handling::Stop(self.stop),
+            LossPolicy::Continue => Handling::GoOn(self),
+        }
+    }
+}
+
+/// Retention is near: how many records lie between the source's log start and the place, when those are less than a
+/// tenth of what is still to be mirrored and something was deleted already.
+pub fn retention_margin(place: i64, log_start: i64, log_end: i64) -> Option<i64> {
+    let (margin, behind) = (place - log_start, log_end - place);
+    (log_start > 0 && margin >= 0 && behind > 0 && margin < behind / 10).then_some(margin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_have_exact_offsets() {
+        let loss = Loss::out_of_range(5, 9, 20).unwrap();
+        assert_eq!((loss.stop.reason, loss.count, loss.go_on), (StopReason::RetentionOverrun, Some(4), 9));
+        assert_eq!((loss.stop.from_offset, loss.stop.to_offset), (Some(5), Some(9)));
+        let loss = Loss::out_of_range(25, 9, 20).unwrap();
+        assert_eq!((loss.stop.reason, loss.go_on), (StopReason::SourceTruncated, 20));
+        assert_eq!(Loss::out_of_range(9, 9, 20), None);
+        assert_eq!(Loss::out_of_range(20, 9, 20), None);
+        assert!(
+            matches!(Loss::diverged(7, 10).handle(LossPolicy::Continue), Handling::GoOn(l) if l.go_on == 7)
+        );
+        assert!(matches!(Loss::diverged(7, 10).handle(LossPolicy::StopPartition), Handling::Stop(_)));
+    }
+
+    #[test]
+    fn the_margin_counts_only_when_something_is_deleted_and_much_is_left() {
+        assert_eq!(retention_margin(105, 100, 1_000), Some(5));
+        assert_eq!(retention_margin(105, 0, 1_000), None, "nothing was deleted yet");
+        assert_eq!(retention_margin(500, 100, 1_000), None);
+        assert_eq!(retention_margin(105, 100, 105), None, "caught up");
+    }
+}

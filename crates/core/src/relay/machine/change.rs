@@ -1,0 +1,209 @@
+//! What comes between streams: a place that was found, a loss, a generation that begins.
+//!
+//! Every discontinuity (a gap, a skip, other rules, an owner that must be fenced) is a generation of its own, with its
+//! first place in the Raft log: inside a generation the n-th record is the same for every worker.
+
+use super::stream::Stream;
+use super::{
+    Action, Ask, Beginning, Found, Handling, Journal, Loss, Notice, PartitionGeneration, PartitionStart,
+    Phase, Place, Refused, Relay, Stored,
+};
+use crate::relay::position::LastBatch;
+
+/// A generation that is about to begin, and what goes on from the one before.
+#[derive(Debug, Clone)]
+pub(super) struct Change {
+    /// First source offset of the new one.
+    pub(super) source: i64,
+    /// End of the target.
+    pub(super) target: i64,
+    /// What is to be kept in the same step.
+    pub(super) notices: Vec<Notice>,
+    /// A fresh producer id.
+    pub(super) offered: Option<i64>,
+    /// Segments and slots go on.
+    pub(super) journal: Journal,
+    /// The last mirrored batch with its leader epoch.
+    pub(super) last: Option<(LastBatch, i32)>,
+}
+
+impl Change {
+    pub(super) fn at(place: Place, journal: Journal, last: Option<(LastBatch, i32)>) -> Self {
+        Self { source: place.source, target: place.target, notices: Vec::new(), offered: None, journal, last }
+    }
+
+    /// Goes on behind a loss.
+    pub(super) fn behind(mut self, loss: &Loss) -> Self {
+        self.source = loss.go_on;
+        self.notices.push(Notice::from(loss));
+        // The epoch of the last batch belongs to a history that is gone.
+        if let Some((_, epoch)) = &mut self.last {
+            *epoch = -1;
+        }
+        self
+    }
+}
+
+impl<T: Clone> Relay<T> {
+    fn journal_of(&self, stored: &Stored) -> Journal {
+        let generation = self.setup.detail.begun.generation;
+        let newest = stored
+            .positions
+            .iter()
+            .filter(|(_, p)| p.generation == generation)
+            .max_by_key(|(_, p)| p.count)
+            .map(|(slot, _)| *slot);
+        Journal::new(stored.last_chunk.clone(), newest)
+    }
+
+    fn take_stored(&mut self) -> Stored {
+        match &mut self.phase {
+            Phase::Locating { stored, .. } => std::mem::take(stored),
+            _ => Stored::default(),
+        }
+    }
+
+    /// The place is found: stream on from it, or begin a generation there.
+    pub(super) fn found(&mut self, found: Found, now_ms: u64) {
+        let stored = self.take_stored();
+        self.tell_of(&found);
+        let mut journal = self.journal_of(&stored);
+        for mirrored in &found.replay {
+            journal.mirrored(mirrored, now_ms);
+        }
+        if found.position.is_none() {
+            // So that a next owner finds a place even before the first batch is acknowledged.
+            journal.passed(now_ms);
+        }
+        self.figures.source_offset = found.place.source;
+        self.figures.target_offset = found.place.target;
+        let last = found
+            .replay
+            .last()
+            .map(|m| (m.last, m.source_leader_epoch))
+            .or_else(|| found.position.as_ref().map(|p| (p.last, p.source_leader_epoch)));
+        let refused_again = self
+            .refusal
+            .is_some_and(|r| r.what == Refused::Sequence && r.times > 1 && r.count == found.place.count);
+        if found.late || refused_again {
+            let change = Change::at(found.place, journal, last);
+            self.phase = Phase::Beginning { change, asked: false };
+            return;
+        }
+        let begun = self.setup.detail.begun;
+        let fences = !self.facts.content_fixed() && !self.own;
+        let reads_otherwise = begun.start.read_uncommitted != self.setup.rules.read_uncommitted;
+        let handover = fences || reads_otherwise;
+        let stream = Stream::new(
+            (found.place, found.sole_writer),
+            (self.facts, self.setup.limits),
+            journal,
+            last,
+            handover,
+        );
+        self.phase = Phase::Streaming(Box::new(stream));
+    }
+
+    fn tell_of(&mut self, found: &Found) {
+        if let Some((from, to)) = found.truncated {
+            self.notice(Notice {
+                reason: "TARGET_TRUNCATED",
+                message: format!(
+                    "the target lost its offsets {from} to {to}, which were acknowledged: they are mirrored again from \
+                     the source; check the target's replication and unclean elections"
+                ),
+                from_offset: None,
+                to_offset: None,
+                count: Some(to - from),
+            });
+        }
+        if let Some((from, to)) = found.doubled {
+            self.notice(Notice {
+                reason: "RECORDS_DOUBLED",
+                message: format!(
+                    "the target's offsets {from} to {to} hold records that stand there twice: an append arrived late \
+                     while the target had forgotten the flow"
+                ),
+                from_offset: None,
+                to_offset: None,
+                count: Some(to - from),
+            });
+        }
+    }
+
+    /// What is needed is gone from the source.
+    pub(super) fn lost(&mut self, loss: Loss, target: i64, now_ms: u64) {
+        let stored = self.take_stored();
+        match loss.handle(self.setup.rules.on_loss) {
+            Handling::Stop(stop) => self.phase = Phase::Stopped { stop, said: false },
+            Handling::GoOn(loss) => {
+                let mut journal = self.journal_of(&stored);
+                journal.passed(now_ms);
+                let place = Place { count: 0, source: loss.go_on, target };
+                let change = Change::at(place, journal, None).behind(&loss);
+                self.phase = Phase::Beginning { change, asked: false };
+            }
+        }
+    }
+
+    /// The source did not have what was fetched; these are its ends.
+    pub(super) fn source_ends(&mut self, change: Change, log_start: i64, log_end: i64, now_ms: u64) {
+        let _ = now_ms;
+        match Loss::out_of_range(change.source, log_start, log_end)
+            .map(|loss| loss.handle(self.setup.rules.on_loss))
+        {
+            None => self.wait("SOURCE_MOVED", "the source did not have an offset that it has now"),
+            Some(Handling::Stop(stop)) => self.phase = Phase::Stopped { stop, said: false },
+            Some(Handling::GoOn(loss)) => {
+                let change = change.behind(&loss);
+                self.phase = Phase::Beginning { change, asked: false };
+            }
+        }
+    }
+
+    /// Asks for the generation, or first for a producer id.
+    pub(super) fn begin(&mut self) -> Option<Action<T>> {
+        let after = self.setup.detail.begun.generation;
+        let read_uncommitted = self.setup.rules.read_uncommitted;
+        let Phase::Beginning { change, asked } = &mut self.phase else { return None };
+        if *asked {
+            return None;
+        }
+        *asked = true;
+        if after.epoch == i16::MAX && change.offered.is_none() {
+            return Some(Action::Ask(Ask::NewProducer));
+        }
+        Some(Action::Begin(Beginning {
+            after,
+            offered: change.offered,
+            start: PartitionStart {
+                source_offset: change.source,
+                target_offset: change.target,
+                read_uncommitted,
+            },
+            notices: change.notices.clone(),
+        }))
+    }
+
+    /// Answers [`Action::Begin`]; an error is a stable name and what is wrong.
+    pub fn begun(&mut self, begun: Result<PartitionGeneration, (String, String)>, now_ms: u64) {
+        let Phase::Beginning { change, .. } = &self.phase else { return };
+        let begun = match begun {
+            Ok(begun) => begun,
+            Err((reason, message)) => return self.wait(&reason, &message),
+        };
+        let Change { journal, last, .. } = change.clone();
+        let same_producer = begun.generation.producer_id == self.setup.detail.begun.generation.producer_id;
+        let mut journal = if same_producer { journal } else { Journal::new(None, None) };
+        journal.passed(now_ms);
+        self.setup.detail.begun = begun;
+        self.own = true;
+        self.refusal = None;
+        let PartitionStart { source_offset: source, target_offset: target, .. } = begun.start;
+        self.figures.source_offset = source;
+        self.figures.target_offset = target;
+        let place = Place { count: 0, source, target };
+        let stream = Stream::new((place, true), (self.facts, self.setup.limits), journal, last, false);
+        self.phase = Phase::Streaming(Box::new(stream));
+    }
+}

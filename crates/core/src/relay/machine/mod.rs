@@ -1,0 +1,532 @@
+//! The relay of one partition as one machine without IO: everything that is decided between two brokers.
+//!
+//! The shell (the source service; the simulation) carries out what [`Relay::next`] asks for and tells what came of it:
+//! [`Relay::told`] answers questions, [`Relay::fetched`] brings records, [`Relay::answer`] brings answers to appends,
+//! [`Relay::written`] and [`Relay::begun`] say what became of a position and of a new generation. Time and codecs are
+//! arguments.
+//!
+//! Phases: settings → locating → streaming → (draining) → … A partition leaves streaming only when every append has its
+//! answer and what was acknowledged is written down.
+
+mod change;
+mod outgoing;
+mod stream;
+
+use super::answer::{Answer, Refused};
+use super::facts::Facts;
+use super::journal::{Entry, Journal, Stored};
+use super::loss::{Handling, Loss};
+use super::page::SourcePage;
+use super::position::{LastBatch, Position, PositionKey, PositionKind, PositionValue};
+use super::rebuild::Codecs;
+use super::resync::{Found, Premise, Resync, Step};
+use super::stop::Stop;
+use super::window::{Limits, Place};
+use crate::flow::{FlowSpec, LossPolicy, OversizedPolicy, TimestampPolicy};
+use crate::format::batch::StampedBatch;
+use crate::ids::{FlowId, TopicId, TopicName};
+use crate::report::{PartitionFigures, UnitState};
+use crate::unit::{Generation, PartitionDetail, PartitionGeneration, PartitionStart};
+use change::Change;
+use std::collections::VecDeque;
+use stream::Stream;
+
+use super::path::Path;
+use super::reader::Skip;
+
+/// What a flow says about records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// Aborted and open transactional records count too.
+    pub read_uncommitted: bool,
+    /// When records are lost.
+    pub on_loss: LossPolicy,
+    /// When a record is too large.
+    pub on_oversized: OversizedPolicy,
+    /// When the target refuses a timestamp.
+    pub timestamps: TimestampPolicy,
+    /// No other flow may write to the target topics.
+    pub sole_writer: bool,
+}
+
+impl Rules {
+    /// The rules of a flow for one source topic.
+    pub fn of(spec: &FlowSpec, topic: &TopicName) -> Self {
+        Self {
+            read_uncommitted: spec.read_uncommitted,
+            on_loss: spec.loss_policy(topic),
+            on_oversized: spec.on_oversized,
+            timestamps: spec.timestamps,
+            sole_writer: !spec.shared_target,
+        }
+    }
+}
+
+/// Which partition, and how.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// The flow.
+    pub flow: FlowId,
+    /// Source topic.
+    pub topic: TopicName,
+    /// The partition.
+    pub partition: i32,
+    /// Number of the assignment.
+    pub number: u64,
+    /// What was found out about it.
+    pub detail: PartitionDetail,
+    /// What the flow says.
+    pub rules: Rules,
+    /// Limits of the send window.
+    pub limits: Limits,
+}
+
+/// A batch to append. `T` is what its memory belongs to.
+#[derive(Debug)]
+pub struct Append<T> {
+    /// Number that the answer carries.
+    pub id: u64,
+    /// The batch.
+    pub batch: StampedBatch,
+    /// Which way it went.
+    pub path: Path,
+    /// Held until the answer has come.
+    pub hold: Option<T>,
+}
+
+/// Something worth telling.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// Stable name.
+    pub reason: &'static str,
+    /// What happened and what to do.
+    pub message: String,
+    /// First source offset concerned.
+    pub from_offset: Option<i64>,
+    /// Source offset behind the last one concerned.
+    pub to_offset: Option<i64>,
+    /// How many records, if known.
+    pub count: Option<i64>,
+}
+
+impl From<&Loss> for Notice {
+    fn from(loss: &Loss) -> Self {
+        Self {
+            reason: loss.stop.reason.name(),
+            message: loss.stop.message.clone(),
+            from_offset: loss.stop.from_offset,
+            to_offset: loss.stop.to_offset,
+            count: loss.count,
+        }
+    }
+}
+
+/// A generation to begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beginning {
+    /// The one that ends.
+    pub after: Generation,
+    /// A fresh producer id, where the epochs have run out.
+    pub offered: Option<i64>,
+    /// Where it begins.
+    pub start: PartitionStart,
+    /// What is to be kept in the same step.
+    pub notices: Vec<Notice>,
+}
+
+/// What the shell is to do.
+#[derive(Debug)]
+pub enum Action<T> {
+    /// Find something out → [`Relay::told`].
+    Ask(Ask),
+    /// Fetch from this source offset on, in place of any earlier fetching → [`Relay::fetched`],
+    /// [`Relay::out_of_range`] or [`Relay::source_failed`].
+    Fetch {
+        /// Where to begin.
+        offset: i64,
+        /// Leave out transactions that are open or aborted.
+        read_committed: bool,
+    },
+    /// Fetch no more.
+    StopFetching,
+    /// Append → [`Relay::answer`], in the order of asking.
+    Append(Append<T>),
+    /// Write these records to the positions topic, in order → [`Relay::written`].
+    Write(Vec<(PositionKey, PositionValue)>),
+    /// Begin a generation by the Raft log → [`Relay::begun`].
+    Begin(Beginning),
+    /// Tell.
+    Notice(Notice),
+    /// A batch was left out on purpose.
+    Skipped(Skip),
+    /// The pipeline broke for this reason; the leader of the target partition may have moved.
+    Broken {
+        /// Stable name.
+        reason: &'static str,
+        /// Ask for the leader again.
+        leader_moved: bool,
+    },
+    /// Wait a while, longer with every attempt → [`Relay::resume`].
+    Wait {
+        /// Stable name.
+        reason: String,
+        /// What is wrong.
+        message: String,
+        /// How often it was waited for without success.
+        attempt: u32,
+    },
+    /// Stopped until somebody acts.
+    Stopped(Stop),
+    /// It was asked to stop, and nothing is left to be done.
+    Released,
+}
+
+/// What is to be found out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// Settings of both partitions → [`Told::Facts`].
+    Facts,
+    /// What the resync machine wants to know.
+    Locate(Step),
+    /// Log start and log end of the source → [`Told::SourceEnds`].
+    SourceEnds,
+    /// A fresh producer id from the target → [`Told::Producer`].
+    NewProducer,
+}
+
+/// What was found out.
+#[derive(Debug, Clone)]
+pub enum Told {
+    /// Settings.
+    Facts(Facts),
+    /// Topic ids, source and target; `None` where the topic does not exist.
+    Identity(Option<TopicId>, Option<TopicId>),
+    /// What is stored.
+    Positions(Stored),
+    /// Log start, log end, high watermark of the target.
+    TargetEnds(i64, i64, i64),
+    /// Raw records of the target; empty if there are none.
+    TargetRecords(bytes::Bytes),
+    /// Epoch and last sequence that the target remembers of our producer id.
+    Remembered(Option<(i16, i32)>),
+    /// Where a leader epoch ends on the source.
+    SourceHistory(Option<i64>),
+    /// Records of the source.
+    SourcePage(SourcePage),
+    /// The source does not have the offset.
+    SourceOutOfRange,
+    /// Log start and log end of the source.
+    SourceEnds(i64, i64),
+    /// A fresh producer id.
+    Producer(i64),
+    /// It could not be found out: a stable name, and what is wrong.
+    Failed(String, String),
+}
+
+/// Where the machine is.
+#[derive(Debug)]
+enum Phase<T> {
+    Facts {
+        asked: bool,
+    },
+    Locating {
+        resync: Box<Resync>,
+        stored: Stored,
+        asked: bool,
+    },
+    Streaming(Box<Stream<T>>),
+    /// The source does not have what was fetched: which way?
+    Ends {
+        change: Change,
+        asked: bool,
+    },
+    Beginning {
+        change: Change,
+        asked: bool,
+    },
+    Waiting {
+        reason: String,
+        message: String,
+        said: bool,
+    },
+    Stopped {
+        stop: Stop,
+        said: bool,
+    },
+    Released {
+        said: bool,
+    },
+}
+
+/// A refusal that must not come for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Refusal {
+    what: Refused,
+    /// n at that time.
+    count: i64,
+    times: u32,
+}
+
+/// The machine of one partition.
+#[derive(Debug)]
+pub struct Relay<T> {
+    setup: Setup,
+    facts: Facts,
+    phase: Phase<T>,
+    stopping: bool,
+    /// The worker is counted among the living: nobody else was given the partition.
+    leased: bool,
+    /// The generation was begun by this owner: nobody else ever appended under it.
+    own: bool,
+    attempts: u32,
+    refusal: Option<Refusal>,
+    /// The target refused a timestamp that its settings did not tell of: move them in every batch until one is in.
+    clamp: bool,
+    warned_of_retention: bool,
+    figures: PartitionFigures,
+    pending: VecDeque<Action<T>>,
+}
+
+impl<T: Clone> Relay<T> {
+    /// Begins with nothing known.
+    pub fn new(setup: Setup) -> Self {
+        Self {
+            setup,
+            facts: Facts::DEFAULT,
+            phase: Phase::Facts { asked: false },
+            stopping: false,
+            leased: true,
+            own: false,
+            attempts: 0,
+            refusal: None,
+            clamp: false,
+            warned_of_retention: false,
+            figures: PartitionFigures::default(),
+            pending: VecDeque::new(),
+        }
+    }
+
+    // Getters.
+
+    /// The present generation.
+    pub fn generation(&self) -> PartitionGeneration {
+        self.setup.detail.begun
+    }
+
+    /// What was found out about the partition.
+    pub fn detail(&self) -> &PartitionDetail {
+        &self.setup.detail
+    }
+
+    /// Figures as they are now.
+    pub fn figures(&mut self, now_ms: u64) -> PartitionFigures {
+        if let Phase::Streaming(stream) = &self.phase {
+            stream.figures(&mut self.figures, now_ms);
+        }
+        self.figures
+    }
+
+    /// What it is doing: state, stable reason, message.
+    pub fn state(&self) -> (UnitState, &str, &str) {
+        match &self.phase {
+            Phase::Streaming(stream) if stream.is_draining() => (UnitState::Resyncing, "", ""),
+            Phase::Streaming(_) | Phase::Released { .. } => (UnitState::Running, "", ""),
+            // A short hiccup is not worth a condition.
+            Phase::Waiting { reason, message, .. } if self.attempts > 3 => {
+                (UnitState::Backoff, reason, message)
+            }
+            Phase::Stopped { stop, .. } => (UnitState::Stopped, stop.reason.name(), &stop.message),
+            Phase::Facts { .. }
+            | Phase::Locating { .. }
+            | Phase::Ends { .. }
+            | Phase::Beginning { .. }
+            | Phase::Waiting { .. } => (UnitState::Resyncing, "", ""),
+        }
+    }
+
+    /// It was asked to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// Records and bytes that were acknowledged since it began.
+    pub fn totals(&self) -> (u64, u64) {
+        let whole = |n: i64| u64::try_from(n).unwrap_or(0);
+        (whole(self.figures.records), whole(self.figures.bytes))
+    }
+
+    /// Another chunk of records may be brought.
+    pub fn wants_records(&self) -> bool {
+        matches!(&self.phase, Phase::Streaming(stream) if stream.wants_records())
+    }
+
+    /// Something is in flight or not written down: time has to be told.
+    pub fn is_busy(&self) -> bool {
+        matches!(&self.phase, Phase::Streaming(stream) if stream.is_busy())
+    }
+
+    // Commands.
+
+    /// Asks it to drain and release.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    /// Says whether the worker's lease holds. Without it nothing is sent to a target that may have forgotten the flow:
+    /// there, only one owner keeps records from being doubled (design 5, static stability).
+    pub fn leased(&mut self, holds: bool) {
+        self.leased = holds;
+    }
+
+    /// The wait is over.
+    pub fn resume(&mut self) {
+        if matches!(self.phase, Phase::Waiting { .. }) {
+            self.phase = Phase::Facts { asked: false };
+        }
+    }
+
+    /// Settings as they are now, looked at while records flow.
+    pub fn facts_now(&mut self, facts: Facts) {
+        if facts != self.facts
+            && let Phase::Streaming(stream) = &mut self.phase
+        {
+            stream.break_off(stream::After::Locate { reason: "SETTINGS_CHANGED", leader_moved: false });
+        }
+    }
+
+    // Outputs.
+
+    /// What to do next; `None` until something is told or time has passed.
+    pub fn next(&mut self, now_ms: u64, codecs: &dyn Codecs) -> Option<Action<T>> {
+        loop {
+            if let Some(action) = self.pending.pop_front() {
+                return Some(action);
+            }
+            if self.stopping && !matches!(self.phase, Phase::Streaming(_) | Phase::Released { .. }) {
+                self.phase = Phase::Released { said: false };
+            }
+            match &mut self.phase {
+                Phase::Facts { asked } if !*asked => {
+                    *asked = true;
+                    return Some(Action::Ask(Ask::Facts));
+                }
+                Phase::Locating { resync, asked, .. } if !*asked => {
+                    *asked = true;
+                    match resync.step().clone() {
+                        Step::Done(found) => self.found(*found, now_ms),
+                        Step::Stop(stop) => self.phase = Phase::Stopped { stop, said: false },
+                        Step::Again(reason) => self.wait(reason, explain(reason)),
+                        Step::Lost(loss, target) => self.lost(*loss, target, now_ms),
+                        step => return Some(Action::Ask(Ask::Locate(step))),
+                    }
+                }
+                Phase::Ends { asked, .. } if !*asked => {
+                    *asked = true;
+                    return Some(Action::Ask(Ask::SourceEnds));
+                }
+                Phase::Beginning { .. } => return self.begin(),
+                Phase::Streaming(_) => match self.stream(now_ms, codecs) {
+                    stream::Next::Action(action) => return Some(*action),
+                    stream::Next::Idle => return None,
+                    stream::Next::Changed => {}
+                },
+                Phase::Waiting { reason, message, said } if !*said => {
+                    *said = true;
+                    let (reason, message) = (reason.clone(), message.clone());
+                    let attempt = self.attempts;
+                    self.attempts = self.attempts.saturating_add(1);
+                    return Some(Action::Wait { reason, message, attempt });
+                }
+                Phase::Stopped { stop, said } if !*said => {
+                    *said = true;
+                    return Some(Action::Stopped(stop.clone()));
+                }
+                Phase::Released { said } if !*said => {
+                    *said = true;
+                    return Some(Action::Released);
+                }
+                _ => return None,
+            }
+        }
+    }
+
+    // Inputs.
+
+    /// Answers [`Action::Ask`]. What was not asked for is left alone.
+    pub fn told(&mut self, told: Told, now_ms: u64, codecs: &dyn Codecs) {
+        if let Told::Failed(reason, message) = told {
+            if !matches!(self.phase, Phase::Streaming(_) | Phase::Stopped { .. } | Phase::Released { .. }) {
+                self.wait(&reason, &message);
+            }
+            return;
+        }
+        match (&mut self.phase, told) {
+            (Phase::Facts { .. }, Told::Facts(facts)) => self.locate(facts),
+            (Phase::Locating { resync, stored, asked }, told) => {
+                *asked = false;
+                match told {
+                    Told::Identity(source, target) => resync.identity(source, target),
+                    Told::Positions(found) => {
+                        resync.positions(found.positions.iter().map(|(_, p)| p.clone()).collect());
+                        *stored = found;
+                    }
+                    Told::TargetEnds(start, end, high_watermark) => {
+                        resync.target_ends(start, end, high_watermark);
+                    }
+                    Told::TargetRecords(records) => resync.target_read(records, codecs),
+                    Told::Remembered(remembered) => resync.producer(remembered),
+                    Told::SourceHistory(end) => resync.source_history(end),
+                    Told::SourcePage(page) => resync.source_read(page, codecs),
+                    Told::SourceOutOfRange => resync.source_out_of_range(),
+                    Told::SourceEnds(start, end) => resync.source_ends(start, end),
+                    Told::Facts(_) | Told::Producer(_) | Told::Failed(..) => {}
+                }
+            }
+            (Phase::Ends { change, .. }, Told::SourceEnds(start, end)) => {
+                let change = change.clone();
+                self.source_ends(change, start, end, now_ms);
+            }
+            (Phase::Beginning { change, asked }, Told::Producer(id)) => {
+                change.offered = Some(id);
+                *asked = false;
+            }
+            _ => {}
+        }
+    }
+
+    fn locate(&mut self, facts: Facts) {
+        self.facts = facts;
+        let rules = &self.setup.rules;
+        let premise = Premise {
+            detail: self.setup.detail.clone(),
+            facts,
+            sole_writer: rules.sole_writer,
+            times_kept: !facts.target_append_time && rules.timestamps == TimestampPolicy::Keep,
+        };
+        let resync = Box::new(Resync::new(premise));
+        self.phase = Phase::Locating { resync, stored: Stored::default(), asked: false };
+    }
+
+    fn wait(&mut self, reason: &str, message: &str) {
+        self.phase = Phase::Waiting { reason: reason.to_owned(), message: message.to_owned(), said: false };
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        self.pending.push_back(Action::Notice(notice));
+    }
+}
+
+fn explain(reason: &str) -> &'static str {
+    match reason {
+        "SOURCE_TOPIC_MISSING" => {
+            "the source topic does not exist: create it again, or exclude it from the flow"
+        }
+        "TARGET_TOPIC_MISSING" => "the target topic does not exist: it was deleted behind the flow's back",
+        "TARGET_NOT_SETTLED" => "the target's log end is not replicated yet: waiting for its replicas",
+        "SOURCE_NOT_SETTLED" => "the source does not show yet what was mirrored: waiting for its replicas",
+        _ => "trying again",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,155 @@
+//! Batches on their way from a fetch to the window: which path each takes, and the pieces that come of it.
+
+use std::collections::VecDeque;
+
+use crate::format::batch::RawBatch;
+use crate::relay::page::{Data, Item};
+use crate::relay::path::{Conditions, Path};
+use crate::relay::reader::{Skip, unreadable};
+use crate::relay::rebuild::{Codecs, Oversized, Piece, Run};
+use crate::relay::stop::Stop;
+
+/// Ready to be sent once the window allows.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) batch: RawBatch,
+    pub(super) run: Run,
+    pub(super) more: Vec<Run>,
+    pub(super) next_source: i64,
+    pub(super) leader_epoch: i32,
+    pub(super) path: Path,
+}
+
+/// What comes next.
+#[derive(Debug)]
+pub(super) enum Ready {
+    Send(Outgoing),
+    /// Left out; the next source offset. `None` for what compaction left nothing of.
+    Passed(i64, Option<Skip>),
+    Oversized(Oversized),
+    Stop(Stop),
+}
+
+/// Batches of one fetch, then what was made of them.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    items: VecDeque<Item>,
+    ready: VecDeque<Ready>,
+}
+
+impl Queue {
+    pub(super) fn fill(&mut self, items: Vec<Item>) {
+        self.items.extend(items);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.is_empty() && self.ready.is_empty()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.items.clear();
+        self.ready.clear();
+    }
+
+    /// Gives back what could not be sent yet.
+    pub(super) fn put_back(&mut self, ready: Ready) {
+        self.ready.push_front(ready);
+    }
+
+    /// The next thing to do. `clamp`: move timestamps whatever the settings say.
+    pub(super) fn pop(&mut self, conditions: &Conditions, clamp: bool, codecs: &dyn Codecs) -> Option<Ready> {
+        loop {
+            if let Some(ready) = self.ready.pop_front() {
+                return Some(ready);
+            }
+            match self.items.pop_front()? {
+                Item::Passed(next, skip) => return Some(Ready::Passed(next, Some(skip))),
+                Item::Bad(stop) => return Some(Ready::Stop(stop)),
+                Item::Data(data) => self.prepare(data, conditions, clamp, codecs),
+            }
+        }
+    }
+
+    fn prepare(&mut self, data: Data, conditions: &Conditions, clamp: bool, codecs: &dyn Codecs) {
+        let path = match conditions.path(&data.batch.header, data.batch.bytes.len(), data.from) {
+            Ok(Path::Passthrough) if clamp => Path::Clamped,
+            Ok(path) => path,
+            Err(stop) => return self.ready.push_back(Ready::Stop(stop)),
+        };
+        if path != Path::Passthrough {
+            self.rebuild(&[data.batch], data.from, path, conditions, codecs);
+            return;
+        }
+        let more = self.small_ones_behind(&data, conditions);
+        if more > 0 {
+            let from = data.from;
+            let mut batches = vec![data.batch];
+            batches.extend(self.items.drain(..more).filter_map(|item| match item {
+                Item::Data(data) => Some(data.batch),
+                Item::Passed(..) | Item::Bad(_) => None,
+            }));
+            self.rebuild(&batches, from, Path::Coalesced, conditions, codecs);
+            return;
+        }
+        let header = data.batch.header;
+        self.ready.push_back(Ready::Send(Outgoing {
+            run: Run { first: data.from, count: header.next_offset() - data.from },
+            more: Vec::new(),
+            next_source: header.next_offset(),
+            leader_epoch: header.leader_epoch,
+            path: if data.old_format { Path::OldFormat } else { path },
+            batch: data.batch,
+        }));
+    }
+
+    /// How many batches behind this one are to be put together with it.
+    fn small_ones_behind(&self, first: &Data, conditions: &Conditions) -> usize {
+        let behind = self.items.iter().map_while(|item| match item {
+            Item::Data(data)
+                if conditions.path(&data.batch.header, data.batch.bytes.len(), data.from)
+                    == Ok(Path::Passthrough) =>
+            {
+                Some(data.batch.bytes.len())
+            }
+            _ => None,
+        });
+        let sizes = std::iter::once(first.batch.bytes.len()).chain(behind);
+        conditions.coalesced(sizes).saturating_sub(1)
+    }
+
+    fn rebuild(
+        &mut self,
+        batches: &[RawBatch],
+        from: i64,
+        path: Path,
+        conditions: &Conditions,
+        codecs: &dyn Codecs,
+    ) {
+        let Some(last) = batches.last().map(|batch| batch.header) else { return };
+        let rebuilt = match codecs.rebuild(batches, &conditions.plan(from)) {
+            Ok(rebuilt) => rebuilt,
+            Err(error) => {
+                return self.ready.push_back(Ready::Stop(unreadable(error.offset, &error.problem)));
+            }
+        };
+        let complete = rebuilt.oversized.is_none();
+        for Piece { batch, runs, next_source } in rebuilt.pieces {
+            let mut runs = runs.into_iter();
+            let Some(run) = runs.next() else { continue };
+            self.ready.push_back(Ready::Send(Outgoing {
+                batch,
+                run,
+                more: runs.collect(),
+                next_source,
+                leader_epoch: last.leader_epoch,
+                path,
+            }));
+        }
+        if let Some(oversized) = rebuilt.oversized {
+            self.ready.push_back(Ready::Oversized(oversized));
+        } else if complete {
+            // Covers what compaction left nothing of; otherwise the last piece said the same.
+            self.ready.push_back(Ready::Passed(last.next_offset(), None));
+        }
+    }
+}

@@ -1,0 +1,509 @@
+//! Streaming from a settled place: fetched batches in, appends out, answers back, positions written down.
+
+use super::change::Change;
+use super::outgoing::{Outgoing, Queue, Ready};
+use super::{
+    Action, Answer, Append, Codecs, Entry, Facts, Journal, LastBatch, Limits, Notice, OversizedPolicy,
+    PartitionFigures, Phase, Place, Position, PositionKey, PositionKind, PositionValue, Refusal, Refused,
+    Relay, SourcePage, Stop, TimestampPolicy,
+};
+use crate::format::batch::Stamp;
+use crate::relay::answer::Verdict;
+use crate::relay::journal::Mirrored;
+use crate::relay::loss::retention_margin;
+use crate::relay::page;
+use crate::relay::path::{Conditions, timestamp_refused};
+use crate::relay::reader::unreadable;
+use crate::relay::rebuild::Oversized;
+use crate::relay::stop::StopReason;
+use crate::relay::window::{Outcome, Sending, Window};
+use crate::report::Delivery;
+
+/// What follows once everything has its answer and is written down.
+#[derive(Debug, Clone)]
+pub(super) enum After {
+    /// It was asked to stop.
+    Release,
+    /// Find the place anew at once.
+    Locate { reason: &'static str, leader_moved: bool },
+    /// Find the place anew after a while.
+    Wait { reason: String, message: String },
+    /// Stop.
+    Stop(Stop),
+    /// Begin a generation at the acknowledged place.
+    Begin,
+    /// Begin a generation behind a record that is left out.
+    Skip(Oversized),
+    /// Ask the source where it begins and ends.
+    Ends,
+}
+
+/// What a step of streaming came to.
+pub(super) enum Next<T> {
+    Action(Box<Action<T>>),
+    Idle,
+    Changed,
+}
+
+fn act<T>(action: Action<T>) -> Next<T> {
+    Next::Action(Box::new(action))
+}
+
+/// The state of one stream.
+#[derive(Debug)]
+pub(super) struct Stream<T> {
+    window: Window,
+    facts: Facts,
+    journal: Journal,
+    queue: Queue,
+    hold: Option<T>,
+    fetching: bool,
+    writing: Option<Entry>,
+    /// Writing failed while draining: there is no second try.
+    unwritten: bool,
+    last: Option<(LastBatch, i32)>,
+    /// The first append goes under the old generation; then a new one begins.
+    handover: bool,
+    after: Option<After>,
+    end_offset: i64,
+    high_watermark: i64,
+    newest_ms: i64,
+}
+
+impl<T> Stream<T> {
+    pub(super) fn new(
+        (place, sole_writer): (Place, bool),
+        (facts, limits): (Facts, Limits),
+        journal: Journal,
+        last: Option<(LastBatch, i32)>,
+        handover: bool,
+    ) -> Self {
+        Self {
+            window: Window::new(place, sole_writer, facts, limits),
+            facts,
+            journal,
+            queue: Queue::default(),
+            hold: None,
+            fetching: false,
+            writing: None,
+            unwritten: false,
+            last,
+            handover,
+            after: None,
+            end_offset: -1,
+            high_watermark: -1,
+            newest_ms: -1,
+        }
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.after.is_some()
+    }
+
+    pub(super) fn wants_records(&self) -> bool {
+        self.after.is_none() && self.fetching && self.queue.is_empty()
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.journal.is_dirty() || !self.window.is_empty()
+    }
+
+    /// Sends nothing more; what comes then. The first reason stays.
+    pub(super) fn break_off(&mut self, after: After) {
+        self.after.get_or_insert(after);
+    }
+
+    pub(super) fn figures(&self, figures: &mut PartitionFigures, now_ms: u64) {
+        figures.source_end_offset = Some(self.end_offset.max(self.high_watermark)).filter(|end| *end >= 0);
+        figures.held_records = (self.high_watermark - self.end_offset).max(0);
+        let behind = self.end_offset > figures.source_offset;
+        figures.oldest_pending_ms = (behind && self.newest_ms >= 0).then_some(self.newest_ms);
+        figures.delivery = if !self.facts.content_fixed() {
+            Delivery::ContentNotFixed
+        } else if self.window.is_armed(now_ms) {
+            Delivery::ExactlyOnce
+        } else if !self.window.is_sole_writer() {
+            Delivery::OtherWriters
+        } else if self.last.is_some() {
+            Delivery::TargetMayForget
+        } else {
+            Delivery::Unknown
+        };
+    }
+
+    /// Under the old generation, there is nothing that its rules would still mirror.
+    fn caught_up(&self) -> bool {
+        self.queue.is_empty()
+            && self.window.is_empty()
+            && self.end_offset >= 0
+            && self.window.next_source() >= self.end_offset
+    }
+}
+
+impl<T: Clone> Relay<T> {
+    /// One step of streaming.
+    pub(super) fn stream(&mut self, now_ms: u64, codecs: &dyn Codecs) -> Next<T> {
+        let stopping = self.stopping;
+        let Phase::Streaming(stream) = &mut self.phase else { return Next::Changed };
+        if stopping {
+            stream.break_off(After::Release);
+        }
+        if stream.after.is_some() {
+            return self.drain();
+        }
+        let read_uncommitted = self.setup.detail.begun.start.read_uncommitted;
+        if !stream.fetching {
+            stream.fetching = true;
+            let offset = stream.window.next_source();
+            return act(Action::Fetch { offset, read_committed: !read_uncommitted });
+        }
+        let reads_otherwise = read_uncommitted != self.setup.rules.read_uncommitted;
+        if stream.handover && reads_otherwise && stream.caught_up() {
+            stream.break_off(After::Begin);
+            return Next::Changed;
+        }
+        if let Some(next) = self.send(now_ms, codecs) {
+            return next;
+        }
+        self.write_if_due(now_ms)
+    }
+
+    fn write_if_due(&mut self, now_ms: u64) -> Next<T> {
+        let Phase::Streaming(stream) = &mut self.phase else { return Next::Changed };
+        let quiet = stream.window.is_empty() && stream.queue.is_empty();
+        if stream.writing.is_none() && stream.journal.due(now_ms, quiet) {
+            return self.write();
+        }
+        Next::Idle
+    }
+
+    /// Nothing new; what is in flight gets its answers, and what was acknowledged is written down.
+    fn drain(&mut self) -> Next<T> {
+        let Phase::Streaming(stream) = &mut self.phase else { return Next::Changed };
+        stream.queue.clear();
+        stream.hold = None;
+        if stream.fetching {
+            stream.fetching = false;
+            return act(Action::StopFetching);
+        }
+        if !stream.window.is_empty() || stream.writing.is_some() {
+            return Next::Idle;
+        }
+        if stream.journal.is_dirty() && !stream.unwritten {
+            return self.write();
+        }
+        self.after_draining();
+        Next::Changed
+    }
+
+    fn after_draining(&mut self) {
+        let Phase::Streaming(stream) = &mut self.phase else { return };
+        let Some(after) = stream.after.take() else { return };
+        let place = stream.window.acked();
+        let change = || Change::at(place, stream.journal.clone(), stream.last);
+        match after {
+            After::Release => self.phase = Phase::Released { said: false },
+            After::Stop(stop) => self.phase = Phase::Stopped { stop, said: false },
+            After::Wait { reason, message } => self.wait(&reason, &message),
+            After::Locate { reason, leader_moved } => {
+                self.figures.resyncs += 1;
+                self.pending.push_back(Action::Broken { reason, leader_moved });
+                self.phase = Phase::Facts { asked: false };
+            }
+            After::Begin => self.phase = Phase::Beginning { change: change(), asked: false },
+            After::Ends => self.phase = Phase::Ends { change: change(), asked: false },
+            After::Skip(oversized) => {
+                let mut change = change();
+                change.source = oversized.offset + 1;
+                change.notices.push(skipped(oversized, self.facts.target_bytes_max));
+                self.phase = Phase::Beginning { change, asked: false };
+            }
+        }
+    }
+
+    /// Sends the next batch if the window allows; `None` if there is nothing to do.
+    fn send(&mut self, now_ms: u64, codecs: &dyn Codecs) -> Option<Next<T>> {
+        let Phase::Streaming(stream) = &mut self.phase else { return Some(Next::Changed) };
+        if stream.handover && !stream.window.is_empty() {
+            return None;
+        }
+        let alone_is_safe = stream.window.is_armed(now_ms) && stream.facts.content_fixed();
+        if !self.leased && !alone_is_safe {
+            return None;
+        }
+        let timestamps = self.setup.rules.timestamps;
+        let conditions = Conditions { facts: self.facts, timestamps, now_ms };
+        let Some(ready) = stream.queue.pop(&conditions, self.clamp, codecs) else {
+            // Nothing of the fetch is left but what is in flight: its memory goes with the last answer.
+            stream.hold = None;
+            return None;
+        };
+        match ready {
+            Ready::Passed(next, skip) => {
+                if stream.window.passed(next) {
+                    stream.journal.passed(now_ms);
+                    self.figures.source_offset = stream.window.acked().source;
+                }
+                let told = skip.filter(|skip| *skip != super::Skip::Before);
+                Some(told.map_or(Next::Changed, |skip| act(Action::Skipped(skip))))
+            }
+            Ready::Stop(stop) => {
+                stream.break_off(After::Stop(stop));
+                Some(Next::Changed)
+            }
+            Ready::Oversized(oversized) => {
+                stream.break_off(match self.setup.rules.on_oversized {
+                    OversizedPolicy::StopPartition => {
+                        After::Stop(too_large(oversized, self.facts.target_bytes_max))
+                    }
+                    OversizedPolicy::Skip => After::Skip(oversized),
+                });
+                Some(Next::Changed)
+            }
+            Ready::Send(outgoing) => {
+                let bytes = u64::try_from(outgoing.batch.bytes.len()).unwrap_or(u64::MAX);
+                if !stream.window.may_send(bytes, now_ms) {
+                    stream.queue.put_back(Ready::Send(outgoing));
+                    return None;
+                }
+                Some(self.append(outgoing, bytes))
+            }
+        }
+    }
+
+    fn append(&mut self, outgoing: Outgoing, bytes: u64) -> Next<T> {
+        let generation = self.setup.detail.begun.generation;
+        let Phase::Streaming(stream) = &mut self.phase else { return Next::Changed };
+        let Outgoing { batch, run, more, next_source, leader_epoch, path } = outgoing;
+        let stamp = Stamp {
+            producer_id: generation.producer_id,
+            producer_epoch: generation.epoch,
+            base_sequence: stream.window.next_sequence(),
+        };
+        let stamped = match batch.stamp(stamp) {
+            Ok(stamped) => stamped,
+            Err(error) => {
+                stream.break_off(After::Stop(unreadable(run.first, &error.to_string())));
+                return Next::Changed;
+            }
+        };
+        stream.newest_ms = stream.newest_ms.max(batch.header.max_timestamp);
+        let last = LastBatch {
+            count: batch.header.count,
+            base_timestamp: batch.header.base_timestamp,
+            max_timestamp: batch.header.max_timestamp,
+            body_crc: stamped.body_crc,
+        };
+        let id = stream.window.sent(Sending { run, more, next_source, bytes, last, leader_epoch });
+        act(Action::Append(Append { id, batch: stamped, path, hold: stream.hold.clone() }))
+    }
+
+    /// Brings records that were fetched. `hold` is what their memory belongs to.
+    pub fn fetched(&mut self, chunk: SourcePage, hold: T, codecs: &dyn Codecs) {
+        let read_committed = !self.setup.detail.begun.start.read_uncommitted;
+        let Phase::Streaming(stream) = &mut self.phase else { return };
+        if stream.after.is_some() {
+            return;
+        }
+        stream.end_offset = chunk.end_offset;
+        stream.high_watermark = chunk.high_watermark;
+        let log_start = chunk.log_start;
+        let place = stream.window.next_source();
+        stream.queue.fill(page::read(chunk, read_committed, place, codecs));
+        stream.hold = Some(hold);
+        if log_start >= 0 {
+            self.figures.source_start_offset = Some(log_start);
+            let end = stream.high_watermark;
+            self.watch_retention(log_start, end);
+        }
+    }
+
+    fn watch_retention(&mut self, log_start: i64, log_end: i64) {
+        let place = self.figures.source_offset;
+        let Some(margin) = retention_margin(place, log_start, log_end) else {
+            self.warned_of_retention = false;
+            return;
+        };
+        if !std::mem::replace(&mut self.warned_of_retention, true) {
+            self.notice(Notice {
+                reason: "RETENTION_NEAR",
+                message: format!(
+                    "the source deletes records close to where the mirror reads: {margin} records are left between its \
+                     log start {log_start} and offset {place}; raise its retention or give the flow more workers"
+                ),
+                from_offset: Some(log_start),
+                to_offset: Some(place),
+                count: Some(margin),
+            });
+        }
+    }
+
+    /// The source does not have the offset that was fetched.
+    pub fn out_of_range(&mut self) {
+        if let Phase::Streaming(stream) = &mut self.phase {
+            stream.fetching = false;
+            stream.break_off(After::Ends);
+        }
+    }
+
+    /// Fetching ended: a stable name, and what is wrong.
+    pub fn source_failed(&mut self, reason: &str, message: &str) {
+        if let Phase::Streaming(stream) = &mut self.phase {
+            stream.fetching = false;
+            let (reason, message) = (reason.to_owned(), message.to_owned());
+            stream.break_off(After::Wait { reason, message });
+        }
+    }
+
+    /// Brings the answer to an append.
+    pub fn answer(&mut self, id: u64, answer: &Answer, now_ms: u64) {
+        let Phase::Streaming(stream) = &mut self.phase else { return };
+        match stream.window.answer(id, answer, now_ms) {
+            Outcome::Mirrored(mirrored) => self.mirrored(&mirrored, now_ms),
+            Outcome::Failed(verdict) => self.failed(verdict),
+            Outcome::Drained => {}
+        }
+    }
+
+    fn mirrored(&mut self, mirrored: &Mirrored, now_ms: u64) {
+        let Phase::Streaming(stream) = &mut self.phase else { return };
+        stream.journal.mirrored(mirrored, now_ms);
+        stream.last = Some((mirrored.last, mirrored.source_leader_epoch));
+        self.attempts = 0;
+        self.refusal = None;
+        self.clamp = false;
+        let acked = stream.window.acked();
+        self.figures.source_offset = acked.source;
+        self.figures.target_offset = acked.target;
+        self.figures.records += mirrored.records();
+        self.figures.bytes += i64::try_from(mirrored.bytes).unwrap_or(0);
+        if stream.handover {
+            stream.break_off(After::Begin);
+        }
+    }
+
+    fn failed(&mut self, verdict: Verdict) {
+        let (what, leader_moved, back_off, reason) = match verdict {
+            Verdict::Stop(stop) => {
+                if let Phase::Streaming(stream) = &mut self.phase {
+                    stream.break_off(After::Stop(stop));
+                }
+                return;
+            }
+            Verdict::Resync { refused, leader_moved, back_off, reason } => {
+                (refused, leader_moved, back_off, reason)
+            }
+        };
+        let Phase::Streaming(stream) = &mut self.phase else { return };
+        let place = stream.window.acked();
+        let times = match self.refusal {
+            Some(r) if r.what == what && r.count == place.count => r.times + 1,
+            _ => 1,
+        };
+        if what != Refused::Nothing {
+            self.refusal = Some(Refusal { what, count: place.count, times });
+        }
+        let stop = match what {
+            Refused::Size if times > 1 => {
+                Some(too_large(Oversized { offset: place.source, bytes: 0 }, self.facts.target_bytes_max))
+            }
+            Refused::Timestamp if times > 1 || self.setup.rules.timestamps == TimestampPolicy::Keep => {
+                Some(timestamp_refused(place.source, place.source + 1))
+            }
+            Refused::Timestamp => {
+                self.clamp = true;
+                None
+            }
+            Refused::Nothing | Refused::Sequence | Refused::Size => None,
+        };
+        stream.break_off(match stop {
+            Some(stop) => After::Stop(stop),
+            None if back_off || leader_moved || times > 1 => {
+                self.pending.push_back(Action::Broken { reason, leader_moved });
+                self.figures.resyncs += 1;
+                let message = "the target can't take records now; trying again".to_owned();
+                After::Wait { reason: reason.to_owned(), message }
+            }
+            None => After::Locate { reason, leader_moved },
+        });
+    }
+
+    /// Takes what is to be written down now.
+    fn write(&mut self) -> Next<T> {
+        let setup = &self.setup;
+        let Phase::Streaming(stream) = &mut self.phase else { return Next::Changed };
+        let entry = stream.journal.take();
+        let generation = setup.detail.begun.generation;
+        let key = |kind| PositionKey {
+            flow: setup.flow.clone(),
+            target_topic_id: setup.detail.target_topic_id,
+            partition: setup.partition,
+            kind,
+        };
+        let acked = stream.window.acked();
+        let (last, source_leader_epoch) = stream.last.unwrap_or((LastBatch::default(), -1));
+        let position = Position {
+            generation,
+            sequence_base: 0,
+            count: acked.count,
+            source_offset: acked.source,
+            source_topic_id: setup.detail.source_topic_id,
+            source_leader_epoch,
+            target_offset: acked.target,
+            target_leader_epoch: -1,
+            last,
+            skip_version: 0,
+            assignment_number: setup.number,
+            topic: setup.topic.to_string(),
+            target_topic: setup.detail.target_topic.to_string(),
+        };
+        let producer_id = generation.producer_id;
+        let chunks = entry.chunks.iter().map(|(chunk, segments)| {
+            let kind = PositionKind::Segments { producer_id, chunk: *chunk };
+            (key(kind), PositionValue::Segments(segments.clone()))
+        });
+        let mut records: Vec<_> = chunks.collect();
+        let kind = PositionKind::Position { generation, slot: entry.slot };
+        records.push((key(kind), PositionValue::Position(position)));
+        stream.writing = Some(entry);
+        act(Action::Write(records))
+    }
+
+    /// Says whether what was to be written is written.
+    pub fn written(&mut self, written: bool, now_ms: u64) {
+        let Phase::Streaming(stream) = &mut self.phase else { return };
+        let Some(entry) = stream.writing.take() else { return };
+        if !written {
+            // While draining there is no second try: a later owner counts what was not written down.
+            stream.unwritten = stream.after.is_some();
+            stream.journal.failed(entry, now_ms);
+        }
+    }
+}
+
+fn too_large(oversized: Oversized, bytes_max: usize) -> Stop {
+    let offset = oversized.offset;
+    Stop::new(
+        StopReason::RecordTooLarge,
+        format!(
+            "the record at source offset {offset} is larger than the target takes ({bytes_max} bytes): raise \
+             max.message.bytes on the target topic, or set records.on_oversized to SKIP on the flow, then pause and \
+             resume the flow"
+        ),
+    )
+    .at(offset, Some(offset + 1))
+}
+
+fn skipped(oversized: Oversized, bytes_max: usize) -> Notice {
+    let Oversized { offset, bytes } = oversized;
+    Notice {
+        reason: "RECORD_SKIPPED",
+        message: format!(
+            "the record at source offset {offset} takes {bytes} bytes and the target takes {bytes_max}: it was left out, \
+             as the flow says"
+        ),
+        from_offset: Some(offset),
+        to_offset: Some(offset + 1),
+        count: Some(1),
+    }
+}

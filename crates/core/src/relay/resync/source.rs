@@ -1,0 +1,263 @@
+//! The source's side: which record the n-th one is.
+
+use super::{Resync, Step};
+use crate::relay::align::Aligner;
+use crate::relay::journal::Mirrored;
+use crate::relay::loss::Loss;
+use crate::relay::page::{self, Data, Item, SourcePage};
+use crate::relay::position::LastBatch;
+use crate::relay::reader::unreadable;
+use crate::relay::rebuild::{Codecs, RebuildError, Run};
+use crate::relay::stop::{Stop, StopReason};
+use crate::translate::Segment;
+
+impl Resync {
+    /// n is known; next is the source's side.
+    pub(super) fn settle(&mut self, count: i64) {
+        self.count = count;
+        let epoch = self.position.as_ref().map_or(-1, |position| position.source_leader_epoch);
+        if epoch >= 0 {
+            self.step = Step::SourceHistory(epoch);
+        } else {
+            self.find_source();
+        }
+    }
+
+    /// Answers [`Step::SourceHistory`]: the end offset of the epoch asked for, or of the nearest one before it;
+    /// `None` if the broker can't tell.
+    pub fn source_history(&mut self, end_offset: Option<i64>) {
+        match end_offset {
+            Some(end) if end < self.base.source => {
+                let (_, log_end) = self.ends;
+                self.step = Step::Lost(Box::new(Loss::diverged(end, self.base.source)), log_end);
+            }
+            _ => self.find_source(),
+        }
+    }
+
+    fn find_source(&mut self) {
+        if self.count > self.base.count && !self.premise.facts.content_fixed() {
+            self.read_content();
+        } else {
+            self.count_forward();
+        }
+    }
+
+    /// The contents to look for are known.
+    pub(super) fn align(&mut self) {
+        let aligner = Aligner::new(&self.contents, self.premise.times_kept);
+        self.contents.clear();
+        if aligner.is_complete() {
+            self.done();
+        } else {
+            self.aligner = Some(aligner);
+            self.step = Step::SourceRead(self.cursor);
+        }
+    }
+
+    fn count_forward(&mut self) {
+        if self.base.count + self.read >= self.count {
+            self.done();
+        } else {
+            self.step = Step::SourceRead(self.cursor);
+        }
+    }
+
+    /// Answers [`Step::SourceRead`].
+    pub fn source_read(&mut self, page: SourcePage, codecs: &dyn Codecs) {
+        let end_offset = page.end_offset;
+        let read_committed = !self.premise.detail.begun.start.read_uncommitted;
+        let items = page::read(page, read_committed, self.cursor, codecs);
+        let before = self.cursor;
+        let read = match self.aligner.take() {
+            Some(aligner) => self.read_aligning(aligner, &items, codecs),
+            None => self.read_counting(&items, codecs),
+        };
+        if let Err(error) = read {
+            self.step = Step::Stop(unreadable(error.offset, &error.problem));
+            return;
+        }
+        if matches!(self.step, Step::SourceRead(_)) {
+            if self.aligner.is_some() && self.cursor >= end_offset {
+                // What was not found is gone from the source, or was never to be mirrored again.
+                self.aligned();
+            } else if self.cursor == before {
+                self.step = Step::SourceEnds;
+            } else {
+                self.step = Step::SourceRead(self.cursor);
+            }
+        }
+    }
+
+    /// Answers [`Step::SourceRead`] instead: the offset is out of range.
+    pub fn source_out_of_range(&mut self) {
+        self.step = Step::SourceEnds;
+    }
+
+    /// Answers [`Step::SourceEnds`]: log start and log end.
+    pub fn source_ends(&mut self, log_start: i64, log_end: i64) {
+        let (_, target_end) = self.ends;
+        // At least so far the mirror got: every record takes an offset or more.
+        let mirrored = self.cursor + (self.count - self.base.count - self.read).max(0);
+        let loss = if self.cursor < log_start {
+            let from = mirrored.min(log_start);
+            let mut loss = Loss::out_of_range(self.cursor, log_start, log_end);
+            if let Some(loss) = &mut loss {
+                // Where in the deleted part the mirror stood is not known exactly.
+                loss.stop.from_offset = Some(from);
+                loss.count = (from == self.cursor).then_some(log_start - from);
+            }
+            loss
+        } else if log_end <= self.cursor {
+            Loss::out_of_range(mirrored.max(self.cursor), log_start, log_end)
+        } else {
+            None
+        };
+        self.step = match loss {
+            Some(loss) => Step::Lost(Box::new(loss), target_end),
+            None => Step::Again("SOURCE_NOT_SETTLED"),
+        };
+    }
+
+    fn read_aligning(
+        &mut self,
+        mut aligner: Aligner,
+        items: &[Item],
+        codecs: &dyn Codecs,
+    ) -> Result<(), RebuildError> {
+        for item in items {
+            match item {
+                Item::Passed(next, _) => self.cursor = *next,
+                Item::Bad(stop) => {
+                    self.step = Step::Stop(stop.clone());
+                    return Ok(());
+                }
+                Item::Data(data) => {
+                    for record in data.records(codecs)? {
+                        aligner.source(&record);
+                        if aligner.is_complete() {
+                            self.aligner = Some(aligner);
+                            self.aligned();
+                            return Ok(());
+                        }
+                    }
+                    self.cursor = data.batch.header.next_offset();
+                }
+            }
+        }
+        self.aligner = Some(aligner);
+        Ok(())
+    }
+
+    fn aligned(&mut self) {
+        if let Some(aligner) = self.aligner.take() {
+            let (place, segments) = aligner.into_place();
+            self.cursor = place.unwrap_or(self.base.source);
+            self.replay = segments
+                .into_iter()
+                .map(|segment| Mirrored {
+                    segment,
+                    more: Vec::new(),
+                    bytes: 0,
+                    last: LastBatch::default(),
+                    source_leader_epoch: -1,
+                })
+                .collect();
+        }
+        self.done();
+    }
+
+    fn read_counting(&mut self, items: &[Item], codecs: &dyn Codecs) -> Result<(), RebuildError> {
+        for item in items {
+            match item {
+                Item::Passed(next, _) => self.cursor = *next,
+                Item::Bad(stop) => {
+                    self.step = Step::Stop(stop.clone());
+                    return Ok(());
+                }
+                Item::Data(data) => self.count_batch(data, codecs)?,
+            }
+            if matches!(self.step, Step::Stop(_)) {
+                return Ok(());
+            }
+            if self.base.count + self.read >= self.count {
+                self.done();
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts the records of a batch, up to n. n may lie inside.
+    fn count_batch(&mut self, data: &Data, codecs: &dyn Codecs) -> Result<(), RebuildError> {
+        let header = &data.batch.header;
+        let mut wanted = self.count - self.base.count - self.read;
+        let mut taken: Vec<Run> = Vec::new();
+        self.cursor = header.next_offset();
+        for run in data.runs(codecs)? {
+            let count = run.count.min(wanted);
+            taken.push(Run { count, ..run });
+            wanted -= count;
+            if count < run.count || wanted == 0 {
+                if run.first + count < header.next_offset() {
+                    self.cursor = run.first + count;
+                }
+                break;
+            }
+        }
+        let Some(last) = taken.last().map(|run| run.first + run.count - 1) else { return Ok(()) };
+        let n = self.base.count + self.read;
+        let records: i64 = taken.iter().map(|run| run.count).sum();
+        self.read += records;
+        if wanted == 0 && !self.is_last(data, last, codecs)? {
+            return Ok(());
+        }
+        let mut segments = Vec::with_capacity(taken.len());
+        let mut at = n;
+        for run in &taken {
+            segments.push(Segment { source: run.first, target: self.target_of(at), count: run.count });
+            at += run.count;
+        }
+        let mut segments = segments.into_iter();
+        let Some(segment) = segments.next() else { return Ok(()) };
+        self.replay.push(Mirrored {
+            segment,
+            more: segments.collect(),
+            bytes: u64::try_from(data.batch.bytes.len()).unwrap_or(u64::MAX),
+            last: LastBatch {
+                count: i32::try_from(records).unwrap_or(i32::MAX),
+                base_timestamp: header.base_timestamp,
+                max_timestamp: header.max_timestamp,
+                body_crc: 0,
+            },
+            source_leader_epoch: header.leader_epoch,
+        });
+        Ok(())
+    }
+
+    fn target_of(&self, n: i64) -> i64 {
+        self.scan.place_of(n).unwrap_or(self.base.target + (n - self.base.count))
+    }
+
+    /// The target's newest record of ours must be the source's record at this offset. One that is gone from either side
+    /// can't be compared.
+    fn is_last(&mut self, data: &Data, offset: i64, codecs: &dyn Codecs) -> Result<bool, RebuildError> {
+        let Some(tail) = self.tail.take() else { return Ok(true) };
+        let ours = codecs.identify(&tail)?.pop().filter(|r| r.offset == tail.header.last_offset());
+        let theirs = codecs.identify(&data.batch)?.into_iter().find(|r| r.offset == offset);
+        let (Some(ours), Some(theirs)) = (ours, theirs) else { return Ok(true) };
+        let same_time = !self.premise.times_kept || ours.timestamp == theirs.timestamp;
+        if ours.content == theirs.content && same_time {
+            return Ok(true);
+        }
+        let message = format!(
+            "the target's record at offset {} is not the source's record at offset {offset}: something else was \
+             written in its place, or the source changed; compare the two topics, then delete the flow and create it \
+             with start_over",
+            ours.offset
+        );
+        let stop = Stop::new(StopReason::PositionMismatch, message).at(offset, Some(offset + 1));
+        self.step = Step::Stop(stop);
+        Ok(false)
+    }
+}

@@ -1,0 +1,277 @@
+//! The target's side: how many records of this generation are there (n).
+
+use bytes::Bytes;
+
+use super::{Purpose, Resync, Step, is_ours};
+use crate::format::batch::{BatchHeader, RawBatch, split};
+use crate::relay::align::RECORDS_MAX;
+use crate::relay::rebuild::Codecs;
+use crate::relay::stop::StopReason;
+use crate::relay::{SEQUENCES, count_at, sequence_of};
+
+/// What the headers behind the position say.
+#[derive(Debug, Default)]
+pub(super) struct Scan {
+    /// Our batches: n of the first record, target offset. Kept only where others stand between them.
+    ours: Vec<(i64, i64)>,
+    /// Target offsets of batches of older generations of ours: from, to.
+    older: Option<(i64, i64)>,
+    /// Somebody else's batches are there.
+    foreign: bool,
+    /// Target offsets that hold records twice.
+    pub(super) doubled: Option<(i64, i64)>,
+}
+
+impl Scan {
+    /// Nobody else appends.
+    pub(super) fn is_sole_writer(&self) -> bool {
+        !self.foreign && self.older.is_none() && self.doubled.is_none()
+    }
+
+    /// An older generation appended behind the start, and ours did not yet.
+    pub(super) fn late(&self) -> bool {
+        self.older.is_some() && self.ours.is_empty()
+    }
+
+    /// Where the n-th record is, if the scan knows it.
+    pub(super) fn place_of(&self, n: i64) -> Option<i64> {
+        let after = self.ours.partition_point(|(first, _)| *first <= n);
+        let (first, offset) = after.checked_sub(1).and_then(|i| self.ours.get(i))?;
+        Some(offset + (n - first))
+    }
+}
+
+fn widen(range: &mut Option<(i64, i64)>, header: &BatchHeader) {
+    let (from, to) = (header.base_offset, header.next_offset());
+    *range = Some(range.map_or((from, to), |(a, b)| (a.min(from), b.max(to))));
+}
+
+impl Resync {
+    /// The ends are known; next is n.
+    pub(super) fn find_count(&mut self) {
+        let (log_start, log_end) = self.ends;
+        if log_end < self.base.target {
+            let message = format!(
+                "the target partition ends at {log_end}, before the mirror began at {}: records are lost on the \
+                 target; delete the flow and create it with start_over",
+                self.base.target
+            );
+            self.stop(StopReason::TargetTruncated, message);
+        } else if log_end == self.base.target {
+            self.settle(self.base.count);
+        } else if log_start >= log_end {
+            // Retention took everything: ask who remembers.
+            self.step = Step::Producer;
+        } else {
+            self.read_target(Purpose::Tail, log_end - 1);
+        }
+    }
+
+    fn read_target(&mut self, purpose: Purpose, offset: i64) {
+        self.purpose = purpose;
+        self.step = Step::TargetRead(offset);
+    }
+
+    /// Answers [`Step::TargetRead`]: raw records, empty if there are none from there on.
+    pub fn target_read(&mut self, records: Bytes, codecs: &dyn Codecs) {
+        let (_, log_end) = self.ends;
+        let mut batches = Vec::new();
+        for batch in split(records) {
+            match batch {
+                Ok(batch) if batch.header.base_offset < log_end => batches.push(batch),
+                Ok(_) => break,
+                Err(error) => {
+                    let message =
+                        format!("the target's log can't be read: {error}: check the target broker's disk");
+                    self.stop(StopReason::PositionUnknown, message);
+                    return;
+                }
+            }
+        }
+        match self.purpose {
+            Purpose::Tail => self.tail_read(&batches),
+            Purpose::Scan(at) => self.scan_read(at, &batches),
+            Purpose::Content(at) => self.content_read(at, &batches, codecs),
+        }
+    }
+
+    fn tail_read(&mut self, batches: &[RawBatch]) {
+        let (log_start, log_end) = self.ends;
+        let tail = batches.iter().find(|b| b.header.next_offset() >= log_end);
+        if let Some(tail) = tail.filter(|tail| is_ours(self.generation, &tail.header)) {
+            let count = self.count_behind(&tail.header);
+            if count - self.base.count == log_end - self.base.target {
+                self.tail = Some(tail.clone());
+                self.settle(count);
+                return;
+            }
+        }
+        let from = self.base.target.max(log_start);
+        self.count = self.base.count;
+        self.read_target(Purpose::Scan(from), from);
+    }
+
+    /// n behind a batch that is not before the base.
+    fn count_behind(&self, header: &BatchHeader) -> i64 {
+        let last_sequence = i64::from(header.base_sequence) + i64::from(header.last_offset_delta);
+        count_at(self.base.count, last_sequence.rem_euclid(SEQUENCES)) + 1
+    }
+
+    fn scan_read(&mut self, at: i64, batches: &[RawBatch]) {
+        let (_, log_end) = self.ends;
+        let mut next = at;
+        for batch in batches.iter().filter(|b| b.header.next_offset() > at) {
+            next = next.max(batch.header.next_offset());
+            if !self.scan_batch(batch) {
+                return;
+            }
+        }
+        if next >= log_end {
+            self.scanned();
+        } else if next == at {
+            self.step = Step::Again("TARGET_NOT_SETTLED");
+        } else {
+            self.read_target(Purpose::Scan(next), next);
+        }
+    }
+
+    /// Takes note of one batch; false if the scan is over.
+    fn scan_batch(&mut self, batch: &RawBatch) -> bool {
+        let header = &batch.header;
+        if header.producer_id != self.generation.producer_id {
+            self.scan.foreign |= header.count > 0;
+            return true;
+        }
+        if header.producer_epoch > self.generation.epoch {
+            self.fenced();
+            return false;
+        }
+        if header.producer_epoch < self.generation.epoch {
+            widen(&mut self.scan.older, header);
+            return true;
+        }
+        let records = i64::from(header.last_offset_delta) + 1;
+        let first = count_at(self.count, i64::from(header.base_sequence));
+        if first - self.count > SEQUENCES / 2 {
+            // It goes back: the target took it again, since it had forgotten us.
+            widen(&mut self.scan.doubled, header);
+            let overhang = first - SEQUENCES + records - self.count;
+            if overhang > 0 {
+                self.count += overhang;
+                self.tail = None;
+            }
+            return true;
+        }
+        let (log_start, _) = self.ends;
+        if first > self.count && !self.premise.facts.target_compacted && log_start <= self.base.target {
+            let message = format!(
+                "the target holds record {first} of this generation at offset {}, but not those from {} on: it \
+                 accepted an append while it had forgotten the flow; delete the flow and create it with start_over",
+                header.base_offset, self.count
+            );
+            self.stop(StopReason::TargetHole, message);
+            return false;
+        }
+        self.scan.ours.push((first, header.base_offset));
+        self.count = first + records;
+        self.tail = Some(batch.clone());
+        true
+    }
+
+    fn scanned(&mut self) {
+        let (log_start, _) = self.ends;
+        if self.scan.older.is_some() {
+            if self.scan.ours.is_empty() && self.position.is_none() {
+                // Nothing of this generation is there: what the older one appended counts as mirrored.
+                let from = self.base.target.max(log_start);
+                self.read_target(Purpose::Content(from), from);
+                return;
+            }
+            self.scan.doubled = self.scan.doubled.or(self.scan.older);
+        }
+        if self.scan.ours.is_empty() && log_start > self.base.target {
+            self.step = Step::Producer;
+            return;
+        }
+        self.settle(self.count);
+    }
+
+    /// Answers [`Step::Producer`]: epoch and last sequence that the target's leader remembers of our producer id;
+    /// `None` if it remembers nothing or can't tell.
+    pub fn producer(&mut self, remembered: Option<(i16, i32)>) {
+        let (log_start, log_end) = self.ends;
+        let appended = log_end - self.base.target;
+        match remembered {
+            Some((epoch, _)) if epoch > self.generation.epoch => self.fenced(),
+            Some((epoch, last)) if epoch == self.generation.epoch && last >= 0 => {
+                let count = count_at(self.base.count, i64::from(last)) + 1;
+                if count - self.base.count <= appended {
+                    self.scan.foreign |= count - self.base.count < appended;
+                    self.settle(count);
+                } else if last == sequence_of(self.base.count - 1) {
+                    // Its last one is the position's last one: what came behind is not ours.
+                    self.scan.foreign = true;
+                    self.settle(self.base.count);
+                } else {
+                    self.unknown(log_start);
+                }
+            }
+            // As the only writer, offsets count our records.
+            _ if self.premise.sole_writer && !self.scan.foreign => self.settle(self.base.count + appended),
+            _ => self.unknown(log_start),
+        }
+    }
+
+    fn unknown(&mut self, log_start: i64) {
+        let message = format!(
+            "retention removed the target's records from {} to {log_start} and the target does not remember the flow: \
+             which of ours were there is not known; delete the flow and create it with start_over",
+            self.base.target
+        );
+        self.stop(StopReason::PositionUnknown, message);
+    }
+
+    /// Contents of the target's batches behind the base: ours, or those of older generations if only they are there.
+    fn content_read(&mut self, at: i64, batches: &[RawBatch], codecs: &dyn Codecs) {
+        let (_, log_end) = self.ends;
+        let producer_id = self.generation.producer_id;
+        let mut next = at;
+        for batch in batches.iter().filter(|b| b.header.next_offset() > at) {
+            next = next.max(batch.header.next_offset());
+            if batch.header.producer_id != producer_id {
+                continue;
+            }
+            match codecs.identify(batch) {
+                Ok(records) => self.contents.extend(records),
+                Err(error) => {
+                    self.stop(
+                        StopReason::PositionUnknown,
+                        format!("the target's log can't be read: {error}"),
+                    );
+                    return;
+                }
+            }
+        }
+        let surplus = self.contents.len().saturating_sub(RECORDS_MAX);
+        self.contents.drain(..surplus);
+        if next >= log_end {
+            self.align();
+        } else if next == at {
+            self.step = Step::Again("TARGET_NOT_SETTLED");
+        } else {
+            self.read_target(Purpose::Content(next), next);
+        }
+    }
+
+    /// Reads what stands behind the base by content.
+    pub(super) fn read_content(&mut self) {
+        let (log_start, log_end) = self.ends;
+        let most = i64::try_from(RECORDS_MAX).unwrap_or(i64::MAX);
+        let from = self.base.target.max(log_start).max(log_end - most);
+        if from >= log_end {
+            self.align();
+        } else {
+            self.read_target(Purpose::Content(from), from);
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Tests of `window`.
+
+use super::*;
+
+const NOW: u64 = 1_800_000_000_000;
+const NOW_MS: i64 = 1_800_000_000_000;
+const EXPIRATION_MS: i64 = Facts::DEFAULT.target_expiration_ms;
+
+fn window_with(sole: bool, facts: Facts) -> Window {
+    Window::new(Place { count: 10, source: 20, target: 30 }, sole, facts, Limits::default())
+}
+
+fn window(sole: bool) -> Window {
+    window_with(sole, Facts::DEFAULT)
+}
+
+fn send_at(w: &mut Window, first: i64, count: i32, max_timestamp: i64) -> u64 {
+    let next_source = first + i64::from(count);
+    w.sent(Sending {
+        run: Run { first, count: i64::from(count) },
+        more: Vec::new(),
+        next_source,
+        bytes: 100,
+        last: LastBatch { count, base_timestamp: 0, max_timestamp, body_crc: 1 },
+        leader_epoch: 0,
+    })
+}
+
+fn send(w: &mut Window, first: i64, count: i32) -> u64 {
+    send_at(w, first, count, NOW_MS)
+}
+
+fn appended(base_offset: i64) -> Answer {
+    Answer::Appended { base_offset, append_time: false }
+}
+
+#[test]
+fn one_in_flight_until_the_first_ack_then_many() {
+    let mut w = window(true);
+    assert_eq!(w.next_sequence(), 10);
+    assert!(w.may_send(1, NOW));
+    let a = send(&mut w, 20, 5);
+    assert!(!w.may_send(1, NOW), "not before the first ack");
+    assert!(matches!(w.answer(a, &appended(30), NOW), Outcome::Mirrored(_)));
+    assert_eq!(w.acked(), Place { count: 15, source: 25, target: 35 });
+    for i in 0..64 {
+        assert!(w.may_send(1, NOW));
+        send(&mut w, 25 + i, 1);
+    }
+    assert!(!w.may_send(1, NOW), "64 in flight");
+}
+
+#[test]
+fn old_timestamps_and_idleness_close_the_window() {
+    let mut w = window(true);
+    let a = send_at(&mut w, 20, 1, NOW_MS - EXPIRATION_MS);
+    w.answer(a, &appended(30), NOW);
+    assert!(!w.is_armed(NOW));
+    send(&mut w, 21, 1);
+    assert!(!w.may_send(1, NOW), "the target may have forgotten us");
+
+    let mut w = window(true);
+    let a = send(&mut w, 20, 1);
+    w.answer(a, &appended(30), NOW);
+    send(&mut w, 21, 1);
+    assert!(w.may_send(1, NOW + IDLE_MS - 1) && !w.may_send(1, NOW + IDLE_MS));
+}
+
+#[test]
+fn nothing_follows_an_old_batch_before_its_answer() {
+    let mut w = window(true);
+    let a = send(&mut w, 20, 1);
+    w.answer(a, &appended(30), NOW);
+    assert!(w.is_armed(NOW) && w.may_send(1, NOW));
+    send_at(&mut w, 21, 1, NOW_MS - EXPIRATION_MS);
+    assert!(!w.may_send(1, NOW), "when it is appended the target may forget us");
+    let own = Facts { target_append_time: true, ..Facts::DEFAULT };
+    let mut w = window_with(true, own);
+    let a = send_at(&mut w, 20, 1, 0);
+    w.answer(a, &Answer::Appended { base_offset: 30, append_time: true }, NOW);
+    send_at(&mut w, 21, 1, 0);
+    assert!(w.may_send(1, NOW), "the target's own times are young");
+    let short = Facts { target_expiration_ms: 60_000, ..Facts::DEFAULT };
+    let mut w = window_with(true, short);
+    let a = send_at(&mut w, 20, 1, NOW_MS - 59_000);
+    w.answer(a, &appended(30), NOW);
+    assert!(!w.is_armed(NOW), "the target's own setting counts");
+}
+
+#[test]
+fn a_failure_stops_everything_and_later_acks_do_not_move_the_place() {
+    let mut w = window(true);
+    let a = send(&mut w, 20, 5);
+    w.answer(a, &appended(30), NOW);
+    let (b, c) = (send(&mut w, 25, 5), send(&mut w, 30, 5));
+    assert!(matches!(w.answer(b, &Answer::Lost, NOW), Outcome::Failed(Verdict::Resync { .. })));
+    assert!(!w.may_send(1, NOW) && !w.is_empty());
+    assert_eq!(w.answer(c, &appended(40), NOW), Outcome::Drained);
+    assert!(w.is_empty() && w.is_failed());
+    assert_eq!(w.acked().source, 25);
+}
+
+#[test]
+fn an_unexpected_offset_is_a_failure_unless_others_write() {
+    let mut w = window(true);
+    let a = send(&mut w, 20, 5);
+    assert!(matches!(w.answer(a, &appended(31), NOW), Outcome::Failed(_)));
+    let mut w = window(false);
+    let a = send(&mut w, 20, 5);
+    assert!(matches!(w.answer(a, &appended(33), NOW), Outcome::Mirrored(m) if m.segment.target == 33));
+    let b = send(&mut w, 25, 1);
+    assert!(matches!(w.answer(b, &appended(37), NOW), Outcome::Failed(_)), "never down");
+}
+
+#[test]
+fn a_duplicate_is_taken_for_an_append_only_where_content_is_fixed() {
+    let duplicate = Answer::Appended { base_offset: 30, append_time: true };
+    let mut w = window(true);
+    let a = send(&mut w, 20, 5);
+    assert!(matches!(w.answer(a, &duplicate, NOW), Outcome::Mirrored(_)));
+    let mut w = window_with(true, Facts { source_compacted: true, ..Facts::DEFAULT });
+    let a = send(&mut w, 20, 5);
+    let failed = w.answer(a, &duplicate, NOW);
+    assert!(matches!(failed, Outcome::Failed(Verdict::Resync { reason: "DUPLICATE_ANSWER", .. })));
+}
+
+#[test]
+fn runs_are_placed_one_after_the_other() {
+    let mut w = window(true);
+    let a = w.sent(Sending {
+        run: Run { first: 20, count: 2 },
+        more: vec![Run { first: 25, count: 1 }, Run { first: 30, count: 2 }],
+        next_source: 40,
+        bytes: 100,
+        last: LastBatch { count: 5, ..LastBatch::default() },
+        leader_epoch: 0,
+    });
+    let Outcome::Mirrored(m) = w.answer(a, &appended(30), NOW) else { panic!() };
+    let all: Vec<_> =
+        std::iter::once(m.segment).chain(m.more).map(|s| (s.source, s.target, s.count)).collect();
+    assert_eq!(all, [(20, 30, 2), (25, 32, 1), (30, 33, 2)]);
+    assert_eq!(w.acked(), Place { count: 15, source: 40, target: 35 });
+}
+
+#[test]
+fn passed_offsets_wait_for_what_is_in_flight() {
+    let mut w = window(true);
+    assert!(w.passed(22));
+    let a = send(&mut w, 22, 3);
+    assert!(!w.passed(26));
+    assert_eq!(w.acked().source, 22);
+    w.answer(a, &appended(30), NOW);
+    assert_eq!(w.acked(), Place { count: 13, source: 26, target: 33 });
+}
