@@ -328,10 +328,10 @@ pub(crate) fn flow_record() -> impl Strategy<Value = FlowRecord> {
         any::<bool>(),
         option::of(generation()),
         any::<[u64; 4]>(),
-        topics(),
+        (topics(), topics()),
         btree_set(group_id(), 0..3),
     )
-        .prop_map(|(spec, paused, generation, numbers, topics, groups)| FlowRecord {
+        .prop_map(|(spec, paused, generation, numbers, (topics, dropped), groups)| FlowRecord {
             spec,
             paused,
             generation,
@@ -339,14 +339,16 @@ pub(crate) fn flow_record() -> impl Strategy<Value = FlowRecord> {
             updated_ms: numbers[1],
             revision: numbers[2],
             topics,
+            dropped,
             groups,
             event_sequence: numbers[3],
         })
 }
 
 fn retired_flow() -> impl Strategy<Value = RetiredFlow> {
-    (flow_id(), flow_spec(), option::of(generation()), topics())
-        .prop_map(|(id, spec, generation, topics)| RetiredFlow { id, spec, generation, topics })
+    (flow_id(), flow_spec(), option::of(generation()), topics(), topics()).prop_map(
+        |(id, spec, generation, topics, dropped)| RetiredFlow { id, spec, generation, topics, dropped },
+    )
 }
 
 pub(crate) fn worker_record() -> impl Strategy<Value = WorkerRecord> {
