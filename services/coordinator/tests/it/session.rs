@@ -296,6 +296,20 @@ async fn a_partition_begins_a_generation_through_the_log_and_only_for_its_owner(
     let events = node.flows().list_flow_events(events).await.unwrap().into_inner().events;
     let told: Vec<_> = events.iter().map(|event| (&*event.reason, event.count)).collect();
     assert_eq!(told, [("RETENTION_OVERRUN", Some(40))], "once");
+    for (filter, count) in
+        [(r#"subject = "t/0""#, 1), (r#"subject = "t/1""#, 0), ("reason = RETENTION_OVERRUN", 1)]
+    {
+        let filtered = v1::ListFlowEventsRequest {
+            parent: "flows/f".into(),
+            filter: filter.into(),
+            ..Default::default()
+        };
+        let events = node.flows().list_flow_events(filtered).await.unwrap().into_inner().events;
+        assert_eq!(events.len(), count, "{filter}");
+    }
+    let odd =
+        v1::ListFlowEventsRequest { parent: "flows/f".into(), filter: "x".into(), ..Default::default() };
+    assert_eq!(node.flows().list_flow_events(odd).await.unwrap_err().code(), Code::InvalidArgument);
 
     let refused = |answer: Result<PartitionGeneration, Status>| {
         let status = answer.unwrap_err();
