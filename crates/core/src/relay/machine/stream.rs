@@ -19,6 +19,9 @@ use crate::relay::stop::StopReason;
 use crate::relay::window::{Outcome, Sending, Window};
 use crate::report::Delivery;
 
+/// A batch that the target fails on is tried so often, with growing waits, before it is taken for unreadable.
+const CONTENT_REFUSALS_MAX: u32 = 8;
+
 /// What follows once everything has its answer and is written down.
 #[derive(Debug, Clone)]
 pub(super) enum After {
@@ -414,7 +417,8 @@ impl<T: Clone> Relay<T> {
                 self.clamp = true;
                 None
             }
-            Refused::Nothing | Refused::Sequence | Refused::Size => None,
+            Refused::Content if times > CONTENT_REFUSALS_MAX => Some(unreadable_there(place.source)),
+            Refused::Nothing | Refused::Sequence | Refused::Size | Refused::Content => None,
         };
         stream.break_off(match stop {
             Some(stop) => After::Stop(stop),
@@ -479,6 +483,17 @@ impl<T: Clone> Relay<T> {
             stream.journal.failed(entry, now_ms);
         }
     }
+}
+
+fn unreadable_there(offset: i64) -> Stop {
+    Stop::new(
+        StopReason::TargetRefused,
+        format!(
+            "the target fails on the batch that begins at source offset {offset}, again and again: its records may be \
+             damaged behind a right checksum; look at the target broker's log, then pause and resume the flow"
+        ),
+    )
+    .at(offset, None)
 }
 
 fn too_large(oversized: Oversized, bytes_max: usize) -> Stop {
