@@ -47,7 +47,7 @@ pub(crate) fn backoff(failures: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mirrormesh_core::flow::FlowSpec;
+    use mirrormesh_core::flow::{FlowSpec, LossPolicy, OversizedPolicy, TimestampPolicy};
     use mirrormesh_core::ids::{ClusterId, FlowId, GroupId, TopicName};
     use mirrormesh_core::unit::{AssignedFlow, ClusterSpec, Generation};
     use std::collections::BTreeMap;
@@ -84,6 +84,23 @@ mod tests {
         generation.flow.generation = Some(Generation { producer_id: 7, epoch: 1 });
         let mut cluster = view();
         cluster.target.bootstrap_servers = vec!["c:9092".into()];
+
+        let mut policies = [view(), view(), view(), view()];
+        let t = TopicName::new("t").unwrap();
+        policies[0].flow.spec.on_loss = LossPolicy::Continue;
+        policies[1].flow.spec.on_loss_by_topic.insert(t.clone(), LossPolicy::Continue);
+        policies[2].flow.spec.on_oversized = OversizedPolicy::Skip;
+        policies[3].flow.spec.timestamps = TimestampPolicy::Clamp;
+        for changed in &policies {
+            assert!(needs_restart(&partition, &view(), changed), "{changed:?}");
+            assert!(!needs_restart(&others[0], &view(), changed), "{changed:?}");
+        }
+        let mut other_topic = view();
+        other_topic.flow.spec.on_loss_by_topic.insert(TopicName::new("u").unwrap(), LossPolicy::Continue);
+        assert!(!needs_restart(&partition, &view(), &other_topic), "another topic's policy");
+        let mut same = view();
+        same.flow.spec.on_loss_by_topic.insert(t, LossPolicy::StopPartition);
+        assert!(!needs_restart(&partition, &view(), &same), "said once more, the same in effect");
 
         assert!(!needs_restart(&partition, &view(), &filter));
         assert!(needs_restart(&partition, &view(), &uncommitted));

@@ -3,18 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mirrormesh_core::control::{
-    ClusterRecord, Command, CommandKind, ControlState, FlowRecord, InventoryChange, PlanStep, RequestRecord,
+    ClusterRecord, Command, CommandKind, ControlState, FlowRecord, GenerationRequest, InventoryChange, PlanStep, RequestRecord,
     RetiredFlow, TopicEntry, WriteGuard,
 };
-use mirrormesh_core::flow::{FlowSpec, Naming, StartAt};
+use mirrormesh_core::flow::{FlowSpec, LossPolicy, Naming, OversizedPolicy, StartAt, TimestampPolicy};
 use mirrormesh_core::ids::{ClusterId, FlowId, GroupId, TopicId, TopicName, WorkerId};
 use mirrormesh_core::relay::position::{
     LastBatch, Position, PositionKey, PositionKind, PositionValue, SLOTS,
 };
-use mirrormesh_core::report::{Event, PartitionFigures, UnitReport, UnitState};
+use mirrormesh_core::report::{Delivery, Event, PartitionFigures, UnitReport, UnitState};
 use mirrormesh_core::translate::Segment;
 use mirrormesh_core::unit::{
-    AssignedFlow, AssignedUnit, ClusterSpec, Generation, Owner, PartitionDetail, PartitionStart, Role, Unit,
+    AssignedFlow, AssignedUnit, ClusterSpec, Generation, Owner, PartitionDetail, PartitionGeneration, PartitionStart, Role, Unit,
     WorkerAssignment, WorkerRecord,
 };
 use proptest::collection::{btree_map, btree_set, vec};
@@ -95,6 +95,17 @@ fn start_at(timestamps: std::ops::Range<i64>) -> impl Strategy<Value = StartAt> 
     prop_oneof![Just(StartAt::Earliest), Just(StartAt::Latest), timestamps.prop_map(StartAt::Timestamp)]
 }
 
+fn policies()
+-> impl Strategy<Value = (LossPolicy, BTreeMap<TopicName, LossPolicy>, OversizedPolicy, TimestampPolicy)> {
+    let loss = || prop_oneof![Just(LossPolicy::StopPartition), Just(LossPolicy::Continue)];
+    (
+        loss(),
+        btree_map(topic_name(), loss(), 0..3),
+        prop_oneof![Just(OversizedPolicy::StopPartition), Just(OversizedPolicy::Skip)],
+        prop_oneof![Just(TimestampPolicy::Keep), Just(TimestampPolicy::Clamp)],
+    )
+}
+
 /// A specification as the API can make it.
 pub(crate) fn api_spec() -> impl Strategy<Value = FlowSpec> {
     const DAY_MS: u64 = 86_400_000;
@@ -104,8 +115,8 @@ pub(crate) fn api_spec() -> impl Strategy<Value = FlowSpec> {
     let lists = (patterns(0..4), patterns(0..4), patterns(0..4), patterns(0..4));
     let intervals = (1_000..=DURATION_MAX_MS, 100..=DURATION_MAX_MS, 1_000..=DAY_MS);
     let factors = (option::of(1..=i16::MAX), option::of(1..=i16::MAX));
-    (clusters, lists, naming(), start_at(0..YEAR_10000_MS), any::<[bool; 6]>(), intervals, factors).prop_map(
-        |((source, target), lists, naming, start, flags, intervals, factors)| FlowSpec {
+    (clusters, lists, naming(), start_at(0..YEAR_10000_MS), any::<[bool; 6]>(), intervals, factors, policies()).prop_map(
+        |((source, target), lists, naming, start, flags, intervals, factors, policies)| FlowSpec {
             topics_include: lists.0,
             topics_exclude: lists.1,
             groups_include: lists.2,
@@ -123,6 +134,10 @@ pub(crate) fn api_spec() -> impl Strategy<Value = FlowSpec> {
             internal_replication_factor: factors.1,
             discovery_interval_ms: intervals.2,
             shared_target: flags[5],
+            on_loss: policies.0,
+            on_loss_by_topic: policies.1,
+            on_oversized: policies.2,
+            timestamps: policies.3,
             source,
             target,
         },
@@ -146,18 +161,47 @@ pub(crate) fn flow_spec() -> impl Strategy<Value = FlowSpec> {
 }
 
 pub(crate) fn partition_start() -> impl Strategy<Value = PartitionStart> {
-    (any::<i64>(), any::<i64>())
-        .prop_map(|(source_offset, target_offset)| PartitionStart { source_offset, target_offset })
+    (any::<i64>(), any::<i64>(), any::<bool>()).prop_map(
+        |(source_offset, target_offset, read_uncommitted)| PartitionStart {
+            source_offset,
+            target_offset,
+            read_uncommitted,
+        },
+    )
+}
+
+pub(crate) fn partition_generation() -> impl Strategy<Value = PartitionGeneration> {
+    (generation(), partition_start())
+        .prop_map(|(generation, start)| PartitionGeneration { generation, start })
+}
+
+pub(crate) fn generation_request() -> impl Strategy<Value = GenerationRequest> {
+    let place = (flow_id(), topic_name(), 0..i32::MAX, any::<u64>());
+    (place, generation(), option::of(any::<i64>()), partition_start(), vec(event(), 0..3)).prop_map(
+        |((flow, topic, partition, number), after, offered, start, events)| GenerationRequest {
+            flow,
+            topic,
+            partition,
+            number,
+            after,
+            offered,
+            start,
+            events,
+        },
+    )
 }
 
 pub(crate) fn topic_entry() -> impl Strategy<Value = TopicEntry> {
-    (topic_name(), topic_name(), topic_id(), topic_id(), vec(partition_start(), 0..4)).prop_map(
-        |(topic, target_topic, source_topic_id, target_topic_id, starts)| TopicEntry {
+    let begun = btree_map(0..i32::MAX, partition_generation(), 0..3);
+    let starts = vec(partition_start(), 0..4);
+    (topic_name(), topic_name(), topic_id(), topic_id(), starts, begun).prop_map(
+        |(topic, target_topic, source_topic_id, target_topic_id, starts, generations)| TopicEntry {
             topic,
             target_topic,
             source_topic_id,
             target_topic_id,
             starts,
+            generations,
         },
     )
 }
@@ -169,9 +213,10 @@ fn topics() -> impl Strategy<Value = BTreeMap<TopicName, TopicEntry>> {
 
 pub(crate) fn event() -> impl Strategy<Value = Event> {
     let texts = ("[A-Z_]{0,8}", "\\PC{0,8}", "\\PC{0,8}");
-    let offsets = (option::of(any::<i64>()), option::of(any::<i64>()));
+    let known = || option::of(any::<i64>());
+    let offsets = (known(), known(), known());
     (flow_id(), any::<u64>(), texts, offsets, any::<u64>()).prop_map(
-        |(flow, time_ms, (reason, message, subject), (from_offset, to_offset), sequence)| Event {
+        |(flow, time_ms, (reason, message, subject), (from_offset, to_offset, count), sequence)| Event {
             flow,
             time_ms,
             reason,
@@ -179,6 +224,7 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
             subject,
             from_offset,
             to_offset,
+            count,
             sequence,
         },
     )
@@ -234,6 +280,7 @@ fn mesh_command() -> impl Strategy<Value = CommandKind> {
         release.into_iter().map(PlanStep::Release).chain(assign).collect()
     });
     prop_oneof![
+        generation_request().prop_map(CommandKind::BeginGeneration),
         (flow_id(), generation())
             .prop_map(|(flow, generation)| CommandKind::ClaimProducer { flow, generation }),
         (flow_id(), any::<u64>(), inventory_change())
@@ -389,12 +436,12 @@ fn position() -> impl Strategy<Value = Position> {
 }
 
 fn partition_detail() -> impl Strategy<Value = PartitionDetail> {
-    (topic_name(), topic_id(), topic_id(), partition_start()).prop_map(
-        |(target_topic, source_topic_id, target_topic_id, start)| PartitionDetail {
+    (topic_name(), topic_id(), topic_id(), partition_generation()).prop_map(
+        |(target_topic, source_topic_id, target_topic_id, begun)| PartitionDetail {
             target_topic,
             source_topic_id,
             target_topic_id,
-            start,
+            begun,
         },
     )
 }
@@ -426,8 +473,9 @@ pub(crate) fn unit_report() -> impl Strategy<Value = UnitReport> {
         Just(UnitState::Stopped)
     ];
     let known = || option::of(0..i64::MAX);
-    let figures = (any::<[i64; 5]>(), known(), known(), any::<bool>()).prop_map(
-        |(numbers, source_end_offset, oldest_pending_ms, exactly_once)| PartitionFigures {
+    let delivery = proptest::sample::select(Delivery::ALL);
+    let figures = (any::<[i64; 6]>(), known(), known(), known(), delivery).prop_map(
+        |(numbers, source_end_offset, oldest_pending_ms, source_start_offset, delivery)| PartitionFigures {
             source_offset: numbers[0],
             source_end_offset,
             target_offset: numbers[1],
@@ -435,7 +483,9 @@ pub(crate) fn unit_report() -> impl Strategy<Value = UnitReport> {
             bytes: numbers[3],
             oldest_pending_ms,
             resyncs: numbers[4],
-            exactly_once,
+            delivery,
+            held_records: numbers[5],
+            source_start_offset,
         },
     );
     (unit(), any::<u64>(), state, "[A-Z]{0,6}", "\\PC{0,8}", option::of(figures)).prop_map(

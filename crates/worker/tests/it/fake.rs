@@ -13,7 +13,7 @@ use mirrormesh_proto::mesh::worker_session_service_server::{
     WorkerSessionService, WorkerSessionServiceServer,
 };
 use mirrormesh_proto::mesh::{
-    AssignedCluster, AssignedFlow, AssignedUnit, ClaimProducerRequest, ClaimProducerResponse,
+    AssignedCluster, AssignedFlow, AssignedUnit, BeginGenerationRequest, BeginGenerationResponse, ClaimProducerRequest, ClaimProducerResponse,
     RegisterRequest, RegisterResponse, ReportEventsRequest, ReportEventsResponse, ReportInventoryRequest,
     ReportInventoryResponse, ReportProgressRequest, ReportProgressResponse, ServeQueriesRequest,
     ServeQueriesResponse, WatchAssignmentsRequest, WatchAssignmentsResponse,

@@ -136,7 +136,7 @@ impl<'a> View<'a> {
             let unit = Unit::Partition(id.clone(), entry.topic.clone(), number);
             let tracked = units.get(&unit);
             sums.add(tracked, self.now, self.now_ms);
-            self.partition(record, entry, &unit, tracked)
+            self.partition(record, entry, &unit, number, tracked)
         });
         let partitions = partitions.collect();
         v1::FlowTopic {
@@ -152,6 +152,7 @@ impl<'a> View<'a> {
         record: &FlowRecord,
         entry: &TopicEntry,
         unit: &Unit,
+        number: i32,
         tracked: Option<&Tracked>,
     ) -> v1::FlowPartition {
         use flow_partition::{Delivery, State};

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use mirrormesh_core::ids::FlowId;
-use mirrormesh_core::report::{PartitionFigures, UnitReport, UnitState};
+use mirrormesh_core::report::{Delivery, PartitionFigures, UnitReport, UnitState};
 use mirrormesh_core::unit::{Unit, WorkerAssignment};
 use mirrormesh_proto::v1::{self, flow::State, flow_partition};
 use mirrormesh_proto::{mesh, store};
@@ -91,7 +91,8 @@ fn topic(name: &str, target: &str, partitions: usize) -> store::TopicEntry {
         target_topic: target.into(),
         source_topic_id: vec![1; 16],
         target_topic_id: vec![2; 16],
-        starts: vec![store::PartitionStart { source_offset: 0, target_offset: 0 }; partitions],
+        starts: vec![store::PartitionStart::default(); partitions],
+        ..Default::default()
     }
 }
 
