@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, reason = "seeds are printed")]
 
 mod api;
+mod chaos;
 mod control;
 mod faults;
 mod groups;
