@@ -75,16 +75,28 @@ impl TopicEntry {
         Some(self)
     }
 
-    /// Adds the starts of partitions that are new. One that had a generation before the topic was made again keeps it
-    /// and begins where it was found now.
-    pub(super) fn grow(&mut self, new: &[PartitionStart]) {
-        for start in new {
+    /// The same topic, looked at once more: what is known stays, what is new comes in.
+    pub(super) fn found_again(mut self, found: &Self) -> Self {
+        for start in found.starts.get(self.starts.len()..).unwrap_or_default() {
+            // A partition that had a generation before the topic was made again keeps it and begins where it was
+            // found now.
             let own = i32::try_from(self.starts.len()).ok().and_then(|p| self.generations.get_mut(&p));
             if let Some(own) = own {
                 own.start = *start;
             }
             self.starts.push(*start);
         }
+        // A cluster that learned topic ids (KIP-516) meanwhile: from now on a new topic is told from the old.
+        let ids = [
+            (&mut self.source_topic_id, found.source_topic_id),
+            (&mut self.target_topic_id, found.target_topic_id),
+        ];
+        for (id, found) in ids {
+            if id.is_zero() {
+                *id = found;
+            }
+        }
+        self
     }
 }
 

@@ -59,7 +59,10 @@ impl ControlState {
         }
         if let Some(record) = self.flows.get_mut(flow) {
             for topic in &change.removed_topics {
-                changed |= record.topics.remove(topic).is_some();
+                if let Some(entry) = record.topics.remove(topic) {
+                    record.dropped.insert(topic.clone(), entry);
+                    changed = true;
+                }
             }
             for group in &change.groups {
                 changed |= record.groups.insert(group.clone());
@@ -108,35 +111,26 @@ impl ControlState {
         for start in &mut entry.starts {
             start.read_uncommitted = record.spec.read_uncommitted;
         }
-        let Some(known) =
-            record.topics.get_mut(&entry.topic).filter(|k| k.target_topic == entry.target_topic)
-        else {
-            record.topics.insert(entry.topic.clone(), entry);
-            return Ok(true);
-        };
-        if let Some(made_again) = MadeAgain::of(known, &entry) {
-            let follow = record.spec.loss_policy(&entry.topic) == LossPolicy::Continue;
-            let next = if follow { entry.succeed(known, record.generation) } else { None };
-            let Some(next) = next else { return Err((made_again.reason, made_again.refusal(flow))) };
-            *known = next;
-            let event = made_again.event(flow, now);
-            self.record_events(&[event]);
-            return Ok(true);
-        }
-        let new = entry.starts.get(known.starts.len()..).unwrap_or_default();
-        known.grow(new);
-        // A cluster that learned topic ids (KIP-516) meanwhile: from now on a new topic is told from the old.
-        let mut learned = false;
-        for (id, found) in [
-            (&mut known.source_topic_id, entry.source_topic_id),
-            (&mut known.target_topic_id, entry.target_topic_id),
-        ] {
-            if id.is_zero() && !found.is_zero() {
-                *id = found;
-                learned = true;
+        let is_mirror = |known: &&TopicEntry| known.target_topic == entry.target_topic;
+        let present = record.topics.get(&entry.topic).filter(is_mirror);
+        let known = present.or_else(|| record.dropped.get(&entry.topic).filter(is_mirror));
+        let (next, event) = match known.map(|known| (known, MadeAgain::of(known, &entry))) {
+            None => (entry, None),
+            Some((known, None)) => (known.clone().found_again(&entry), None),
+            Some((known, Some(made_again))) => {
+                let follow = record.spec.loss_policy(&entry.topic) == LossPolicy::Continue;
+                let next = if follow { entry.succeed(known, record.generation) } else { None };
+                let Some(next) = next else { return Err((made_again.reason, made_again.refusal(flow))) };
+                (next, Some(made_again.event(flow, now)))
             }
+        };
+        if present == Some(&next) {
+            return Ok(false);
         }
-        Ok(learned || !new.is_empty())
+        record.dropped.remove(&next.topic);
+        record.topics.insert(next.topic.clone(), next);
+        self.record_events(event.as_slice());
+        Ok(true)
     }
 
     pub(super) fn register_worker(

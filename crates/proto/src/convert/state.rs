@@ -80,13 +80,14 @@ fn unique<K: Ord + Display, V>(list: Vec<(K, V)>, field: &str) -> Result<BTreeMa
 /// Earlier versions did not write what counts in a generation: then it is what the flow copies.
 fn topics(
     mut list: Vec<store::TopicEntry>,
+    field: &str,
     spec: &FlowSpec,
 ) -> Result<BTreeMap<TopicName, TopicEntry>, ConvertError> {
     for start in list.iter_mut().flat_map(|entry| &mut entry.starts) {
         start.read_uncommitted.get_or_insert(spec.read_uncommitted);
     }
     let named = |entry| TopicEntry::try_from(entry).map(|entry| (entry.topic.clone(), entry));
-    unique(each(list, "topics", named)?, "topics")
+    unique(each(list, field, named)?, field)
 }
 
 fn cluster_to_store(id: &ClusterId, record: &ClusterRecord) -> store::ClusterRecord {
@@ -119,6 +120,7 @@ fn flow_to_store(id: &FlowId, record: &FlowRecord) -> store::FlowRecord {
         updated_ms: record.updated_ms,
         revision: record.revision,
         topics: record.topics.values().map(Into::into).collect(),
+        dropped: record.dropped.values().map(Into::into).collect(),
         groups: record.groups.iter().map(ToString::to_string).collect(),
         event_sequence: record.event_sequence,
     }
@@ -133,7 +135,8 @@ fn flow_from_store(record: store::FlowRecord) -> Result<(FlowId, FlowRecord), Co
         created_ms: record.created_ms,
         updated_ms: record.updated_ms,
         revision: record.revision,
-        topics: topics(record.topics, &spec)?,
+        topics: topics(record.topics, "topics", &spec)?,
+        dropped: topics(record.dropped, "dropped", &spec)?,
         spec,
         groups: BTreeSet::from_iter(groups),
         event_sequence: record.event_sequence,
@@ -148,6 +151,7 @@ impl From<&RetiredFlow> for store::RetiredFlow {
             spec: Some((&retired.spec).into()),
             generation: retired.generation.as_ref().map(Into::into),
             topics: retired.topics.values().map(Into::into).collect(),
+            dropped: retired.dropped.values().map(Into::into).collect(),
         }
     }
 }
@@ -160,7 +164,8 @@ impl TryFrom<store::RetiredFlow> for RetiredFlow {
         Ok(Self {
             id: id(&retired.flow_id, "flow_id")?,
             generation: optional(retired.generation, "generation")?,
-            topics: topics(retired.topics, &spec)?,
+            topics: topics(retired.topics, "topics", &spec)?,
+            dropped: topics(retired.dropped, "dropped", &spec)?,
             spec,
         })
     }

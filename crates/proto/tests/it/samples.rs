@@ -103,6 +103,11 @@ fn topic_entry() -> TopicEntry {
     }
 }
 
+fn dropped_entry() -> (TopicName, TopicEntry) {
+    let name = topic("payments");
+    (name.clone(), TopicEntry { topic: name, target_topic: topic("uk-payments"), ..topic_entry() })
+}
+
 fn event() -> Event {
     Event {
         flow: flow(),
@@ -219,6 +224,7 @@ pub(crate) fn flow_record() -> FlowRecord {
         updated_ms: AT_MS + 1,
         revision: 11,
         topics: BTreeMap::from([(topic("orders"), topic_entry())]),
+        dropped: BTreeMap::from([dropped_entry()]),
         groups: BTreeSet::from([group("shop-1")]),
         event_sequence: 9,
     }
@@ -254,6 +260,7 @@ fn state() -> ControlState {
             spec: spec(),
             generation: Some(generation()),
             topics: BTreeMap::from([(topic("orders"), topic_entry())]),
+            dropped: BTreeMap::from([dropped_entry()]),
         }]
         .into(),
         workers: workers

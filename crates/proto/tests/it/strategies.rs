@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mirrormesh_core::control::{
-    ClusterRecord, Command, CommandKind, ControlState, FlowRecord, GenerationRequest, InventoryChange, PlanStep, RequestRecord,
-    RetiredFlow, TopicEntry, WriteGuard,
+    ClusterRecord, Command, CommandKind, ControlState, FlowRecord, GenerationRequest, InventoryChange,
+    PlanStep, RequestRecord, RetiredFlow, TopicEntry, WriteGuard,
 };
 use mirrormesh_core::flow::{FlowSpec, LossPolicy, Naming, OversizedPolicy, StartAt, TimestampPolicy};
 use mirrormesh_core::ids::{ClusterId, FlowId, GroupId, TopicId, TopicName, WorkerId};
@@ -14,8 +14,8 @@ use mirrormesh_core::relay::position::{
 use mirrormesh_core::report::{Delivery, Event, PartitionFigures, UnitReport, UnitState};
 use mirrormesh_core::translate::Segment;
 use mirrormesh_core::unit::{
-    AssignedFlow, AssignedUnit, ClusterSpec, Generation, Owner, PartitionDetail, PartitionGeneration, PartitionStart, Role, Unit,
-    WorkerAssignment, WorkerRecord,
+    AssignedFlow, AssignedUnit, ClusterSpec, Generation, Owner, PartitionDetail, PartitionGeneration,
+    PartitionStart, Role, Unit, WorkerAssignment, WorkerRecord,
 };
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
@@ -115,33 +115,43 @@ pub(crate) fn api_spec() -> impl Strategy<Value = FlowSpec> {
     let lists = (patterns(0..4), patterns(0..4), patterns(0..4), patterns(0..4));
     let intervals = (1_000..=DURATION_MAX_MS, 100..=DURATION_MAX_MS, 1_000..=DAY_MS);
     let factors = (option::of(1..=i16::MAX), option::of(1..=i16::MAX));
-    (clusters, lists, naming(), start_at(0..YEAR_10000_MS), any::<[bool; 6]>(), intervals, factors, policies()).prop_map(
-        |((source, target), lists, naming, start, flags, intervals, factors, policies)| FlowSpec {
-            topics_include: lists.0,
-            topics_exclude: lists.1,
-            groups_include: lists.2,
-            groups_exclude: lists.3,
-            naming,
-            start,
-            records_enabled: flags[0],
-            read_uncommitted: flags[1],
-            heartbeat_topics: flags[2],
-            checkpoints_enabled: flags[3],
-            checkpoint_interval_ms: intervals.0,
-            heartbeats_enabled: flags[4],
-            heartbeat_interval_ms: intervals.1,
-            replication_factor: factors.0,
-            internal_replication_factor: factors.1,
-            discovery_interval_ms: intervals.2,
-            shared_target: flags[5],
-            on_loss: policies.0,
-            on_loss_by_topic: policies.1,
-            on_oversized: policies.2,
-            timestamps: policies.3,
-            source,
-            target,
-        },
+    (
+        clusters,
+        lists,
+        naming(),
+        start_at(0..YEAR_10000_MS),
+        any::<[bool; 6]>(),
+        intervals,
+        factors,
+        policies(),
     )
+        .prop_map(|((source, target), lists, naming, start, flags, intervals, factors, policies)| {
+            FlowSpec {
+                topics_include: lists.0,
+                topics_exclude: lists.1,
+                groups_include: lists.2,
+                groups_exclude: lists.3,
+                naming,
+                start,
+                records_enabled: flags[0],
+                read_uncommitted: flags[1],
+                heartbeat_topics: flags[2],
+                checkpoints_enabled: flags[3],
+                checkpoint_interval_ms: intervals.0,
+                heartbeats_enabled: flags[4],
+                heartbeat_interval_ms: intervals.1,
+                replication_factor: factors.0,
+                internal_replication_factor: factors.1,
+                discovery_interval_ms: intervals.2,
+                shared_target: flags[5],
+                on_loss: policies.0,
+                on_loss_by_topic: policies.1,
+                on_oversized: policies.2,
+                timestamps: policies.3,
+                source,
+                target,
+            }
+        })
 }
 
 /// Any specification, also one that only a file can make.
@@ -318,10 +328,10 @@ pub(crate) fn flow_record() -> impl Strategy<Value = FlowRecord> {
         any::<bool>(),
         option::of(generation()),
         any::<[u64; 4]>(),
-        topics(),
+        (topics(), topics()),
         btree_set(group_id(), 0..3),
     )
-        .prop_map(|(spec, paused, generation, numbers, topics, groups)| FlowRecord {
+        .prop_map(|(spec, paused, generation, numbers, (topics, dropped), groups)| FlowRecord {
             spec,
             paused,
             generation,
@@ -329,14 +339,16 @@ pub(crate) fn flow_record() -> impl Strategy<Value = FlowRecord> {
             updated_ms: numbers[1],
             revision: numbers[2],
             topics,
+            dropped,
             groups,
             event_sequence: numbers[3],
         })
 }
 
 fn retired_flow() -> impl Strategy<Value = RetiredFlow> {
-    (flow_id(), flow_spec(), option::of(generation()), topics())
-        .prop_map(|(id, spec, generation, topics)| RetiredFlow { id, spec, generation, topics })
+    (flow_id(), flow_spec(), option::of(generation()), topics(), topics()).prop_map(
+        |(id, spec, generation, topics, dropped)| RetiredFlow { id, spec, generation, topics, dropped },
+    )
 }
 
 pub(crate) fn worker_record() -> impl Strategy<Value = WorkerRecord> {

@@ -13,10 +13,11 @@ use mirrormesh_proto::mesh::worker_session_service_server::{
     WorkerSessionService, WorkerSessionServiceServer,
 };
 use mirrormesh_proto::mesh::{
-    AssignedCluster, AssignedFlow, AssignedUnit, BeginGenerationRequest, BeginGenerationResponse, ClaimProducerRequest, ClaimProducerResponse,
-    RegisterRequest, RegisterResponse, ReportEventsRequest, ReportEventsResponse, ReportInventoryRequest,
-    ReportInventoryResponse, ReportProgressRequest, ReportProgressResponse, ServeQueriesRequest,
-    ServeQueriesResponse, WatchAssignmentsRequest, WatchAssignmentsResponse,
+    AssignedCluster, AssignedFlow, AssignedUnit, BeginGenerationRequest, BeginGenerationResponse,
+    ClaimProducerRequest, ClaimProducerResponse, RegisterRequest, RegisterResponse, ReportEventsRequest,
+    ReportEventsResponse, ReportInventoryRequest, ReportInventoryResponse, ReportProgressRequest,
+    ReportProgressResponse, ServeQueriesRequest, ServeQueriesResponse, WatchAssignmentsRequest,
+    WatchAssignmentsResponse,
 };
 use mirrormesh_proto::store;
 use tokio::net::TcpListener;

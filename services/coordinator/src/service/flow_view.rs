@@ -168,6 +168,7 @@ impl<'a> View<'a> {
         };
         let figures = tracked.and_then(|tracked| tracked.report.partition);
         let reason = tracked.map(|tracked| match (&*tracked.report.reason, &*tracked.report.message) {
+            ("", "") => held(tracked).unwrap_or_default(),
             (reason, "") => reason.to_owned(),
             (reason, message) => format!("{reason}: {message}"),
         });
@@ -241,6 +242,22 @@ fn unit_condition(tracked: &Tracked) -> Option<v1::Condition> {
         Unit::Partition(_, topic, partition) => partition_name(topic, *partition),
     };
     Some(condition(reason, &report.message, subject, tracked.since_ms))
+}
+
+/// Why a partition that does all it can is behind nevertheless: the lag counts up to the end of the source partition,
+/// which an open transaction keeps from being read.
+fn held(tracked: &Tracked) -> Option<String> {
+    let figures = tracked.report.partition.filter(|_| tracked.report.state == UnitState::Running)?;
+    let end = figures.source_end_offset?;
+    let readable = end.saturating_sub(figures.held_records);
+    (figures.held_records > 0 && figures.source_offset >= readable).then(|| {
+        format!(
+            "HELD_BY_OPEN_TRANSACTION: a transaction that is open on the source holds back {} records, from offset \
+             {readable} to {end}: they are copied once it ends; `kafka-transactions.sh find-hanging` names one that \
+             never will",
+            figures.held_records
+        )
+    })
 }
 
 fn partition_name(topic: &TopicName, partition: i32) -> String {

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use mirrormesh_core::ids::FlowId;
-use mirrormesh_core::report::{Delivery, PartitionFigures, UnitReport, UnitState};
-use mirrormesh_core::unit::{Unit, WorkerAssignment};
+use mirrormesh_core::control::GenerationRequest;
+use mirrormesh_core::ids::{FlowId, TopicName};
+use mirrormesh_core::report::{Delivery, Event, PartitionFigures, UnitReport, UnitState};
+use mirrormesh_core::unit::{Generation, PartitionGeneration, PartitionStart, Unit, WorkerAssignment};
 use mirrormesh_proto::v1::{self, flow::State, flow_partition};
 use mirrormesh_proto::{mesh, store};
 use tokio::sync::mpsc;
@@ -155,7 +156,9 @@ async fn a_worker_gets_its_units_and_the_flow_shows_what_it_reports() {
         bytes: 9_000,
         oldest_pending_ms: None,
         resyncs: 1,
-        delivery: Delivery::ExactlyOnce,
+        delivery: Delivery::OtherWriters,
+        held_records: 0,
+        source_start_offset: Some(3),
     };
     let reports: Vec<UnitReport> = set
         .units
@@ -190,7 +193,12 @@ async fn a_worker_gets_its_units_and_the_flow_shows_what_it_reports() {
     let partitions = &topics[0].partitions;
     assert_eq!(partitions[0].state(), flow_partition::State::Stopped);
     assert_eq!(partitions[1].worker, "workers/s1");
-    assert_eq!(partitions[1].delivery(), flow_partition::Delivery::ExactlyOnce);
+    assert_eq!(partitions[1].delivery(), flow_partition::Delivery::DetectedOnly);
+    assert_eq!(
+        (&*partitions[1].delivery_reason, partitions[1].source_start_offset),
+        ("OTHER_WRITERS", Some(3))
+    );
+    assert_eq!((&*partitions[1].reason, partitions[1].generation.unwrap().epoch), ("", Some(0)));
 
     // Two topics onto one target topic: the second is refused, and the flow says so.
     let number = number_of(&set, &topology());
@@ -200,6 +208,108 @@ async fn a_worker_gets_its_units_and_the_flow_shows_what_it_reports() {
     assert!(flow.conditions.iter().any(|c| c.reason == "TARGET_TOPIC_CONFLICT" && c.subject == "u"));
     let status = inventory(&node, &worker, number + 1_000, vec![]).await.unwrap_err();
     assert_eq!((status.code(), reason(&status)), (Code::Aborted, "ASSIGNMENT_OUTDATED".into()));
+    node.stop().await;
+}
+
+async fn first_partition(node: &Node) -> v1::FlowPartition {
+    let topics = v1::ListFlowTopicsRequest { parent: "flows/f".into(), ..Default::default() };
+    let topics = node.flows().list_flow_topics(topics).await.unwrap().into_inner().topics;
+    topics[0].partitions[0].clone()
+}
+
+#[tokio::test]
+async fn an_open_transaction_is_the_reason_where_nothing_else_is_to_be_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = single(&directory).await;
+    let (mut worker, set) = running_flow(&node, 1).await;
+    let (unit, assigned) = set.units.iter().find(|(_, assigned)| assigned.partition.is_some()).unwrap();
+    let shown = async |worker: &mut Worker, source_offset, held_records| {
+        let figures = PartitionFigures {
+            source_offset,
+            source_end_offset: Some(100),
+            held_records,
+            ..PartitionFigures::default()
+        };
+        let report =
+            UnitReport { partition: Some(figures), ..report(unit, assigned.number, UnitState::Running) };
+        worker.report(&[report], &[]).await.unwrap();
+        first_partition(&node).await
+    };
+    let busy = shown(&mut worker, 50, 20).await;
+    assert_eq!((&*busy.reason, busy.lag_records), ("", Some(50)), "there is more to read");
+    let held = shown(&mut worker, 80, 20).await;
+    assert_eq!((held.lag_records, held.held_records), (Some(20), Some(20)), "up to the high watermark");
+    let reason = "HELD_BY_OPEN_TRANSACTION: a transaction that is open on the source holds back 20 records, from \
+                  offset 80 to 100";
+    assert!(held.reason.starts_with(reason), "{}", held.reason);
+    let flow = v1::GetFlowRequest { name: "flows/f".into() };
+    let flow = node.flows().get_flow(flow).await.unwrap().into_inner();
+    assert!(flow.conditions.is_empty(), "nothing is wrong with the flow: {:?}", flow.conditions);
+    assert_eq!(shown(&mut worker, 100, 0).await.reason, "");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_partition_begins_a_generation_through_the_log_and_only_for_its_owner() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = single(&directory).await;
+    let (mut worker, set) = running_flow(&node, 1).await;
+    let (unit, assigned) = set.units.iter().find(|(_, assigned)| assigned.partition.is_some()).unwrap();
+    let first = assigned.partition.clone().unwrap().begun.generation;
+    let request = |worker: &Worker, number, after| {
+        let event = Event {
+            flow: FlowId::new("f").unwrap(),
+            time_ms: 5,
+            reason: "RETENTION_OVERRUN".into(),
+            message: "40 records are gone".into(),
+            subject: "t/0".into(),
+            from_offset: Some(10),
+            to_offset: Some(50),
+            count: Some(40),
+            sequence: 0,
+        };
+        let request = GenerationRequest {
+            flow: FlowId::new("f").unwrap(),
+            topic: TopicName::new("t").unwrap(),
+            partition: 0,
+            number,
+            after,
+            offered: None,
+            start: PartitionStart { source_offset: 50, target_offset: 10, read_uncommitted: false },
+            events: vec![event],
+        };
+        let (worker_id, session) = (worker.id.clone(), worker.session);
+        mesh::BeginGenerationRequest { worker_id, session, begin: Some((&request).into()) }
+    };
+    let begin = async |request: mesh::BeginGenerationRequest| -> Result<PartitionGeneration, Status> {
+        let response = node.sessions().begin_generation(request).await?.into_inner();
+        Ok(PartitionGeneration::try_from(response).unwrap())
+    };
+    let begun = begin(request(&worker, assigned.number, first)).await.unwrap();
+    assert_eq!((begun.generation.producer_id, begun.generation.epoch), (7, 1));
+    assert_eq!(begin(request(&worker, assigned.number, first)).await.unwrap(), begun, "a repeat");
+    let follows = |set: &WorkerAssignment| set.units[unit].partition.as_ref().unwrap().begun == begun;
+    worker.set("the generation in the assignment", follows).await;
+    assert_eq!(first_partition(&node).await.generation.unwrap().epoch, Some(1));
+
+    let events = v1::ListFlowEventsRequest { parent: "flows/f".into(), ..Default::default() };
+    let events = node.flows().list_flow_events(events).await.unwrap().into_inner().events;
+    let told: Vec<_> = events.iter().map(|event| (&*event.reason, event.count)).collect();
+    assert_eq!(told, [("RETENTION_OVERRUN", Some(40))], "once");
+
+    let refused = |answer: Result<PartitionGeneration, Status>| {
+        let status = answer.unwrap_err();
+        (status.code(), reason(&status))
+    };
+    let outdated = begin(request(&worker, assigned.number + 1, begun.generation)).await;
+    assert_eq!(refused(outdated), (Code::Aborted, "ASSIGNMENT_OUTDATED".into()));
+    let skipped = Generation { epoch: 5, ..first };
+    let skipped = begin(request(&worker, assigned.number, skipped)).await;
+    assert_eq!(refused(skipped), (Code::Aborted, "GENERATION_OUTDATED".into()));
+    // The same worker begins a new session: what its predecessor still sends is not heard.
+    let stale = request(&worker, assigned.number, begun.generation);
+    Worker::register(&node, "s1", store::Role::Source, 100).await;
+    assert_eq!(refused(begin(stale).await), (Code::Aborted, "SESSION_OUTDATED".into()));
     node.stop().await;
 }
 

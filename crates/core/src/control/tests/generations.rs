@@ -251,6 +251,36 @@ fn a_topic_made_again_whose_epochs_ran_out_is_refused() {
     assert_eq!(shown(&answer), "inventory refused [t SOURCE_RECREATED]");
 }
 
+fn deselected(number: u64) -> CommandKind {
+    let change = InventoryChange { removed_topics: vec![topic_name("t")], ..InventoryChange::default() };
+    CommandKind::PutInventory { flow: flow_id("f"), number, change }
+}
+
+#[test]
+fn a_topic_that_is_selected_again_goes_on_where_it_was() {
+    let (mut world, number) = owned();
+    world.run(CommandKind::BeginGeneration(GenerationRequest { number, ..begin("f", "t", 1) }));
+    let before = world.state.flows[&flow_id("f")].topics.clone();
+    let number = world.number(&topology("f"));
+    world.run(deselected(number));
+    assert_eq!(begun(&world, 1), None);
+    assert!(!world.state.wanted(&partition("f", "t", 1)));
+    // A flow that is made again meanwhile does not mirror it either, and does not forget it.
+    world.run(delete_flow("f"));
+    world.run(put_flow("f", spec("uk", "hq"), true));
+    assert_eq!(begun(&world, 1), None);
+    let other = TopicEntry { source_topic_id: TopicId([9; 16]), ..entry("t", "uk.t", 2) };
+    let refused = world.run(inventory("f", number, vec![other]));
+    assert_eq!(shown(&refused), "inventory refused [t SOURCE_RECREATED]");
+    world.run(inventory(
+        "f",
+        number,
+        vec![TopicEntry { starts: vec![start(70, 70); 2], ..entry("t", "uk.t", 2) }],
+    ));
+    let record = &world.state.flows[&flow_id("f")];
+    assert_eq!((&record.topics, record.dropped.len()), (&before, 0));
+}
+
 /// One thing that can happen to a partition's generation.
 #[derive(Debug, Clone)]
 enum Step {
@@ -260,6 +290,8 @@ enum Step {
     Again,
     /// The topic is made again.
     Remade,
+    /// The topic is deselected, and perhaps made again before it comes back.
+    Deselected { remade: bool },
     /// The owner changes.
     Moved,
     /// The flow is deleted and created again.
@@ -273,6 +305,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..3_usize, any::<bool>(), 0..4_i64).prop_map(|(back, offer, place)| Step::Begin { back, offer, place }),
         2 => Just(Step::Again),
         1 => Just(Step::Remade),
+        1 => any::<bool>().prop_map(|remade| Step::Deselected { remade }),
         1 => Just(Step::Moved),
         1 => Just(Step::FlowMadeAgain),
         1 => Just(Step::NearEnd),
@@ -292,7 +325,7 @@ impl Long {
     fn new() -> Self {
         let (world, _) = following();
         let given = vec![begun(&world, 1).unwrap()];
-        Self { world, given, last: None, fresh_producer_id: 100, source_id: 10 }
+        Self { world, given, last: None, fresh_producer_id: 100, source_id: 1 }
     }
 
     fn owner_number(&mut self) -> u64 {
@@ -331,6 +364,13 @@ impl Long {
                 let number = self.world.number(&topology("f"));
                 self.world.run(inventory("f", number, vec![remade(2, self.source_id, 2)]));
             }
+            Step::Deselected { remade: again } => {
+                self.owner_number();
+                self.source_id = if *again { self.source_id.wrapping_add(1).max(1) } else { self.source_id };
+                let number = self.world.number(&topology("f"));
+                self.world.run(deselected(number));
+                self.world.run(inventory("f", number, vec![remade(2, self.source_id, 2)]));
+            }
             Step::Moved => {
                 let number = self.owner_number();
                 self.world.run(released("a", &[(partition("f", "t", 1), number)]));
@@ -366,7 +406,8 @@ proptest! {
         let mut long = Long::new();
         for step in steps {
             long.step(&step);
-            let now = begun(&long.world, 1).unwrap();
+            // Made again after the last epoch, a deselected topic is refused.
+            let Some(now) = begun(&long.world, 1) else { return Ok(()) };
             let last = *long.given.last().unwrap();
             if now == last {
                 continue;

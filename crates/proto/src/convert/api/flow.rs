@@ -63,6 +63,10 @@ fn read(flow: &v1::Flow, default: FlowSpec, faults: &mut Faults) -> FlowSpec {
         start: start(flow.start.as_ref(), faults).unwrap_or(default.start),
         records_enabled: records.enabled.unwrap_or(default.records_enabled),
         read_uncommitted: read_uncommitted(records.isolation, faults),
+        on_loss: policies::loss(records.on_loss, "flow.records.on_loss", faults),
+        on_loss_by_topic: policies::loss_by_topic(&records.on_loss_by_topic, faults),
+        on_oversized: policies::oversized(records.on_oversized, faults),
+        timestamps: policies::timestamps(records.timestamps, faults),
         heartbeat_topics: records.heartbeat_topics.unwrap_or(default.heartbeat_topics),
         checkpoints_enabled: checkpoints.enabled.unwrap_or(default.checkpoints_enabled),
         checkpoint_interval_ms: interval(default.checkpoint_interval_ms, CHECKPOINT_MS).read(
@@ -91,10 +95,6 @@ fn read(flow: &v1::Flow, default: FlowSpec, faults: &mut Faults) -> FlowSpec {
             faults,
         ),
         shared_target: flow.shared_target,
-        on_loss: policies::loss(records.on_loss, "flow.records.on_loss", faults),
-        on_loss_by_topic: policies::loss_by_topic(&records.on_loss_by_topic, faults),
-        on_oversized: policies::oversized(records.on_oversized, faults),
-        timestamps: policies::timestamps(records.timestamps, faults),
         source: default.source,
         target: default.target,
     }
