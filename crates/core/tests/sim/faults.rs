@@ -7,8 +7,6 @@ use crate::check::{LIVENESS, NO_LOSS};
 use crate::knobs::Fault;
 use crate::world::{Event, START_MS, World, topic_id};
 
-const DAY_MS: i64 = 24 * 3_600_000;
-
 impl World {
     pub fn traffic(&mut self) {
         if self.produced < self.knobs.records {
@@ -376,9 +374,6 @@ impl World {
             self.source.finish(pid, true, self.now as i64);
         }
         self.source.high_watermark = self.source.end;
-        for connection in &mut self.connections {
-            connection.answers_lost = false;
-        }
         let (epoch, end) = (self.target.leader_epoch, self.target.end);
         self.at(1, Event::Replicated(epoch, end));
     }
@@ -395,9 +390,5 @@ impl World {
 
     pub fn elapsed(&self) -> u64 {
         self.now - START_MS
-    }
-
-    pub fn is_old(&self, time: i64) -> bool {
-        self.now as i64 - time > DAY_MS
     }
 }

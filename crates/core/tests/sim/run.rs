@@ -70,6 +70,9 @@ fn run_inside(seed: u64, trace: bool) -> Outcome {
             world.checker.fail(LIVENESS, message);
         }
     }
+    // The last position is on its way.
+    let until = world.elapsed() + 3_000;
+    while world.elapsed() < until && world.step() {}
     finish(&mut world);
     Outcome {
         seed,

@@ -299,7 +299,8 @@ impl World {
         let source_topic = self.owners[o].relay.detail().source_topic_id;
         let target_topic = self.owners[o].relay.detail().target_topic_id;
         let timestamps = crate::check::timestamps(&self.owners[o].rules);
-        let claim = Claim { generation, source_topic, delivery, timestamps };
+        let append_time = self.target.facts.target_append_time;
+        let claim = Claim { generation, source_topic, delivery, timestamps, append_time };
         let c = self.connection(o);
         self.say(|| format!("owner {o} appends {id} over connection {c}, {} bytes, {path:?}, {delivery:?}", batch.body.len()));
         self.connections[c].due.push_back(id);
