@@ -12,8 +12,6 @@ const SMALL_BYTES: usize = 4 << 10;
 const COALESCED_BYTES_MAX: usize = 256 << 10;
 /// And at most so many batches in it.
 const COALESCED_BATCHES_MAX: usize = 1_000;
-/// The clocks of two machines may differ so much, in ms.
-const CLOCKS_DIFFER_MS: i64 = 60_000;
 /// Fewer small batches than this go as they are: putting together costs more than it saves.
 const COALESCED_BATCHES_MIN: usize = 4;
 
@@ -87,11 +85,7 @@ impl Conditions {
     /// The plan for rebuilding.
     pub fn plan(&self, from: i64) -> RebuildPlan {
         let clamp = match self.timestamps {
-            TimestampPolicy::Clamp => self.facts.timestamps(self.now_ms).map(|(first, last)| {
-                // The target looks at its own clock, and later than we at ours.
-                let margin = CLOCKS_DIFFER_MS.min(last.saturating_sub(first) / 4);
-                (first.saturating_add(margin), last.saturating_sub(margin))
-            }),
+            TimestampPolicy::Clamp => self.facts.timestamps_for_sure(self.now_ms),
             TimestampPolicy::Keep => None,
         };
         RebuildPlan { from, bytes_max: self.facts.target_bytes_max, clamp }
@@ -175,7 +169,7 @@ mod tests {
         assert_eq!((stop.reason, stop.from_offset), (StopReason::TimestampRefused, Some(10)));
         let clamp = conditions(facts, TimestampPolicy::Clamp);
         assert_eq!(clamp.path(&at(now + 1_001), 100, 10).unwrap(), Path::Clamped);
-        assert_eq!(clamp.plan(10).clamp, Some((60_000, now + 1_000 - 60_000)));
+        assert_eq!(clamp.plan(10).clamp, Some((0, now + 750)), "not at the edge: clocks differ, time passes");
         let old = Facts { target_before_max_ms: 500, ..Facts::DEFAULT };
         let clamp = conditions(old, TimestampPolicy::Clamp);
         let mut h = at(now);

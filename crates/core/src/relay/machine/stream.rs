@@ -116,6 +116,15 @@ impl<T> Stream<T> {
         self.after.get_or_insert(after);
     }
 
+    /// As [`Stream::break_off`], after a failure: what was to go on from the acknowledged place can't, since that place
+    /// is not known any more, nor is everything before a record to be left out mirrored.
+    fn break_off_failed(&mut self, after: After) {
+        if matches!(self.after, Some(After::Begin | After::Skip(_) | After::Ends)) {
+            self.after = None;
+        }
+        self.break_off(after);
+    }
+
     pub(super) fn figures(&self, figures: &mut PartitionFigures, now_ms: u64) {
         figures.source_end_offset = Some(self.end_offset.max(self.high_watermark)).filter(|end| *end >= 0);
         figures.held_records = (self.high_watermark - self.end_offset).max(0);
@@ -389,7 +398,7 @@ impl<T: Clone> Relay<T> {
         let (what, leader_moved, back_off, reason) = match verdict {
             Verdict::Stop(stop) => {
                 if let Phase::Streaming(stream) = &mut self.phase {
-                    stream.break_off(After::Stop(stop));
+                    stream.break_off_failed(After::Stop(stop));
                 }
                 return;
             }
@@ -420,7 +429,7 @@ impl<T: Clone> Relay<T> {
             Refused::Content if times > CONTENT_REFUSALS_MAX => Some(unreadable_there(place.source)),
             Refused::Nothing | Refused::Sequence | Refused::Size | Refused::Content => None,
         };
-        stream.break_off(match stop {
+        stream.break_off_failed(match stop {
             Some(stop) => After::Stop(stop),
             None if back_off || leader_moved || times > 1 => {
                 self.pending.push_back(Action::Broken { reason, leader_moved });
