@@ -154,6 +154,7 @@ pub async fn send(
 }
 
 /// A transaction that is left open.
+#[allow(missing_debug_implementations, reason = "the producer has none")]
 pub struct OpenTransaction(FutureProducer);
 
 impl OpenTransaction {

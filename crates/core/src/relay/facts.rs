@@ -2,6 +2,9 @@
 //!
 //! They can change at any time: they are read before a place is looked for and again while records flow.
 
+/// Timestamps are moved no closer than this to what the target would refuse.
+const EDGE_MS: i64 = 5 * 60_000;
+
 /// `message.timestamp.type` and friends of the target, and what the source may do to its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Facts {
@@ -51,5 +54,15 @@ impl Facts {
             now.saturating_sub(self.target_before_max_ms).max(0),
             now.saturating_add(self.target_after_max_ms),
         ))
+    }
+
+    /// The timestamps that the target still takes when a batch arrives there: the edges of what it takes now are moved
+    /// in, since clocks differ and the oldest one allowed grows older on its way.
+    pub fn timestamps_for_sure(&self, now_ms: u64) -> Option<(i64, i64)> {
+        let margin = |range: i64| if range == i64::MAX { 0 } else { EDGE_MS.min(range / 4) };
+        let (first, last) = self.timestamps(now_ms)?;
+        let first = first.saturating_add(margin(self.target_before_max_ms));
+        let last = last.saturating_sub(margin(self.target_after_max_ms));
+        Some((first.min(last), last))
     }
 }

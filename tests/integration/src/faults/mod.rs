@@ -24,6 +24,8 @@ use stage::{Stage, TOPIC};
 
 /// Nothing may stand still for longer.
 const STALL: Duration = Duration::from_mins(2);
+/// After so many faults in a row without records, none will come any more.
+const IDLE_MAX: u32 = 5;
 /// How often progress is looked at.
 const STEP: Duration = Duration::from_millis(100);
 
@@ -88,6 +90,7 @@ async fn inject(stage: &mut Stage, options: &Options, running: &Run, report: &mu
     stage.say("records flow in every partition");
     // Some may not strike; a mesh in which most don't is not worth more time.
     let attempts = usize::try_from(options.faults)? * 2 + 5;
+    let mut idle = 0;
     for fault in Plan::new(options.seed).take(attempts) {
         if report.struck() >= options.faults {
             break;
@@ -96,7 +99,13 @@ async fn inject(stage: &mut Stage, options: &Options, running: &Run, report: &mu
             bail!("the workload ended before the faults: it failed, or the disk is full");
         }
         tokio::time::sleep(fault.pause).await;
+        let struck = report.struck();
         stage.strike(&fault, report).await.with_context(|| format!("{fault:?}"))?;
+        idle = if report.struck() > struck { 0 } else { idle + 1 };
+        if idle >= IDLE_MAX {
+            report.problems.push(format!("no records flow any more since {fault:?}"));
+            break;
+        }
     }
     stage.wait_for_brokers().await
 }

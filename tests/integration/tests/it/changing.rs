@@ -95,6 +95,13 @@ async fn compaction_under_the_reader_loses_and_doubles_nothing() -> Result<()> {
             rig.mesh.signal_worker(&owner, Signal::Kill)?;
             rig.mesh.start_worker(&owner)?;
             killed += 1;
+            let end = probe::end_offsets(&rig.target, &topic).await?.first().copied().unwrap_or(0);
+            probe::send(&rig.source, &settings, &topic, updates(produced, produced + 100)).await?;
+            produced += 100;
+            while probe::end_offsets(&rig.target, &topic).await?.first().copied().unwrap_or(0) <= end {
+                ensure!(tokio::time::Instant::now() < deadline, "nothing arrived after a kill");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
         }
         tokio::time::sleep(Duration::from_millis(400)).await;
     }

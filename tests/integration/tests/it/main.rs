@@ -4,6 +4,7 @@
 
 mod api;
 mod changing;
+mod chaos;
 mod control;
 mod faults;
 mod groups;

@@ -19,6 +19,9 @@ use crate::relay::stop::StopReason;
 use crate::relay::window::{Outcome, Sending, Window};
 use crate::report::Delivery;
 
+/// A batch that the target fails on is tried so often, with growing waits, before it is taken for unreadable.
+const CONTENT_REFUSALS_MAX: u32 = 8;
+
 /// What follows once everything has its answer and is written down.
 #[derive(Debug, Clone)]
 pub(super) enum After {
@@ -111,6 +114,15 @@ impl<T> Stream<T> {
     /// Sends nothing more; what comes then. The first reason stays.
     pub(super) fn break_off(&mut self, after: After) {
         self.after.get_or_insert(after);
+    }
+
+    /// As [`Stream::break_off`], after a failure: what was to go on from the acknowledged place can't, since that place
+    /// is not known any more, nor is everything before a record to be left out mirrored.
+    fn break_off_failed(&mut self, after: After) {
+        if matches!(self.after, Some(After::Begin | After::Skip(_) | After::Ends)) {
+            self.after = None;
+        }
+        self.break_off(after);
     }
 
     pub(super) fn figures(&self, figures: &mut PartitionFigures, now_ms: u64) {
@@ -386,7 +398,7 @@ impl<T: Clone> Relay<T> {
         let (what, leader_moved, back_off, reason) = match verdict {
             Verdict::Stop(stop) => {
                 if let Phase::Streaming(stream) = &mut self.phase {
-                    stream.break_off(After::Stop(stop));
+                    stream.break_off_failed(After::Stop(stop));
                 }
                 return;
             }
@@ -414,9 +426,10 @@ impl<T: Clone> Relay<T> {
                 self.clamp = true;
                 None
             }
-            Refused::Nothing | Refused::Sequence | Refused::Size => None,
+            Refused::Content if times > CONTENT_REFUSALS_MAX => Some(unreadable_there(place.source)),
+            Refused::Nothing | Refused::Sequence | Refused::Size | Refused::Content => None,
         };
-        stream.break_off(match stop {
+        stream.break_off_failed(match stop {
             Some(stop) => After::Stop(stop),
             None if back_off || leader_moved || times > 1 => {
                 self.pending.push_back(Action::Broken { reason, leader_moved });
@@ -479,6 +492,17 @@ impl<T: Clone> Relay<T> {
             stream.journal.failed(entry, now_ms);
         }
     }
+}
+
+fn unreadable_there(offset: i64) -> Stop {
+    Stop::new(
+        StopReason::TargetRefused,
+        format!(
+            "the target fails on the batch that begins at source offset {offset}, again and again: its records may be \
+             damaged behind a right checksum; look at the target broker's log, then pause and resume the flow"
+        ),
+    )
+    .at(offset, None)
 }
 
 fn too_large(oversized: Oversized, bytes_max: usize) -> Stop {

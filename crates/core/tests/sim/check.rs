@@ -1,0 +1,317 @@
+//! The invariants (operators.md E2), each a function, and what they need to remember.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mirrormesh_core::flow::TimestampPolicy;
+use mirrormesh_core::ids::TopicId;
+use mirrormesh_core::relay::machine::{Notice, Rules};
+use mirrormesh_core::relay::position::{Position, PositionKind, PositionValue};
+use mirrormesh_core::report::Delivery;
+use mirrormesh_core::translate::{OffsetMap, Segment, Translation};
+use mirrormesh_core::unit::{Generation, PartitionGeneration};
+
+use crate::record::Rec;
+use crate::source::{Gone, Info, Source, State};
+
+/// A broken invariant.
+#[derive(Debug, Clone)]
+pub struct Violation {
+    pub invariant: &'static str,
+    pub message: String,
+}
+
+pub const NO_LOSS: &str = "I1 no-loss";
+pub const NO_DUP: &str = "I2 no-dup";
+pub const ORDER: &str = "I3 order";
+pub const BYTES: &str = "I4 bytes";
+pub const TRANSLATION: &str = "I5/I6 translation";
+pub const SINGLE_WRITER: &str = "I9 single writer";
+pub const PROGRESS: &str = "I10 progress durable";
+pub const LIVENESS: &str = "I14 liveness";
+pub const ABORTED: &str = "I18 aborted";
+
+/// A record of ours on the target.
+#[derive(Debug, Clone, Copy)]
+pub struct Mirror {
+    pub offset: i64,
+    pub uid: u64,
+    pub generation: Generation,
+    /// The log had it already.
+    pub again: bool,
+}
+
+/// What came with an append.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim {
+    pub generation: Generation,
+    pub source_topic: TopicId,
+    /// What the sender said of the guarantee when it sent.
+    pub delivery: Delivery,
+    pub timestamps: TimestampPolicy,
+    /// The target sets its own timestamps.
+    pub append_time: bool,
+}
+
+#[derive(Debug, Default)]
+pub struct Checker {
+    pub ledger: Vec<Mirror>,
+    mirrored: BTreeSet<u64>,
+    /// Named by an event that was kept.
+    named: BTreeSet<u64>,
+    pub generations: Vec<PartitionGeneration>,
+    pub violation: Option<Violation>,
+    pub doubles: u32,
+    /// The newest generation that appended while the target remembered it.
+    fenced: Option<Generation>,
+    /// Goes up whenever the target's log changes.
+    pub version: u64,
+    /// The target lost acknowledged records, or was made again.
+    pub target_lost: bool,
+}
+
+impl Checker {
+    pub fn fail(&mut self, invariant: &'static str, message: String) {
+        self.violation.get_or_insert(Violation { invariant, message });
+    }
+
+    fn rule_at(&self, offset: i64) -> bool {
+        let covering = self.generations.iter().rev().find(|g| g.start.source_offset <= offset);
+        covering.or(self.generations.first()).is_some_and(|g| g.start.read_uncommitted)
+    }
+
+    /// Must this record be on the target, once the mirror is past it?
+    fn is_required(&self, info: &Info) -> bool {
+        let start = self.generations.first().map_or(0, |g| g.start.source_offset);
+        if info.offset < start || self.named.contains(&info.rec.uid) {
+            return false;
+        }
+        match (info.gone, info.state) {
+            (Some(Gone::Compacted | Gone::Truncated), _) => false,
+            (_, State::Plain | State::Committed) => true,
+            (Some(Gone::Retained), State::Open | State::Aborted) => false,
+            (None, State::Open | State::Aborted) => self.rule_at(info.offset),
+        }
+    }
+
+    /// I1: nothing that must be there is missing before this number.
+    pub fn no_loss_before(&mut self, uid: u64, from: u64, source: &Source, when: &str) {
+        for info in &source.infos[from as usize..uid as usize] {
+            if info.topic == source.topic && !self.mirrored.contains(&info.rec.uid) && self.is_required(info) {
+                let message = format!("{when}: record {} at source offset {} is missing ({info:?})", info.rec.uid, info.offset);
+                return self.fail(NO_LOSS, message);
+            }
+        }
+    }
+
+    /// A batch of ours stands on the target now.
+    pub fn appended(&mut self, records: &[(i64, Rec)], claim: &Claim, armed: bool, sure: bool, source: &Source, bounds: Option<(i64, i64)>) {
+        self.version += 1;
+        self.single_writer(claim, armed);
+        for (offset, rec) in records {
+            let Some(info) = source.infos.get(rec.uid as usize) else {
+                return self.fail(BYTES, format!("the target's offset {offset} holds what no source record is: {rec:?}"));
+            };
+            self.content(rec, info, claim, bounds);
+            self.transaction(info, claim);
+            if info.topic != claim.source_topic {
+                self.fail(ORDER, format!("record {} of another topic that has the same name was mirrored", rec.uid));
+            }
+            let again = self.mirrored.contains(&rec.uid);
+            let last = self.ledger.iter().rev().find(|m| !m.again).map(|m| m.uid);
+            if again || last.is_some_and(|last| rec.uid < last) {
+                self.doubled(rec.uid, *offset, again, claim, sure);
+            } else {
+                let from = last.map_or(0, |last| last + 1);
+                self.no_loss_before(rec.uid, from, source, "behind it on the target stands a later one");
+            }
+            self.ledger.push(Mirror { offset: *offset, uid: rec.uid, generation: claim.generation, again });
+            self.mirrored.insert(rec.uid);
+        }
+    }
+
+    /// I2, I3: once and in order. What the figures did not promise may stand twice.
+    fn doubled(&mut self, uid: u64, offset: i64, again: bool, claim: &Claim, sure: bool) {
+        if again {
+            self.doubles += 1;
+        }
+        if sure || claim.delivery == Delivery::ExactlyOnce || !again {
+            let name = if again { NO_DUP } else { ORDER };
+            let message = format!(
+                "record {uid} was appended {} at target offset {offset} (sure: {sure}, {:?})",
+                if again { "again" } else { "behind later ones" },
+                claim.delivery
+            );
+            self.fail(name, message);
+        }
+    }
+
+    /// I4: key, value, timestamp.
+    fn content(&mut self, rec: &Rec, info: &Info, claim: &Claim, bounds: Option<(i64, i64)>) {
+        let same = (rec.key, rec.size) == (info.rec.key, info.rec.size);
+        let clamped = claim.timestamps == TimestampPolicy::Clamp
+            && bounds.is_some_and(|(first, last)| {
+                // Clocks differ a little.
+                (info.time < first + 600_000 || info.time > last - 600_000) && (first..=last).contains(&rec.time)
+            });
+        if !same || (rec.time != info.time && !clamped && !claim.append_time) {
+            self.fail(BYTES, format!("{rec:?} on the target is {info:?} on the source"));
+        }
+    }
+
+    /// I18: aborted and open records never show.
+    fn transaction(&mut self, info: &Info, claim: &Claim) {
+        let uncommitted = self.generations.iter().find(|g| g.generation == claim.generation).is_some_and(|g| g.start.read_uncommitted);
+        let hidden = matches!(info.state, State::Open | State::Aborted) && info.gone != Some(Gone::Truncated);
+        if hidden && !uncommitted && !info.shown {
+            self.fail(ABORTED, format!("{info:?} was mirrored"));
+        }
+    }
+
+    /// I9: where the target remembers, nothing of an older generation is appended behind a newer one.
+    fn single_writer(&mut self, claim: &Claim, armed: bool) {
+        let known = self.generations.iter().position(|g| g.generation == claim.generation);
+        if known.is_none() {
+            self.fail(SINGLE_WRITER, format!("{:?} was never given out", claim.generation));
+        }
+        let newest = self.fenced.and_then(|f| self.generations.iter().position(|g| g.generation == f));
+        let same_producer = self.fenced.is_some_and(|f| f.producer_id == claim.generation.producer_id);
+        if armed && same_producer && known < newest {
+            self.fail(SINGLE_WRITER, format!("{:?} appended behind {:?}", claim.generation, self.fenced));
+        }
+        if known >= newest {
+            self.fenced = Some(claim.generation);
+        }
+    }
+
+    /// The target's log ends here now.
+    pub fn truncated(&mut self, at: i64) {
+        self.version += 1;
+        self.ledger.retain(|m| m.offset < at);
+        self.mirrored = self.ledger.iter().map(|m| m.uid).collect();
+    }
+
+    /// A generation was begun, with what was kept in the same step.
+    pub fn begun(&mut self, begun: PartitionGeneration, notices: &[Notice], source: &Source) {
+        let last = self.generations.last().map(|g| g.generation);
+        if last.is_some_and(|l| l.producer_id == begun.generation.producer_id && l.epoch >= begun.generation.epoch) {
+            self.fail(SINGLE_WRITER, format!("generation {begun:?} after {last:?}"));
+        }
+        self.generations.push(begun);
+        for notice in notices {
+            let (Some(from), Some(to)) = (notice.from_offset, notice.to_offset) else { continue };
+            let lost = notice.reason == "RETENTION_OVERRUN";
+            if !lost && notice.reason != "RECORD_SKIPPED" {
+                continue;
+            }
+            let inside = source.infos.iter().filter(|i| i.topic == source.topic && (from..to).contains(&i.offset));
+            let gone = if lost { Some(Gone::Retained) } else { None };
+            self.named.extend(inside.filter(|i| i.gone == gone).map(|i| i.rec.uid));
+        }
+    }
+
+    /// I10: a position tells only of what is acknowledged, and of nothing that is missing.
+    pub fn position(&mut self, position: &Position, high_watermark: i64, source: &Source) {
+        if self.target_lost {
+            return;
+        }
+        if position.target_offset > high_watermark {
+            let message = format!(
+                "a position tells of target offset {} while {high_watermark} is replicated",
+                position.target_offset
+            );
+            self.fail(PROGRESS, message);
+        }
+        self.passed(position.source_offset, position.source_topic_id, source, "a position is written behind it");
+        let ours = |m: &&Mirror| m.generation == position.generation && m.offset < position.target_offset;
+        let count = self.ledger.iter().filter(ours).count() as i64;
+        if self.doubles == 0 && position.count > count {
+            let message = format!("a position tells of {} records, {count} were appended", position.count);
+            self.fail(PROGRESS, message);
+        }
+    }
+
+    /// I1: the mirror is past this source offset.
+    pub fn passed(&mut self, offset: i64, topic: TopicId, source: &Source, when: &str) {
+        if topic != source.topic || self.target_lost {
+            return;
+        }
+        let behind = source.infos.iter().find(|i| i.topic == topic && i.gone != Some(Gone::Truncated) && i.offset >= offset);
+        let end = behind.map_or(source.infos.len() as u64, |i| i.rec.uid);
+        if offset <= source.end {
+            self.no_loss_before(end, 0, source, when);
+        }
+    }
+
+    /// I10: a place that was found is behind everything that stands on the target.
+    pub fn found(&mut self, offset: i64, version: u64, source: &Source) {
+        if version != self.version {
+            return;
+        }
+        let Some(last) = self.ledger.iter().rev().find(|m| !m.again) else { return };
+        let info = &source.infos[last.uid as usize];
+        if info.gone.is_none() && info.topic == source.topic && info.offset >= offset {
+            let message = format!("goes on from source offset {offset}, {} is on the target already", info.offset);
+            self.fail(PROGRESS, message);
+        }
+    }
+
+    /// I5, I6: what is translated from the journal is where the records are.
+    pub fn translation(&mut self, values: &BTreeMap<PositionKind, &PositionValue>, source: &Source, exact: bool) {
+        let Some(present) = self.generations.last().map(|g| g.generation) else { return };
+        let (mut segments, mut end): (Vec<Segment>, Option<(i64, i64)>) = (Vec::new(), None);
+        for (kind, value) in values {
+            match (kind, value) {
+                (PositionKind::Segments { producer_id, .. }, PositionValue::Segments(list)) => {
+                    if *producer_id == present.producer_id {
+                        segments.extend(list);
+                    }
+                }
+                (PositionKind::Position { generation, .. }, PositionValue::Position(p)) if *generation == present => {
+                    end = end.max(Some((p.source_offset, p.target_offset)));
+                }
+                _ => {}
+            }
+        }
+        let map = OffsetMap::new(segments, end);
+        for mirror in self.ledger.iter().filter(|m| !m.again) {
+            let info = &source.infos[mirror.uid as usize];
+            if info.topic != source.topic || info.gone.is_some() {
+                continue;
+            }
+            let translated = map.translate(info.offset);
+            let right = match translated {
+                Translation::At(at) if exact => at == mirror.offset,
+                Translation::At(at) => at <= mirror.offset,
+                Translation::TooOld(_) => true,
+                Translation::NotYet => false,
+            };
+            if !right {
+                let message = format!("source offset {} is at {}, translated {translated:?}", info.offset, mirror.offset);
+                return self.fail(TRANSLATION, message);
+            }
+        }
+    }
+
+    /// Everything is there.
+    pub fn is_complete(&self, source: &Source) -> bool {
+        let ready = |i: &&Info| i.topic == source.topic && i.offset < source.stable() && i.gone.is_none();
+        source.infos.iter().filter(ready).all(|i| self.mirrored.contains(&i.rec.uid) || !self.is_required(i))
+    }
+
+    /// The first that is not.
+    pub fn missing(&self, source: &Source) -> Option<Info> {
+        let missing = |i: &&Info| {
+            i.topic == source.topic && i.gone.is_none() && !self.mirrored.contains(&i.rec.uid) && self.is_required(i)
+        };
+        source.infos.iter().find(missing).copied()
+    }
+
+    pub fn records(&self) -> usize {
+        self.mirrored.len()
+    }
+}
+
+/// The rules under which timestamps are judged.
+pub fn timestamps(rules: &Rules) -> TimestampPolicy {
+    rules.timestamps
+}

@@ -1,0 +1,581 @@
+//! The shell of an owner: carries out what its relay asks for, as the source service does, with delays and failures.
+
+use mirrormesh_core::format::batch::entries;
+use mirrormesh_core::relay::answer::Answer;
+use mirrormesh_core::relay::journal::Stored;
+use mirrormesh_core::relay::machine::{Action, Append, Ask, Beginning, Relay, Setup, Told};
+use mirrormesh_core::relay::page::SourcePage;
+use mirrormesh_core::relay::position::{PositionKey, PositionKind, PositionValue};
+use mirrormesh_core::relay::resync::Step;
+use mirrormesh_core::ids::TopicName;
+use mirrormesh_core::unit::{Generation, PartitionGeneration};
+
+use crate::check::{Claim, LIVENESS};
+use crate::record::Fake;
+use crate::world::{Connection, Event, Fetched, Fetching, Owner, Request, Waiting, World};
+use crate::target::Appended;
+
+const REQUEST_TIMEOUT_MS: u64 = 5_000;
+const ACK_TIMEOUT_MS: u64 = 3_000;
+
+impl World {
+    /// A new owner, with what the Raft log knows.
+    pub fn assign(&mut self) {
+        self.raft.number += 1;
+        let o = self.owners.len();
+        self.raft.owner = o;
+        let setup = Setup {
+            flow: Self::flow(),
+            topic: TopicName::new("s").unwrap(),
+            partition: 0,
+            number: self.raft.number,
+            detail: self.raft.detail.clone(),
+            rules: self.raft.rules,
+            limits: self.knobs.limits,
+        };
+        let most = self.knobs.clock_skew_ms;
+        let skew = self.rng.below(2 * most + 1) as i64 - most as i64;
+        self.say(|| format!("owner {o} gets assignment {}: {:?} {:?}", setup.number, setup.detail.begun, setup.rules));
+        self.owners.push(Owner {
+            number: setup.number,
+            rules: setup.rules,
+            relay: Relay::new(setup),
+            alive: true,
+            paused_until: 0,
+            skew,
+            connection: None,
+            leader_epoch: self.target.leader_epoch,
+            fetching: None,
+            stopped: None,
+            released: false,
+            version: 0,
+            sent: false,
+            notices: Vec::new(),
+        });
+        self.at(0, Event::Tick(o));
+    }
+
+    /// Does everything that the relay wants done now.
+    pub fn drive(&mut self, o: usize) {
+        let now = self.owner_now(o);
+        for turn in 0.. {
+            let Some(action) = self.owners[o].relay.next(now, &Fake) else { break };
+            self.act(o, action);
+            if turn > 10_000 {
+                self.checker.fail(LIVENESS, format!("owner {o} never comes to rest: {:?}", self.owners[o].relay));
+                return;
+            }
+        }
+        let owner = &mut self.owners[o];
+        if let Some(fetching) = owner.fetching.as_mut().filter(|f| !f.asked)
+            && owner.relay.wants_records()
+        {
+            fetching.asked = true;
+            let session = fetching.session;
+            let delay = self.delay();
+            self.at(delay, Event::FetchAt(o, session));
+        }
+    }
+
+    fn act(&mut self, o: usize, action: Action<()>) {
+        match action {
+            Action::Ask(ask) => {
+                let delay = self.delay();
+                self.at(delay, Event::AskAt(o, ask));
+            }
+            Action::Fetch { offset, read_committed } => self.start_fetching(o, offset, read_committed),
+            Action::StopFetching => self.owners[o].fetching = None,
+            Action::Append(append) => self.send(o, append),
+            Action::Write(records) => self.write(o, records),
+            Action::Begin(beginning) => {
+                self.say(|| format!("owner {o} wants to begin {beginning:?}"));
+                let delay = self.delay();
+                self.at(delay, Event::BeginAt(o, beginning));
+            }
+            Action::Notice(notice) => {
+                self.say(|| format!("owner {o} notices {notice:?}"));
+                self.owners[o].notices.push(notice);
+            }
+            Action::Skipped(skip) => self.say(|| format!("owner {o} skips {skip:?}")),
+            Action::Broken { reason, leader_moved } => {
+                self.say(|| format!("owner {o} broke: {reason}"));
+                if leader_moved {
+                    self.owners[o].leader_epoch = self.target.leader_epoch;
+                    self.owners[o].connection = None;
+                }
+            }
+            Action::Wait { reason, attempt, .. } => {
+                self.say(|| format!("owner {o} waits: {reason}, attempt {attempt}"));
+                // Metadata is looked at again meanwhile.
+                if self.owners[o].leader_epoch != self.target.leader_epoch {
+                    self.owners[o].leader_epoch = self.target.leader_epoch;
+                    self.owners[o].connection = None;
+                }
+                self.at(100 << attempt.min(4), Event::Resume(o));
+            }
+            Action::Stopped(stop) => {
+                self.say(|| format!("owner {o} stopped: {stop:?}"));
+                self.owners[o].stopped = Some(stop);
+                self.at(1_000, Event::Operate(o));
+            }
+            Action::Released => {
+                self.say(|| format!("owner {o} released"));
+                self.owners[o].released = true;
+                if self.raft.owner == o {
+                    let delay = self.delay();
+                    self.at(delay, Event::Assign);
+                }
+            }
+        }
+    }
+
+    // Questions.
+
+    pub fn ask_at(&mut self, o: usize, ask: &Ask) {
+        if !self.healing && self.rng.permille(8) {
+            return self.tell(o, Told::Failed("UNREACHABLE".to_owned(), "no answer".to_owned()));
+        }
+        let told = match ask {
+            Ask::Facts => Told::Facts(self.target.facts),
+            Ask::SourceEnds => Told::SourceEnds(self.source.start, self.source.end),
+            Ask::NewProducer => {
+                self.raft.producers += 1;
+                Told::Producer(self.raft.producers)
+            }
+            Ask::Locate(step) => self.locate(o, step),
+        };
+        self.tell(o, told);
+    }
+
+    fn tell(&mut self, o: usize, told: Told) {
+        let delay = self.delay();
+        self.at(delay, Event::Told(o, told));
+    }
+
+    fn locate(&mut self, o: usize, step: &Step) -> Told {
+        let failed = |what: &str| Told::Failed("UNEXPECTED".to_owned(), what.to_owned());
+        match step {
+            Step::Identity => {
+                let source = self.source.exists.then_some(self.source.topic);
+                Told::Identity(source, Some(self.target.topic))
+            }
+            Step::Positions => Told::Positions(self.stored(o)),
+            Step::TargetEnds => {
+                self.owners[o].version = self.checker.version;
+                self.owners[o].sent = false;
+                Told::TargetEnds(self.target.start, self.target.end, self.target.high_watermark)
+            }
+            Step::TargetRead(offset) => Told::TargetRecords(self.target.read(*offset, self.knobs.fetch_bytes)),
+            Step::Producer => {
+                let id = self.owners[o].relay.generation().generation.producer_id;
+                let known = self.target.producers.get(&id);
+                Told::Remembered(known.map(|p| (p.epoch, p.batches.back().map_or(-1, |b| b.1))))
+            }
+            Step::SourceHistory(epoch) => Told::SourceHistory(self.source.epoch_end(*epoch)),
+            Step::SourceRead(offset) => {
+                let committed = !self.owners[o].relay.generation().start.read_uncommitted;
+                match self.source.fetch(*offset, committed, self.knobs.fetch_bytes) {
+                    Some(page) => Told::SourcePage(page),
+                    None => Told::SourceOutOfRange,
+                }
+            }
+            Step::SourceEnds => Told::SourceEnds(self.source.start, self.source.end),
+            Step::Done(_) | Step::Lost(..) | Step::Stop(_) | Step::Again(_) => failed("not a question"),
+        }
+    }
+
+    fn stored(&self, o: usize) -> Stored {
+        let detail = self.owners[o].relay.detail();
+        let mut stored = Stored::default();
+        for (key, value) in &self.positions {
+            if key.target_topic_id != detail.target_topic_id {
+                continue;
+            }
+            match (key.kind, value) {
+                (PositionKind::Position { slot, .. }, PositionValue::Position(p)) => {
+                    stored.positions.push((slot, p.clone()));
+                }
+                (PositionKind::Segments { producer_id, chunk }, PositionValue::Segments(s)) => {
+                    if producer_id == detail.begun.generation.producer_id {
+                        stored.last_chunk = Some((chunk, s.clone()));
+                    }
+                }
+                _ => {}
+            }
+        }
+        stored
+    }
+
+    pub fn told(&mut self, o: usize, told: Told) {
+        let now = self.owner_now(o);
+        self.say(|| match &told {
+            Told::TargetRecords(b) => format!("owner {o} told of {} bytes of the target", b.len()),
+            Told::SourcePage(p) => format!("owner {o} told of {} bytes of the source", p.records.len()),
+            Told::Positions(s) => format!(
+                "owner {o} told positions {:?}",
+                s.positions.iter().map(|(s, p)| (*s, p.generation.epoch, p.count, p.source_offset, p.target_offset)).collect::<Vec<_>>()
+            ),
+            told => format!("owner {o} told {told:?}"),
+        });
+        self.owners[o].relay.told(told, now, &Fake);
+        self.drive(o);
+    }
+
+    // Fetching.
+
+    fn start_fetching(&mut self, o: usize, offset: i64, committed: bool) {
+        self.say(|| format!("owner {o} fetches from {offset}, committed {committed}"));
+        self.sessions += 1;
+        let session = self.sessions;
+        let topic = self.owners[o].relay.detail().source_topic_id;
+        let fresh = !self.owners[o].sent;
+        if fresh && self.owners[o].relay.generation().generation == self.raft.detail.begun.generation {
+            self.checker.found(offset, self.owners[o].version, &self.source);
+            self.checker.passed(offset, topic, &self.source, "fetching goes on behind it");
+        }
+        self.owners[o].fetching = Some(Fetching { session, offset, committed, asked: false });
+    }
+
+    pub fn fetch_at(&mut self, o: usize, session: u64) {
+        let Some(fetching) = self.owners[o].fetching.as_ref().filter(|f| f.session == session) else { return };
+        let (offset, committed) = (fetching.offset, fetching.committed);
+        let fetched = if !self.source.exists || (!self.healing && self.rng.permille(2)) {
+            Fetched::Failed
+        } else {
+            match self.source.fetch(offset, committed, self.knobs.fetch_bytes) {
+                Some(page) => Fetched::Page(Box::new(page)),
+                None => Fetched::OutOfRange,
+            }
+        };
+        let delay = self.delay();
+        self.at(delay, Event::Fetched(o, session, fetched));
+    }
+
+    pub fn fetched(&mut self, o: usize, session: u64, fetched: Fetched) {
+        let owner = &mut self.owners[o];
+        let Some(fetching) = owner.fetching.as_mut().filter(|f| f.session == session) else { return };
+        match fetched {
+            Fetched::Page(page) => {
+                let page: SourcePage = *page;
+                let before = fetching.offset;
+                for entry in entries(page.records.clone()).flatten() {
+                    fetching.offset = fetching.offset.max(entry.next_offset());
+                }
+                fetching.asked = false;
+                let empty = fetching.offset == before;
+                owner.relay.fetched(page, (), &Fake);
+                if empty {
+                    // A broker holds an empty fetch for a while.
+                    owner.fetching.as_mut().unwrap().asked = true;
+                    self.drive(o);
+                    let wait = 20 + self.delay();
+                    if self.owners[o].fetching.as_ref().is_some_and(|f| f.session == session) {
+                        self.at(wait, Event::FetchAt(o, session));
+                    }
+                    return;
+                }
+            }
+            Fetched::OutOfRange => {
+                owner.fetching = None;
+                owner.relay.out_of_range();
+            }
+            Fetched::Failed => {
+                owner.fetching = None;
+                owner.relay.source_failed("SOURCE_FAILED", "it failed");
+            }
+        }
+        self.drive(o);
+    }
+
+    // Appending.
+
+    fn send(&mut self, o: usize, append: Append<()>) {
+        let Append { id, batch, path, .. } = append;
+        let now = self.owner_now(o);
+        *self.paths.entry(path.name()).or_default() += 1;
+        let delivery = self.owners[o].relay.figures(now).delivery;
+        self.owners[o].sent = true;
+        let generation = self.owners[o].relay.generation().generation;
+        let source_topic = self.owners[o].relay.detail().source_topic_id;
+        let target_topic = self.owners[o].relay.detail().target_topic_id;
+        let timestamps = crate::check::timestamps(&self.owners[o].rules);
+        let append_time = self.target.facts.target_append_time;
+        let claim = Claim { generation, source_topic, delivery, timestamps, append_time };
+        let c = self.connection(o);
+        self.say(|| format!("owner {o} appends {id} over connection {c}, {} bytes, {path:?}, {delivery:?}", batch.body.len()));
+        self.connections[c].due.push_back(id);
+        let delay = self.delay();
+        let arrival = self.connections[c].last_arrival.max(self.now + delay);
+        self.connections[c].last_arrival = arrival;
+        self.at(arrival - self.now, Event::Arrive(c, Request { id, batch, claim, target_topic }));
+        self.at(REQUEST_TIMEOUT_MS, Event::TimeOut(c, id));
+    }
+
+    fn connection(&mut self, o: usize) -> usize {
+        if let Some(c) = self.owners[o].connection.filter(|c| self.connections[*c].open) {
+            return c;
+        }
+        let answers_lost = false;
+        self.connections.push(Connection {
+            owner: o,
+            process: self.target.process,
+            leader_epoch: self.owners[o].leader_epoch,
+            open: true,
+            due: std::collections::VecDeque::new(),
+            inbox: std::collections::VecDeque::new(),
+            waiting: None,
+            last_arrival: 0,
+            last_answer: 0,
+            ghosts: (0, 0),
+            answers_lost,
+        });
+        let c = self.connections.len() - 1;
+        self.owners[o].connection = Some(c);
+        c
+    }
+
+    pub fn arrive(&mut self, c: usize, request: Request) {
+        let connection = &mut self.connections[c];
+        if !connection.open {
+            let (left, when) = connection.ghosts;
+            if left == 0 {
+                return;
+            }
+            if when > self.now {
+                let sequence = self.sequence + 1;
+                self.sequence = sequence;
+                self.queue.insert((when, sequence), Event::Arrive(c, request));
+                return;
+            }
+            connection.ghosts.0 -= 1;
+            self.say(|| format!("a ghost of connection {c} arrives: {}", request.id));
+        }
+        self.connections[c].inbox.push_back(request);
+        self.process(c);
+    }
+
+    /// The broker takes the next request of a connection, once the one before has its answer.
+    pub fn process(&mut self, c: usize) {
+        if self.connections[c].waiting.is_some() {
+            return;
+        }
+        let Some(request) = self.connections[c].inbox.pop_front() else { return };
+        if self.connections[c].process != self.target.process {
+            // The broker that had this connection is gone.
+            self.connections[c].inbox.clear();
+            self.at(0, Event::ConnectionDied(c));
+            return;
+        }
+        let refused = |code| Answer::Refused { code, message: "refused".to_owned() };
+        if self.connections[c].leader_epoch != self.target.leader_epoch {
+            return self.answer_later(c, request.id, refused(6));
+        }
+        if !self.knobs.by_name && request.target_topic != self.target.topic {
+            return self.answer_later(c, request.id, refused(100));
+        }
+        if self.now < self.not_enough_until {
+            return self.answer_later(c, request.id, refused(19));
+        }
+        let now = self.now as i64;
+        match self.target.append(&request.batch.header, &request.batch.body, now) {
+            Appended::Refused(code) => {
+                self.say(|| format!("target refuses {} of connection {c} with {code}", request.id));
+                self.answer_later(c, request.id, refused(code));
+            }
+            Appended::Old { base } => {
+                let end = base + i64::from(BatchHeaderOf(&request).delta()) + 1;
+                self.say(|| format!("target has {} of connection {c} at {base} already", request.id));
+                self.wait_for_replicas(c, Waiting { id: request.id, base, end, old: true });
+            }
+            Appended::New { base, armed } => {
+                self.say(|| format!("target appends {} of connection {c} at {base}, armed {armed}", request.id));
+                self.checked(&request, armed);
+                let end = self.target.end;
+                let epoch = self.target.leader_epoch;
+                let delay = if self.now < self.stalled_until { self.stalled_until - self.now } else { self.delay() };
+                self.at(delay, Event::Replicated(epoch, end));
+                if !self.healing && self.rng.permille(5) {
+                    self.answer_later(c, request.id, refused(20));
+                } else {
+                    self.wait_for_replicas(c, Waiting { id: request.id, base, end, old: false });
+                }
+            }
+        }
+    }
+
+    fn checked(&mut self, request: &Request, armed: bool) {
+        self.last_append = self.now;
+        if request.target_topic != self.target.topic {
+            // Written by name into another topic: it has to be noticed, nothing else can be asked of it.
+            self.checker.target_lost = true;
+            return;
+        }
+        let batch = self.target.log.last().unwrap();
+        let records = batch.records.clone();
+        let sure = armed && !self.target.facts.source_compacted;
+        let bounds = self.target.facts.timestamps(self.now);
+        self.checker.appended(&records, &request.claim, armed, sure, &self.source, bounds);
+    }
+
+    fn wait_for_replicas(&mut self, c: usize, waiting: Waiting) {
+        let id = waiting.id;
+        let there = waiting.end <= self.target.high_watermark;
+        self.connections[c].waiting = Some(waiting);
+        if there {
+            self.acknowledge(c);
+        } else {
+            self.at(ACK_TIMEOUT_MS, Event::AckTimeOut(c, id));
+        }
+    }
+
+    pub fn ack_time_out(&mut self, c: usize, id: u64) {
+        if self.connections[c].waiting.as_ref().is_some_and(|w| w.id == id) {
+            self.connections[c].waiting = None;
+            self.answer_later(c, id, Answer::Refused { code: 7, message: "timed out".to_owned() });
+        }
+    }
+
+    fn acknowledge(&mut self, c: usize) {
+        let Some(waiting) = self.connections[c].waiting.take() else { return };
+        let append_time = waiting.old || self.target.facts.target_append_time;
+        self.answer_later(c, waiting.id, Answer::Appended { base_offset: waiting.base, append_time });
+    }
+
+    pub fn replicated(&mut self, epoch: i32, end: i64) {
+        if epoch != self.target.leader_epoch || end > self.target.end {
+            return;
+        }
+        if self.now < self.stalled_until {
+            self.at(self.stalled_until - self.now, Event::Replicated(epoch, end));
+            return;
+        }
+        self.target.high_watermark = self.target.high_watermark.max(end);
+        for c in 0..self.connections.len() {
+            if self.connections[c].waiting.as_ref().is_some_and(|w| w.end <= self.target.high_watermark) {
+                self.acknowledge(c);
+            }
+        }
+    }
+
+    /// Sends an answer and goes on with the next request.
+    pub fn answer_later(&mut self, c: usize, id: u64, answer: Answer) {
+        let delay = self.delay();
+        let connection = &mut self.connections[c];
+        let when = connection.last_answer.max(self.now + delay);
+        connection.last_answer = when;
+        if connection.open && !connection.answers_lost {
+            self.at(when - self.now, Event::Respond(c, id, answer));
+        }
+        if !self.connections[c].inbox.is_empty() {
+            self.at(0, Event::Process(c));
+        }
+    }
+
+    pub fn respond(&mut self, c: usize, id: u64, answer: &Answer) {
+        if !self.connections[c].open {
+            return;
+        }
+        let due = self.connections[c].due.pop_front();
+        assert_eq!(due, Some(id), "the simulation mixes up answers");
+        let o = self.connections[c].owner;
+        let now = self.owner_now(o);
+        self.say(|| format!("owner {o} gets the answer to {id}: {answer:?}"));
+        self.owners[o].relay.answer(id, answer, now);
+        self.drive(o);
+    }
+
+    /// The owner gives a connection up. What was on its way may still arrive.
+    pub fn cut(&mut self, c: usize) {
+        if !self.connections[c].open {
+            return;
+        }
+        let (most, later) = (self.rng.below(4), self.rng.below(self.knobs.ghost_ms + 1));
+        let now = self.now;
+        let connection = &mut self.connections[c];
+        connection.open = false;
+        connection.ghosts = (most, now + later);
+        let due = std::mem::take(&mut connection.due);
+        let o = connection.owner;
+        if !self.owners[o].alive {
+            return;
+        }
+        self.say(|| format!("owner {o} gives up connection {c}, {} answers are due", due.len()));
+        let now = self.owner_now(o);
+        for id in due {
+            self.owners[o].relay.answer(id, &Answer::Lost, now);
+        }
+        self.drive(o);
+    }
+
+    // Positions and generations.
+
+    fn write(&mut self, o: usize, records: Vec<(PositionKey, PositionValue)>) {
+        for (_, value) in &records {
+            if let PositionValue::Position(p) = value {
+                self.say(|| format!("owner {o} writes position n {} source {} target {}", p.count, p.source_offset, p.target_offset));
+                if p.generation == self.raft.detail.begun.generation {
+                    self.checker.position(p, self.target.high_watermark, &self.source);
+                }
+            }
+        }
+        let failing = self.now < self.writes_fail_until;
+        let (applied, answered) = (!failing || self.rng.percent(50), !failing);
+        let delay = self.delay();
+        if applied {
+            self.at(delay, Event::WriteAt(o, records, answered));
+        }
+        if !answered {
+            self.at(delay + 100, Event::Written(o, false));
+        }
+    }
+
+    pub fn write_at(&mut self, o: usize, records: Vec<(PositionKey, PositionValue)>, answered: bool) {
+        self.positions.extend(records);
+        if answered {
+            let delay = self.delay();
+            self.at(delay, Event::Written(o, true));
+        }
+    }
+
+    /// The Raft log: only the present owner begins a generation; a repeat is answered alike.
+    pub fn begin_at(&mut self, o: usize, beginning: &Beginning) {
+        let present = self.raft.detail.begun;
+        let answer = if self.owners[o].number != self.raft.number {
+            Err(("ASSIGNMENT_CHANGED".to_owned(), "another owner has it".to_owned()))
+        } else if beginning.after == present.generation {
+            let Generation { producer_id, epoch } = beginning.after;
+            let generation = match beginning.offered {
+                Some(offered) if epoch == i16::MAX => Generation { producer_id: offered, epoch: 0 },
+                _ => Generation { producer_id, epoch: epoch + 1 },
+            };
+            let begun = PartitionGeneration { generation, start: beginning.start };
+            self.raft.before = Some(beginning.after);
+            self.raft.detail.begun = begun;
+            self.say(|| format!("the Raft log begins {begun:?}"));
+            self.checker.begun(begun, &beginning.notices, &self.source);
+            Ok(begun)
+        } else if self.raft.before == Some(beginning.after) && present.start == beginning.start {
+            Ok(present)
+        } else {
+            Err(("GENERATION_CHANGED".to_owned(), "another generation is present".to_owned()))
+        };
+        let delay = self.delay();
+        if !self.healing && answer.is_ok() && self.rng.permille(50) {
+            // The answer is lost: the worker asks again.
+            let again = Beginning { ..beginning.clone() };
+            self.at(delay + 500, Event::BeginAt(o, again));
+            return;
+        }
+        self.at(delay, Event::Begun(o, answer));
+    }
+}
+
+struct BatchHeaderOf<'a>(&'a Request);
+
+impl BatchHeaderOf<'_> {
+    fn delta(&self) -> i32 {
+        let header = &self.0.batch.header;
+        i32::from_be_bytes([header[23], header[24], header[25], header[26]])
+    }
+}
+

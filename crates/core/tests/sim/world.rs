@@ -1,0 +1,364 @@
+//! The world: everything in one place, driven by one queue of events.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use mirrormesh_core::ids::{FlowId, TopicId, TopicName};
+use mirrormesh_core::relay::answer::Answer;
+use mirrormesh_core::relay::machine::{Ask, Beginning, Notice, Relay, Rules, Told};
+use mirrormesh_core::relay::page::SourcePage;
+use mirrormesh_core::relay::position::{PositionKey, PositionValue};
+use mirrormesh_core::relay::stop::Stop;
+use mirrormesh_core::format::batch::StampedBatch;
+use mirrormesh_core::unit::{Generation, PartitionDetail, PartitionGeneration, PartitionStart};
+
+use crate::check::{Checker, Claim};
+use crate::knobs::{Fault, Knobs};
+use crate::rng::Rng;
+use crate::source::Source;
+use crate::target::Target;
+
+pub const START_MS: u64 = 1_700_000_000_000;
+pub const PRODUCER: i64 = 4_000;
+
+pub type Begun = Result<PartitionGeneration, (String, String)>;
+
+/// What happens at a time.
+#[derive(Debug)]
+pub enum Event {
+    /// Records come into the source.
+    Traffic,
+    Fault,
+    ExpiryCheck,
+    /// An owner looks at its clock.
+    Tick(usize),
+    AskAt(usize, Ask),
+    Told(usize, Told),
+    FetchAt(usize, u64),
+    Fetched(usize, u64, Fetched),
+    Arrive(usize, Request),
+    Process(usize),
+    Respond(usize, u64, Answer),
+    TimeOut(usize, u64),
+    AckTimeOut(usize, u64),
+    Replicated(i32, i64),
+    ConnectionDied(usize),
+    WriteAt(usize, Vec<(PositionKey, PositionValue)>, bool),
+    Written(usize, bool),
+    BeginAt(usize, Beginning),
+    Begun(usize, Begun),
+    Resume(usize),
+    /// The mesh gives the partition to a new owner.
+    Assign,
+    /// An owner learns that it was replaced, or is asked to let go.
+    Stop(usize),
+    /// A person looks at a stopped partition.
+    Operate(usize),
+}
+
+#[derive(Debug)]
+pub enum Fetched {
+    Page(Box<SourcePage>),
+    OutOfRange,
+    Failed,
+}
+
+#[derive(Debug)]
+pub struct Request {
+    pub id: u64,
+    pub batch: StampedBatch,
+    pub claim: Claim,
+    pub target_topic: TopicId,
+}
+
+#[derive(Debug)]
+pub struct Waiting {
+    pub id: u64,
+    pub base: i64,
+    pub end: i64,
+    pub old: bool,
+}
+
+/// A connection to the target's leader.
+#[derive(Debug)]
+pub struct Connection {
+    pub owner: usize,
+    pub process: u32,
+    pub leader_epoch: i32,
+    pub open: bool,
+    pub due: VecDeque<u64>,
+    pub inbox: VecDeque<Request>,
+    pub waiting: Option<Waiting>,
+    pub last_arrival: u64,
+    pub last_answer: u64,
+    /// Requests that were on their way when it was given up and still arrive; when.
+    pub ghosts: (u64, u64),
+    pub answers_lost: bool,
+}
+
+#[derive(Debug)]
+pub struct Fetching {
+    pub session: u64,
+    pub offset: i64,
+    pub committed: bool,
+    pub asked: bool,
+}
+
+pub struct Owner {
+    pub number: u64,
+    pub relay: Relay<()>,
+    pub rules: Rules,
+    pub alive: bool,
+    pub paused_until: u64,
+    pub skew: i64,
+    pub connection: Option<usize>,
+    pub leader_epoch: i32,
+    pub fetching: Option<Fetching>,
+    pub stopped: Option<Stop>,
+    pub released: bool,
+    /// The target's log as it was when its ends were told.
+    pub version: u64,
+    /// Own appends since then.
+    pub sent: bool,
+    pub notices: Vec<Notice>,
+}
+
+/// The Raft log, as far as it matters here.
+#[derive(Debug)]
+pub struct Raft {
+    pub number: u64,
+    pub owner: usize,
+    pub detail: PartitionDetail,
+    pub rules: Rules,
+    pub producers: i64,
+    /// The generation before the present one: a repeat is known by it.
+    pub before: Option<Generation>,
+}
+
+pub struct World {
+    pub seed: u64,
+    pub trace: bool,
+    pub rng: Rng,
+    pub knobs: Knobs,
+    pub now: u64,
+    pub queue: BTreeMap<(u64, u64), Event>,
+    pub sequence: u64,
+    pub source: Source,
+    pub target: Target,
+    pub raft: Raft,
+    pub positions: BTreeMap<PositionKey, PositionValue>,
+    pub owners: Vec<Owner>,
+    pub connections: Vec<Connection>,
+    pub checker: Checker,
+    pub sessions: u64,
+    /// Until when the target lacks replicas, is slow in replicating, and answers are lost.
+    pub not_enough_until: u64,
+    pub stalled_until: u64,
+    pub writes_fail_until: u64,
+    pub slow_until: u64,
+    pub produced: usize,
+    pub healing: bool,
+    pub last_append: u64,
+    pub fired: Vec<Fault>,
+    pub happened: BTreeSet<Fault>,
+    pub ended: Option<&'static str>,
+    pub events: u64,
+    pub topics: u8,
+    pub paths: BTreeMap<&'static str, u64>,
+}
+
+pub fn topic_id(n: u8) -> TopicId {
+    TopicId([n; 16])
+}
+
+impl World {
+    pub fn new(seed: u64, trace: bool) -> Self {
+        let mut rng = Rng::new(seed);
+        let knobs = Knobs::new(&mut rng);
+        let mut source = Source::new(topic_id(1), knobs.append_time, knobs.first_source);
+        let mut target = Target::new(topic_id(2), knobs.facts);
+        if knobs.first_target > 0 {
+            target.foreign(-1, knobs.first_target, START_MS as i64);
+            target.high_watermark = target.end;
+        }
+        if rng.percent(50) {
+            source.append(&[(1, START_MS as i64, 8)], None, START_MS as i64);
+            source.high_watermark = source.end;
+        }
+        let epoch = if knobs.last_epoch { i16::MAX - 1 } else { 0 };
+        let begun = PartitionGeneration {
+            generation: Generation { producer_id: PRODUCER, epoch },
+            start: PartitionStart {
+                source_offset: source.start,
+                target_offset: target.end,
+                read_uncommitted: knobs.rules.read_uncommitted,
+            },
+        };
+        let detail = PartitionDetail {
+            target_topic: TopicName::new("t").unwrap(),
+            source_topic_id: source.topic,
+            target_topic_id: target.topic,
+            begun,
+        };
+        let raft = Raft { number: 0, owner: 0, detail, rules: knobs.rules, producers: PRODUCER, before: None };
+        let mut checker = Checker::default();
+        checker.begun(begun, &[], &source);
+        let mut world = Self {
+            seed,
+            trace,
+            rng,
+            knobs,
+            now: START_MS,
+            queue: BTreeMap::new(),
+            sequence: 0,
+            source,
+            target,
+            raft,
+            positions: BTreeMap::new(),
+            owners: Vec::new(),
+            connections: Vec::new(),
+            checker,
+            sessions: 0,
+            not_enough_until: 0,
+            stalled_until: 0,
+            writes_fail_until: 0,
+            slow_until: 0,
+            produced: 0,
+            healing: false,
+            last_append: 0,
+            fired: Vec::new(),
+            happened: BTreeSet::new(),
+            ended: None,
+            events: 0,
+            topics: 2,
+            paths: BTreeMap::new(),
+        };
+        world.at(0, Event::Assign);
+        world.at(1, Event::Traffic);
+        world.at(world.knobs.fault_every_ms, Event::Fault);
+        let first_check = world.rng.below(world.knobs.expiry_check_ms);
+        world.at(first_check, Event::ExpiryCheck);
+        world
+    }
+
+    pub fn flow() -> FlowId {
+        FlowId::new("f").unwrap()
+    }
+
+    pub fn say(&self, text: impl FnOnce() -> String) {
+        if self.trace {
+            println!("{:>8} {}", self.now - START_MS, text());
+        }
+    }
+
+    /// Something happens after so many ms.
+    pub fn at(&mut self, delay: u64, event: Event) {
+        self.sequence += 1;
+        self.queue.insert((self.now + delay, self.sequence), event);
+    }
+
+    /// Some time on a network.
+    pub fn delay(&mut self) -> u64 {
+        let most = if self.now < self.slow_until { 800 } else { self.knobs.delay_ms };
+        1 + self.rng.below(most)
+    }
+
+    pub fn owner_now(&self, o: usize) -> u64 {
+        self.now.saturating_add_signed(self.owners[o].skew)
+    }
+
+    /// The event belongs to an owner that may be paused or dead.
+    fn owner_of(&self, event: &Event) -> Option<usize> {
+        match event {
+            Event::Tick(o)
+            | Event::Told(o, _)
+            | Event::Fetched(o, ..)
+            | Event::Written(o, _)
+            | Event::Begun(o, _)
+            | Event::Resume(o)
+            | Event::Stop(o) => Some(*o),
+            Event::Respond(c, ..) | Event::TimeOut(c, _) | Event::ConnectionDied(c) => Some(self.connections[*c].owner),
+            _ => None,
+        }
+    }
+
+    /// One event; false if the run is over.
+    pub fn step(&mut self) -> bool {
+        if self.checker.violation.is_some() || self.ended.is_some() {
+            return false;
+        }
+        let Some(((time, sequence), event)) = self.queue.pop_first() else { return false };
+        self.now = time;
+        self.events += 1;
+        if let Some(o) = self.owner_of(&event) {
+            let owner = &self.owners[o];
+            if !owner.alive {
+                return true;
+            }
+            if owner.paused_until > self.now {
+                self.queue.insert((owner.paused_until, sequence), event);
+                return true;
+            }
+        }
+        self.happen(event);
+        true
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Traffic => self.traffic(),
+            Event::Fault => self.fault(),
+            Event::ExpiryCheck => {
+                if self.target.expire(self.now as i64) {
+                    self.say(|| "target forgets producers".to_owned());
+                }
+                self.at(self.knobs.expiry_check_ms, Event::ExpiryCheck);
+            }
+            Event::Tick(o) => {
+                if !self.owners[o].released && self.owners[o].stopped.is_none() {
+                    self.at(50, Event::Tick(o));
+                }
+                self.drive(o);
+            }
+            Event::AskAt(o, ask) => self.ask_at(o, &ask),
+            Event::Told(o, told) => self.told(o, told),
+            Event::FetchAt(o, session) => self.fetch_at(o, session),
+            Event::Fetched(o, session, fetched) => self.fetched(o, session, fetched),
+            Event::Arrive(c, request) => self.arrive(c, request),
+            Event::Process(c) => self.process(c),
+            Event::Respond(c, id, answer) => self.respond(c, id, &answer),
+            Event::TimeOut(c, id) => {
+                if self.connections[c].open && self.connections[c].due.contains(&id) {
+                    self.say(|| format!("connection {c} times out"));
+                    self.cut(c);
+                }
+            }
+            Event::AckTimeOut(c, id) => self.ack_time_out(c, id),
+            Event::Replicated(epoch, end) => self.replicated(epoch, end),
+            Event::ConnectionDied(c) => self.cut(c),
+            Event::WriteAt(o, records, answered) => self.write_at(o, records, answered),
+            Event::Written(o, written) => {
+                let now = self.owner_now(o);
+                self.owners[o].relay.written(written, now);
+                self.drive(o);
+            }
+            Event::BeginAt(o, beginning) => self.begin_at(o, &beginning),
+            Event::Begun(o, begun) => {
+                self.say(|| format!("owner {o} begun {begun:?}"));
+                let now = self.owner_now(o);
+                self.owners[o].relay.begun(begun, now);
+                self.drive(o);
+            }
+            Event::Resume(o) => {
+                self.owners[o].relay.resume();
+                self.drive(o);
+            }
+            Event::Assign => self.assign(),
+            Event::Stop(o) => {
+                self.say(|| format!("owner {o} is asked to stop"));
+                self.owners[o].relay.stop();
+                self.drive(o);
+            }
+            Event::Operate(o) => self.operate(o),
+        }
+    }
+}
