@@ -130,12 +130,12 @@ impl WorkerSessionService for Sessions {
         &self,
         request: Request<BeginGenerationRequest>,
     ) -> Result<Response<BeginGenerationResponse>, Status> {
-        let begin = GenerationBegin::try_from(request.into_inner())?;
-        if begin.request.events.len() > EVENTS_MAX {
+        let asked = GenerationBegin::try_from(request.into_inner())?;
+        if asked.request.events.len() > EVENTS_MAX {
             return Err(Status::invalid_argument(format!("more than {EVENTS_MAX} events with a generation")));
         }
-        self.attend(&begin.speaker).await?;
-        match self.context.write(CommandKind::BeginGeneration(begin.request)).await? {
+        self.attend(&asked.speaker).await?;
+        match self.context.write(CommandKind::BeginGeneration(asked.request)).await? {
             Reply::PartitionGeneration(begun) => Ok(Response::new(BeginGenerationResponse::from(&begun))),
             other => Err(status::unexpected(&other)),
         }

@@ -281,13 +281,13 @@ async fn a_partition_begins_a_generation_through_the_log_and_only_for_its_owner(
         let (worker_id, session) = (worker.id.clone(), worker.session);
         mesh::BeginGenerationRequest { worker_id, session, begin: Some((&request).into()) }
     };
-    let begin = async |request: mesh::BeginGenerationRequest| -> Result<PartitionGeneration, Status> {
+    let ask = async |request: mesh::BeginGenerationRequest| -> Result<PartitionGeneration, Status> {
         let response = node.sessions().begin_generation(request).await?.into_inner();
         Ok(PartitionGeneration::try_from(response).unwrap())
     };
-    let begun = begin(request(&worker, assigned.number, first)).await.unwrap();
+    let begun = ask(request(&worker, assigned.number, first)).await.unwrap();
     assert_eq!((begun.generation.producer_id, begun.generation.epoch), (7, 1));
-    assert_eq!(begin(request(&worker, assigned.number, first)).await.unwrap(), begun, "a repeat");
+    assert_eq!(ask(request(&worker, assigned.number, first)).await.unwrap(), begun, "a repeat");
     let follows = |set: &WorkerAssignment| set.units[unit].partition.as_ref().unwrap().begun == begun;
     worker.set("the generation in the assignment", follows).await;
     assert_eq!(first_partition(&node).await.generation.unwrap().epoch, Some(1));
@@ -315,15 +315,15 @@ async fn a_partition_begins_a_generation_through_the_log_and_only_for_its_owner(
         let status = answer.unwrap_err();
         (status.code(), reason(&status))
     };
-    let outdated = begin(request(&worker, assigned.number + 1, begun.generation)).await;
+    let outdated = ask(request(&worker, assigned.number + 1, begun.generation)).await;
     assert_eq!(refused(outdated), (Code::Aborted, "ASSIGNMENT_OUTDATED".into()));
     let skipped = Generation { epoch: 5, ..first };
-    let skipped = begin(request(&worker, assigned.number, skipped)).await;
+    let skipped = ask(request(&worker, assigned.number, skipped)).await;
     assert_eq!(refused(skipped), (Code::Aborted, "GENERATION_OUTDATED".into()));
     // The same worker begins a new session: what its predecessor still sends is not heard.
     let stale = request(&worker, assigned.number, begun.generation);
     Worker::register(&node, "s1", store::Role::Source, 100).await;
-    assert_eq!(refused(begin(stale).await), (Code::Aborted, "SESSION_OUTDATED".into()));
+    assert_eq!(refused(ask(stale).await), (Code::Aborted, "SESSION_OUTDATED".into()));
     node.stop().await;
 }
 
@@ -443,8 +443,12 @@ async fn events_are_kept_and_listed_newest_first() {
         }
     };
     assert_eq!(soon("the watch shows the events", shown).await, ["E1", "E2", "E3"]);
-    let list =
-        |page_token: String| v1::ListFlowEventsRequest { parent: "flows/f".into(), page_size: 2, page_token };
+    let list = |page_token: String| v1::ListFlowEventsRequest {
+        parent: "flows/f".into(),
+        page_size: 2,
+        page_token,
+        ..Default::default()
+    };
     let first = node.flows().list_flow_events(list(String::new())).await.unwrap().into_inner();
     let reasons =
         |page: &v1::ListFlowEventsResponse| page.events.iter().map(|e| e.reason.clone()).collect::<Vec<_>>();
