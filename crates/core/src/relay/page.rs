@@ -40,8 +40,8 @@ pub struct Data {
 pub enum Item {
     /// To be mirrored.
     Data(Data),
-    /// Left out; the next offset, and why.
-    Passed(i64, Skip),
+    /// Left out; the next offset, its leader epoch, and why.
+    Passed(i64, i32, Skip),
     /// It can't be read: the partition stops here, behind everything before it.
     Bad(Stop),
 }
@@ -70,7 +70,7 @@ pub fn read(page: SourcePage, read_committed: bool, place: i64, codecs: &dyn Cod
         let next = batch.header.next_offset();
         items.push(match reader.judge(&batch, place) {
             Judgement::Mirror(from) => Item::Data(Data { batch, from, old_format }),
-            Judgement::Skip(skip) => Item::Passed(next.max(place), skip),
+            Judgement::Skip(skip) => Item::Passed(next.max(place), batch.header.leader_epoch, skip),
         });
         place = place.max(next);
     }

@@ -114,6 +114,10 @@ pub struct Resync {
     /// Records of the target to be found on the source.
     contents: Vec<RecordId>,
     aligner: Option<Aligner>,
+    /// The source deleted what was to be read next: where the mirror stood at least, and the source's log start.
+    gap: Option<(i64, i64)>,
+    /// What is told once the topics are known to be the same still.
+    loss: Option<Loss>,
     count: i64,
     read: i64,
     cursor: i64,
@@ -139,6 +143,8 @@ impl Resync {
             tail: None,
             contents: Vec::new(),
             aligner: None,
+            gap: None,
+            loss: None,
             count: 0,
             read: 0,
             cursor: base.source,
@@ -179,8 +185,19 @@ impl Resync {
                 );
                 self.stop(StopReason::TargetRecreated, message);
             }
-            _ => self.step = Step::Positions,
+            _ => {
+                self.step = match self.loss.take() {
+                    Some(loss) => Step::Lost(Box::new(loss), self.ends.1),
+                    None => Step::Positions,
+                }
+            }
         }
+    }
+
+    /// Ends and epochs are asked for by name: before a loss is believed, the topics must still be the same.
+    fn lost(&mut self, loss: Loss) {
+        self.loss = Some(loss);
+        self.step = Step::Identity;
     }
 
     /// Answers [`Step::Positions`].

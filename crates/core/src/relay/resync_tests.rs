@@ -110,6 +110,12 @@ fn stopped(r: &Resync) -> StopReason {
     }
 }
 
+/// Before a loss is believed, the topics are asked about again.
+fn still_the_same(r: &mut Resync) {
+    assert_eq!(*r.step(), Step::Identity);
+    r.identity(Some(SOURCE), Some(TARGET));
+}
+
 #[test]
 fn a_fresh_partition_begins_at_its_start() {
     let r = to_ends(vec![], 0, 7);
@@ -166,6 +172,7 @@ fn a_source_that_ends_too_early_lost_its_end() {
     r.source_read(SourcePage { end_offset: 105, ..SourcePage::default() }, &Fake);
     assert_eq!(*r.step(), Step::SourceEnds);
     r.source_ends(0, 105);
+    still_the_same(&mut r);
     assert_eq!(stopped(&r), StopReason::SourceTruncated);
     let mut r = to_ends(vec![position(5, 105, 12)], 0, 16);
     target(&mut r, &[ours(12, 5, 4, 105)]);
@@ -180,6 +187,12 @@ fn a_source_that_deleted_what_is_to_be_counted_lost_at_least_what_follows() {
     target(&mut r, &[ours(12, 5, 4, 105)]);
     r.source_out_of_range();
     r.source_ends(120, 200);
+    // What is behind the deleted part may be mirrored already: its content would tell.
+    assert_eq!(*r.step(), Step::TargetRead(12));
+    target(&mut r, &[ours(12, 5, 4, 105)]);
+    assert_eq!(*r.step(), Step::SourceRead(120));
+    r.source_read(SourcePage { end_offset: 125, ..page(&[dense(120, 5)]) }, &Fake);
+    still_the_same(&mut r);
     let Step::Lost(loss, 16) = r.step() else { panic!("{:?}", r.step()) };
     assert_eq!((loss.stop.reason, loss.go_on), (StopReason::RetentionOverrun, 120));
     assert_eq!((loss.stop.from_offset, loss.stop.to_offset, loss.count), (Some(109), Some(120), None));
@@ -320,6 +333,7 @@ fn identities_generations_and_history_are_checked() {
     let mut r = to_ends(vec![old.clone()], 0, 12);
     assert_eq!(*r.step(), Step::SourceHistory(4));
     r.source_history(Some(104));
+    still_the_same(&mut r);
     assert_eq!(stopped(&r), StopReason::SourceDiverged);
     let mut r = to_ends(vec![old], 0, 12);
     r.source_history(Some(105));

@@ -230,14 +230,16 @@ impl Window {
         id
     }
 
-    /// Takes note of source offsets that are left out on purpose. Returns whether the acknowledged place moved.
-    pub fn passed(&mut self, next_source: i64) -> bool {
+    /// Takes note of source offsets that are left out on purpose, and of the leader epoch there: a position's epoch must
+    /// be that of its source offset. Returns whether the acknowledged place moved.
+    pub fn passed(&mut self, next_source: i64, leader_epoch: i32) -> bool {
         if next_source <= self.sent.source {
             return false;
         }
         self.sent.source = next_source;
         if let Some(last) = self.in_flight.back_mut() {
             last.after.source = next_source;
+            last.sending.leader_epoch = leader_epoch;
             return false;
         }
         self.acked.source = next_source;

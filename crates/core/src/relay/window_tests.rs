@@ -145,9 +145,9 @@ fn runs_are_placed_one_after_the_other() {
 #[test]
 fn passed_offsets_wait_for_what_is_in_flight() {
     let mut w = window(true);
-    assert!(w.passed(22));
+    assert!(w.passed(22, 0));
     let a = send(&mut w, 22, 3);
-    assert!(!w.passed(26));
+    assert!(!w.passed(26, 0));
     assert_eq!(w.acked().source, 22);
     w.answer(a, &appended(30), NOW);
     assert_eq!(w.acked(), Place { count: 13, source: 26, target: 33 });

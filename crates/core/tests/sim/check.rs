@@ -96,25 +96,43 @@ impl Checker {
     /// I1: nothing that must be there is missing before this number.
     pub fn no_loss_before(&mut self, uid: u64, from: u64, source: &Source, when: &str) {
         for info in &source.infos[from as usize..uid as usize] {
-            if info.topic == source.topic && !self.mirrored.contains(&info.rec.uid) && self.is_required(info) {
-                let message = format!("{when}: record {} at source offset {} is missing ({info:?})", info.rec.uid, info.offset);
+            if info.topic == source.topic && !self.mirrored.contains(&info.rec.uid) && self.is_required(info)
+            {
+                let message = format!(
+                    "{when}: record {} at source offset {} is missing ({info:?})",
+                    info.rec.uid, info.offset
+                );
                 return self.fail(NO_LOSS, message);
             }
         }
     }
 
     /// A batch of ours stands on the target now.
-    pub fn appended(&mut self, records: &[(i64, Rec)], claim: &Claim, armed: bool, sure: bool, source: &Source, bounds: Option<(i64, i64)>) {
+    pub fn appended(
+        &mut self,
+        records: &[(i64, Rec)],
+        claim: &Claim,
+        armed: bool,
+        sure: bool,
+        source: &Source,
+        bounds: Option<(i64, i64)>,
+    ) {
         self.version += 1;
         self.single_writer(claim, armed);
         for (offset, rec) in records {
             let Some(info) = source.infos.get(rec.uid as usize) else {
-                return self.fail(BYTES, format!("the target's offset {offset} holds what no source record is: {rec:?}"));
+                return self.fail(
+                    BYTES,
+                    format!("the target's offset {offset} holds what no source record is: {rec:?}"),
+                );
             };
             self.content(rec, info, claim, bounds);
             self.transaction(info, claim);
             if info.topic != claim.source_topic {
-                self.fail(ORDER, format!("record {} of another topic that has the same name was mirrored", rec.uid));
+                self.fail(
+                    ORDER,
+                    format!("record {} of another topic that has the same name was mirrored", rec.uid),
+                );
             }
             let again = self.mirrored.contains(&rec.uid);
             let last = self.ledger.iter().rev().find(|m| !m.again).map(|m| m.uid);
@@ -151,7 +169,8 @@ impl Checker {
         let clamped = claim.timestamps == TimestampPolicy::Clamp
             && bounds.is_some_and(|(first, last)| {
                 // Clocks differ a little.
-                (info.time < first + 600_000 || info.time > last - 600_000) && (first..=last).contains(&rec.time)
+                (info.time < first + 600_000 || info.time > last - 600_000)
+                    && (first..=last).contains(&rec.time)
             });
         if !same || (rec.time != info.time && !clamped && !claim.append_time) {
             self.fail(BYTES, format!("{rec:?} on the target is {info:?} on the source"));
@@ -160,7 +179,11 @@ impl Checker {
 
     /// I18: aborted and open records never show.
     fn transaction(&mut self, info: &Info, claim: &Claim) {
-        let uncommitted = self.generations.iter().find(|g| g.generation == claim.generation).is_some_and(|g| g.start.read_uncommitted);
+        let uncommitted = self
+            .generations
+            .iter()
+            .find(|g| g.generation == claim.generation)
+            .is_some_and(|g| g.start.read_uncommitted);
         let hidden = matches!(info.state, State::Open | State::Aborted) && info.gone != Some(Gone::Truncated);
         if hidden && !uncommitted && !info.shown {
             self.fail(ABORTED, format!("{info:?} was mirrored"));
@@ -193,7 +216,9 @@ impl Checker {
     /// A generation was begun, with what was kept in the same step.
     pub fn begun(&mut self, begun: PartitionGeneration, notices: &[Notice], source: &Source) {
         let last = self.generations.last().map(|g| g.generation);
-        if last.is_some_and(|l| l.producer_id == begun.generation.producer_id && l.epoch >= begun.generation.epoch) {
+        if last.is_some_and(|l| {
+            l.producer_id == begun.generation.producer_id && l.epoch >= begun.generation.epoch
+        }) {
             self.fail(SINGLE_WRITER, format!("generation {begun:?} after {last:?}"));
         }
         self.generations.push(begun);
@@ -203,7 +228,8 @@ impl Checker {
             if !lost && notice.reason != "RECORD_SKIPPED" {
                 continue;
             }
-            let inside = source.infos.iter().filter(|i| i.topic == source.topic && (from..to).contains(&i.offset));
+            let inside =
+                source.infos.iter().filter(|i| i.topic == source.topic && (from..to).contains(&i.offset));
             let gone = if lost { Some(Gone::Retained) } else { None };
             self.named.extend(inside.filter(|i| i.gone == gone).map(|i| i.rec.uid));
         }
@@ -221,7 +247,12 @@ impl Checker {
             );
             self.fail(PROGRESS, message);
         }
-        self.passed(position.source_offset, position.source_topic_id, source, "a position is written behind it");
+        self.passed(
+            position.source_offset,
+            position.source_topic_id,
+            source,
+            "a position is written behind it",
+        );
         let ours = |m: &&Mirror| m.generation == position.generation && m.offset < position.target_offset;
         let count = self.ledger.iter().filter(ours).count() as i64;
         if self.doubles == 0 && position.count > count {
@@ -235,7 +266,10 @@ impl Checker {
         if topic != source.topic || self.target_lost {
             return;
         }
-        let behind = source.infos.iter().find(|i| i.topic == topic && i.gone != Some(Gone::Truncated) && i.offset >= offset);
+        let behind = source
+            .infos
+            .iter()
+            .find(|i| i.topic == topic && i.gone != Some(Gone::Truncated) && i.offset >= offset);
         let end = behind.map_or(source.infos.len() as u64, |i| i.rec.uid);
         if offset <= source.end {
             self.no_loss_before(end, 0, source, when);
@@ -250,13 +284,19 @@ impl Checker {
         let Some(last) = self.ledger.iter().rev().find(|m| !m.again) else { return };
         let info = &source.infos[last.uid as usize];
         if info.gone.is_none() && info.topic == source.topic && info.offset >= offset {
-            let message = format!("goes on from source offset {offset}, {} is on the target already", info.offset);
+            let message =
+                format!("goes on from source offset {offset}, {} is on the target already", info.offset);
             self.fail(PROGRESS, message);
         }
     }
 
     /// I5, I6: what is translated from the journal is where the records are.
-    pub fn translation(&mut self, values: &BTreeMap<PositionKind, &PositionValue>, source: &Source, exact: bool) {
+    pub fn translation(
+        &mut self,
+        values: &BTreeMap<PositionKind, &PositionValue>,
+        source: &Source,
+        exact: bool,
+    ) {
         let Some(present) = self.generations.last().map(|g| g.generation) else { return };
         let (mut segments, mut end): (Vec<Segment>, Option<(i64, i64)>) = (Vec::new(), None);
         for (kind, value) in values {
@@ -266,7 +306,9 @@ impl Checker {
                         segments.extend(list);
                     }
                 }
-                (PositionKind::Position { generation, .. }, PositionValue::Position(p)) if *generation == present => {
+                (PositionKind::Position { generation, .. }, PositionValue::Position(p))
+                    if *generation == present =>
+                {
                     end = end.max(Some((p.source_offset, p.target_offset)));
                 }
                 _ => {}
@@ -286,7 +328,10 @@ impl Checker {
                 Translation::NotYet => false,
             };
             if !right {
-                let message = format!("source offset {} is at {}, translated {translated:?}", info.offset, mirror.offset);
+                let message = format!(
+                    "source offset {} is at {}, translated {translated:?}",
+                    info.offset, mirror.offset
+                );
                 return self.fail(TRANSLATION, message);
             }
         }
@@ -301,7 +346,10 @@ impl Checker {
     /// The first that is not.
     pub fn missing(&self, source: &Source) -> Option<Info> {
         let missing = |i: &&Info| {
-            i.topic == source.topic && i.gone.is_none() && !self.mirrored.contains(&i.rec.uid) && self.is_required(i)
+            i.topic == source.topic
+                && i.gone.is_none()
+                && !self.mirrored.contains(&i.rec.uid)
+                && self.is_required(i)
         };
         source.infos.iter().find(missing).copied()
     }

@@ -75,7 +75,8 @@ impl World {
         if self.strike(fault) {
             self.say(|| format!("FAULT {fault:?}"));
             self.happened.insert(fault);
-            let flows = self.now - self.last_append < 3_000 || self.connections.iter().any(|c| !c.due.is_empty());
+            let flows =
+                self.now - self.last_append < 3_000 || self.connections.iter().any(|c| !c.due.is_empty());
             if flows {
                 self.fired.push(fault);
             }
@@ -86,7 +87,9 @@ impl World {
     fn strike(&mut self, fault: Fault) -> bool {
         match fault {
             Fault::Cut | Fault::AnswersLost => self.strike_connection(fault),
-            Fault::Crash | Fault::Pause | Fault::DuplicateOwner | Fault::Release | Fault::Rules => self.strike_owner(fault),
+            Fault::Crash | Fault::Pause | Fault::DuplicateOwner | Fault::Release | Fault::Rules => {
+                self.strike_owner(fault)
+            }
             Fault::SourceElect
             | Fault::SourceTruncate
             | Fault::SourceCompact
@@ -94,7 +97,8 @@ impl World {
             | Fault::SourceRecreate => self.strike_source(fault),
             Fault::FetchFails => {
                 let o = self.raft.owner;
-                let Some(session) = self.owners.get(o).and_then(|o| o.fetching.as_ref()).map(|f| f.session) else {
+                let Some(session) = self.owners.get(o).and_then(|o| o.fetching.as_ref()).map(|f| f.session)
+                else {
                     return false;
                 };
                 self.at(0, Event::Fetched(o, session, crate::world::Fetched::Failed));
@@ -260,12 +264,15 @@ impl World {
             }
             Fault::TargetRetain => {
                 let span = (replicated - start).max(0) as u64;
-                let at = if self.rng.percent(25) { replicated } else { start + self.rng.below(span + 1) as i64 };
+                let at =
+                    if self.rng.percent(25) { replicated } else { start + self.rng.below(span + 1) as i64 };
                 self.target.retain(at);
             }
             Fault::TargetTruncate => {
                 let at = end - self.rng.within(1, 20) as i64;
-                let Some(at) = self.target.log.iter().map(|b| b.header.base_offset).find(|b| *b >= at) else { return false };
+                let Some(at) = self.target.log.iter().map(|b| b.header.base_offset).find(|b| *b >= at) else {
+                    return false;
+                };
                 self.checker.target_lost = true;
                 self.elect(at);
             }
@@ -289,7 +296,12 @@ impl World {
 
     /// A new leader, whose log ends here.
     fn elect(&mut self, at: i64) {
-        let at = self.target.log.iter().find(|b| b.header.next_offset() > at).map_or(at, |b| b.header.base_offset.max(at.min(b.header.base_offset)));
+        let at = self
+            .target
+            .log
+            .iter()
+            .find(|b| b.header.next_offset() > at)
+            .map_or(at, |b| b.header.base_offset.max(at.min(b.header.base_offset)));
         if at < self.target.end {
             self.target.truncate(at);
             self.checker.truncated(at);
@@ -301,7 +313,8 @@ impl World {
         self.at(delay, Event::Replicated(epoch, end));
         for c in 0..self.connections.len() {
             if let Some(waiting) = self.connections[c].waiting.take() {
-                let answer = mirrormesh_core::relay::answer::Answer::Refused { code: 6, message: "moved".to_owned() };
+                let answer =
+                    mirrormesh_core::relay::answer::Answer::Refused { code: 6, message: "moved".to_owned() };
                 self.answer_later(c, waiting.id, answer);
             }
         }

@@ -104,11 +104,18 @@ impl Knobs {
         let rules = Rules {
             read_uncommitted: rng.percent(15),
             on_loss: if rng.percent(50) { LossPolicy::Continue } else { LossPolicy::StopPartition },
-            on_oversized: if rng.percent(50) { OversizedPolicy::Skip } else { OversizedPolicy::StopPartition },
+            on_oversized: if rng.percent(50) {
+                OversizedPolicy::Skip
+            } else {
+                OversizedPolicy::StopPartition
+            },
             timestamps,
             sole_writer: rng.percent(80),
         };
-        let limits = Limits { batches_max: rng.pick(&[1, 2, 5, 8, 64]), bytes_max: rng.pick(&[2_000, 10_000, 8 << 20]) };
+        let limits = Limits {
+            batches_max: rng.pick(&[1, 2, 5, 8, 64]),
+            bytes_max: rng.pick(&[2_000, 10_000, 8 << 20]),
+        };
         let mut knobs = Self {
             records: rng.within(220, 420) as usize,
             facts,

@@ -34,7 +34,10 @@ pub struct Outcome {
 /// Runs a seed.
 pub fn run(seed: u64, trace: bool) -> Outcome {
     catch_unwind(AssertUnwindSafe(|| run_inside(seed, trace))).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+        let text = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
         let violation = Violation { invariant: "no panic", message: text.unwrap_or_default() };
         Outcome {
             seed,
@@ -66,7 +69,10 @@ fn run_inside(seed: u64, trace: bool) -> Outcome {
             let missing = world.checker.missing(&world.source);
             let owner = &world.owners[world.raft.owner];
             let state = owner.relay.state();
-            let message = format!("not healed: {missing:?}, owner {} {state:?}, stopped {:?}", world.raft.owner, owner.stopped);
+            let message = format!(
+                "not healed: {missing:?}, owner {} {state:?}, stopped {:?}",
+                world.raft.owner, owner.stopped
+            );
             world.checker.fail(LIVENESS, message);
         }
     }
@@ -97,7 +103,8 @@ fn finish(world: &mut World) {
         world.checker.no_loss_before(all, 0, &world.source, "at the end");
     }
     let exact = !world.knobs.facts.source_compacted && world.checker.doubles == 0;
-    let values: BTreeMap<_, &PositionValue> = world.positions.iter().map(|(key, value)| (key.kind, value)).collect();
+    let values: BTreeMap<_, &PositionValue> =
+        world.positions.iter().map(|(key, value)| (key.kind, value)).collect();
     world.checker.translation(&values, &world.source, exact);
 }
 
@@ -180,8 +187,10 @@ impl fmt::Display for Tally {
         for (name, seeds) in &by_name {
             writeln!(f, "{name}: {} seeds, {:?}", seeds.len(), &seeds[..seeds.len().min(20)])?;
         }
-        for (seed, violation) in self.failures.iter().take(12) {
-            writeln!(f, "seed {seed}: {}: {:.400}", violation.invariant, violation.message)?;
+        for name in by_name.keys() {
+            for (seed, violation) in self.failures.iter().filter(|(_, v)| v.invariant == *name).take(8) {
+                writeln!(f, "seed {seed}: {name}: {:.400}", violation.message)?;
+            }
         }
         Ok(())
     }

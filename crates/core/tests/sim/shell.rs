@@ -1,19 +1,19 @@
 //! The shell of an owner: carries out what its relay asks for, as the source service does, with delays and failures.
 
 use mirrormesh_core::format::batch::entries;
+use mirrormesh_core::ids::TopicName;
 use mirrormesh_core::relay::answer::Answer;
 use mirrormesh_core::relay::journal::Stored;
 use mirrormesh_core::relay::machine::{Action, Append, Ask, Beginning, Relay, Setup, Told};
 use mirrormesh_core::relay::page::SourcePage;
 use mirrormesh_core::relay::position::{PositionKey, PositionKind, PositionValue};
 use mirrormesh_core::relay::resync::Step;
-use mirrormesh_core::ids::TopicName;
 use mirrormesh_core::unit::{Generation, PartitionGeneration};
 
 use crate::check::{Claim, LIVENESS};
 use crate::record::Fake;
-use crate::world::{Connection, Event, Fetched, Fetching, Owner, Request, Waiting, World};
 use crate::target::Appended;
+use crate::world::{Connection, Event, Fetched, Fetching, Owner, Request, Waiting, World};
 
 const REQUEST_TIMEOUT_MS: u64 = 5_000;
 const ACK_TIMEOUT_MS: u64 = 3_000;
@@ -35,7 +35,9 @@ impl World {
         };
         let most = self.knobs.clock_skew_ms;
         let skew = self.rng.below(2 * most + 1) as i64 - most as i64;
-        self.say(|| format!("owner {o} gets assignment {}: {:?} {:?}", setup.number, setup.detail.begun, setup.rules));
+        self.say(|| {
+            format!("owner {o} gets assignment {}: {:?} {:?}", setup.number, setup.detail.begun, setup.rules)
+        });
         self.owners.push(Owner {
             number: setup.number,
             rules: setup.rules,
@@ -62,7 +64,8 @@ impl World {
             let Some(action) = self.owners[o].relay.next(now, &Fake) else { break };
             self.act(o, action);
             if turn > 10_000 {
-                self.checker.fail(LIVENESS, format!("owner {o} never comes to rest: {:?}", self.owners[o].relay));
+                self.checker
+                    .fail(LIVENESS, format!("owner {o} never comes to rest: {:?}", self.owners[o].relay));
                 return;
             }
         }
@@ -155,17 +158,16 @@ impl World {
     fn locate(&mut self, o: usize, step: &Step) -> Told {
         let failed = |what: &str| Told::Failed("UNEXPECTED".to_owned(), what.to_owned());
         match step {
-            Step::Identity => {
-                let source = self.source.exists.then_some(self.source.topic);
-                Told::Identity(source, Some(self.target.topic))
-            }
+            Step::Identity => Told::Identity(Some(self.source.topic), Some(self.target.topic)),
             Step::Positions => Told::Positions(self.stored(o)),
             Step::TargetEnds => {
                 self.owners[o].version = self.checker.version;
                 self.owners[o].sent = false;
                 Told::TargetEnds(self.target.start, self.target.end, self.target.high_watermark)
             }
-            Step::TargetRead(offset) => Told::TargetRecords(self.target.read(*offset, self.knobs.fetch_bytes)),
+            Step::TargetRead(offset) => {
+                Told::TargetRecords(self.target.read(*offset, self.knobs.fetch_bytes))
+            }
             Step::Producer => {
                 let id = self.owners[o].relay.generation().generation.producer_id;
                 let known = self.target.producers.get(&id);
@@ -174,6 +176,9 @@ impl World {
             Step::SourceHistory(epoch) => Told::SourceHistory(self.source.epoch_end(*epoch)),
             Step::SourceRead(offset) => {
                 let committed = !self.owners[o].relay.generation().start.read_uncommitted;
+                if self.owners[o].relay.detail().source_topic_id != self.source.topic {
+                    return failed("unknown topic id");
+                }
                 match self.source.fetch(*offset, committed, self.knobs.fetch_bytes) {
                     Some(page) => Told::SourcePage(page),
                     None => Told::SourceOutOfRange,
@@ -213,7 +218,10 @@ impl World {
             Told::SourcePage(p) => format!("owner {o} told of {} bytes of the source", p.records.len()),
             Told::Positions(s) => format!(
                 "owner {o} told positions {:?}",
-                s.positions.iter().map(|(s, p)| (*s, p.generation.epoch, p.count, p.source_offset, p.target_offset)).collect::<Vec<_>>()
+                s.positions
+                    .iter()
+                    .map(|(s, p)| (*s, p.generation.epoch, p.count, p.source_offset, p.target_offset))
+                    .collect::<Vec<_>>()
             ),
             told => format!("owner {o} told {told:?}"),
         });
@@ -230,16 +238,22 @@ impl World {
         let topic = self.owners[o].relay.detail().source_topic_id;
         let fresh = !self.owners[o].sent;
         if fresh && self.owners[o].relay.generation().generation == self.raft.detail.begun.generation {
-            self.checker.found(offset, self.owners[o].version, &self.source);
+            if !self.knobs.facts.source_compacted {
+                self.checker.found(offset, self.owners[o].version, &self.source);
+            }
             self.checker.passed(offset, topic, &self.source, "fetching goes on behind it");
         }
         self.owners[o].fetching = Some(Fetching { session, offset, committed, asked: false });
     }
 
     pub fn fetch_at(&mut self, o: usize, session: u64) {
-        let Some(fetching) = self.owners[o].fetching.as_ref().filter(|f| f.session == session) else { return };
+        let Some(fetching) = self.owners[o].fetching.as_ref().filter(|f| f.session == session) else {
+            return;
+        };
         let (offset, committed) = (fetching.offset, fetching.committed);
-        let fetched = if !self.source.exists || (!self.healing && self.rng.permille(2)) {
+        // By topic id, as Kafka 3.1 and later have it.
+        let other = self.owners[o].relay.detail().source_topic_id != self.source.topic;
+        let fetched = if other || (!self.healing && self.rng.permille(2)) {
             Fetched::Failed
         } else {
             match self.source.fetch(offset, committed, self.knobs.fetch_bytes) {
@@ -302,7 +316,12 @@ impl World {
         let append_time = self.target.facts.target_append_time;
         let claim = Claim { generation, source_topic, delivery, timestamps, append_time };
         let c = self.connection(o);
-        self.say(|| format!("owner {o} appends {id} over connection {c}, {} bytes, {path:?}, {delivery:?}", batch.body.len()));
+        self.say(|| {
+            format!(
+                "owner {o} appends {id} over connection {c}, {} bytes, {path:?}, {delivery:?}",
+                batch.body.len()
+            )
+        });
         self.connections[c].due.push_back(id);
         let delay = self.delay();
         let arrival = self.connections[c].last_arrival.max(self.now + delay);
@@ -388,11 +407,14 @@ impl World {
                 self.wait_for_replicas(c, Waiting { id: request.id, base, end, old: true });
             }
             Appended::New { base, armed } => {
-                self.say(|| format!("target appends {} of connection {c} at {base}, armed {armed}", request.id));
+                self.say(|| {
+                    format!("target appends {} of connection {c} at {base}, armed {armed}", request.id)
+                });
                 self.checked(&request, armed);
                 let end = self.target.end;
                 let epoch = self.target.leader_epoch;
-                let delay = if self.now < self.stalled_until { self.stalled_until - self.now } else { self.delay() };
+                let delay =
+                    if self.now < self.stalled_until { self.stalled_until - self.now } else { self.delay() };
                 self.at(delay, Event::Replicated(epoch, end));
                 if !self.healing && self.rng.permille(5) {
                     self.answer_later(c, request.id, refused(20));
@@ -512,7 +534,12 @@ impl World {
     fn write(&mut self, o: usize, records: Vec<(PositionKey, PositionValue)>) {
         for (_, value) in &records {
             if let PositionValue::Position(p) = value {
-                self.say(|| format!("owner {o} writes position n {} source {} target {}", p.count, p.source_offset, p.target_offset));
+                self.say(|| {
+                    format!(
+                        "owner {o} writes position n {} source {} target {}",
+                        p.count, p.source_offset, p.target_offset
+                    )
+                });
                 if p.generation == self.raft.detail.begun.generation {
                     self.checker.position(p, self.target.high_watermark, &self.source);
                 }
@@ -578,4 +605,3 @@ impl BatchHeaderOf<'_> {
         i32::from_be_bytes([header[23], header[24], header[25], header[26]])
     }
 }
-

@@ -55,7 +55,6 @@ pub struct Batch {
 #[derive(Debug)]
 pub struct Source {
     pub topic: TopicId,
-    pub exists: bool,
     pub log: Vec<Batch>,
     pub start: i64,
     pub end: i64,
@@ -73,7 +72,6 @@ impl Source {
     pub fn new(topic: TopicId, append_time: bool, first: i64) -> Self {
         Self {
             topic,
-            exists: true,
             log: Vec::new(),
             start: first,
             end: first,
@@ -95,7 +93,15 @@ impl Source {
         self.open.keys().copied().collect()
     }
 
-    fn push(&mut self, pid: i64, attributes: i16, records: Vec<(i64, Rec)>, last: i64, body: Option<&[u8]>, now: i64) {
+    fn push(
+        &mut self,
+        pid: i64,
+        attributes: i16,
+        records: Vec<(i64, Rec)>,
+        last: i64,
+        body: Option<&[u8]>,
+        now: i64,
+    ) {
         let mut header = record::header(self.end);
         header.leader_epoch = self.epoch;
         header.attributes = attributes;
@@ -127,7 +133,15 @@ impl Source {
             let rec = Rec { uid: self.infos.len() as u64, key: *key, time: *time, size: *size };
             let state = if transaction.is_some() { State::Open } else { State::Plain };
             let seen = if self.append_time { now } else { *time };
-            self.infos.push(Info { rec, topic: self.topic, offset, state, time: seen, gone: None, shown: transaction.is_none() });
+            self.infos.push(Info {
+                rec,
+                topic: self.topic,
+                offset,
+                state,
+                time: seen,
+                gone: None,
+                shown: transaction.is_none(),
+            });
             placed.push((offset, rec));
         }
         let mut attributes = if self.append_time { APPEND_TIME } else { 0 };
@@ -177,10 +191,16 @@ impl Source {
             upper = batch.last + 1;
         }
         let begin = self.log.get(from).map_or(offset, |b| b.base.min(offset));
-        let aborted = self.aborted.iter().filter(|(_, first, last)| committed && *last >= begin && *first < upper);
+        let aborted =
+            self.aborted.iter().filter(|(_, first, last)| committed && *last >= begin && *first < upper);
         Some(SourcePage {
             records: Bytes::from(records),
-            aborted: aborted.map(|(producer_id, first_offset, _)| Aborted { producer_id: *producer_id, first_offset: *first_offset }).collect(),
+            aborted: aborted
+                .map(|(producer_id, first_offset, _)| Aborted {
+                    producer_id: *producer_id,
+                    first_offset: *first_offset,
+                })
+                .collect(),
             end_offset: end,
             high_watermark: self.high_watermark,
             log_start: self.start,
@@ -209,6 +229,11 @@ impl Source {
         let keep = self.log.partition_point(|b| b.last < start);
         for batch in self.log.drain(..keep) {
             Self::forget(&mut self.infos, &batch, Gone::Retained);
+        }
+        if let Some(batch) = self.log.first() {
+            for (_, rec) in batch.records.iter().filter(|(offset, _)| *offset < start) {
+                self.infos[rec.uid as usize].gone = Some(Gone::Retained);
+            }
         }
         self.start = start;
         self.aborted.retain(|(_, _, last)| *last >= start);
@@ -278,7 +303,7 @@ impl Source {
             batch.records.retain(|(offset, rec)| {
                 let info = &mut infos[rec.uid as usize];
                 let keep = info.state != State::Aborted && newest.get(&rec.key) == Some(offset);
-                if !keep {
+                if !keep && info.gone.is_none() {
                     info.gone = Some(Gone::Compacted);
                 }
                 keep

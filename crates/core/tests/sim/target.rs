@@ -233,7 +233,9 @@ impl Target {
             }
             let before = batch.records.len();
             batch.records.retain(|(offset, rec)| newest.get(&rec.key) == Some(offset));
-            if batch.records.is_empty() && lasts.get(&batch.header.producer_id) != Some(&batch.header.base_offset) {
+            if batch.records.is_empty()
+                && lasts.get(&batch.header.producer_id) != Some(&batch.header.base_offset)
+            {
                 return false;
             }
             if batch.records.len() != before {

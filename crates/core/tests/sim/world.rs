@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use mirrormesh_core::format::batch::StampedBatch;
 use mirrormesh_core::ids::{FlowId, TopicId, TopicName};
 use mirrormesh_core::relay::answer::Answer;
 use mirrormesh_core::relay::machine::{Ask, Beginning, Notice, Relay, Rules, Told};
 use mirrormesh_core::relay::page::SourcePage;
 use mirrormesh_core::relay::position::{PositionKey, PositionValue};
 use mirrormesh_core::relay::stop::Stop;
-use mirrormesh_core::format::batch::StampedBatch;
 use mirrormesh_core::unit::{Generation, PartitionDetail, PartitionGeneration, PartitionStart};
 
 use crate::check::{Checker, Claim};
@@ -199,7 +199,8 @@ impl World {
             target_topic_id: target.topic,
             begun,
         };
-        let raft = Raft { number: 0, owner: 0, detail, rules: knobs.rules, producers: PRODUCER, before: None };
+        let raft =
+            Raft { number: 0, owner: 0, detail, rules: knobs.rules, producers: PRODUCER, before: None };
         let mut checker = Checker::default();
         checker.begun(begun, &[], &source);
         let mut world = Self {
@@ -276,7 +277,9 @@ impl World {
             | Event::Begun(o, _)
             | Event::Resume(o)
             | Event::Stop(o) => Some(*o),
-            Event::Respond(c, ..) | Event::TimeOut(c, _) | Event::ConnectionDied(c) => Some(self.connections[*c].owner),
+            Event::Respond(c, ..) | Event::TimeOut(c, _) | Event::ConnectionDied(c) => {
+                Some(self.connections[*c].owner)
+            }
             _ => None,
         }
     }

@@ -147,8 +147,7 @@ impl<T: Clone> Relay<T> {
     }
 
     /// The source did not have what was fetched; these are its ends.
-    pub(super) fn source_ends(&mut self, change: Change, log_start: i64, log_end: i64, now_ms: u64) {
-        let _ = now_ms;
+    pub(super) fn source_ends(&mut self, change: Change, log_start: i64, log_end: i64) {
         match Loss::out_of_range(change.source, log_start, log_end)
             .map(|loss| loss.handle(self.setup.rules.on_loss))
         {

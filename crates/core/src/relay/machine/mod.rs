@@ -238,6 +238,8 @@ enum Phase<T> {
     /// The source does not have what was fetched: which way?
     Ends {
         change: Change,
+        /// Log start and log end; asked for by name, and so good only if the topic is the same still.
+        ends: Option<(i64, i64)>,
         asked: bool,
     },
     Beginning {
@@ -420,9 +422,13 @@ impl<T: Clone> Relay<T> {
                         step => return Some(Action::Ask(Ask::Locate(step))),
                     }
                 }
-                Phase::Ends { asked, .. } if !*asked => {
+                Phase::Ends { asked, ends, .. } if !*asked => {
                     *asked = true;
-                    return Some(Action::Ask(Ask::SourceEnds));
+                    let ask = match ends {
+                        None => Ask::SourceEnds,
+                        Some(_) => Ask::Locate(Step::Identity),
+                    };
+                    return Some(Action::Ask(ask));
                 }
                 Phase::Beginning { .. } => return self.begin(),
                 Phase::Streaming(_) => match self.stream(now_ms, codecs) {
@@ -453,7 +459,7 @@ impl<T: Clone> Relay<T> {
     // Inputs.
 
     /// Answers [`Action::Ask`]. What was not asked for is left alone.
-    pub fn told(&mut self, told: Told, now_ms: u64, codecs: &dyn Codecs) {
+    pub fn told(&mut self, told: Told, _now_ms: u64, codecs: &dyn Codecs) {
         if let Told::Failed(reason, message) = told {
             if !matches!(self.phase, Phase::Streaming(_) | Phase::Stopped { .. } | Phase::Released { .. }) {
                 self.wait(&reason, &message);
@@ -482,9 +488,19 @@ impl<T: Clone> Relay<T> {
                     Told::Facts(_) | Told::Producer(_) | Told::Failed(..) => {}
                 }
             }
-            (Phase::Ends { change, .. }, Told::SourceEnds(start, end)) => {
-                let change = change.clone();
-                self.source_ends(change, start, end, now_ms);
+            (Phase::Ends { ends, asked, .. }, Told::SourceEnds(start, end)) => {
+                *ends = Some((start, end));
+                *asked = false;
+            }
+            (Phase::Ends { change, ends: Some((start, end)), .. }, Told::Identity(source, _)) => {
+                let known = self.setup.detail.source_topic_id;
+                if source.is_some_and(|now| now == known || now.is_zero() || known.is_zero()) {
+                    let (change, start, end) = (change.clone(), *start, *end);
+                    self.source_ends(change, start, end);
+                } else {
+                    // Deleted or made again: finding the place anew says which.
+                    self.phase = Phase::Facts { asked: false };
+                }
             }
             (Phase::Beginning { change, asked }, Told::Producer(id)) => {
                 change.offered = Some(id);

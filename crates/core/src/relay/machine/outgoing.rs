@@ -24,8 +24,8 @@ pub(super) struct Outgoing {
 #[derive(Debug)]
 pub(super) enum Ready {
     Send(Outgoing),
-    /// Left out; the next source offset. `None` for what compaction left nothing of.
-    Passed(i64, Option<Skip>),
+    /// Left out; the next source offset, the leader epoch there. `None` for what compaction left nothing of.
+    Passed(i64, i32, Option<Skip>),
     Oversized(Oversized),
     Stop(Stop),
 }
@@ -63,7 +63,7 @@ impl Queue {
                 return Some(ready);
             }
             match self.items.pop_front()? {
-                Item::Passed(next, skip) => return Some(Ready::Passed(next, Some(skip))),
+                Item::Passed(next, epoch, skip) => return Some(Ready::Passed(next, epoch, Some(skip))),
                 Item::Bad(stop) => return Some(Ready::Stop(stop)),
                 Item::Data(data) => self.prepare(data, conditions, clamp, codecs),
             }
@@ -149,7 +149,7 @@ impl Queue {
             self.ready.push_back(Ready::Oversized(oversized));
         } else if complete {
             // Covers what compaction left nothing of; otherwise the last piece said the same.
-            self.ready.push_back(Ready::Passed(last.next_offset(), None));
+            self.ready.push_back(Ready::Passed(last.next_offset(), last.leader_epoch, None));
         }
     }
 }

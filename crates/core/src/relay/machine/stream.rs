@@ -223,7 +223,7 @@ impl<T: Clone> Relay<T> {
                 self.phase = Phase::Facts { asked: false };
             }
             After::Begin => self.phase = Phase::Beginning { change: change(), asked: false },
-            After::Ends => self.phase = Phase::Ends { change: change(), asked: false },
+            After::Ends => self.phase = Phase::Ends { change: change(), ends: None, asked: false },
             After::Skip(oversized) => {
                 let mut change = change();
                 change.source = oversized.offset + 1;
@@ -251,8 +251,11 @@ impl<T: Clone> Relay<T> {
             return None;
         };
         match ready {
-            Ready::Passed(next, skip) => {
-                if stream.window.passed(next) {
+            Ready::Passed(next, epoch, skip) => {
+                if stream.window.passed(next, epoch) {
+                    if let Some((_, last)) = &mut stream.last {
+                        *last = epoch;
+                    }
                     stream.journal.passed(now_ms);
                     self.figures.source_offset = stream.window.acked().source;
                 }

@@ -197,6 +197,9 @@ fn retention_overrun_stops_or_goes_on_behind_a_named_gap() {
         };
         assert!(matches!(ask, Some(Action::Ask(Ask::SourceEnds))));
         b.relay.told(Told::SourceEnds(12, 50), NOW, &Fake);
+        let ask = b.next();
+        assert!(matches!(ask, Some(Action::Ask(Ask::Locate(Step::Identity)))), "is it the same topic still?");
+        b.relay.told(Told::Identity(Some(TopicId([1; 16])), Some(TopicId([2; 16]))), NOW, &Fake);
         match b.next() {
             Some(Action::Stopped(stop)) if !continues => {
                 assert_eq!((stop.from_offset, stop.to_offset), (Some(0), Some(12)));

@@ -27,10 +27,7 @@ impl Resync {
     /// `None` if the broker can't tell.
     pub fn source_history(&mut self, end_offset: Option<i64>) {
         match end_offset {
-            Some(end) if end < self.base.source => {
-                let (_, log_end) = self.ends;
-                self.step = Step::Lost(Box::new(Loss::diverged(end, self.base.source)), log_end);
-            }
+            Some(end) if end < self.base.source => self.lost(Loss::diverged(end, self.base.source)),
             _ => self.find_source(),
         }
     }
@@ -48,7 +45,10 @@ impl Resync {
         let aligner = Aligner::new(&self.contents, self.premise.times_kept);
         self.contents.clear();
         if aligner.is_complete() {
-            self.done();
+            match self.gap {
+                Some((from, log_start)) => self.deleted(from, log_start),
+                None => self.done(),
+            }
         } else {
             self.aligner = Some(aligner);
             self.step = Step::SourceRead(self.cursor);
@@ -96,27 +96,44 @@ impl Resync {
 
     /// Answers [`Step::SourceEnds`]: log start and log end.
     pub fn source_ends(&mut self, log_start: i64, log_end: i64) {
-        let (_, target_end) = self.ends;
+        let uncounted = (self.count - self.base.count - self.read).max(0);
         // At least so far the mirror got: every record takes an offset or more.
-        let mirrored = self.cursor + (self.count - self.base.count - self.read).max(0);
-        let loss = if self.cursor < log_start {
-            let from = mirrored.min(log_start);
-            let mut loss = Loss::out_of_range(self.cursor, log_start, log_end);
-            if let Some(loss) = &mut loss {
-                // Where in the deleted part the mirror stood is not known exactly.
-                loss.stop.from_offset = Some(from);
-                loss.count = (from == self.cursor).then_some(log_start - from);
+        let mirrored = self.cursor + uncounted;
+        if self.cursor < log_start {
+            if self.aligner.is_none() && uncounted == 0 {
+                self.deleted(self.cursor, log_start);
+                return;
             }
-            loss
-        } else if log_end <= self.cursor {
+            // What is behind the deleted part may be on the target already: only its content can tell.
+            self.gap.get_or_insert((mirrored.min(log_start), log_start)).1 = log_start;
+            self.cursor = log_start;
+            if self.aligner.is_some() {
+                self.step = Step::SourceRead(self.cursor);
+            } else {
+                self.read_content();
+            }
+            return;
+        }
+        let loss = if log_end <= self.cursor {
             Loss::out_of_range(mirrored.max(self.cursor), log_start, log_end)
         } else {
             None
         };
-        self.step = match loss {
-            Some(loss) => Step::Lost(Box::new(loss), target_end),
-            None => Step::Again("SOURCE_NOT_SETTLED"),
-        };
+        match loss {
+            Some(loss) => self.lost(loss),
+            None => self.step = Step::Again("SOURCE_NOT_SETTLED"),
+        }
+    }
+
+    /// The source deleted offsets before they were mirrored. Where in that part the mirror stood is not always known
+    /// exactly: `from` is the first that may be missing.
+    fn deleted(&mut self, from: i64, log_start: i64) {
+        let exact = self.gap.is_none();
+        if let Some(mut loss) = Loss::out_of_range(from.min(log_start - 1), log_start, log_start) {
+            loss.stop.from_offset = Some(from);
+            loss.count = exact.then_some(log_start - from);
+            self.lost(loss);
+        }
     }
 
     fn read_aligning(
@@ -127,7 +144,7 @@ impl Resync {
     ) -> Result<(), RebuildError> {
         for item in items {
             match item {
-                Item::Passed(next, _) => self.cursor = *next,
+                Item::Passed(next, ..) => self.cursor = *next,
                 Item::Bad(stop) => {
                     self.step = Step::Stop(stop.clone());
                     return Ok(());
@@ -152,17 +169,18 @@ impl Resync {
     fn aligned(&mut self) {
         if let Some(aligner) = self.aligner.take() {
             let (place, segments) = aligner.into_place();
+            if let (None, Some((from, log_start))) = (place, self.gap) {
+                self.deleted(from, log_start);
+                return;
+            }
             self.cursor = place.unwrap_or(self.base.source);
-            self.replay = segments
-                .into_iter()
-                .map(|segment| Mirrored {
-                    segment,
-                    more: Vec::new(),
-                    bytes: 0,
-                    last: LastBatch::default(),
-                    source_leader_epoch: -1,
-                })
-                .collect();
+            self.replay.extend(segments.into_iter().map(|segment| Mirrored {
+                segment,
+                more: Vec::new(),
+                bytes: 0,
+                last: LastBatch::default(),
+                source_leader_epoch: -1,
+            }));
         }
         self.done();
     }
@@ -170,7 +188,7 @@ impl Resync {
     fn read_counting(&mut self, items: &[Item], codecs: &dyn Codecs) -> Result<(), RebuildError> {
         for item in items {
             match item {
-                Item::Passed(next, _) => self.cursor = *next,
+                Item::Passed(next, ..) => self.cursor = *next,
                 Item::Bad(stop) => {
                     self.step = Step::Stop(stop.clone());
                     return Ok(());

@@ -181,7 +181,7 @@ impl Resync {
     fn scanned(&mut self) {
         let (log_start, _) = self.ends;
         if self.scan.older.is_some() {
-            if self.scan.ours.is_empty() && self.position.is_none() {
+            if self.scan.ours.is_empty() && self.base.count == 0 {
                 // Nothing of this generation is there: what the older one appended counts as mirrored.
                 let from = self.base.target.max(log_start);
                 self.read_target(Purpose::Content(from), from);
