@@ -98,7 +98,10 @@ async fn a_target_topic_made_again_stops_or_is_filled_anew() -> Result<()> {
         rig.flow = id;
         rig.caught_up(1).await?;
         probe::delete_topic(&rig.target, &topic).await?;
-        create_topic(&rig.target, &topic, 1).await?;
+        // The mesh itself may be quicker: it makes topics that are missing.
+        if let Err(error) = create_topic(&rig.target, &topic, 1).await {
+            ensure!(format!("{error:#}").contains("TopicAlreadyExists"), "{error:#}");
+        }
         probe::send(&rig.source, &[], &topic, numbered(50, 80)).await?;
         event(&mut rig, "TARGET_RECREATED").await?;
         if policy_continues {
