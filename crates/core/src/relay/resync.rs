@@ -36,9 +36,13 @@ pub enum Step {
     Producer,
     /// Where this leader epoch ends on the source → [`Resync::source_history`].
     SourceHistory(i32),
-    /// The source's records from this offset on, read as the generation reads → [`Resync::source_read`], or
-    /// [`Resync::source_out_of_range`].
-    SourceRead(i64),
+    /// The source's records from this offset on → [`Resync::source_read`], or [`Resync::source_out_of_range`].
+    SourceRead {
+        /// Where to begin.
+        offset: i64,
+        /// As the generation reads; what an older one appended may have been read otherwise.
+        read_committed: bool,
+    },
     /// Log start and log end of the source → [`Resync::source_ends`].
     SourceEnds,
     /// The place is found.
@@ -116,6 +120,8 @@ pub struct Resync {
     aligner: Option<Aligner>,
     /// The source deleted what was to be read next: where the mirror stood at least, and the source's log start.
     gap: Option<(i64, i64)>,
+    /// The source's history is another one than what was mirrored: up to this offset at least it was.
+    diverged: Option<i64>,
     /// What is told once the topics are known to be the same still.
     loss: Option<Loss>,
     count: i64,
@@ -144,6 +150,7 @@ impl Resync {
             contents: Vec::new(),
             aligner: None,
             gap: None,
+            diverged: None,
             loss: None,
             count: 0,
             read: 0,

@@ -85,7 +85,8 @@ impl<T: Clone> Relay<T> {
         let refused_again = self
             .refusal
             .is_some_and(|r| r.what == Refused::Sequence && r.times > 1 && r.count == found.place.count);
-        if found.late || refused_again {
+        let handed_over = self.handed_over.take() == Some(found.place.count);
+        if found.late || refused_again || handed_over {
             let change = Change::at(found.place, journal, last);
             self.phase = Phase::Beginning { change, asked: false };
             return;

@@ -278,6 +278,8 @@ pub struct Relay<T> {
     stopping: bool,
     /// The generation was begun by this owner: nobody else ever appended under it.
     own: bool,
+    /// n behind a hand-over append of which it is not known whether it was a new one.
+    handed_over: Option<i64>,
     attempts: u32,
     refusal: Option<Refusal>,
     /// The target refused a timestamp that its settings did not tell of: move them in every batch until one is in.
@@ -296,6 +298,7 @@ impl<T: Clone> Relay<T> {
             phase: Phase::Facts { asked: false },
             stopping: false,
             own: false,
+            handed_over: None,
             attempts: 0,
             refusal: None,
             clamp: false,

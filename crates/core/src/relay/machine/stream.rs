@@ -76,8 +76,12 @@ impl<T> Stream<T> {
         last: Option<(LastBatch, i32)>,
         handover: bool,
     ) -> Self {
+        let mut window = Window::new(place, sole_writer, facts, limits);
+        if handover {
+            window.expect_new();
+        }
         Self {
-            window: Window::new(place, sole_writer, facts, limits),
+            window,
             facts,
             journal,
             queue: Queue::default(),
@@ -377,7 +381,11 @@ impl<T: Clone> Relay<T> {
         self.figures.target_offset = acked.target;
         self.figures.records += mirrored.records();
         self.figures.bytes += i64::try_from(mirrored.bytes).unwrap_or(0);
-        if stream.handover {
+        if stream.handover && self.facts.target_append_time {
+            // Such a target does not say whether this was a duplicate: see whether the log ends here.
+            self.handed_over = Some(acked.count);
+            stream.break_off(After::Locate { reason: "HANDED_OVER", leader_moved: false });
+        } else if stream.handover {
             stream.break_off(After::Begin);
         }
     }
