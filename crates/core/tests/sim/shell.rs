@@ -98,6 +98,7 @@ impl World {
             }
             Action::Notice(notice) => {
                 self.say(|| format!("owner {o} notices {notice:?}"));
+                self.checker.announced |= notice.reason == "RECORDS_DOUBLED";
                 self.owners[o].notices.push(notice);
             }
             Action::Skipped(skip) => self.say(|| format!("owner {o} skips {skip:?}")),
@@ -407,6 +408,7 @@ impl World {
             Appended::Old { base } => {
                 let end = base + i64::from(BatchHeaderOf(&request).delta()) + 1;
                 self.say(|| format!("target has {} of connection {c} at {base} already", request.id));
+                self.checker.shared.insert(request.claim.generation);
                 self.wait_for_replicas(c, Waiting { id: request.id, base, end, old: true });
             }
             Appended::New { base, armed } => {
