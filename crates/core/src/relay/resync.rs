@@ -118,6 +118,8 @@ pub struct Resync {
     /// Records of the target to be found on the source.
     contents: Vec<RecordId>,
     aligner: Option<Aligner>,
+    /// Leader epoch of the last record of the target that was found on the source.
+    found_epoch: i32,
     /// The source deleted what was to be read next: where the mirror stood at least, and the source's log start.
     gap: Option<(i64, i64)>,
     /// The source's history is another one than what was mirrored: up to this offset at least it was.
@@ -149,6 +151,7 @@ impl Resync {
             tail: None,
             contents: Vec::new(),
             aligner: None,
+            found_epoch: -1,
             gap: None,
             diverged: None,
             loss: None,

@@ -168,7 +168,9 @@ impl Resync {
                 }
                 Item::Data(data) => {
                     for record in data.records(codecs)? {
-                        aligner.source(&record);
+                        if aligner.source(&record) {
+                            self.found_epoch = data.batch.header.leader_epoch;
+                        }
                         if aligner.is_complete() {
                             self.aligner = Some(aligner);
                             self.aligned();
@@ -185,6 +187,7 @@ impl Resync {
 
     fn aligned(&mut self) {
         if let Some(aligner) = self.aligner.take() {
+            let epoch = self.found_epoch;
             let complete = aligner.is_complete();
             let (place, segments) = aligner.into_place();
             if let (None, Some((from, log_start))) = (place, self.gap) {
@@ -202,7 +205,7 @@ impl Resync {
                 more: Vec::new(),
                 bytes: 0,
                 last: LastBatch::default(),
-                source_leader_epoch: -1,
+                source_leader_epoch: epoch,
             }));
         }
         self.done();
