@@ -172,9 +172,10 @@ impl Checker {
         }
         // Raising the epoch has a small window (exactly-once.md 3): an owner whose batch is exactly the hand-over's is
         // told that it is there, and goes on. What it appends then is announced by the next look for the place.
-        let last = self.ledger.last().map(|m| m.generation);
-        let window = last.is_some_and(|l| l < claim.generation && self.shared.contains(&l));
-        if window && claim.delivery != Delivery::ExactlyOnce {
+        let first = self.ledger.iter().find(|m| m.uid == uid).or(self.ledger.last());
+        let window =
+            first.is_some_and(|m| m.generation < claim.generation && self.shared.contains(&m.generation));
+        if window && (self.announced || claim.delivery != Delivery::ExactlyOnce) {
             self.to_be_announced = true;
             return;
         }
