@@ -43,17 +43,18 @@ impl Aligner {
         Self { use_timestamps, target, places, next: 0, found: None, segments: Vec::new() }
     }
 
-    /// Takes the next record of the source that the relay would mirror.
-    pub fn source(&mut self, record: &RecordId) {
+    /// Takes the next record of the source that the relay would mirror; says whether the target has it.
+    pub fn source(&mut self, record: &RecordId) -> bool {
         let content = (if self.use_timestamps { record.timestamp } else { 0 }, record.content);
-        let Some(places) = self.places.get(&content) else { return };
+        let Some(places) = self.places.get(&content) else { return false };
         let at = places.partition_point(|place| *place < self.next);
-        let Some(&index) = places.get(at) else { return };
+        let Some(&index) = places.get(at) else { return false };
         self.next = index + 1;
         self.found = Some(record.offset + 1);
         if let Some((_, offset)) = self.target.get(index) {
             self.segments.push(Segment { source: record.offset, target: *offset, count: 1 });
         }
+        true
     }
 
     /// The target's last record was found: nothing behind it can be on the target.

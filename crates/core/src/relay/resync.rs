@@ -36,9 +36,13 @@ pub enum Step {
     Producer,
     /// Where this leader epoch ends on the source → [`Resync::source_history`].
     SourceHistory(i32),
-    /// The source's records from this offset on, read as the generation reads → [`Resync::source_read`], or
-    /// [`Resync::source_out_of_range`].
-    SourceRead(i64),
+    /// The source's records from this offset on → [`Resync::source_read`], or [`Resync::source_out_of_range`].
+    SourceRead {
+        /// Where to begin.
+        offset: i64,
+        /// As the generation reads; what an older one appended may have been read otherwise.
+        read_committed: bool,
+    },
     /// Log start and log end of the source → [`Resync::source_ends`].
     SourceEnds,
     /// The place is found.
@@ -114,8 +118,12 @@ pub struct Resync {
     /// Records of the target to be found on the source.
     contents: Vec<RecordId>,
     aligner: Option<Aligner>,
+    /// Leader epoch of the last record of the target that was found on the source.
+    found_epoch: i32,
     /// The source deleted what was to be read next: where the mirror stood at least, and the source's log start.
     gap: Option<(i64, i64)>,
+    /// The source's history is another one than what was mirrored: up to this offset at least it was.
+    diverged: Option<i64>,
     /// What is told once the topics are known to be the same still.
     loss: Option<Loss>,
     count: i64,
@@ -143,7 +151,9 @@ impl Resync {
             tail: None,
             contents: Vec::new(),
             aligner: None,
+            found_epoch: -1,
             gap: None,
+            diverged: None,
             loss: None,
             count: 0,
             read: 0,

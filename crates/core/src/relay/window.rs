@@ -113,6 +113,8 @@ pub struct Window {
     limits: Limits,
     facts: Facts,
     sole_writer: bool,
+    /// A duplicate answer is a failure, whatever the content.
+    new_only: bool,
     open: bool,
     failed: bool,
     next_id: u64,
@@ -133,6 +135,7 @@ impl Window {
             limits,
             facts,
             sole_writer,
+            new_only: false,
             open: false,
             failed: false,
             next_id: 0,
@@ -143,6 +146,11 @@ impl Window {
             last_ack_ms: None,
             last_max_timestamp: None,
         }
+    }
+
+    /// An append must be a new one: a duplicate says that somebody was quicker, and may be further by now.
+    pub fn expect_new(&mut self) {
+        self.new_only = true;
     }
 
     /// Sequence of the next batch.
@@ -263,7 +271,7 @@ impl Window {
             self.failed = true;
             return Outcome::Failed(judge(answer, pending.sending.run.first, pending.sending.next_source));
         };
-        if append_time && !self.facts.target_append_time && !self.facts.content_fixed() {
+        if append_time && !self.facts.target_append_time && (self.new_only || !self.facts.content_fixed()) {
             // It was there already, and what was there need not be what was sent: find out by content.
             return self.fail("DUPLICATE_ANSWER");
         }

@@ -191,6 +191,7 @@ impl World {
                     return false;
                 }
                 self.source.truncate(at);
+                self.checker.source_cut = true;
                 let (end, epoch) = (self.source.end, self.source.epoch);
                 self.say(|| format!("source: ends at {end}, epoch {epoch}"));
             }
@@ -386,6 +387,8 @@ impl World {
         for pid in self.source.open_transactions() {
             self.source.finish(pid, true, self.now as i64);
         }
+        // One more, so that the last one before it is not the last thing that anybody looks at.
+        self.source.append(&[(1, self.now as i64, 8)], None, self.now as i64);
         self.source.high_watermark = self.source.end;
         let (epoch, end) = (self.target.leader_epoch, self.target.end);
         self.at(1, Event::Replicated(epoch, end));

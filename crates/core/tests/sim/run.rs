@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mirrormesh_core::relay::position::PositionValue;
 
-use crate::check::{LIVENESS, Violation};
+use crate::check::{LIVENESS, NO_DUP, Violation};
 use crate::knobs::Fault;
 use crate::world::World;
 
@@ -101,6 +101,9 @@ fn finish(world: &mut World) {
     let all = world.source.infos.len() as u64;
     if world.source.stable() == world.source.end {
         world.checker.no_loss_before(all, 0, &world.source, "at the end");
+    }
+    if world.checker.to_be_announced && !world.checker.announced {
+        world.checker.fail(NO_DUP, "records stand twice, and nobody says so".to_owned());
     }
     let exact = !world.knobs.facts.source_compacted && world.checker.doubles == 0;
     let values: BTreeMap<_, &PositionValue> =

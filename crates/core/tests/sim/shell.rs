@@ -8,6 +8,7 @@ use mirrormesh_core::relay::machine::{Action, Append, Ask, Beginning, Relay, Set
 use mirrormesh_core::relay::page::SourcePage;
 use mirrormesh_core::relay::position::{PositionKey, PositionKind, PositionValue};
 use mirrormesh_core::relay::resync::Step;
+use mirrormesh_core::report::Delivery;
 use mirrormesh_core::unit::{Generation, PartitionGeneration};
 
 use crate::check::{Claim, LIVENESS};
@@ -97,6 +98,7 @@ impl World {
             }
             Action::Notice(notice) => {
                 self.say(|| format!("owner {o} notices {notice:?}"));
+                self.checker.announced |= notice.reason == "RECORDS_DOUBLED";
                 self.owners[o].notices.push(notice);
             }
             Action::Skipped(skip) => self.say(|| format!("owner {o} skips {skip:?}")),
@@ -174,12 +176,11 @@ impl World {
                 Told::Remembered(known.map(|p| (p.epoch, p.batches.back().map_or(-1, |b| b.1))))
             }
             Step::SourceHistory(epoch) => Told::SourceHistory(self.source.epoch_end(*epoch)),
-            Step::SourceRead(offset) => {
-                let committed = !self.owners[o].relay.generation().start.read_uncommitted;
+            Step::SourceRead { offset, read_committed } => {
                 if self.owners[o].relay.detail().source_topic_id != self.source.topic {
                     return failed("unknown topic id");
                 }
-                match self.source.fetch(*offset, committed, self.knobs.fetch_bytes) {
+                match self.source.fetch(*offset, *read_committed, self.knobs.fetch_bytes) {
                     Some(page) => Told::SourcePage(page),
                     None => Told::SourceOutOfRange,
                 }
@@ -243,7 +244,8 @@ impl World {
             }
             self.checker.passed(offset, topic, &self.source, "fetching goes on behind it");
         }
-        self.owners[o].fetching = Some(Fetching { session, offset, committed, asked: false });
+        let epoch = self.source.epoch;
+        self.owners[o].fetching = Some(Fetching { session, offset, committed, asked: false, epoch });
     }
 
     pub fn fetch_at(&mut self, o: usize, session: u64) {
@@ -253,7 +255,9 @@ impl World {
         let (offset, committed) = (fetching.offset, fetching.committed);
         // By topic id, as Kafka 3.1 and later have it.
         let other = self.owners[o].relay.detail().source_topic_id != self.source.topic;
-        let fetched = if other || (!self.healing && self.rng.permille(2)) {
+        // A fetch tells the leader epoch that it knows: a new leader refuses it, whatever its log holds.
+        let moved = fetching.epoch != self.source.epoch;
+        let fetched = if other || moved || (!self.healing && self.rng.permille(2)) {
             Fetched::Failed
         } else {
             match self.source.fetch(offset, committed, self.knobs.fetch_bytes) {
@@ -404,6 +408,7 @@ impl World {
             Appended::Old { base } => {
                 let end = base + i64::from(BatchHeaderOf(&request).delta()) + 1;
                 self.say(|| format!("target has {} of connection {c} at {base} already", request.id));
+                self.checker.shared.insert(request.claim.generation);
                 self.wait_for_replicas(c, Waiting { id: request.id, base, end, old: true });
             }
             Appended::New { base, armed } => {
@@ -434,9 +439,16 @@ impl World {
         }
         let batch = self.target.log.last().unwrap();
         let records = batch.records.clone();
-        let sure = armed && !self.target.facts.source_compacted;
+        let sure = armed && !self.target.facts.source_compacted && !self.checker.last_again();
         let bounds = self.target.facts.timestamps(self.now);
-        self.checker.appended(&records, &request.claim, armed, sure, &self.source, bounds);
+        // Another owner may have brought the target to forget: what the present one says counts as well.
+        let mut claim = request.claim;
+        let present = self.raft.owner;
+        let now = self.owner_now(present);
+        if claim.delivery == Delivery::ExactlyOnce && self.owners[present].alive {
+            claim.delivery = self.owners[present].relay.figures(now).delivery;
+        }
+        self.checker.appended(&records, &claim, armed, sure, &self.source, bounds);
     }
 
     fn wait_for_replicas(&mut self, c: usize, waiting: Waiting) {

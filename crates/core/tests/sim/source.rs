@@ -39,6 +39,8 @@ pub struct Info {
     pub gone: Option<Gone>,
     /// It was committed once: a truncation that took the marker came later.
     pub shown: bool,
+    /// What the coordinator decided about its transaction; a marker that was lost is written again alike.
+    pub decided: Option<bool>,
 }
 
 #[derive(Debug, Clone)]
@@ -141,6 +143,7 @@ impl Source {
                 time: seen,
                 gone: None,
                 shown: transaction.is_none(),
+                decided: None,
             });
             placed.push((offset, rec));
         }
@@ -156,6 +159,10 @@ impl Source {
     /// Ends a transaction.
     pub fn finish(&mut self, pid: i64, commit: bool, now: i64) {
         let Some(first) = self.open.remove(&pid) else { return };
+        let mut ours = self.log.iter().filter(|b| b.txn && !b.control && b.pid == pid && b.base >= first);
+        let known =
+            ours.find_map(|b| b.records.first()).and_then(|(_, rec)| self.infos[rec.uid as usize].decided);
+        let commit = known.unwrap_or(commit);
         let marker = self.end;
         let body = [0x16, 0, 0, 0, 8, 0, 0, 0, u8::from(commit), 0x0c];
         self.push(pid, TRANSACTIONAL | CONTROL, Vec::new(), marker, Some(&body), now);
@@ -165,6 +172,7 @@ impl Source {
                 let info = &mut self.infos[rec.uid as usize];
                 info.state = state;
                 info.shown |= commit;
+                info.decided = Some(commit);
             }
         }
         if !commit {

@@ -101,6 +101,8 @@ pub struct Fetching {
     pub offset: i64,
     pub committed: bool,
     pub asked: bool,
+    /// The source's leader epoch that it began under.
+    pub epoch: i32,
 }
 
 pub struct Owner {
@@ -135,7 +137,6 @@ pub struct Raft {
 }
 
 pub struct World {
-    pub seed: u64,
     pub trace: bool,
     pub rng: Rng,
     pub knobs: Knobs,
@@ -204,7 +205,6 @@ impl World {
         let mut checker = Checker::default();
         checker.begun(begun, &[], &source);
         let mut world = Self {
-            seed,
             trace,
             rng,
             knobs,

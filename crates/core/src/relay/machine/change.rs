@@ -9,6 +9,7 @@ use super::{
     Phase, Place, Refused, Relay, Stored,
 };
 use crate::relay::position::LastBatch;
+use crate::relay::stop::StopReason;
 
 /// A generation that is about to begin, and what goes on from the one before.
 #[derive(Debug, Clone)]
@@ -36,11 +37,19 @@ impl Change {
     pub(super) fn behind(mut self, loss: &Loss) -> Self {
         self.source = loss.go_on;
         self.notices.push(Notice::from(loss));
-        // The epoch of the last batch belongs to a history that is gone.
-        if let Some((_, epoch)) = &mut self.last {
+        // Where a history was parted, the epoch that was read last still ends there. Behind deleted offsets it may have
+        // ended long before.
+        if let Some((_, epoch)) =
+            self.last.as_mut().filter(|_| loss.stop.reason == StopReason::RetentionOverrun)
+        {
             *epoch = -1;
         }
         self
+    }
+
+    /// Leader epoch of what was read last from the source, if it is known.
+    pub(super) fn epoch(&self) -> Option<i32> {
+        self.last.map(|(_, epoch)| epoch).filter(|epoch| *epoch >= 0)
     }
 }
 
@@ -85,7 +94,8 @@ impl<T: Clone> Relay<T> {
         let refused_again = self
             .refusal
             .is_some_and(|r| r.what == Refused::Sequence && r.times > 1 && r.count == found.place.count);
-        if found.late || refused_again {
+        let handed_over = self.handed_over.take() == Some(found.place.count);
+        if found.late || refused_again || handed_over {
             let change = Change::at(found.place, journal, last);
             self.phase = Phase::Beginning { change, asked: false };
             return;
@@ -134,21 +144,32 @@ impl<T: Clone> Relay<T> {
     /// What is needed is gone from the source.
     pub(super) fn lost(&mut self, loss: Loss, target: i64, now_ms: u64) {
         let stored = self.take_stored();
+        let generation = self.setup.detail.begun.generation;
         match loss.handle(self.setup.rules.on_loss) {
             Handling::Stop(stop) => self.phase = Phase::Stopped { stop, said: false },
             Handling::GoOn(loss) => {
                 let mut journal = self.journal_of(&stored);
                 journal.passed(now_ms);
                 let place = Place { count: 0, source: loss.go_on, target };
-                let change = Change::at(place, journal, None).behind(&loss);
+                let newest = stored.positions.iter().map(|(_, p)| p).filter(|p| p.generation == generation);
+                let last = newest.max_by_key(|p| p.count).map(|p| (p.last, p.source_leader_epoch));
+                let change = Change::at(place, journal, last).behind(&loss);
                 self.phase = Phase::Beginning { change, asked: false };
             }
         }
     }
 
-    /// The source did not have what was fetched; these are its ends.
-    pub(super) fn source_ends(&mut self, change: Change, log_start: i64, log_end: i64) {
-        match Loss::out_of_range(change.source, log_start, log_end)
+    /// The source did not have what was fetched; these are its ends, and where the epoch ends that was read last.
+    pub(super) fn source_ends(
+        &mut self,
+        change: Change,
+        (log_start, log_end): (i64, i64),
+        epoch_end: Option<i64>,
+    ) {
+        let parted = epoch_end.filter(|end| *end < change.source && log_end < change.source);
+        match parted
+            .map(|end| Loss::diverged(end, change.source))
+            .or_else(|| Loss::out_of_range(change.source, log_start, log_end))
             .map(|loss| loss.handle(self.setup.rules.on_loss))
         {
             None => self.wait("SOURCE_MOVED", "the source did not have an offset that it has now"),

@@ -240,6 +240,8 @@ enum Phase<T> {
         change: Change,
         /// Log start and log end; asked for by name, and so good only if the topic is the same still.
         ends: Option<(i64, i64)>,
+        /// It is.
+        same: bool,
         asked: bool,
     },
     Beginning {
@@ -280,6 +282,8 @@ pub struct Relay<T> {
     leased: bool,
     /// The generation was begun by this owner: nobody else ever appended under it.
     own: bool,
+    /// n behind a hand-over append of which it is not known whether it was a new one.
+    handed_over: Option<i64>,
     attempts: u32,
     refusal: Option<Refusal>,
     /// The target refused a timestamp that its settings did not tell of: move them in every batch until one is in.
@@ -299,6 +303,7 @@ impl<T: Clone> Relay<T> {
             stopping: false,
             leased: true,
             own: false,
+            handed_over: None,
             attempts: 0,
             refusal: None,
             clamp: false,
@@ -422,11 +427,12 @@ impl<T: Clone> Relay<T> {
                         step => return Some(Action::Ask(Ask::Locate(step))),
                     }
                 }
-                Phase::Ends { asked, ends, .. } if !*asked => {
+                Phase::Ends { asked, ends, same, change } if !*asked => {
                     *asked = true;
-                    let ask = match ends {
-                        None => Ask::SourceEnds,
-                        Some(_) => Ask::Locate(Step::Identity),
+                    let ask = match (ends, &same, change.epoch()) {
+                        (None, ..) => Ask::SourceEnds,
+                        (_, true, Some(epoch)) => Ask::Locate(Step::SourceHistory(epoch)),
+                        _ => Ask::Locate(Step::Identity),
                     };
                     return Some(Action::Ask(ask));
                 }
@@ -492,15 +498,21 @@ impl<T: Clone> Relay<T> {
                 *ends = Some((start, end));
                 *asked = false;
             }
-            (Phase::Ends { change, ends: Some((start, end)), .. }, Told::Identity(source, _)) => {
+            (Phase::Ends { change, ends: Some(ends), same, asked }, Told::Identity(source, _)) => {
                 let known = self.setup.detail.source_topic_id;
-                if source.is_some_and(|now| now == known || now.is_zero() || known.is_zero()) {
-                    let (change, start, end) = (change.clone(), *start, *end);
-                    self.source_ends(change, start, end);
-                } else {
+                if !source.is_some_and(|now| now == known || now.is_zero() || known.is_zero()) {
                     // Deleted or made again: finding the place anew says which.
                     self.phase = Phase::Facts { asked: false };
+                } else if change.epoch().is_some() {
+                    (*same, *asked) = (true, false);
+                } else {
+                    let (change, ends) = (change.clone(), *ends);
+                    self.source_ends(change, ends, None);
                 }
+            }
+            (Phase::Ends { change, ends: Some(ends), .. }, Told::SourceHistory(epoch_end)) => {
+                let (change, ends) = (change.clone(), *ends);
+                self.source_ends(change, ends, epoch_end);
             }
             (Phase::Beginning { change, asked }, Told::Producer(id)) => {
                 change.offered = Some(id);

@@ -26,7 +26,8 @@ pub(super) enum Ready {
     Send(Outgoing),
     /// Left out; the next source offset, the leader epoch there. `None` for what compaction left nothing of.
     Passed(i64, i32, Option<Skip>),
-    Oversized(Oversized),
+    /// Too large; the source's leader epoch there.
+    Oversized(Oversized, i32),
     Stop(Stop),
 }
 
@@ -146,7 +147,7 @@ impl Queue {
             }));
         }
         if let Some(oversized) = rebuilt.oversized {
-            self.ready.push_back(Ready::Oversized(oversized));
+            self.ready.push_back(Ready::Oversized(oversized, last.leader_epoch));
         } else if complete {
             // Covers what compaction left nothing of; otherwise the last piece said the same.
             self.ready.push_back(Ready::Passed(last.next_offset(), last.leader_epoch, None));

@@ -35,8 +35,8 @@ pub(super) enum After {
     Stop(Stop),
     /// Begin a generation at the acknowledged place.
     Begin,
-    /// Begin a generation behind a record that is left out.
-    Skip(Oversized),
+    /// Begin a generation behind a record that is left out; the source's leader epoch there.
+    Skip(Oversized, i32),
     /// Ask the source where it begins and ends.
     Ends,
 }
@@ -81,8 +81,12 @@ impl<T> Stream<T> {
         last: Option<(LastBatch, i32)>,
         handover: bool,
     ) -> Self {
+        let mut window = Window::new(place, sole_writer, facts, limits);
+        if handover {
+            window.expect_new();
+        }
         Self {
-            window: Window::new(place, sole_writer, facts, limits),
+            window,
             facts,
             journal,
             queue: Queue::default(),
@@ -119,7 +123,7 @@ impl<T> Stream<T> {
     /// As [`Stream::break_off`], after a failure: what was to go on from the acknowledged place can't, since that place
     /// is not known any more, nor is everything before a record to be left out mirrored.
     fn break_off_failed(&mut self, after: After) {
-        if matches!(self.after, Some(After::Begin | After::Skip(_) | After::Ends)) {
+        if matches!(self.after, Some(After::Begin | After::Skip(..) | After::Ends)) {
             self.after = None;
         }
         self.break_off(after);
@@ -136,7 +140,7 @@ impl<T> Stream<T> {
             Delivery::ExactlyOnce
         } else if !self.window.is_sole_writer() {
             Delivery::OtherWriters
-        } else if self.last.is_some() {
+        } else if self.last.is_some_and(|(last, _)| last.count > 0) {
             Delivery::TargetMayForget
         } else {
             Delivery::Unknown
@@ -223,9 +227,12 @@ impl<T: Clone> Relay<T> {
                 self.phase = Phase::Facts { asked: false };
             }
             After::Begin => self.phase = Phase::Beginning { change: change(), asked: false },
-            After::Ends => self.phase = Phase::Ends { change: change(), ends: None, asked: false },
-            After::Skip(oversized) => {
+            After::Ends => {
+                self.phase = Phase::Ends { change: change(), ends: None, same: false, asked: false }
+            }
+            After::Skip(oversized, epoch) => {
                 let mut change = change();
+                change.last.get_or_insert_default().1 = epoch;
                 change.source = oversized.offset + 1;
                 change.notices.push(skipped(oversized, self.facts.target_bytes_max));
                 self.phase = Phase::Beginning { change, asked: false };
@@ -253,9 +260,7 @@ impl<T: Clone> Relay<T> {
         match ready {
             Ready::Passed(next, epoch, skip) => {
                 if stream.window.passed(next, epoch) {
-                    if let Some((_, last)) = &mut stream.last {
-                        *last = epoch;
-                    }
+                    stream.last.get_or_insert_default().1 = epoch;
                     stream.journal.passed(now_ms);
                     self.figures.source_offset = stream.window.acked().source;
                 }
@@ -266,12 +271,12 @@ impl<T: Clone> Relay<T> {
                 stream.break_off(After::Stop(stop));
                 Some(Next::Changed)
             }
-            Ready::Oversized(oversized) => {
+            Ready::Oversized(oversized, epoch) => {
                 stream.break_off(match self.setup.rules.on_oversized {
                     OversizedPolicy::StopPartition => {
                         After::Stop(too_large(oversized, self.facts.target_bytes_max))
                     }
-                    OversizedPolicy::Skip => After::Skip(oversized),
+                    OversizedPolicy::Skip => After::Skip(oversized, epoch),
                 });
                 Some(Next::Changed)
             }
@@ -392,7 +397,11 @@ impl<T: Clone> Relay<T> {
         self.figures.target_offset = acked.target;
         self.figures.records += mirrored.records();
         self.figures.bytes += i64::try_from(mirrored.bytes).unwrap_or(0);
-        if stream.handover {
+        if stream.handover && self.facts.target_append_time {
+            // Such a target does not say whether this was a duplicate: see whether the log ends here.
+            self.handed_over = Some(acked.count);
+            stream.break_off(After::Locate { reason: "HANDED_OVER", leader_moved: false });
+        } else if stream.handover {
             stream.break_off(After::Begin);
         }
     }

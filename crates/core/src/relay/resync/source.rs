@@ -51,22 +51,31 @@ impl Resync {
             }
         } else {
             self.aligner = Some(aligner);
-            self.step = Step::SourceRead(self.cursor);
+            self.step = self.source_read_step();
         }
+    }
+
+    fn reads_committed(&self) -> bool {
+        let by_older = self.aligner.is_some() && self.scan.has_older();
+        !by_older && !self.premise.detail.begun.start.read_uncommitted
+    }
+
+    fn source_read_step(&self) -> Step {
+        Step::SourceRead { offset: self.cursor, read_committed: self.reads_committed() }
     }
 
     fn count_forward(&mut self) {
         if self.base.count + self.read >= self.count {
             self.done();
         } else {
-            self.step = Step::SourceRead(self.cursor);
+            self.step = self.source_read_step();
         }
     }
 
     /// Answers [`Step::SourceRead`].
     pub fn source_read(&mut self, page: SourcePage, codecs: &dyn Codecs) {
         let end_offset = page.end_offset;
-        let read_committed = !self.premise.detail.begun.start.read_uncommitted;
+        let read_committed = self.reads_committed();
         let items = page::read(page, read_committed, self.cursor, codecs);
         let before = self.cursor;
         let read = match self.aligner.take() {
@@ -77,14 +86,14 @@ impl Resync {
             self.step = Step::Stop(unreadable(error.offset, &error.problem));
             return;
         }
-        if matches!(self.step, Step::SourceRead(_)) {
+        if matches!(self.step, Step::SourceRead { .. }) {
             if self.aligner.is_some() && self.cursor >= end_offset {
                 // What was not found is gone from the source, or was never to be mirrored again.
                 self.aligned();
             } else if self.cursor == before {
                 self.step = Step::SourceEnds;
             } else {
-                self.step = Step::SourceRead(self.cursor);
+                self.step = self.source_read_step();
             }
         }
     }
@@ -108,21 +117,29 @@ impl Resync {
             self.gap.get_or_insert((mirrored.min(log_start), log_start)).1 = log_start;
             self.cursor = log_start;
             if self.aligner.is_some() {
-                self.step = Step::SourceRead(self.cursor);
+                self.step = self.source_read_step();
             } else {
                 self.read_content();
             }
             return;
         }
-        let loss = if log_end <= self.cursor {
-            Loss::out_of_range(mirrored.max(self.cursor), log_start, log_end)
-        } else {
-            None
-        };
-        match loss {
-            Some(loss) => self.lost(loss),
-            None => self.step = Step::Again("SOURCE_NOT_SETTLED"),
+        if log_end > self.cursor || mirrored <= log_end {
+            self.step = Step::Again("SOURCE_NOT_SETTLED");
+        } else if self.count > self.base.count && self.diverged.is_none() {
+            self.look_for_the_parting(mirrored);
+        } else if let Some(loss) = Loss::out_of_range(mirrored, log_start, log_end) {
+            self.lost(loss);
         }
+    }
+
+    /// The source lost records that were mirrored behind the base, and others may stand at their offsets: where the two
+    /// histories part is found by content.
+    fn look_for_the_parting(&mut self, mirrored: i64) {
+        self.diverged = Some(mirrored);
+        self.cursor = self.base.source;
+        self.replay.clear();
+        self.aligner = None;
+        self.read_content();
     }
 
     /// The source deleted offsets before they were mirrored. Where in that part the mirror stood is not always known
@@ -151,7 +168,9 @@ impl Resync {
                 }
                 Item::Data(data) => {
                     for record in data.records(codecs)? {
-                        aligner.source(&record);
+                        if aligner.source(&record) {
+                            self.found_epoch = data.batch.header.leader_epoch;
+                        }
                         if aligner.is_complete() {
                             self.aligner = Some(aligner);
                             self.aligned();
@@ -168,9 +187,16 @@ impl Resync {
 
     fn aligned(&mut self) {
         if let Some(aligner) = self.aligner.take() {
+            let epoch = self.found_epoch;
+            let complete = aligner.is_complete();
             let (place, segments) = aligner.into_place();
             if let (None, Some((from, log_start))) = (place, self.gap) {
                 self.deleted(from, log_start);
+                return;
+            }
+            if let (false, Some(mirrored)) = (complete, self.diverged) {
+                let end = place.unwrap_or(self.base.source);
+                self.lost(Loss::diverged(end, mirrored.max(end)));
                 return;
             }
             self.cursor = place.unwrap_or(self.base.source);
@@ -179,7 +205,7 @@ impl Resync {
                 more: Vec::new(),
                 bytes: 0,
                 last: LastBatch::default(),
-                source_leader_epoch: -1,
+                source_leader_epoch: epoch,
             }));
         }
         self.done();
@@ -195,7 +221,7 @@ impl Resync {
                 }
                 Item::Data(data) => self.count_batch(data, codecs)?,
             }
-            if matches!(self.step, Step::Stop(_)) {
+            if !matches!(self.step, Step::SourceRead { .. }) || self.diverged.is_some() {
                 return Ok(());
             }
             if self.base.count + self.read >= self.count {
@@ -274,6 +300,11 @@ impl Resync {
              with start_over",
             ours.offset
         );
+        let known = self.position.as_ref().map_or(-1, |position| position.source_leader_epoch);
+        if data.batch.header.leader_epoch > known && known >= 0 && self.diverged.is_none() {
+            self.look_for_the_parting(offset + 1);
+            return Ok(false);
+        }
         let stop = Stop::new(StopReason::PositionMismatch, message).at(offset, Some(offset + 1));
         self.step = Step::Stop(stop);
         Ok(false)

@@ -33,6 +33,11 @@ impl Scan {
         self.older.is_some() && self.ours.is_empty()
     }
 
+    /// Older generations' batches are there.
+    pub(super) fn has_older(&self) -> bool {
+        self.older.is_some()
+    }
+
     /// Where the n-th record is, if the scan knows it.
     pub(super) fn place_of(&self, n: i64) -> Option<i64> {
         let after = self.ours.partition_point(|(first, _)| *first <= n);
