@@ -167,8 +167,7 @@ async fn a_refusal_changes_nothing_and_the_rest_of_a_pipeline_is_refused(target:
         wire.send(PRODUCE, &request).await.unwrap_or_else(|error| panic!("{n}: {error}"));
     }
     for n in 0..9 {
-        let answer =
-            wire.receive::<kafka_protocol::messages::ProduceRequest>(PRODUCE).await.unwrap();
+        let answer = wire.receive::<kafka_protocol::messages::ProduceRequest>(PRODUCE).await.unwrap();
         let code = answer.responses[0].partition_responses[0].error_code;
         assert_eq!(code, if n == 0 { 0 } else { 45 }, "{n}");
     }

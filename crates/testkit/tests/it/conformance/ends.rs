@@ -40,7 +40,7 @@ pub(super) async fn epoch_end(
 }
 
 /// The new start, or the code.
-async fn delete_records(wire: &mut Wire, topic: &Topic, offset: i64) -> Result<i64, i16> {
+pub(super) async fn delete_records(wire: &mut Wire, topic: &Topic, offset: i64) -> Result<i64, i16> {
     let asked = DeleteRecordsPartition::default().with_partition_index(0).with_offset(offset);
     let topics = DeleteRecordsTopic::default().with_name(name(&topic.name)).with_partitions(vec![asked]);
     let request = DeleteRecordsRequest::default().with_topics(vec![topics]).with_timeout_ms(30_000);
@@ -79,7 +79,8 @@ async fn a_fetch_begins_with_the_batch_that_holds_the_offset(target: Target) {
     // Too little room: the first batch comes whole, the rest may be torn.
     let one = batches(&data)[0].bytes.len();
     for room in [1, one, one + 30] {
-        let data = fetch(&mut wire, &topic, Ask { bytes_max: i32::try_from(room).unwrap(), ..Ask::from(17) }).await;
+        let data =
+            fetch(&mut wire, &topic, Ask { bytes_max: i32::try_from(room).unwrap(), ..Ask::from(17) }).await;
         assert_eq!(batches(&data).len(), 1, "{room}");
         assert_eq!(data.records.unwrap().len(), room.max(one), "{room}");
     }
@@ -154,7 +155,8 @@ async fn compaction_keeps_the_last_header_of_a_producer(target: Target) {
             None => drop(append(&mut wire, &topic, &batch_of(-1, -1, 100, 1)).await),
         }
         let all = read(&mut wire, &topic, Ask::from(0)).await;
-        let ours_left: Vec<_> = all.iter().filter(|batch| batch.header.producer_id == ours).cloned().collect();
+        let ours_left: Vec<_> =
+            all.iter().filter(|batch| batch.header.producer_id == ours).cloned().collect();
         (ours_left.len() == 1 && ours_left[0].header.count == 0).then_some(ours_left[0].clone())
     })
     .await;

@@ -59,7 +59,8 @@ async fn a_fresh_record_keeps_armed(target: Target) {
     let old = now_ms() - OLD_MS;
     let mut records = some_records(0, 2);
     records[0].timestamp_delta = OLD_MS;
-    let mixed = packed(batch_at(id, 0, 10, 2, old).header, mirrormesh_testkit::broker::codec::Codec::None, &records);
+    let mixed =
+        packed(batch_at(id, 0, 10, 2, old).header, mirrormesh_testkit::broker::codec::Codec::None, &records);
     append(&mut wire, &topic, &mixed).await.unwrap();
     checked(&target, &topic).await;
     assert_eq!(append(&mut wire, &topic, &batch_of(id, 0, 50, 1)).await, Err(45));

@@ -110,7 +110,7 @@ pub(super) fn with_header(batch: &Batch, change: impl FnOnce(&mut BatchHeader)) 
 
 pub(super) fn records_of(batch: &Batch) -> Vec<Record> {
     let plain = Codec::of(batch.header.codec()).unwrap().decompress(batch.body()).unwrap();
-    records::parse(plain, batch.header.count).unwrap()
+    records::parse(plain, batch.header.count, records::Lengths::Checked).unwrap()
 }
 
 // Topics.
@@ -234,11 +234,7 @@ pub(super) async fn append(wire: &mut Wire, topic: &Topic, batch: &Batch) -> Res
 }
 
 /// Appends a batch of a transaction.
-pub(super) async fn append_transactional(
-    wire: &mut Wire,
-    topic: &Topic,
-    batch: &Batch,
-) -> Result<i64, i16> {
+pub(super) async fn append_transactional(wire: &mut Wire, topic: &Topic, batch: &Batch) -> Result<i64, i16> {
     let batch = with_header(batch, |header| header.attributes |= batch::TRANSACTIONAL);
     let request = produce_request(topic, &[(0, batch.bytes)], PRODUCE)
         .with_transactional_id(Some(TransactionalId(StrBytes::from_static_str("conformance"))));
@@ -254,7 +250,8 @@ pub(super) async fn mark(
     commit: bool,
     coordinator_epoch: i32,
 ) -> i16 {
-    let topics = WritableTxnMarkerTopic::default().with_name(name(&topic.name)).with_partition_indexes(vec![0]);
+    let topics =
+        WritableTxnMarkerTopic::default().with_name(name(&topic.name)).with_partition_indexes(vec![0]);
     let marker = WritableTxnMarker::default()
         .with_producer_id(ProducerId(producer.0))
         .with_producer_epoch(producer.1)

@@ -17,7 +17,13 @@ cases!(solo:
 );
 
 /// Reads a batch raw, stamps it with the product's own code, appends it.
-async fn pass(wire: &mut Wire, from: &Topic, to: &Topic, offset: i64, stamp: core_batch::Stamp) -> (Batch, Result<i64, i16>) {
+async fn pass(
+    wire: &mut Wire,
+    from: &Topic,
+    to: &Topic,
+    offset: i64,
+    stamp: core_batch::Stamp,
+) -> (Batch, Result<i64, i16>) {
     let data = fetch(wire, from, Ask { bytes_max: 64 << 20, ..Ask::from(offset) }).await;
     let source = core_batch::split(data.records.unwrap()).next().unwrap().unwrap();
     let stamped = source.stamp(stamp).unwrap();

@@ -74,9 +74,8 @@ async fn an_unknown_topic_is_said_so(target: Target) {
     assert_eq!(list_offset(&mut wire, &unknown, 0, CONSUMER, 0, LATEST).await, Err(3));
     // A partition too many.
     assert_eq!(list_offset(&mut wire, &topic, 1, CONSUMER, 0, LATEST).await, Err(3));
-    let answer = wire
-        .call(PRODUCE, &produce_request(&topic, &[(1, batch_of(-1, -1, -1, 1).bytes)], PRODUCE))
-        .await;
+    let answer =
+        wire.call(PRODUCE, &produce_request(&topic, &[(1, batch_of(-1, -1, -1, 1).bytes)], PRODUCE)).await;
     assert_eq!(answer.responses[0].partition_responses[0].error_code, 3);
 }
 
