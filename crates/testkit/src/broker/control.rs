@@ -68,13 +68,14 @@ impl FakeCluster {
     }
 
     /// The node is back with the same address. Where it holds the only replica, the broker's memory is made anew from
-    /// the log, as after a crash: producers of which nothing is left, and expired ones, are forgotten.
+    /// the log, as after a crash: producers of which nothing is left, and expired
+    /// ones, are forgotten; of the others only the last batch is recognised as a repeat.
     pub async fn start_node(&self, node: i32) -> Result<()> {
         self.shared.change(|state| {
             let (now_ms, expiration_ms) = (state.now_ms(), state.expiration_ms());
             let partitions = state.topics.values_mut().flat_map(|topic| &mut topic.partitions);
             for partition in partitions.filter(|partition| partition.replicas == [node]) {
-                partition.log.reload(now_ms, expiration_ms);
+                partition.log.restart(now_ms, expiration_ms);
             }
         });
         self.listen(node).await

@@ -9,7 +9,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::batch::{Batch, BatchHeader, CONTROL, TRANSACTIONAL};
 use super::producers::Producers;
-use super::records::{self, Record};
+use super::records::{self, Lengths, Record};
 
 /// A transaction that was aborted, as a fetch tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,15 +116,14 @@ impl Log {
 
     /// Whole batches from the one that holds `from`, up to the offset `to`; cut to `bytes_max` like Kafka, which may
     /// tear the last one. `whole_first` gives the first batch however large it is.
-    pub(super) fn read(&self, from: i64, to: i64, bytes_max: usize, whole_first: bool) -> (Bytes, i64) {
+    pub(super) fn read(&self, from: i64, to: i64, bytes_max: usize, whole_first: bool) -> Bytes {
         let wanted =
             self.batches.iter().filter(|b| b.header.last_offset() >= from && b.header.base_offset < to);
-        let (mut out, mut end) = (BytesMut::new(), from);
+        let mut out = BytesMut::new();
         for batch in wanted {
             let room = bytes_max.saturating_sub(out.len());
             if batch.bytes.len() <= room || (out.is_empty() && whole_first) {
                 out.extend_from_slice(&batch.bytes);
-                end = batch.header.next_offset();
                 continue;
             }
             if !out.is_empty() {
@@ -132,7 +131,7 @@ impl Log {
             }
             break;
         }
-        (out.freeze(), end)
+        out.freeze()
     }
 
     /// Aborted transactions that touch the offsets `from..to`.
@@ -197,11 +196,18 @@ impl Log {
         self.high_watermark = self.high_watermark.min(self.log_end);
         let end = self.log_end;
         self.epochs.retain(|(_, start)| *start < end);
-        self.reload(i64::MIN, i64::MAX);
+        self.reload();
     }
 
-    /// Producers as a restarted broker finds them: from what the log still holds. Who has expired is not among them.
-    pub(super) fn reload(&mut self, now_ms: i64, expiration_ms: i64) {
+    /// Producers as a restarted broker finds them: from what the log still holds, of each one the last batch only. Who
+    /// has expired is not among them.
+    pub(super) fn restart(&mut self, now_ms: i64, expiration_ms: i64) {
+        self.reload();
+        self.producers.restart();
+        self.producers.expire(now_ms, expiration_ms);
+    }
+
+    fn reload(&mut self) {
         self.producers = Producers::default();
         self.aborted.clear();
         self.decided.clear();
@@ -214,7 +220,6 @@ impl Log {
                 self.producers.appended(&batch.header);
             }
         }
-        self.producers.expire(now_ms, expiration_ms);
     }
 }
 
@@ -235,7 +240,8 @@ fn times(batch: &Batch) -> Vec<(i64, i64)> {
 pub(super) fn read_records(batch: &Batch) -> Vec<Record> {
     let plain = super::codec::Codec::of(batch.header.codec()).map(|codec| codec.decompress(batch.body()));
     let Some(Ok(plain)) = plain else { return Vec::new() };
-    records::parse(plain, batch.header.count).unwrap_or_default()
+    let lengths = if batch.header.codec() == 0 { Lengths::Checked } else { Lengths::Ignored };
+    records::parse(plain, batch.header.count, lengths).unwrap_or_default()
 }
 
 /// What a control batch says; nothing if it is empty.

@@ -123,6 +123,11 @@ impl FakeCluster {
 
     async fn listen(&self, id: i32) -> Result<()> {
         let node = self.node(id)?;
+        // The old listener's socket is closed when its task has ended, which takes a moment.
+        let old = node.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
+        while old.as_ref().is_some_and(|old| !old.is_finished()) {
+            tokio::task::yield_now().await;
+        }
         let listener = TcpListener::bind(node.lease.address())
             .await
             .with_context(|| format!("fake node {id} cannot listen at {}", node.lease.address()))?;
@@ -138,7 +143,7 @@ impl FakeCluster {
 
     fn hang_up(&self, id: i32) -> Result<()> {
         let node = self.node(id)?;
-        if let Some(handle) = node.listener.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(handle) = node.listener.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
             handle.abort();
         }
         Ok(())

@@ -39,9 +39,8 @@ pub(super) struct Partition {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Terms {
     pub(super) unclean: bool,
+    /// With fewer replicas in sync the high watermark stays where it is (KIP-966).
     pub(super) in_sync_min: usize,
-    /// Kafka 4: the high watermark stays where it is with fewer replicas in sync.
-    pub(super) strict_high_watermark: bool,
 }
 
 impl Partition {
@@ -79,7 +78,7 @@ impl Partition {
                 }
             }
         }
-        if self.held || (terms.strict_high_watermark && self.isr.len() < terms.in_sync_min) {
+        if self.held || self.isr.len() < terms.in_sync_min {
             return;
         }
         let lowest = self.isr.iter().filter_map(|replica| self.ends.get(replica)).min();

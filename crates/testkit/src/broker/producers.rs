@@ -166,6 +166,14 @@ impl Producers {
         });
     }
 
+    /// A snapshot, which a restarted broker reads, holds one batch of each producer.
+    pub(super) fn restart(&mut self) {
+        for state in self.states.values_mut() {
+            let older = state.batches.len().saturating_sub(1);
+            state.batches.drain(..older);
+        }
+    }
+
     /// First offset that no transaction has decided.
     pub(super) fn first_open_transaction(&self) -> Option<i64> {
         self.states.values().filter_map(|state| state.transaction_start).min()

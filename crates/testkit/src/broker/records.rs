@@ -26,74 +26,102 @@ impl Record {
     }
 }
 
-/// Reads exactly `count` records; nothing may be left. The text says what is wrong.
-pub fn parse(mut body: Bytes, count: i32) -> Result<Vec<Record>, String> {
+/// Why records can't be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unreadable {
+    /// A number that goes on for too long.
+    Number,
+    /// Anything else: bytes missing, bytes left, lengths that can't be.
+    Structure,
+}
+
+/// How a record's own length is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lengths {
+    /// It must be right. So a broker reads records that are not compressed.
+    Checked,
+    /// It is read and not looked at. So a broker reads compressed records, of which it skips keys and values.
+    Ignored,
+}
+
+/// Reads exactly `count` records; nothing may be left.
+pub fn parse(mut body: Bytes, count: i32, lengths: Lengths) -> Result<Vec<Record>, Unreadable> {
     let mut records = Vec::new();
-    for index in 0..count {
-        let record = one(&mut body).ok_or_else(|| format!("record {index} of {count} cannot be read"))?;
-        records.push(record);
-    }
-    if !body.is_empty() {
-        return Err(format!("{} bytes are left behind the last of {count} records", body.len()));
-    }
-    Ok(records)
-}
-
-fn one(body: &mut Bytes) -> Option<Record> {
-    let length = usize::try_from(varint(body)?).ok()?;
-    let mut rest = take(body, length)?;
-    take(&mut rest, 1)?; // attributes: none is in use
-    let record = Record {
-        timestamp_delta: varint(&mut rest)?,
-        offset_delta: i32::try_from(varint(&mut rest)?).ok()?,
-        key: field(&mut rest)?,
-        value: field(&mut rest)?,
-        headers: headers(&mut rest)?,
-    };
-    rest.is_empty().then_some(record)
-}
-
-fn headers(rest: &mut Bytes) -> Option<Vec<(Bytes, Option<Bytes>)>> {
-    let count = varint(rest)?;
-    if count < 0 {
-        return None;
-    }
-    let mut headers = Vec::new();
     for _ in 0..count {
-        let name = field(rest)??;
+        records.push(one(&mut body, lengths)?);
+    }
+    if body.is_empty() { Ok(records) } else { Err(Unreadable::Structure) }
+}
+
+fn one(body: &mut Bytes, lengths: Lengths) -> Result<Record, Unreadable> {
+    let length = number(body)?;
+    if lengths == Lengths::Ignored {
+        return fields(body);
+    }
+    let mut own = take(body, size(length)?)?;
+    let record = fields(&mut own)?;
+    if own.is_empty() { Ok(record) } else { Err(Unreadable::Structure) }
+}
+
+fn fields(rest: &mut Bytes) -> Result<Record, Unreadable> {
+    take(rest, 1)?; // attributes: none is in use
+    Ok(Record {
+        timestamp_delta: varint(rest, LONG_BYTES_MAX)?,
+        offset_delta: i32::try_from(number(rest)?).map_err(|_| Unreadable::Number)?,
+        key: field(rest)?,
+        value: field(rest)?,
+        headers: headers(rest)?,
+    })
+}
+
+fn headers(rest: &mut Bytes) -> Result<Vec<(Bytes, Option<Bytes>)>, Unreadable> {
+    let mut headers = Vec::new();
+    for _ in 0..size(number(rest)?)? {
+        let name = field(rest)?.ok_or(Unreadable::Structure)?;
         headers.push((name, field(rest)?));
     }
-    Some(headers)
+    Ok(headers)
 }
 
 /// A field with a length where -1 is null.
-#[expect(clippy::option_option, reason = "unreadable and null are two things")]
-fn field(rest: &mut Bytes) -> Option<Option<Bytes>> {
-    let length = varint(rest)?;
-    if length == -1 {
-        return Some(None);
+fn field(rest: &mut Bytes) -> Result<Option<Bytes>, Unreadable> {
+    match number(rest)? {
+        -1 => Ok(None),
+        length => take(rest, size(length)?).map(Some),
     }
-    Some(Some(take(rest, usize::try_from(length).ok()?)?))
 }
 
-fn take(rest: &mut Bytes, count: usize) -> Option<Bytes> {
-    (rest.len() >= count).then(|| rest.split_to(count))
+fn size(length: i64) -> Result<usize, Unreadable> {
+    usize::try_from(length).map_err(|_| Unreadable::Structure)
 }
 
-fn varint(rest: &mut Bytes) -> Option<i64> {
+fn take(rest: &mut Bytes, count: usize) -> Result<Bytes, Unreadable> {
+    if rest.len() < count { Err(Unreadable::Structure) } else { Ok(rest.split_to(count)) }
+}
+
+/// A number of 32 bits has at most this many bytes.
+const INT_BYTES_MAX: u32 = 5;
+/// A number of 64 bits has at most this many bytes.
+const LONG_BYTES_MAX: u32 = 10;
+
+fn number(rest: &mut Bytes) -> Result<i64, Unreadable> {
+    varint(rest, INT_BYTES_MAX)
+}
+
+fn varint(rest: &mut Bytes, bytes_max: u32) -> Result<i64, Unreadable> {
     let mut raw = 0_u64;
-    for shift in (0..70).step_by(7) {
+    for index in 0..bytes_max {
         if rest.is_empty() {
-            return None;
+            return Err(Unreadable::Structure);
         }
         let byte = rest.get_u8();
-        raw |= u64::from(byte & 0x7f).checked_shl(shift)?;
+        raw |= u64::from(byte & 0x7f) << (index * 7);
         if byte & 0x80 == 0 {
-            let half = i64::try_from(raw >> 1).ok()?;
-            return Some(if raw & 1 == 0 { half } else { -half - 1 });
+            let half = i64::try_from(raw >> 1).unwrap_or(i64::MAX);
+            return Ok(if raw & 1 == 0 { half } else { -half - 1 });
         }
     }
-    None
+    Err(Unreadable::Number)
 }
 
 /// Writes records one behind the other.
@@ -151,11 +179,18 @@ mod tests {
         records[1].offset_delta = 1;
         records[1].headers = vec![("h".into(), None), ("i".into(), Some("x".into()))];
         let body = encode(&records);
-        assert_eq!(parse(body.clone(), 2).unwrap(), records);
-        assert!(parse(body.clone(), 1).is_err());
-        assert!(parse(body.clone(), 3).is_err());
-        for cut in 0..body.len() {
-            assert!(parse(body.slice(..cut), 2).is_err(), "{cut}");
+        for lengths in [Lengths::Checked, Lengths::Ignored] {
+            assert_eq!(parse(body.clone(), 2, lengths).unwrap(), records);
+            assert_eq!(parse(body.clone(), 1, lengths), Err(Unreadable::Structure));
+            assert_eq!(parse(body.clone(), 3, lengths), Err(Unreadable::Structure));
         }
+        for cut in 0..body.len() {
+            assert_eq!(parse(body.slice(..cut), 2, Lengths::Checked), Err(Unreadable::Structure), "{cut}");
+        }
+        assert_eq!(parse(Bytes::from_static(&[0xff; 40]), 2, Lengths::Checked), Err(Unreadable::Number));
+        let mut lying = body.to_vec();
+        lying[0] ^= 8;
+        assert!(parse(lying.clone().into(), 2, Lengths::Checked).is_err());
+        assert_eq!(parse(lying.into(), 2, Lengths::Ignored).unwrap(), records);
     }
 }

@@ -168,7 +168,6 @@ impl State {
             let terms = Terms {
                 unclean: self.setting(&name, "unclean.leader.election.enable") == "true",
                 in_sync_min: self.in_sync_min(&name),
-                strict_high_watermark: self.version == KafkaVersion::V4_3,
             };
             let Some(topic) = self.topics.get_mut(&name) else { continue };
             for partition in &mut topic.partitions {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::batch::{self, Batch, BatchHeader, CONTROL, LOG_APPEND_TIME, TRANSACTIONAL};
 use super::code;
 use super::codec::Codec;
-use super::records::{self, Record};
+use super::records::{self, Lengths, Record, Unreadable};
 
 /// Zstandard came with this version of the request.
 const ZSTD_FROM_VERSION: i16 = 7;
@@ -84,7 +84,7 @@ pub(super) fn batch(batch: &Batch, rules: &Rules, now_ms: i64) -> Result<Batch, 
     let plain = codec
         .decompress(batch.body())
         .map_err(|problem| Refusal::new(code::UNKNOWN_SERVER_ERROR, problem))?;
-    let records = records::parse(plain, header.count).or_else(invalid)?;
+    let records = read(plain, header.count, codec)?;
     check_records(header, &records, rules, now_ms)?;
     let kept = settle(batch, codec, &records, rules, now_ms)?;
     if kept.bytes.len() > rules.message_bytes_max {
@@ -94,6 +94,17 @@ pub(super) fn batch(batch: &Batch, rules: &Rules, now_ms: i64) -> Result<Batch, 
         return Err(Refusal::new(code::RECORD_LIST_TOO_LARGE, "larger than a segment"));
     }
     Ok(kept)
+}
+
+/// Kafka reads records strictly where it reads all of them, and by their fields where it only skips through.
+fn read(plain: Bytes, count: i32, codec: Codec) -> Result<Vec<Record>, Refusal> {
+    let lengths = if codec == Codec::None { Lengths::Checked } else { Lengths::Ignored };
+    records::parse(plain, count, lengths).map_err(|problem| match (problem, lengths) {
+        (Unreadable::Number, Lengths::Checked) => {
+            Refusal::new(code::UNKNOWN_SERVER_ERROR, "a number in a record is too long")
+        }
+        _ => Refusal::new(code::INVALID_RECORD, "the records cannot be read"),
+    })
 }
 
 fn too_large(bytes: usize, bytes_max: usize) -> Refusal {
@@ -168,7 +179,10 @@ fn settle(
 ) -> Result<Batch, Refusal> {
     let target = rules.codec.unwrap_or(codec);
     let in_order = (0..).zip(records).all(|(offset, record)| record.offset_delta == offset);
-    let rebuilt = target != codec || (codec != Codec::None && !in_order);
+    if target == codec && codec != Codec::None && !in_order {
+        // It would have to be built anew, but the broker has skipped keys and values: it fails over that.
+        return Err(Refusal::new(code::UNKNOWN_SERVER_ERROR, "inner offsets are not 0, 1, 2, ..."));
+    }
     let mut header = batch.header;
     header.attributes &= !LOG_APPEND_TIME;
     if rules.log_append_time {
@@ -178,7 +192,7 @@ fn settle(
         let highest = records.iter().map(|record| timestamp_of(&batch.header, record)).max();
         header.max_timestamp = highest.unwrap_or(NO_TIMESTAMP);
     }
-    if !rebuilt {
+    if target == codec {
         if header == batch.header {
             return Ok(batch.clone());
         }

@@ -19,12 +19,8 @@ use crate::broker::partition::Partition;
 use crate::broker::state::State;
 
 const READ_COMMITTED: i8 = 1;
-/// A client that wants to see all there is, replicated or not (`DEBUGGING_CONSUMER_ID`).
-const DEBUGGING: i32 = -2;
 /// Since this version any replica serves consumers (KIP-392).
 const FOLLOWERS_FROM_VERSION: i16 = 11;
-/// Since this version the replica's id stands in a tagged field.
-const REPLICA_STATE_FROM_VERSION: i16 = 15;
 
 impl Served for FetchRequest {
     fn mentions(&self, state: &State) -> Mentions {
@@ -117,14 +113,6 @@ fn refused(state: &State, topic: &str, index: i32, code: i16) -> PartitionData {
     data
 }
 
-fn replica_id(request: &FetchRequest, version: i16) -> i32 {
-    if version < REPLICA_STATE_FROM_VERSION {
-        request.replica_id.0
-    } else {
-        request.replica_state.replica_id.0
-    }
-}
-
 fn read_one(
     state: &State,
     call: &Call,
@@ -136,8 +124,7 @@ fn read_one(
     call.scripted(topic, asked.partition)?;
     let partition = readable(state, call, topic, asked)?;
     let (log, offset) = (&partition.log, asked.fetch_offset);
-    let debugging = replica_id(request, call.version) == DEBUGGING;
-    let committed = request.isolation_level == READ_COMMITTED && !debugging;
+    let committed = request.isolation_level == READ_COMMITTED;
     let last_stable = log.last_stable_offset();
     let data = PartitionData::default()
         .with_partition_index(asked.partition)
@@ -159,15 +146,12 @@ fn read_one(
     if offset < log.log_start || offset > log.log_end {
         return Err(code::OFFSET_OUT_OF_RANGE);
     }
-    let to = match (debugging, committed) {
-        (true, _) => log.log_end,
-        (false, true) => last_stable,
-        (false, false) => log.high_watermark,
-    };
+    let to = if committed { last_stable } else { log.high_watermark };
     let bytes_max = room.min(usize::try_from(asked.partition_max_bytes).unwrap_or(0));
-    let (records, end) = log.read(offset, to, bytes_max, first);
+    let records = log.read(offset, to, bytes_max, first);
     let aborted = committed.then(|| {
-        let touching = log.aborted_in(offset, end.min(to)).into_iter();
+        // Up to where the answer's bytes end by the offset index, which is coarse: here, the end of the log.
+        let touching = log.aborted_in(offset, log.log_end).into_iter();
         let told = touching.map(|aborted| {
             AbortedTransaction::default()
                 .with_producer_id(ProducerId(aborted.producer_id))
