@@ -127,7 +127,7 @@ fn what_lies_behind_the_position_is_counted_on_the_source() {
     let mut r = to_ends(vec![position(5, 105, 12), position(3, 103, 10)], 0, 19);
     assert_eq!(*r.step(), Step::TargetRead(18));
     target(&mut r, &[ours(16, 9, 3, 110)]);
-    assert_eq!(*r.step(), Step::SourceRead(105));
+    assert_eq!(*r.step(), Step::SourceRead { offset: 105, read_committed: true });
     source(&mut r, &[dense(105, 4), marker(109), dense(110, 3), dense(113, 9)]);
     assert_eq!(place(&r), (Place { count: 12, source: 113, target: 19 }, true));
     let segments: Vec<_> =
@@ -190,7 +190,7 @@ fn a_source_that_deleted_what_is_to_be_counted_lost_at_least_what_follows() {
     // What is behind the deleted part may be mirrored already: its content would tell.
     assert_eq!(*r.step(), Step::TargetRead(12));
     target(&mut r, &[ours(12, 5, 4, 105)]);
-    assert_eq!(*r.step(), Step::SourceRead(120));
+    assert_eq!(*r.step(), Step::SourceRead { offset: 120, read_committed: true });
     r.source_read(SourcePage { end_offset: 125, ..page(&[dense(120, 5)]) }, &Fake);
     still_the_same(&mut r);
     let Step::Lost(loss, 16) = r.step() else { panic!("{:?}", r.step()) };

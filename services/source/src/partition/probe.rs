@@ -125,7 +125,9 @@ impl Probe {
                 Step::TargetRead(offset) => Told::TargetRecords(self.target_read(offset).await?),
                 Step::Producer => Told::Remembered(self.producer().await),
                 Step::SourceHistory(epoch) => Told::SourceHistory(self.source_history(epoch).await?),
-                Step::SourceRead(offset) => self.source_read(offset).await?,
+                Step::SourceRead { offset, read_committed } => {
+                    self.source_read(offset, read_committed).await?
+                }
                 Step::SourceEnds => self.source_ends().await?,
                 Step::Done(_) | Step::Lost(..) | Step::Stop(_) | Step::Again(_) => {
                     return Err(Failure::new("NOT_A_QUESTION", "the relay asked for nothing"));
@@ -240,8 +242,7 @@ impl Probe {
         Ok(Some(end.end_offset).filter(|offset| *offset >= 0))
     }
 
-    async fn source_read(&self, from: i64) -> Result<Told, Failure> {
-        let read_committed = !self.detail.begun.start.read_uncommitted;
+    async fn source_read(&self, from: i64, read_committed: bool) -> Result<Told, Failure> {
         let fetched = self.source().fetch(from, read_committed).await?;
         if fetched.error == ErrorCode::OFFSET_OUT_OF_RANGE {
             return Ok(Told::SourceOutOfRange);
