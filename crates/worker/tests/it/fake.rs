@@ -278,16 +278,16 @@ impl WorkerSessionService for Service {
         let request = request.into_inner();
         self.tell(|told| {
             check(told, &request.worker_id, request.session)?;
-            let begin = request.begin.unwrap();
+            let asked = request.begin.unwrap();
             if let Some(reason) = told.generation_refused {
                 return Err(refusal(Code::Aborted, reason));
             }
-            let after = begin.after.unwrap();
+            let after = asked.after.unwrap();
             let begun = store::PartitionGeneration {
                 generation: Some(store::Generation { epoch: after.epoch + 1, ..after }),
-                start: begin.start,
+                start: asked.start,
             };
-            told.begun.push(begin);
+            told.begun.push(asked);
             Ok(Response::new(BeginGenerationResponse { begun: Some(begun) }))
         })
     }

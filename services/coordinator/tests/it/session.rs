@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use mirrormesh_core::control::GenerationRequest;
-use mirrormesh_core::ids::{FlowId, TopicName};
-use mirrormesh_core::report::{Delivery, Event, PartitionFigures, UnitReport, UnitState};
-use mirrormesh_core::unit::{Generation, PartitionGeneration, PartitionStart, Unit, WorkerAssignment};
+use mirrormesh_core::ids::FlowId;
+use mirrormesh_core::report::{Delivery, PartitionFigures, UnitReport, UnitState};
+use mirrormesh_core::unit::{Unit, WorkerAssignment};
 use mirrormesh_proto::v1::{self, flow::State, flow_partition};
 use mirrormesh_proto::{mesh, store};
 use tokio::sync::mpsc;
@@ -15,9 +14,9 @@ use tonic::{Code, Status, Streaming};
 use crate::harness::{Node, flow_request, make_flow, reason, single, soon};
 
 /// A worker's session.
-struct Worker {
-    id: String,
-    session: u64,
+pub(crate) struct Worker {
+    pub(crate) id: String,
+    pub(crate) session: u64,
     assignments: Streaming<mesh::WatchAssignmentsResponse>,
     reports: mpsc::Sender<mesh::ReportProgressRequest>,
     acknowledged: Streaming<mesh::ReportProgressResponse>,
@@ -25,7 +24,7 @@ struct Worker {
 }
 
 impl Worker {
-    async fn register(node: &Node, id: &str, role: store::Role, capacity: i32) -> Self {
+    pub(crate) async fn register(node: &Node, id: &str, role: store::Role, capacity: i32) -> Self {
         let request =
             mesh::RegisterRequest { worker_id: id.into(), role: role.into(), capacity, version: "1".into() };
         let opened = node.sessions().register(request).await.unwrap().into_inner();
@@ -39,7 +38,11 @@ impl Worker {
     }
 
     /// The next set in which `done` finds what it looks for.
-    async fn set(&mut self, what: &str, done: impl Fn(&WorkerAssignment) -> bool) -> WorkerAssignment {
+    pub(crate) async fn set(
+        &mut self,
+        what: &str,
+        done: impl Fn(&WorkerAssignment) -> bool,
+    ) -> WorkerAssignment {
         let wait = async {
             loop {
                 let set = self.assignments.message().await.unwrap().unwrap();
@@ -123,7 +126,7 @@ async fn inventory(
 }
 
 /// A flow with one topic of so many partitions, all of it run by one worker.
-async fn running_flow(node: &Node, partitions: usize) -> (Worker, WorkerAssignment) {
+pub(crate) async fn running_flow(node: &Node, partitions: usize) -> (Worker, WorkerAssignment) {
     make_flow(node, "f").await;
     let mut worker = Worker::register(node, "s1", store::Role::Source, 100).await;
     let set = worker.set("the topology unit", |set| set.units.contains_key(&topology())).await;
@@ -211,7 +214,7 @@ async fn a_worker_gets_its_units_and_the_flow_shows_what_it_reports() {
     node.stop().await;
 }
 
-async fn first_partition(node: &Node) -> v1::FlowPartition {
+pub(crate) async fn first_partition(node: &Node) -> v1::FlowPartition {
     let topics = v1::ListFlowTopicsRequest { parent: "flows/f".into(), ..Default::default() };
     let topics = node.flows().list_flow_topics(topics).await.unwrap().into_inner().topics;
     topics[0].partitions[0].clone()
@@ -246,84 +249,6 @@ async fn an_open_transaction_is_the_reason_where_nothing_else_is_to_be_read() {
     let flow = node.flows().get_flow(flow).await.unwrap().into_inner();
     assert!(flow.conditions.is_empty(), "nothing is wrong with the flow: {:?}", flow.conditions);
     assert_eq!(shown(&mut worker, 100, 0).await.reason, "");
-    node.stop().await;
-}
-
-#[tokio::test]
-async fn a_partition_begins_a_generation_through_the_log_and_only_for_its_owner() {
-    let directory = tempfile::tempdir().unwrap();
-    let node = single(&directory).await;
-    let (mut worker, set) = running_flow(&node, 1).await;
-    let (unit, assigned) = set.units.iter().find(|(_, assigned)| assigned.partition.is_some()).unwrap();
-    let first = assigned.partition.clone().unwrap().begun.generation;
-    let request = |worker: &Worker, number, after| {
-        let event = Event {
-            flow: FlowId::new("f").unwrap(),
-            time_ms: 5,
-            reason: "RETENTION_OVERRUN".into(),
-            message: "40 records are gone".into(),
-            subject: "t/0".into(),
-            from_offset: Some(10),
-            to_offset: Some(50),
-            count: Some(40),
-            sequence: 0,
-        };
-        let request = GenerationRequest {
-            flow: FlowId::new("f").unwrap(),
-            topic: TopicName::new("t").unwrap(),
-            partition: 0,
-            number,
-            after,
-            offered: None,
-            start: PartitionStart { source_offset: 50, target_offset: 10, read_uncommitted: false },
-            events: vec![event],
-        };
-        let (worker_id, session) = (worker.id.clone(), worker.session);
-        mesh::BeginGenerationRequest { worker_id, session, begin: Some((&request).into()) }
-    };
-    let ask = async |request: mesh::BeginGenerationRequest| -> Result<PartitionGeneration, Status> {
-        let response = node.sessions().begin_generation(request).await?.into_inner();
-        Ok(PartitionGeneration::try_from(response).unwrap())
-    };
-    let begun = ask(request(&worker, assigned.number, first)).await.unwrap();
-    assert_eq!((begun.generation.producer_id, begun.generation.epoch), (7, 1));
-    assert_eq!(ask(request(&worker, assigned.number, first)).await.unwrap(), begun, "a repeat");
-    let follows = |set: &WorkerAssignment| set.units[unit].partition.as_ref().unwrap().begun == begun;
-    worker.set("the generation in the assignment", follows).await;
-    assert_eq!(first_partition(&node).await.generation.unwrap().epoch, Some(1));
-
-    let events = v1::ListFlowEventsRequest { parent: "flows/f".into(), ..Default::default() };
-    let events = node.flows().list_flow_events(events).await.unwrap().into_inner().events;
-    let told: Vec<_> = events.iter().map(|event| (&*event.reason, event.count)).collect();
-    assert_eq!(told, [("RETENTION_OVERRUN", Some(40))], "once");
-    for (filter, count) in
-        [(r#"subject = "t/0""#, 1), (r#"subject = "t/1""#, 0), ("reason = RETENTION_OVERRUN", 1)]
-    {
-        let filtered = v1::ListFlowEventsRequest {
-            parent: "flows/f".into(),
-            filter: filter.into(),
-            ..Default::default()
-        };
-        let events = node.flows().list_flow_events(filtered).await.unwrap().into_inner().events;
-        assert_eq!(events.len(), count, "{filter}");
-    }
-    let odd =
-        v1::ListFlowEventsRequest { parent: "flows/f".into(), filter: "x".into(), ..Default::default() };
-    assert_eq!(node.flows().list_flow_events(odd).await.unwrap_err().code(), Code::InvalidArgument);
-
-    let refused = |answer: Result<PartitionGeneration, Status>| {
-        let status = answer.unwrap_err();
-        (status.code(), reason(&status))
-    };
-    let outdated = ask(request(&worker, assigned.number + 1, begun.generation)).await;
-    assert_eq!(refused(outdated), (Code::Aborted, "ASSIGNMENT_OUTDATED".into()));
-    let skipped = Generation { epoch: 5, ..first };
-    let skipped = ask(request(&worker, assigned.number, skipped)).await;
-    assert_eq!(refused(skipped), (Code::Aborted, "GENERATION_OUTDATED".into()));
-    // The same worker begins a new session: what its predecessor still sends is not heard.
-    let stale = request(&worker, assigned.number, begun.generation);
-    Worker::register(&node, "s1", store::Role::Source, 100).await;
-    assert_eq!(refused(ask(stale).await), (Code::Aborted, "SESSION_OUTDATED".into()));
     node.stop().await;
 }
 
