@@ -76,6 +76,8 @@ enum Phase {
 
 struct Running {
     assigned: AssignedUnit,
+    /// The same with what changed since.
+    newest: watch::Sender<AssignedUnit>,
     /// The flow as the unit knew it at its start.
     view: Arc<FlowView>,
     report: ReportHandle,
@@ -148,6 +150,16 @@ impl Supervisor {
                 Step::Start(unit, assigned) => self.start(unit, assigned, 0),
             }
         }
+        for (unit, running) in &self.running {
+            let newest = self.desired.units.get(unit).filter(|d| d.number == running.assigned.number);
+            if let Some(newest) = newest {
+                running.newest.send_if_modified(|known| {
+                    let changed = known != newest;
+                    known.clone_from(newest);
+                    changed
+                });
+            }
+        }
         let flows = &self.flows;
         let outdated = |unit: &Unit, running: &Running| {
             running.phase == Phase::Active
@@ -199,6 +211,7 @@ impl Supervisor {
         let view = Arc::clone(&changes.borrow());
         let stop = CancellationToken::new();
         let report = self.around.reports.open(&unit, assigned.number);
+        let newest = watch::Sender::new(assigned.clone());
         let context = UnitContext {
             assigned: assigned.clone(),
             flow_id: view.id.clone(),
@@ -209,6 +222,7 @@ impl Supervisor {
             report: report.clone(),
             coordinator: self.around.coordinator.until(stop.clone()),
             flow_changes: changes,
+            assigned_changes: newest.subscribe(),
             lease: self.around.lease.clone(),
         };
         let factory = Arc::clone(&self.around.factory);
@@ -219,6 +233,7 @@ impl Supervisor {
         tracing::debug!(%unit, number = assigned.number, "unit started");
         let running = Running {
             assigned,
+            newest,
             view,
             report,
             stop,

@@ -76,6 +76,9 @@ pub struct UnitContext {
     /// The newest form of the flow. A change that a unit can't follow restarts it (`restart::needs_restart`); all
     /// others only show here.
     pub flow_changes: watch::Receiver<Arc<FlowView>>,
+    /// The newest form of the assignment, while its number stays: a partition's generation may be a newer one than the
+    /// unit began with. A unit that finds itself outdated returns, and is started anew with it.
+    pub assigned_changes: watch::Receiver<AssignedUnit>,
     /// Whether the worker's lease holds: a unit that runs at-least-once only must stop writing when it does not.
     pub lease: Lease,
 }

@@ -70,6 +70,8 @@ pub(crate) struct PartitionUnit {
     underway: Underway,
     /// The target was slow with this partition: it gets a connection apart from the others for its next stream.
     slow: bool,
+    /// A newer generation was seen than the one that this unit knows.
+    fenced: bool,
 }
 
 /// Whether the unit goes on.
@@ -125,6 +127,7 @@ impl PartitionUnit {
                 refreshing: None,
             },
             slow: false,
+            fenced: false,
         })
     }
 
@@ -141,6 +144,7 @@ impl PartitionUnit {
     pub(crate) async fn run(mut self) {
         let stop = self.context.stop.clone();
         let lease = self.context.lease.clone();
+        let mut assigned = self.context.assigned_changes.clone();
         let mut holds = true;
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -152,6 +156,9 @@ impl PartitionUnit {
                     return;
                 }
             }
+            if self.is_superseded() {
+                return;
+            }
             let (wants, busy) = (self.relay.wants_records(), self.relay.is_busy());
             tokio::select! {
                 biased;
@@ -161,12 +168,13 @@ impl PartitionUnit {
                         self.answered(id, &answer);
                     }
                 }
-                () = stop.cancelled(), if !self.context_stopped() => self.relay.stop(),
+                () = stop.cancelled(), if !self.relay.is_stopping() => self.relay.stop(),
                 told = finish(&mut self.underway.asking) => {
                     self.relay.told(told, now_ms(), &self.codecs);
                     self.say();
                 }
                 begun = finish(&mut self.underway.beginning) => {
+                    self.fenced = matches!(&begun, Err((reason, _)) if reason == "GENERATION_OUTDATED");
                     self.relay.begun(begun, now_ms());
                     self.say();
                 }
@@ -180,15 +188,19 @@ impl PartitionUnit {
                     holds = lease.holds();
                     self.relay.leased(holds);
                 }
+                Ok(()) = assigned.changed() => {}
                 _ = ticks.tick(), if busy => self.say(),
                 _ = refresh.tick() => self.refresh(),
             }
         }
     }
 
-    /// The machine was told to stop already.
-    fn context_stopped(&self) -> bool {
-        self.relay.is_stopping()
+    /// The Raft log has a newer generation of the partition than this unit began with, and the unit can't go on with
+    /// its own: it returns, and is started again with what is assigned now.
+    fn is_superseded(&self) -> bool {
+        let newest = self.context.assigned_changes.borrow();
+        let begun = newest.partition.as_ref().map(|detail| detail.begun.generation);
+        self.fenced && begun.is_some_and(|begun| begun != self.relay.generation().generation)
     }
 
     fn refresh(&mut self) {

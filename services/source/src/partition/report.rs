@@ -1,7 +1,7 @@
 //! What the unit says about its partition: state, figures, events.
 
 use mirrormesh_core::relay::machine::Notice;
-use mirrormesh_core::relay::stop::Stop;
+use mirrormesh_core::relay::stop::{Stop, StopReason};
 use mirrormesh_core::report::Event;
 use mirrormesh_runtime::clock::now_ms;
 
@@ -29,6 +29,7 @@ impl PartitionUnit {
             message = event.message, "partition stopped");
         self.link.metrics.stop(&self.flow_label, stop.reason.name());
         self.lines.chunks = None;
+        self.fenced = stop.reason == StopReason::Fenced;
         self.say();
         self.context.coordinator.report_events([event]);
     }
