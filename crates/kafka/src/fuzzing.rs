@@ -46,8 +46,8 @@ pub fn batches(data: &[u8]) {
 pub fn contents(data: &[u8]) {
     let Some(([mode, from, size, clamp], data)) = data.split_first_chunk::<4>() else { return };
     match mode % 4 {
-        0 => of_batch(sealed(data.to_vec()), *from, *size, *clamp),
-        1 => of_batch(compressed(data), *from, *size, *clamp),
+        0 => of_batch(&sealed(data.to_vec()), *from, *size, *clamp),
+        1 => of_batch(&compressed(data), *from, *size, *clamp),
         2 => old(&entry_sealed(data.to_vec())),
         _ => old(&wrapper(data, *from, *size, *clamp)),
     }
@@ -95,9 +95,9 @@ pub fn answers(data: &[u8]) {
     }
 }
 
-fn of_batch(bytes: Bytes, from: u8, size: u8, clamp: u8) {
+fn of_batch(bytes: &Bytes, from: u8, size: u8, clamp: u8) {
     let Some(Ok(batch)) = split(bytes.clone()).next() else {
-        drop(decode_records(&bytes, LIMIT));
+        drop(decode_records(bytes, LIMIT));
         return;
     };
     let Ok(ids) = CODECS.identify(&batch) else {
@@ -198,9 +198,10 @@ fn wrapper(mut entries: &[u8], codec: u8, format: u8, attributes: u8) -> Bytes {
     let body = compress(codec_of(codec), &plain).unwrap_or_default();
     let mut outer = vec![0; 16];
     put(&mut outer, 0, &1_000_i64.to_be_bytes());
-    outer.push(format % 3);
+    let format = format % 3;
+    outer.push(format);
     outer.push(attributes & 0xf8 | codec & 7);
-    if format % 3 > 0 {
+    if format > 0 {
         outer.extend_from_slice(&55_i64.to_be_bytes());
     }
     outer.extend_from_slice(&(-1_i32).to_be_bytes());

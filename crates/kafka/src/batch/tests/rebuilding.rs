@@ -40,7 +40,7 @@ fn noise(seed: i64, count: usize) -> Vec<u8> {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        (state >> 32) as u8
+        state.to_be_bytes()[0]
     };
     (0..count).map(step).collect()
 }
@@ -199,7 +199,7 @@ fn refusals_name_the_batch() {
     let cases: [(&str, RawBatch); 4] = [
         ("control", broken(|b| b[22] |= 0x20)),
         ("codec 6", broken(|b| b[22] = 6)),
-        ("after a higher one", broken(|b| *b.iter_mut().nth(HEADER_BYTES + 3).unwrap() = 2)),
+        ("after a higher one", broken(|b| b[HEADER_BYTES + 3] = 2)),
         ("bytes follow", broken(|b| b.push(0))),
     ];
     for (problem, batch) in cases {
