@@ -15,6 +15,9 @@ pub mod batch;
 pub mod client;
 pub mod config;
 pub mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod librdkafka;
 pub mod wire;
 

@@ -1,10 +1,11 @@
-//! The project's tasks: `cargo xtask verify|fix|test|demo|bench|kafka|proto`.
+//! The project's tasks: `cargo xtask verify|fix|test|demo|bench|kafka|fuzz|proto`.
 //!
 //! Owns how the project is checked, tested and tried. It needs cargo and a C compiler and nothing else to be built, so
 //! that it can say (or install) what the rest needs.
 #![allow(clippy::print_stdout, reason = "a task talks to the person or script that called it")]
 
 mod deps;
+mod fuzz;
 mod prereq;
 mod process;
 mod proto_lint;
@@ -59,6 +60,14 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         arguments: Vec<String>,
     },
+    /// Fuzzes the decoders of foreign bytes.
+    Fuzz {
+        /// The target; without one, each.
+        target: Option<String>,
+        /// Inputs to try for each.
+        #[arg(long, default_value_t = 10_000_000)]
+        runs: u64,
+    },
     /// Checks the .proto files only.
     Proto,
 }
@@ -82,6 +91,7 @@ fn run() -> Result<ExitCode> {
         Task::Demo { arguments } => try_out::demo(&root, &arguments),
         Task::Bench { arguments } => try_out::bench(&root, &arguments),
         Task::Kafka { arguments } => try_out::kafka(&root, &arguments),
+        Task::Fuzz { target, runs } => fuzz::run(&root, target.as_deref(), runs),
         Task::Proto => verify::proto(&root),
     }
 }

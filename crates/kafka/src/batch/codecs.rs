@@ -24,7 +24,7 @@ impl RecordCodecs {
         Self { limit }
     }
 
-    fn records(&self, batch: &RawBatch) -> Result<Vec<RecordId>> {
+    fn records(self, batch: &RawBatch) -> Result<Vec<RecordId>> {
         let opened = Opened::open(&batch.bytes, self.limit)?;
         let views = opened.views().map_err(|problem| opened.fail(problem))?;
         let mut records = Vec::with_capacity(opened.count);

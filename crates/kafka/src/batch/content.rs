@@ -16,7 +16,7 @@ const NULL: u64 = u64::MAX;
 /// Hash of key, value and headers in order; neither the offset nor the timestamp counts.
 pub(super) fn hash(view: &View<'_>) -> u64 {
     let mut hash = field(field(SEED, view.key), view.value);
-    for (key, value) in view.headers {
+    for (key, value) in view.headers.clone() {
         hash = field(field(hash, Some(key)), value);
     }
     // What was hashed last must reach all bits too.

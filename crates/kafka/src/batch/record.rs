@@ -37,7 +37,7 @@ pub(crate) struct Base {
 }
 
 /// A record in the memory of its batch, checked.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct View<'a> {
     pub(crate) offset: i64,
     pub(crate) timestamp: i64,
@@ -49,7 +49,7 @@ pub(crate) struct View<'a> {
 }
 
 /// The headers of a record; they were checked when it was read.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Headers<'a> {
     rest: &'a [u8],
     count: usize,

@@ -279,3 +279,6 @@ proptest! {
         }
     }
 }
+
+mod legacy;
+mod rebuilding;

@@ -252,6 +252,17 @@ fn read(
     Ok(FetchResponse { throttle: answer::throttle(response.throttle_time_ms), partitions, frame_bytes })
 }
 
+/// Reads a foreign frame as the answer to a request for one partition.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(frame: Bytes, version: i16, heap_bytes_max: usize) {
+    let topic: Arc<str> = "topic".into();
+    let names = Names {
+        by_name: HashMap::from([(Arc::clone(&topic), Arc::clone(&topic))]),
+        by_id: HashMap::from([([7; 16], topic)]),
+    };
+    drop(read(&"broker".into(), frame, version, &names, heap_bytes_max));
+}
+
 fn fetched(topic: Arc<str>, data: PartitionData) -> FetchedPartition {
     let diverging = (data.diverging_epoch.epoch >= 0).then_some(EpochEnd {
         epoch: data.diverging_epoch.epoch,

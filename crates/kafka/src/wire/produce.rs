@@ -370,6 +370,17 @@ fn read(
     Ok(ProduceResponse { throttle: answer::throttle(response.throttle_time_ms), partitions })
 }
 
+/// Reads a foreign frame as the answer to a request for one partition.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(frame: Bytes, version: i16, heap_bytes_max: usize) {
+    let records = RawBatch::default();
+    let entry = ProduceEntry { topic: "topic".into(), topic_id: [7; 16], partition: 0, records };
+    let request = ProduceRequest { timeout: Duration::from_secs(1), entries: vec![entry] };
+    if let Ok(sent) = Sent::of(&request, version) {
+        drop(read(&"broker".into(), frame, version, sent, heap_bytes_max));
+    }
+}
+
 fn produced(topic: Arc<str>, topic_id: TopicId, answer: &PartitionProduceResponse) -> ProducedPartition {
     let about_records = answer.record_errors.iter().map(|error| {
         let words = error.batch_index_error_message.as_deref().unwrap_or("refused");
