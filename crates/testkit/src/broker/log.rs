@@ -199,10 +199,12 @@ impl Log {
         self.reload();
     }
 
-    /// Producers as a restarted broker finds them: from what the log still holds, of each one the last batch only. Who
-    /// has expired is not among them.
-    pub(super) fn restart(&mut self, now_ms: i64, expiration_ms: i64) {
-        self.reload();
+    /// Producers as a restarted broker finds them: those that it wrote down, after a crash those that the log tells; of
+    /// each one the last batch only. Who has expired is not among them.
+    pub(super) fn restart(&mut self, crashed: bool, now_ms: i64, expiration_ms: i64) {
+        if crashed {
+            self.reload();
+        }
         self.producers.restart();
         self.producers.expire(now_ms, expiration_ms);
     }
