@@ -46,7 +46,7 @@ impl FakeCluster {
         tokio::time::timeout(timeout, async {
             while !done(self) {
                 // The bell lives as long as the cluster.
-                let _ = bell.changed().await;
+                drop(bell.changed().await);
             }
         })
         .await
@@ -301,6 +301,8 @@ impl FakeCluster {
         self.shared.change(|state| {
             state.clock.fixed_ms = Some(now_ms);
             state.clock.ahead_ms = 0;
+            let partitions = state.topics.values_mut().flat_map(|topic| &mut topic.partitions);
+            partitions.for_each(|partition| partition.producers_checked_ms = now_ms);
         });
     }
 
