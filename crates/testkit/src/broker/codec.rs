@@ -83,6 +83,7 @@ impl Codec {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the form that the codecs want")]
 fn put(to: &mut BytesMut, plain: &[u8]) -> anyhow::Result<()> {
     to.extend_from_slice(plain);
     Ok(())

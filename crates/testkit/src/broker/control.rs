@@ -46,7 +46,7 @@ impl FakeCluster {
         tokio::time::timeout(timeout, async {
             while !done(self) {
                 // The bell lives as long as the cluster.
-                let _ = bell.changed().await;
+                drop(bell.changed().await);
             }
         })
         .await
@@ -56,26 +56,37 @@ impl FakeCluster {
 
 /// Nodes.
 impl FakeCluster {
-    /// The node is gone with its connections; others take over its partitions if they are in sync.
+    /// The node ends in order, with its connections; others take over its partitions if they are in sync.
     pub fn stop_node(&self, node: i32) -> Result<()> {
+        self.take_down(node, false)
+    }
+
+    /// The node is gone at once.
+    pub fn kill_node(&self, node: i32) -> Result<()> {
+        self.take_down(node, true)
+    }
+
+    fn take_down(&self, node: i32, crashed: bool) -> Result<()> {
         self.hang_up(node)?;
         self.shared.change(|state| {
             let found = state.nodes.get_mut(&node).context("no such node")?;
             found.up = false;
+            found.crashed = crashed;
             found.paused_since = None;
             Ok(())
         })
     }
 
-    /// The node is back with the same address. Where it holds the only replica, the broker's memory is made anew from
-    /// the log, as after a crash: producers of which nothing is left, and expired
-    /// ones, are forgotten; of the others only the last batch is recognised as a repeat.
+    /// The node is back with the same address. Where it holds the only replica, the broker's memory of producers is
+    /// what it wrote down when it was stopped, or after a crash what the log tells: producers of which nothing is left
+    /// are forgotten. Either way expired ones are gone, and of each only the last batch is recognised as a repeat.
     pub async fn start_node(&self, node: i32) -> Result<()> {
         self.shared.change(|state| {
+            let crashed = state.nodes.get(&node).is_some_and(|node| node.crashed);
             let (now_ms, expiration_ms) = (state.now_ms(), state.expiration_ms());
             let partitions = state.topics.values_mut().flat_map(|topic| &mut topic.partitions);
             for partition in partitions.filter(|partition| partition.replicas == [node]) {
-                partition.log.restart(now_ms, expiration_ms);
+                partition.log.restart(crashed, now_ms, expiration_ms);
             }
         });
         self.listen(node).await
@@ -290,6 +301,8 @@ impl FakeCluster {
         self.shared.change(|state| {
             state.clock.fixed_ms = Some(now_ms);
             state.clock.ahead_ms = 0;
+            let partitions = state.topics.values_mut().flat_map(|topic| &mut topic.partitions);
+            partitions.for_each(|partition| partition.producers_checked_ms = now_ms);
         });
     }
 

@@ -187,7 +187,9 @@ impl Faults {
                 (fault, _) => claimed.faults.push(fault.clone()),
             }
         }
-        used_up.iter().for_each(|id| self.remove(*id));
+        for id in used_up {
+            self.remove(id);
+        }
         claimed
     }
 }

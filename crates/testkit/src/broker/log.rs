@@ -33,6 +33,7 @@ pub enum Marker {
 
 /// The log.
 #[derive(Debug, Clone, Default)]
+#[expect(clippy::struct_field_names, reason = "log start and log end are Kafka's words")]
 pub(super) struct Log {
     pub(super) batches: VecDeque<Batch>,
     pub(super) log_start: i64,
@@ -191,7 +192,8 @@ impl Log {
     /// Cuts the log off at `offset`, which must be where a batch begins or the end; producers roll back with it.
     pub(super) fn truncate(&mut self, offset: i64) {
         self.batches.retain(|batch| batch.header.base_offset < offset);
-        self.log_end = self.batches.back().map_or(offset.min(self.log_end), |b| b.header.next_offset());
+        self.log_end =
+            self.batches.back().map_or_else(|| offset.min(self.log_end), |b| b.header.next_offset());
         self.log_start = self.log_start.min(self.log_end);
         self.high_watermark = self.high_watermark.min(self.log_end);
         let end = self.log_end;
@@ -199,10 +201,12 @@ impl Log {
         self.reload();
     }
 
-    /// Producers as a restarted broker finds them: from what the log still holds, of each one the last batch only. Who
-    /// has expired is not among them.
-    pub(super) fn restart(&mut self, now_ms: i64, expiration_ms: i64) {
-        self.reload();
+    /// Producers as a restarted broker finds them: those that it wrote down, after a crash those that the log tells; of
+    /// each one the last batch only. Who has expired is not among them.
+    pub(super) fn restart(&mut self, crashed: bool, now_ms: i64, expiration_ms: i64) {
+        if crashed {
+            self.reload();
+        }
         self.producers.restart();
         self.producers.expire(now_ms, expiration_ms);
     }

@@ -82,9 +82,9 @@ impl FakeCluster {
         for id in 1..=spec.nodes {
             nodes.insert(id, FakeNode { lease: PortLease::reserve()?, listener: Mutex::default() });
         }
-        let states = nodes
-            .iter()
-            .map(|(id, node)| (*id, NodeState { port: node.lease.port(), up: false, paused_since: None }));
+        let states = nodes.iter().map(|(id, node)| {
+            (*id, NodeState { port: node.lease.port(), up: false, crashed: false, paused_since: None })
+        });
         let state = State {
             version: spec.version,
             cluster_id: spec.cluster_id,

@@ -31,6 +31,8 @@ const REPLICA_LAG_MS: i64 = 30_000;
 pub(super) struct NodeState {
     pub(super) port: u16,
     pub(super) up: bool,
+    /// It went without writing down what it remembers.
+    pub(super) crashed: bool,
     pub(super) paused_since: Option<Instant>,
 }
 

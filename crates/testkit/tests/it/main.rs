@@ -8,4 +8,6 @@ mod clusters;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod leftovers;

@@ -53,7 +53,7 @@ impl Served for FetchRequest {
                 return Some(FetchResponse::default().with_responses(read.topics));
             }
             // The state lives as long as the call does: the bell can't be gone.
-            let _ = tokio::time::timeout_at(deadline, bell.changed()).await;
+            drop(tokio::time::timeout_at(deadline, bell.changed()).await);
         }
     }
 }

@@ -50,7 +50,7 @@ impl Served for ProduceRequest {
             call.shared.look(|state| due.retain(|due| !settle(state, &call, due, &mut response, timed_out)));
             if !due.is_empty() {
                 // The state lives as long as the call does: the bell can't be gone.
-                let _ = tokio::time::timeout_at(deadline, bell.changed()).await;
+                drop(tokio::time::timeout_at(deadline, bell.changed()).await);
             }
         }
         (self.acks != 0).then_some(response)

@@ -40,7 +40,7 @@ pub(super) const CONSUMER: i32 = -1;
 pub(super) const DEBUGGING: i32 = -2;
 pub(super) const HOUR_MS: i64 = 3_600_000;
 const POLL_STEP: Duration = Duration::from_millis(20);
-const POLL_TIMEOUT: Duration = Duration::from_secs(60);
+const POLL_TIMEOUT: Duration = Duration::from_mins(1);
 
 pub(super) fn now_ms() -> i64 {
     i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()

@@ -84,7 +84,9 @@ async fn a_batch_with_a_delete_horizon_keeps_its_timestamps(target: Target) {
     // As the cleaner writes it: the base timestamp is the horizon, the deltas go back from there.
     let (create_time, horizon) = (now_ms() - HOUR_MS, now_ms() + 23 * HOUR_MS);
     let mut made = some_records(0, 3);
-    made.iter_mut().for_each(|record| record.timestamp_delta = create_time - horizon);
+    for record in &mut made {
+        record.timestamp_delta = create_time - horizon;
+    }
     let mut header = batch_at(some_id(), 0, 0, 3, horizon).header;
     header.max_timestamp = create_time;
     header.attributes |= DELETE_HORIZON;

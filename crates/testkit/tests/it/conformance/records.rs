@@ -80,8 +80,11 @@ async fn no_timestamp_is_a_timestamp(target: Target) {
     assert_eq!((kept.header.base_timestamp, kept.header.max_timestamp), (-1, -1));
 }
 
+/// Taken, or the code.
+type Verdict = Result<(), i16>;
+
 /// Bodies that are not what the header says, and the codes for them, plain and compressed.
-fn unreadable() -> Vec<(&'static str, Bytes, Result<(), i16>, Result<(), i16>)> {
+fn unreadable() -> Vec<(&'static str, Bytes, Verdict, Verdict)> {
     let encode = |count| records::encode(&some_records(0, count));
     let mut more = encode(3).to_vec();
     more.push(0);

@@ -140,7 +140,7 @@ impl Target {
     /// SIGKILL.
     pub(super) fn kill(&self, node: i32) {
         match &self.backend {
-            Backend::Fake(fake) => fake.stop_node(node).unwrap(),
+            Backend::Fake(fake) => fake.kill_node(node).unwrap(),
             Backend::Real(cluster) => cluster.kill(index(node)).unwrap(),
         }
     }
