@@ -45,7 +45,8 @@ pub fn diff(desired: &BTreeMap<Unit, AssignedUnit>, running: &BTreeMap<Unit, Ass
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::FlowId;
+    use crate::ids::{FlowId, TopicId, TopicName};
+    use crate::unit::{Generation, PartitionDetail, PartitionGeneration, PartitionStart};
 
     fn unit(flow: &str) -> Unit {
         Unit::Topology(FlowId::new(flow).unwrap())
@@ -53,6 +54,32 @@ mod tests {
 
     fn assigned(number: u64) -> AssignedUnit {
         AssignedUnit { number, partition: None }
+    }
+
+    #[test]
+    fn a_generation_that_moved_on_restarts_nothing_and_another_topic_does() {
+        let start = PartitionStart { source_offset: 1, target_offset: 2, read_uncommitted: false };
+        let detail = PartitionDetail {
+            target_topic: TopicName::new("uk.t").unwrap(),
+            source_topic_id: TopicId([1; 16]),
+            target_topic_id: TopicId([2; 16]),
+            begun: PartitionGeneration { generation: Generation { producer_id: 7, epoch: 0 }, start },
+        };
+        let unit = Unit::Partition(FlowId::new("f").unwrap(), TopicName::new("t").unwrap(), 0);
+        let set = |detail: &PartitionDetail| {
+            BTreeMap::from([(unit.clone(), AssignedUnit { number: 1, partition: Some(detail.clone()) })])
+        };
+        let mut moved = detail.clone();
+        moved.begun.generation.epoch = 1;
+        moved.begun.start.source_offset = 50;
+        assert!(diff(&set(&moved), &set(&detail)).is_empty(), "the unit itself began it");
+        let stop = vec![Step::Stop(unit.clone())];
+        let source = PartitionDetail { source_topic_id: TopicId([9; 16]), ..moved.clone() };
+        assert_eq!(diff(&set(&source), &set(&detail)), stop);
+        let target = PartitionDetail { target_topic_id: TopicId([9; 16]), ..moved.clone() };
+        assert_eq!(diff(&set(&target), &set(&detail)), stop);
+        let renamed = PartitionDetail { target_topic: TopicName::new("hq.t").unwrap(), ..moved };
+        assert_eq!(diff(&set(&renamed), &set(&detail)), stop);
     }
 
     #[test]

@@ -88,7 +88,7 @@ pub struct ClusterSpec {
 
 /// Where a generation of a partition begins, and under which rules. Decided once, by the Raft log, so that every worker
 /// counts alike.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PartitionStart {
     /// First source offset to copy.
     pub source_offset: i64,

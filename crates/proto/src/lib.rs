@@ -10,6 +10,7 @@
 
 pub mod convert;
 mod error;
+pub mod filter;
 mod fingerprint;
 pub mod page;
 mod status;

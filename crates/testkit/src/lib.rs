@@ -5,6 +5,7 @@
 //!
 //! | module | owns |
 //! |---|---|
+//! | [`broker`] | a strict fake of a Kafka cluster, with faults by script |
 //! | [`jars`] | Kafka's jars, fetched once per version |
 //! | [`java`] | running Java programs against those jars |
 //! | [`kafka`] | clusters of real brokers: start, stop, kill, pause |
@@ -16,6 +17,7 @@
 //! | [`workload`] | records made from a seed |
 //! | [`checker`] | are two clusters' topics the same, record by record |
 
+pub mod broker;
 pub mod checker;
 pub mod jars;
 pub mod java;

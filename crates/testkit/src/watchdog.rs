@@ -107,10 +107,16 @@ impl WatchedDirectory {
     /// Makes a directory with a unique name in the system's directory for temporary files.
     /// With `keep` it stays for ever.
     pub(crate) fn new(name: &str, keep: bool) -> Result<Self> {
+        Self::within(&std::env::temp_dir(), name, keep)
+    }
+
+    /// As [`Self::new`], in the directory `root`, which must exist.
+    pub(crate) fn within(root: &Path, name: &str, keep: bool) -> Result<Self> {
+        let root = std::path::absolute(root).context("a directory without a place")?;
         let path = tempfile::Builder::new()
             .prefix(&format!("{DIRECTORY_PREFIX}{name}-"))
-            .tempdir()
-            .context("cannot make a temporary directory")?
+            .tempdir_in(&root)
+            .with_context(|| format!("cannot make a temporary directory in {}", root.display()))?
             .keep();
         if !keep {
             tell(&format!("+directory {}\n", path.display()))?;

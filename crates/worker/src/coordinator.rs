@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 
-use mirrormesh_core::control::InventoryChange;
+use mirrormesh_core::control::{GenerationRequest, InventoryChange};
 use mirrormesh_core::ids::{FlowId, TopicName};
 use mirrormesh_core::report::Event;
-use mirrormesh_core::unit::Generation;
+use mirrormesh_core::unit::{Generation, PartitionGeneration};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::CoordinatorError;
@@ -57,6 +57,21 @@ impl CoordinatorHandle {
     ) -> Result<Generation, CoordinatorError> {
         self.links
             .call(&self.stop, "claim_producer", |link| wire::claim_producer(link, flow.clone(), offered))
+            .await
+    }
+
+    /// Begins a new generation of one partition; the answer is the one to go on with. Calling again with the same
+    /// request is safe: the first one's generation comes back and no event is kept twice.
+    ///
+    /// [`CoordinatorError::Outdated`] with the reason `GENERATION_OUTDATED` means that another generation than
+    /// `after` is present: the unit gets it with its next assignment. [`CoordinatorError::Refused`] with
+    /// `EPOCHS_EXHAUSTED` or `PRODUCER_ID_USED` wants a fresh producer id in `offered`.
+    pub async fn begin_generation(
+        &self,
+        request: &GenerationRequest,
+    ) -> Result<PartitionGeneration, CoordinatorError> {
+        self.links
+            .call(&self.stop, "begin_generation", |link| wire::begin_generation(link, request.clone()))
             .await
     }
 

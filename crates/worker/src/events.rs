@@ -140,6 +140,7 @@ mod tests {
             subject: String::new(),
             from_offset: None,
             to_offset: None,
+            count: None,
             sequence: 0,
         }
     }

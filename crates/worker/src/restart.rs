@@ -15,8 +15,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 /// Must the unit be stopped and started to follow the change?
 ///
-/// A cluster that is reached otherwise restarts everything. Partition units also restart when what they read or the
-/// identity that they write with changed; all other units follow by themselves.
+/// A cluster that is reached otherwise restarts everything. Partition units also restart when what they read, the
+/// identity that they write with or a policy of theirs changed: one that stopped for a policy tries again then. All
+/// other units follow by themselves.
 pub(crate) fn needs_restart(unit: &Unit, old: &FlowView, new: &FlowView) -> bool {
     let clusters = old.source != new.source
         || old.target != new.target
@@ -24,9 +25,13 @@ pub(crate) fn needs_restart(unit: &Unit, old: &FlowView, new: &FlowView) -> bool
         || old.flow.spec.target != new.flow.spec.target;
     clusters
         || match unit {
-            Unit::Partition(..) => {
+            Unit::Partition(_, topic, _) => {
+                let (old_spec, new_spec) = (&old.flow.spec, &new.flow.spec);
                 old.flow.generation != new.flow.generation
-                    || old.flow.spec.read_uncommitted != new.flow.spec.read_uncommitted
+                    || old_spec.read_uncommitted != new_spec.read_uncommitted
+                    || old_spec.loss_policy(topic) != new_spec.loss_policy(topic)
+                    || old_spec.on_oversized != new_spec.on_oversized
+                    || old_spec.timestamps != new_spec.timestamps
             }
             Unit::Topology(_) | Unit::Groups(_) | Unit::Group(..) | Unit::Heartbeat(_) => false,
         }
@@ -42,7 +47,7 @@ pub(crate) fn backoff(failures: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mirrormesh_core::flow::FlowSpec;
+    use mirrormesh_core::flow::{FlowSpec, LossPolicy, OversizedPolicy, TimestampPolicy};
     use mirrormesh_core::ids::{ClusterId, FlowId, GroupId, TopicName};
     use mirrormesh_core::unit::{AssignedFlow, ClusterSpec, Generation};
     use std::collections::BTreeMap;
@@ -79,6 +84,23 @@ mod tests {
         generation.flow.generation = Some(Generation { producer_id: 7, epoch: 1 });
         let mut cluster = view();
         cluster.target.bootstrap_servers = vec!["c:9092".into()];
+
+        let mut policies = [view(), view(), view(), view()];
+        let t = TopicName::new("t").unwrap();
+        policies[0].flow.spec.on_loss = LossPolicy::Continue;
+        policies[1].flow.spec.on_loss_by_topic.insert(t.clone(), LossPolicy::Continue);
+        policies[2].flow.spec.on_oversized = OversizedPolicy::Skip;
+        policies[3].flow.spec.timestamps = TimestampPolicy::Clamp;
+        for changed in &policies {
+            assert!(needs_restart(&partition, &view(), changed), "{changed:?}");
+            assert!(!needs_restart(&others[0], &view(), changed), "{changed:?}");
+        }
+        let mut other_topic = view();
+        other_topic.flow.spec.on_loss_by_topic.insert(TopicName::new("u").unwrap(), LossPolicy::Continue);
+        assert!(!needs_restart(&partition, &view(), &other_topic), "another topic's policy");
+        let mut same = view();
+        same.flow.spec.on_loss_by_topic.insert(t, LossPolicy::StopPartition);
+        assert!(!needs_restart(&partition, &view(), &same), "said once more, the same in effect");
 
         assert!(!needs_restart(&partition, &view(), &filter));
         assert!(needs_restart(&partition, &view(), &uncommitted));

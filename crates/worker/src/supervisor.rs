@@ -339,7 +339,10 @@ impl Supervisor {
 
     fn start_again(&mut self, unit: &Unit) {
         let Some(running) = self.running.remove(unit) else { return };
-        self.start(unit.clone(), running.assigned, running.failures);
+        // The generation may have moved on since it started, which restarts nothing by itself: it goes on in the newest.
+        let newest = self.desired.units.get(unit).filter(|newest| newest.number == running.assigned.number);
+        let assigned = newest.cloned().unwrap_or(running.assigned);
+        self.start(unit.clone(), assigned, running.failures);
     }
 
     /// Nothing of the unit runs any more. It is released, unless the same assignment is (again) desired: then it was

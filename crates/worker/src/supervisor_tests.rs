@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use mirrormesh_core::flow::FlowSpec;
-use mirrormesh_core::ids::{ClusterId, TopicName};
-use mirrormesh_core::unit::{AssignedFlow, ClusterSpec};
+use mirrormesh_core::ids::{ClusterId, TopicId, TopicName};
+use mirrormesh_core::unit::{
+    AssignedFlow, ClusterSpec, Generation, PartitionDetail, PartitionGeneration, PartitionStart,
+};
 use tokio::sync::mpsc;
 
 use super::*;
@@ -30,6 +32,8 @@ enum Habit {
 struct Units {
     habits: BTreeMap<Unit, Habit>,
     starts: Mutex<BTreeMap<Unit, usize>>,
+    /// Epochs that units were started in.
+    epochs: Arc<Mutex<Vec<i16>>>,
     said: mpsc::UnboundedSender<(Unit, &'static str)>,
     running: Arc<AtomicUsize>,
 }
@@ -50,6 +54,9 @@ impl UnitFactory for Units {
             *start += 1;
             *start
         };
+        if let Some(detail) = &context.assigned.partition {
+            self.epochs.lock().unwrap().push(detail.begun.generation.epoch);
+        }
         let habit = self.habits.get(&unit).copied().unwrap_or(Habit::Drains(Duration::ZERO));
         let said = self.said.clone();
         self.running.fetch_add(1, Ordering::SeqCst);
@@ -78,6 +85,7 @@ struct Bench {
     said: mpsc::UnboundedReceiver<(Unit, &'static str)>,
     reports: Reports,
     releases: Releases,
+    epochs: Arc<Mutex<Vec<i16>>>,
     running: Arc<AtomicUsize>,
     stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
@@ -90,7 +98,9 @@ fn bench(habits: impl IntoIterator<Item = (Unit, Habit)>) -> Bench {
     let events = Arc::new(EventQueue::new(metrics.clone()));
     let (reports, releases, running) =
         (Reports::default(), Releases::default(), Arc::new(AtomicUsize::new(0)));
+    let epochs = Arc::<Mutex<Vec<i16>>>::default();
     let factory = Units {
+        epochs: Arc::clone(&epochs),
         habits: habits.into_iter().collect(),
         starts: Mutex::default(),
         said: sender,
@@ -107,7 +117,7 @@ fn bench(habits: impl IntoIterator<Item = (Unit, Habit)>) -> Bench {
     });
     let (desired, stop) = (watch::Sender::new(Arc::default()), CancellationToken::new());
     let task = tokio::spawn(supervisor.run(desired.subscribe(), stop.clone()));
-    Bench { desired, said, reports, releases, running, stop, task, _slot: slot }
+    Bench { desired, said, reports, releases, epochs, running, stop, task, _slot: slot }
 }
 
 impl Bench {
@@ -127,6 +137,23 @@ impl Bench {
             flows: [(FlowId::new("f").unwrap(), flow)].into(),
             units: units.iter().map(|(unit, n)| ((*unit).clone(), number(*n))).collect(),
         }));
+    }
+
+    /// One unit under number 1, whose partition is in this epoch.
+    fn desire_in_epoch(&self, unit: &Unit, epoch: i16) {
+        self.desire(&[(unit, 1)]);
+        let mut set = WorkerAssignment::clone(&self.desired.borrow());
+        let detail = PartitionDetail {
+            target_topic: TopicName::new("uk.t").unwrap(),
+            source_topic_id: TopicId([1; 16]),
+            target_topic_id: TopicId([2; 16]),
+            begun: PartitionGeneration {
+                generation: Generation { producer_id: 7, epoch },
+                start: PartitionStart::default(),
+            },
+        };
+        set.units.get_mut(unit).unwrap().partition = Some(detail);
+        self.desired.send_replace(Arc::new(set));
     }
 
     async fn said(&mut self) -> (Unit, &'static str) {
@@ -205,6 +232,20 @@ async fn a_change_of_what_is_read_restarts_without_a_release() {
     assert_eq!(bench.said().await.1, "drained");
     assert_eq!(bench.said().await.1, "started");
     assert!(bench.releases.unacknowledged().is_empty(), "nobody may take it meanwhile");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_unit_that_fails_goes_on_in_the_newest_generation() {
+    let mut bench = bench([(unit(0), Habit::Panics(1))]);
+    bench.desire_in_epoch(&unit(0), 0);
+    assert_eq!(bench.said().await, (unit(0), "started"));
+    bench.settle().await;
+    bench.desire_in_epoch(&unit(0), 1);
+    assert_eq!(bench.said().await, (unit(0), "started"));
+    bench.desire_in_epoch(&unit(0), 2);
+    bench.settle().await;
+    assert!(bench.said.try_recv().is_err(), "a generation that moved on restarts nothing");
+    assert_eq!(*bench.epochs.lock().unwrap(), [0, 1]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,20 +5,20 @@
 
 use std::time::Duration;
 
-use mirrormesh_core::control::InventoryChange;
+use mirrormesh_core::control::{GenerationRequest, InventoryChange};
 use mirrormesh_core::ids::FlowId;
 use mirrormesh_core::report::{Event, UnitReport};
-use mirrormesh_core::unit::{Generation, Unit, WorkerAssignment};
+use mirrormesh_core::unit::{Generation, PartitionGeneration, Unit, WorkerAssignment};
 use mirrormesh_proto::ConvertError;
 use mirrormesh_proto::convert::session::{
-    EventsReport, InventoryReport, ProducerClaim, ProgressReport, Registration, TranslateQuestion,
-    refused_topics,
+    EventsReport, GenerationBegin, InventoryReport, ProducerClaim, ProgressReport, Registration,
+    TranslateQuestion, refused_topics,
 };
 use mirrormesh_proto::mesh::worker_session_service_client::WorkerSessionServiceClient;
 use mirrormesh_proto::mesh::{
-    ClaimProducerRequest, RegisterRequest, ReportEventsRequest, ReportInventoryRequest,
-    ReportProgressRequest, ReportProgressResponse, ServeQueriesRequest, ServeQueriesResponse,
-    TranslateAnswer, WatchAssignmentsRequest, WatchAssignmentsResponse,
+    BeginGenerationRequest, ClaimProducerRequest, RegisterRequest, ReportEventsRequest,
+    ReportInventoryRequest, ReportProgressRequest, ReportProgressResponse, ServeQueriesRequest,
+    ServeQueriesResponse, TranslateAnswer, WatchAssignmentsRequest, WatchAssignmentsResponse,
 };
 use mirrormesh_runtime::grpc::{ChannelOptions, GrpcError};
 use tokio_stream::wrappers::ReceiverStream;
@@ -103,6 +103,16 @@ pub(crate) async fn claim_producer(
     let request = ClaimProducerRequest::from(&claim);
     let response = link.client.claim_producer(request).await?.into_inner();
     Generation::try_from(response).map_err(|error| unreadable(&error))
+}
+
+/// Begins a new generation of a partition; the one that is present then.
+pub(crate) async fn begin_generation(
+    mut link: Link,
+    request: GenerationRequest,
+) -> Result<PartitionGeneration, Status> {
+    let begin = GenerationBegin { speaker: link.speaker, request };
+    let response = link.client.begin_generation(BeginGenerationRequest::from(&begin)).await?.into_inner();
+    PartitionGeneration::try_from(response).map_err(|error| unreadable(&error))
 }
 
 /// Reports what was found; the topics that were not taken.

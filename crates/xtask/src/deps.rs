@@ -46,7 +46,8 @@ const XTASK: (&str, &[&str]) = ("mirrormesh-xtask", &["anyhow", "clap", "serde_j
 
 /// One speaker per dialect: the only packages that may name these crates, for whatever purpose.
 const SPEAKERS: [(&str, &[&str]); 4] = [
-    ("kafka-protocol", &["mirrormesh-kafka"]),
+    // The test kit speaks the broker's half.
+    ("kafka-protocol", &["mirrormesh-kafka", "mirrormesh-testkit"]),
     ("rdkafka", &["mirrormesh-kafka", "mirrormesh-testkit", "mirrormesh-integration"]),
     ("openraft", &["mirrormesh-coordinator"]),
     ("redb", &["mirrormesh-coordinator"]),
@@ -260,7 +261,7 @@ mod tests {
         for (package, dependency) in [
             ("mirrormesh-source", "rdkafka"),
             ("mirrormesh-source", "rdkafka:dev"),
-            ("mirrormesh-testkit", "kafka-protocol"),
+            ("mirrormesh-source", "kafka-protocol"),
             ("mirrormesh-worker", "openraft"),
             ("mirrormesh-standalone", "redb"),
         ] {

@@ -16,8 +16,8 @@ use crate::metrics::Metrics;
 use crate::partition::PartitionUnit;
 use crate::topology;
 
-/// A link is shared by units of one flow with the same clusters and the same way of reading.
-type LinkKey = (FlowId, ClusterKey, ClusterKey, bool);
+/// A link is shared by units of one flow with the same clusters.
+type LinkKey = (FlowId, ClusterKey, ClusterKey);
 type ClusterKey = (Vec<String>, Vec<(String, String)>);
 
 fn cluster_key(spec: &ClusterSpec) -> ClusterKey {
@@ -47,12 +47,7 @@ impl SourceUnits {
     }
 
     fn link(&self, context: &UnitContext) -> Result<Arc<FlowLink>, Failure> {
-        let key = (
-            context.flow_id.clone(),
-            cluster_key(&context.source),
-            cluster_key(&context.target),
-            context.flow.spec.read_uncommitted,
-        );
+        let key = (context.flow_id.clone(), cluster_key(&context.source), cluster_key(&context.target));
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         links.retain(|_, link| link.strong_count() > 0);
         if let Some(link) = links.get(&key).and_then(Weak::upgrade) {

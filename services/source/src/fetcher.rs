@@ -13,9 +13,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use mirrormesh_core::format::batch::split;
+use mirrormesh_core::format::batch::entries;
+use mirrormesh_core::relay::page::SourcePage;
 use mirrormesh_core::relay::reader::Aborted;
-use mirrormesh_kafka::wire::fetch::{FetchPartition, FetchRequest, FetchResponse};
+use mirrormesh_kafka::wire::fetch::{FetchPartition, FetchRequest, FetchResponse, FetchedPartition};
 use mirrormesh_kafka::{Client, Error, ErrorCode};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::task::AbortOnDropHandle;
@@ -34,12 +35,8 @@ const COMMANDS_WAITING: usize = 1_024;
 /// Records of one partition from one fetch.
 #[derive(Debug)]
 pub(crate) struct Chunk {
-    /// Raw batches; may end in the middle of one.
-    pub(crate) records: Bytes,
-    /// Aborted transactions that this fetch names.
-    pub(crate) aborted: Vec<Aborted>,
-    /// End of what may be read: the last stable offset, or the high watermark.
-    pub(crate) end_offset: i64,
+    /// What was fetched; without records if only the end is new.
+    pub(crate) page: SourcePage,
     /// Memory that the records take; given back when the last of them is done with.
     pub(crate) memory: Memory,
 }
@@ -134,7 +131,8 @@ impl Fetcher {
 struct Subscribed {
     wanted: Subscription,
     fetching: bool,
-    told_end: i64,
+    /// Ends that the subscriber knows: of what it may read, and of what is replicated.
+    told: (i64, i64),
 }
 
 struct Done {
@@ -179,7 +177,7 @@ impl Task {
     }
 
     fn add(&mut self, wanted: Subscription) {
-        self.subscriptions.insert(self.next_id, Subscribed { wanted, fetching: false, told_end: -1 });
+        self.subscriptions.insert(self.next_id, Subscribed { wanted, fetching: false, told: (-1, -1) });
         self.next_id += 1;
     }
 
@@ -273,21 +271,15 @@ impl Task {
                 continue;
             }
             let Some(s) = self.subscriptions.get_mut(&id) else { continue };
-            let committed = self.limits.read_committed && partition.last_stable_offset >= 0;
-            let end_offset = if committed { partition.last_stable_offset } else { partition.high_watermark };
-            let (next, unreadable) = next_offset(&partition.records, s.wanted.offset);
-            if next == s.wanted.offset && end_offset == s.told_end && !unreadable {
+            let page = page_of(partition, self.limits.read_committed);
+            let (next, unreadable) = next_offset(&page.records, s.wanted.offset);
+            let told = (page.end_offset, page.high_watermark);
+            if next == s.wanted.offset && told == s.told && !unreadable {
                 continue;
             }
             s.wanted.offset = next;
-            s.told_end = end_offset;
-            let aborted = partition
-                .aborted
-                .iter()
-                .map(|a| Aborted { producer_id: a.producer_id, first_offset: a.first_offset })
-                .collect();
-            let chunk =
-                Chunk { records: partition.records, aborted, end_offset, memory: Arc::clone(&memory) };
+            s.told = told;
+            let chunk = Chunk { page, memory: Arc::clone(&memory) };
             // There was room when the fetch was made, and nobody else fills this channel.
             let _gone = s.wanted.chunks.try_send(Fetched::Chunk(chunk));
         }
@@ -306,13 +298,31 @@ impl Task {
     }
 }
 
+/// A partition of a fetch as core reads it.
+pub(crate) fn page_of(partition: FetchedPartition, read_committed: bool) -> SourcePage {
+    let committed = read_committed && partition.last_stable_offset >= 0;
+    let end_offset = if committed { partition.last_stable_offset } else { partition.high_watermark };
+    let aborted = partition
+        .aborted
+        .iter()
+        .map(|a| Aborted { producer_id: a.producer_id, first_offset: a.first_offset })
+        .collect();
+    SourcePage {
+        records: partition.records,
+        aborted,
+        end_offset,
+        high_watermark: partition.high_watermark,
+        log_start: partition.log_start_offset,
+    }
+}
+
 /// Offset behind the last batch that can be read, and whether one follows that can't: its reader must see it and stop,
 /// or it would be fetched again and again.
 fn next_offset(records: &Bytes, from: i64) -> (i64, bool) {
     let mut next = from;
-    for batch in split(records.clone()) {
-        match batch {
-            Ok(batch) => next = next.max(batch.header.next_offset()),
+    for entry in entries(records.clone()) {
+        match entry {
+            Ok(entry) => next = next.max(entry.next_offset()),
             Err(_) => return (next, true),
         }
     }

@@ -5,6 +5,7 @@
 
 mod config;
 mod factory;
+mod facts;
 mod fetcher;
 mod link;
 mod metrics;

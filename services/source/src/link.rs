@@ -12,6 +12,7 @@ use mirrormesh_worker::{Failure, client_config};
 use tokio::sync::Semaphore;
 
 use crate::config::Settings;
+use crate::facts::SettingsCache;
 use crate::fetcher::{Fetcher, FetcherLimits};
 use crate::metrics::Metrics;
 use crate::positions::PositionStore;
@@ -19,6 +20,8 @@ use crate::sender::Sender;
 
 /// Produce connections per target broker; partitions are spread over them and stay where they are.
 const SEND_LANES: u32 = 2;
+/// Connections beside them for partitions that the target is slow with.
+const SLOW_LANES: u32 = 8;
 
 /// The link.
 #[derive(Debug)]
@@ -27,13 +30,17 @@ pub(crate) struct FlowLink {
     pub(crate) source: Client,
     /// The target cluster.
     pub(crate) target: Client,
+    /// Settings of source topics.
+    pub(crate) source_settings: SettingsCache,
+    /// Settings of target topics and brokers.
+    pub(crate) target_settings: SettingsCache,
     /// The flow's positions.
     pub(crate) positions: PositionStore,
     /// Instruments.
     pub(crate) metrics: Arc<Metrics>,
     limits: FetcherLimits,
     // Locks: held only to look up or insert, never over an await.
-    fetchers: Mutex<HashMap<i32, Arc<Fetcher>>>,
+    fetchers: Mutex<HashMap<(i32, bool), Arc<Fetcher>>>,
     senders: Mutex<HashMap<(i32, u32), Arc<Sender>>>,
 }
 
@@ -56,11 +63,13 @@ impl FlowLink {
         let budget_kib = u32::try_from(settings.memory_bytes / 1024).unwrap_or(u32::MAX);
         Ok(Self {
             positions: PositionStore::new(flow_id.clone(), &flow.spec, target.clone()),
+            source_settings: SettingsCache::new(source.clone()),
+            target_settings: SettingsCache::new(target.clone()),
             source,
             target,
             metrics: Arc::clone(metrics),
             limits: FetcherLimits {
-                read_committed: !flow.spec.read_uncommitted,
+                read_committed: true,
                 fetch_bytes: i32::try_from(settings.fetch_bytes).unwrap_or(i32::MAX),
                 partition_bytes: i32::try_from(settings.partition_fetch_bytes).unwrap_or(i32::MAX),
                 budget: Arc::clone(budget),
@@ -71,21 +80,19 @@ impl FlowLink {
         })
     }
 
-    /// Only committed records are read.
-    pub(crate) fn read_committed(&self) -> bool {
-        self.limits.read_committed
-    }
-
-    /// The fetcher of a source broker.
-    pub(crate) fn fetcher(&self, node_id: i32) -> Arc<Fetcher> {
+    /// The fetcher of a source broker, for one way of reading.
+    pub(crate) fn fetcher(&self, node_id: i32, read_committed: bool) -> Arc<Fetcher> {
         let mut fetchers = self.fetchers.lock().unwrap_or_else(PoisonError::into_inner);
-        let start = || Arc::new(Fetcher::start(self.source.clone(), node_id, self.limits.clone()));
-        Arc::clone(fetchers.entry(node_id).or_insert_with(start))
+        let limits = FetcherLimits { read_committed, ..self.limits.clone() };
+        let start = || Arc::new(Fetcher::start(self.source.clone(), node_id, limits));
+        Arc::clone(fetchers.entry((node_id, read_committed)).or_insert_with(start))
     }
 
-    /// The sender of a target broker that this partition is pinned to.
-    pub(crate) fn sender(&self, node_id: i32, topic: &str, partition: i32) -> Arc<Sender> {
-        let lane = spread(topic).wrapping_add(u32::from_ne_bytes(partition.to_ne_bytes())) % SEND_LANES;
+    /// The sender of a target broker that this partition is pinned to. A broker answers the requests of a connection
+    /// one after the other, and a request waits for all of its partitions: one that was slow lately goes apart.
+    pub(crate) fn sender(&self, node_id: i32, topic: &str, partition: i32, slow: bool) -> Arc<Sender> {
+        let place = spread(topic).wrapping_add(u32::from_ne_bytes(partition.to_ne_bytes()));
+        let lane = if slow { SEND_LANES + place % SLOW_LANES } else { place % SEND_LANES };
         let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
         let start = || Arc::new(Sender::start(self.target.clone(), node_id, lane));
         Arc::clone(senders.entry((node_id, lane)).or_insert_with(start))

@@ -7,23 +7,14 @@ use std::time::Instant;
 
 use mirrormesh_core::flow::FlowSpec;
 use mirrormesh_core::ids::{FlowId, TopicId};
-use mirrormesh_core::relay::position::{Position, PositionKey, PositionKind, PositionValue};
-use mirrormesh_core::translate::Segment;
+use mirrormesh_core::relay::journal::Stored;
+use mirrormesh_core::relay::position::{PositionKey, PositionKind, PositionValue};
 use mirrormesh_kafka::Client;
 use mirrormesh_kafka::librdkafka::{InternalProducer, InternalReader};
 use mirrormesh_proto::convert::position::{decode_key, decode_value, encode_key, encode_value};
 use mirrormesh_runtime::clock::now_ms;
 use mirrormesh_worker::{Failure, ensure_internal_topic};
 use tokio::sync::{Mutex, OnceCell};
-
-/// What is stored about one partition.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Stored {
-    /// All positions, of any generation, with their slots.
-    pub(crate) positions: Vec<(u32, Position)>,
-    /// The last chunk of segments of the present generation.
-    pub(crate) last_chunk: Option<(u32, Vec<Segment>)>,
-}
 
 /// Everything of one partition by kind of record.
 type Records = BTreeMap<PositionKind, PositionValue>;

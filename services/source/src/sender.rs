@@ -17,6 +17,7 @@ use mirrormesh_core::relay::answer::Answer;
 use mirrormesh_kafka::wire::produce::{ProduceEntry, ProduceRequest, ProduceResponse, RawBatch};
 use mirrormesh_kafka::{Client, Error};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::fetcher::Memory;
@@ -60,7 +61,8 @@ impl Sender {
     /// Starts the task.
     pub(crate) fn start(client: Client, node_id: i32, lane: u32) -> Self {
         let (appends, receiver) = mpsc::channel(WAITING_MAX);
-        let task = Task { client, node_id, lane, appends: receiver, carried: VecDeque::new() };
+        let task =
+            Task { client, node_id, lane, appends: receiver, carried: VecDeque::new(), muted_until: None };
         Self { appends, _task: AbortOnDropHandle::new(tokio::spawn(task.run())) }
     }
 
@@ -94,17 +96,27 @@ struct Task {
     appends: mpsc::Receiver<Append>,
     /// Batches of partitions that are in the request before already.
     carried: VecDeque<Append>,
+    /// The broker throttles us until then: it has muted the connection, and what is sent meanwhile only waits there.
+    muted_until: Option<Instant>,
 }
 
 impl Task {
     async fn run(mut self) {
         let mut in_flight: FuturesOrdered<InFlight> = FuturesOrdered::new();
         loop {
-            let room = in_flight.len() < REQUESTS_MAX;
+            let muted = self.muted_until;
+            let room = in_flight.len() < REQUESTS_MAX && muted.is_none();
             let first = tokio::select! {
                 biased;
                 Some((waiting, result)) = in_flight.next(), if !in_flight.is_empty() => {
+                    if let Some(Ok(response)) = &result && !response.throttle.is_zero() {
+                        self.muted_until = Some(Instant::now() + response.throttle);
+                    }
                     distribute(waiting, result);
+                    continue;
+                }
+                () = tokio::time::sleep_until(muted.unwrap_or_else(Instant::now)), if muted.is_some() => {
+                    self.muted_until = None;
                     continue;
                 }
                 () = std::future::ready(()), if room && !self.carried.is_empty() => None,
@@ -217,7 +229,9 @@ fn hand_out(waiting: Vec<Waiting>, response: &ProduceResponse) {
         let answer = match index.and_then(|index| response.partitions.get(*index)) {
             // The broker said nothing about it: nothing may be concluded.
             None => Answer::Lost,
-            Some(p) if p.error.is_ok() => Answer::Appended { base_offset: p.base_offset },
+            Some(p) if p.error.is_ok() => {
+                Answer::Appended { base_offset: p.base_offset, append_time: p.log_append_time >= 0 }
+            }
             Some(p) => {
                 Answer::Refused { code: p.error.0, message: p.error_message.clone().unwrap_or_default() }
             }

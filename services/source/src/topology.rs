@@ -3,6 +3,7 @@
 //! Owns creation and growth of target topics and the choice of where mirroring begins; nothing is ever deleted or
 //! shrunk, and no broker is left to create a topic by itself.
 
+mod incarnations;
 mod scan;
 mod starts;
 
@@ -18,6 +19,7 @@ use mirrormesh_runtime::clock::now_ms;
 use mirrormesh_worker::UnitContext;
 
 use crate::link::FlowLink;
+use incarnations::FormerIds;
 
 /// After a failed scan the next one comes this soon, whatever the interval.
 const RETRY: Duration = Duration::from_millis(500);
@@ -36,6 +38,10 @@ struct Topology {
     first: bool,
     /// Topics that the coordinator did not take, with why; they are offered again with every scan.
     refused: BTreeMap<TopicName, Trouble>,
+    /// Refusals that an event was recorded for: one that comes again, or goes and comes, is said once.
+    said: BTreeMap<TopicName, Trouble>,
+    /// What brokers that lag behind may still say.
+    former: FormerIds,
 }
 
 /// Runs the unit until it is asked to stop.
@@ -46,6 +52,8 @@ pub(crate) async fn run(context: UnitContext, link: Arc<FlowLink>) {
         link,
         reported: BTreeMap::new(),
         refused: BTreeMap::new(),
+        said: BTreeMap::new(),
+        former: FormerIds::default(),
     };
     let stop = topology.context.stop.clone();
     let mut changes = topology.context.flow_changes.clone();
@@ -113,6 +121,8 @@ impl Topology {
     ) -> Result<(), Trouble> {
         let changed: Vec<TopicEntry> =
             found.values().filter(|entry| self.reported.get(&entry.topic) != Some(entry)).cloned().collect();
+        // One that is gone, or that is again what was reported, is no trouble any more.
+        self.refused.retain(|topic, _| changed.iter().any(|entry| entry.topic == *topic));
         if changed.is_empty() && gone.is_empty() {
             return Ok(());
         }
@@ -128,7 +138,7 @@ impl Topology {
             refused.into_iter().map(|r| (r.topic, (r.reason, r.message))).collect();
         let news: Vec<Event> = refused
             .iter()
-            .filter(|(topic, trouble)| self.refused.get(*topic) != Some(trouble))
+            .filter(|(topic, trouble)| self.said.get(*topic) != Some(trouble))
             .map(|(topic, (reason, message))| self.event(reason, message, topic))
             .collect();
         if !news.is_empty() {
@@ -136,11 +146,18 @@ impl Topology {
         }
         for topic in gone {
             self.reported.remove(&topic);
+            self.said.remove(&topic);
         }
+        self.said.extend(refused.clone());
         for (topic, entry) in found {
-            if !refused.contains_key(&topic) {
-                self.reported.insert(topic, entry);
+            if refused.contains_key(&topic) {
+                continue;
             }
+            if let Some(known) = self.reported.get(&topic) {
+                self.former.replace(known, &entry);
+            }
+            self.said.remove(&topic);
+            self.reported.insert(topic, entry);
         }
         self.refused = refused;
         Ok(())
@@ -155,6 +172,7 @@ impl Topology {
             subject: subject.to_string(),
             from_offset: None,
             to_offset: None,
+            count: None,
             sequence: 0,
         }
     }

@@ -85,6 +85,18 @@ impl Api {
         call!(self, v1::flow_service_client::FlowServiceClient<Channel>, create_flow, request)
     }
 
+    /// Changes fields of a flow; `paths` as in an update mask.
+    pub async fn update_flow(&mut self, flow: v1::Flow, paths: &[&str]) -> Result<v1::Flow, Status> {
+        let paths = paths.iter().map(|&path| path.to_owned()).collect();
+        let request = v1::UpdateFlowRequest {
+            flow: Some(flow),
+            update_mask: Some(prost_types::FieldMask { paths }),
+            request_id: request_id(),
+            ..v1::UpdateFlowRequest::default()
+        };
+        call!(self, v1::flow_service_client::FlowServiceClient<Channel>, update_flow, request)
+    }
+
     /// Reads a flow.
     pub async fn flow(&mut self, id: &str) -> Result<v1::Flow, Status> {
         let request = v1::GetFlowRequest { name: format!("flows/{id}") };

@@ -3,6 +3,7 @@
 //! Owns starting, finding and killing processes of the mesh; knows the public API only.
 
 pub mod api;
+pub mod faults;
 pub mod mesh;
 pub mod probe;
 

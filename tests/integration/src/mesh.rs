@@ -236,6 +236,11 @@ impl Mesh {
             .join("\n")
     }
 
+    /// Names of all workers, running or not.
+    pub fn worker_names(&self) -> Vec<String> {
+        self.workers.iter().map(|(name, _)| name.clone()).collect()
+    }
+
     /// Where a worker serves metrics and health, `host:port`.
     pub fn worker_metrics(&self, name: &str) -> Option<&str> {
         self.metrics.get(name).map(String::as_str)

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use rdkafka::{Offset, TopicPartitionList};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -24,7 +25,14 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 }
 
 fn consumer(bootstrap: &str, group: &str) -> Result<BaseConsumer> {
-    Ok(client(bootstrap).set("group.id", group).set("enable.auto.commit", "false").create()?)
+    Ok(client(bootstrap)
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .set("fetch.message.max.bytes", "50000000")
+        .set("fetch.max.bytes", "100000000")
+        .set("receive.message.max.bytes", "120000000")
+        .create()?)
 }
 
 /// First and end offset of each partition; empty while the topic does not exist.
@@ -109,6 +117,105 @@ pub async fn produce(bootstrap: &str, topic: &str, records: usize) -> Result<()>
     Ok(())
 }
 
+/// Sends records to partition 0 in order, with a producer that is set up like this, and waits until all are there.
+pub async fn send(
+    bootstrap: &str,
+    settings: &[(&str, &str)],
+    topic: &str,
+    records: Vec<Plain>,
+) -> Result<()> {
+    let mut config = client(bootstrap);
+    config.set("enable.idempotence", "true");
+    for (name, value) in settings {
+        config.set(*name, *value);
+    }
+    let producer: FutureProducer = config.create()?;
+    let mut sent = Vec::with_capacity(records.len());
+    for record in &records {
+        let mut message: FutureRecord<'_, [u8], [u8]> =
+            FutureRecord::to(topic).partition(0).timestamp(record.timestamp_ms);
+        message.key = record.key.as_deref();
+        message.payload = record.value.as_deref();
+        loop {
+            match producer.send_result(message) {
+                Ok(delivery) => break sent.push(delivery),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), refused)) => {
+                    message = refused;
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                Err((error, _)) => return Err(error.into()),
+            }
+        }
+    }
+    for delivery in sent {
+        delivery.await?.map_err(|(error, _)| error)?;
+    }
+    Ok(())
+}
+
+/// A transaction that is left open.
+#[allow(missing_debug_implementations, reason = "the producer has none")]
+pub struct OpenTransaction(FutureProducer);
+
+impl OpenTransaction {
+    /// Aborts it.
+    pub async fn abort(self) -> Result<()> {
+        blocking(move || Ok(self.0.abort_transaction(TIMEOUT)?)).await
+    }
+}
+
+/// Begins a transaction with so many records in partition 0 and leaves it open.
+pub async fn open_transaction(bootstrap: &str, topic: &str, records: usize) -> Result<OpenTransaction> {
+    let id = format!("open-{topic}");
+    let producer: FutureProducer =
+        client(bootstrap).set("transactional.id", &id).set("transaction.timeout.ms", "600000").create()?;
+    let starting = producer.clone();
+    blocking(move || {
+        starting.init_transactions(TIMEOUT)?;
+        Ok(starting.begin_transaction()?)
+    })
+    .await?;
+    for n in 0..records {
+        let value = format!("open {n}");
+        let record: FutureRecord<'_, (), String> = FutureRecord::to(topic).partition(0).payload(&value);
+        producer.send(record, TIMEOUT).await.map_err(|(error, _)| error)?;
+    }
+    Ok(OpenTransaction(producer))
+}
+
+/// Deletes a topic and waits until nobody knows it any more.
+pub async fn delete_topic(bootstrap: &str, topic: &str) -> Result<()> {
+    let admin: AdminClient<DefaultClientContext> = client(bootstrap).create()?;
+    for deleted in admin.delete_topics(&[topic], &AdminOptions::new()).await? {
+        if let Err((name, code)) = deleted {
+            bail!("cannot delete {name}: {code}");
+        }
+    }
+    let deadline = tokio::time::Instant::now() + TIMEOUT;
+    while !end_offsets(bootstrap, topic).await.unwrap_or_default().is_empty() {
+        if tokio::time::Instant::now() > deadline {
+            bail!("{topic} is still there");
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
+
+/// Sets settings of a topic; those that it had are gone.
+pub async fn set_topic(bootstrap: &str, topic: &str, settings: &[(&str, &str)]) -> Result<()> {
+    let admin: AdminClient<DefaultClientContext> = client(bootstrap).create()?;
+    let mut altered = AlterConfig::new(ResourceSpecifier::Topic(topic));
+    for (name, value) in settings {
+        altered = altered.set(name, value);
+    }
+    for result in admin.alter_configs(&[altered], &AdminOptions::new()).await? {
+        if let Err((resource, code)) = result {
+            bail!("cannot set {resource:?}: {code}");
+        }
+    }
+    Ok(())
+}
+
 /// A record as it lies in partition 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plain {
@@ -133,7 +240,12 @@ pub async fn read(bootstrap: &str, topic: &str) -> Result<Vec<Plain>> {
         consumer.assign(&assignment)?;
         let (mut records, mut next) = (Vec::new(), start);
         while next < end {
-            let message = consumer.poll(TIMEOUT).context("nothing more came")??;
+            let message = match consumer.poll(TIMEOUT).context("nothing more came")? {
+                Ok(message) => message,
+                // Behind the last record only markers follow, or what compaction emptied.
+                Err(KafkaError::PartitionEOF(_)) => break,
+                Err(error) => return Err(error.into()),
+            };
             next = message.offset() + 1;
             records.push(Plain {
                 key: message.key().map(<[u8]>::to_vec),

@@ -2,7 +2,7 @@
 //!
 //! Total and deterministic: the same commands in the same order give the same state on every coordinator.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::command::{Command, CommandKind, Reject, RejectCode, Reply, WriteGuard};
 use super::state::{
@@ -65,7 +65,7 @@ impl ControlState {
             CommandKind::DeleteFlow { id, guard } => self.delete_flow(id, guard),
             CommandKind::SetPaused { id, paused, guard } => self.set_paused(now, id, *paused, guard),
             CommandKind::ClaimProducer { flow, generation } => self.claim_producer(flow, *generation),
-            CommandKind::BeginGeneration { flow, .. } => Err(flow_not_found(flow)),
+            CommandKind::BeginGeneration(request) => self.begin_generation(request),
             CommandKind::PutInventory { flow, number, change } => {
                 self.put_inventory(now, flow, *number, change)
             }
@@ -205,7 +205,8 @@ impl ControlState {
         self.check_flow(id, spec)?;
         let retired = self.take_retired(id, spec, start_over);
         let revision = self.bump();
-        let (generation, topics) = retired.map_or((None, BTreeMap::new()), |r| (r.generation, r.topics));
+        let (generation, topics, dropped) =
+            retired.map_or_else(Default::default, |r| (r.generation, r.topics, r.dropped));
         let record = FlowRecord {
             spec: spec.clone(),
             paused: false,
@@ -214,6 +215,7 @@ impl ControlState {
             updated_ms: now,
             revision,
             topics,
+            dropped,
             groups: BTreeSet::new(),
             event_sequence: 0,
         };
@@ -282,6 +284,7 @@ impl ControlState {
                 spec: record.spec,
                 generation: record.generation,
                 topics: record.topics,
+                dropped: record.dropped,
             });
             while self.retired.len() > RETIRED_MAX {
                 self.retired.pop_front();
@@ -316,7 +319,7 @@ impl ControlState {
         self.flow_reply(id)
     }
 
-    fn record_events(&mut self, events: &[Event]) -> Reply {
+    pub(super) fn record_events(&mut self, events: &[Event]) -> Reply {
         for event in events {
             let Some(flow) = self.flows.get_mut(&event.flow) else { continue };
             flow.event_sequence += 1;

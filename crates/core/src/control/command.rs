@@ -2,11 +2,12 @@
 
 use std::fmt;
 
+use super::generation::GenerationRequest;
 use super::state::{ClusterRecord, FlowRecord, TopicEntry};
 use crate::flow::FlowSpec;
 use crate::ids::{ClusterId, FlowId, GroupId, TopicName, WorkerId};
 use crate::report::Event;
-use crate::unit::{ClusterSpec, Generation, PartitionGeneration, PartitionStart, Role, Unit};
+use crate::unit::{ClusterSpec, Generation, PartitionGeneration, Role, Unit};
 
 /// How a write by a user is guarded.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -115,25 +116,7 @@ pub enum CommandKind {
     },
     /// Begins a new generation of one partition: content before it and behind it is counted apart. The next epoch, or
     /// the offered producer id where epochs have run out.
-    BeginGeneration {
-        /// The flow.
-        flow: FlowId,
-        /// The source topic.
-        topic: TopicName,
-        /// The partition.
-        partition: i32,
-        /// Assignment number of the reporting unit; refused if it is not the present one.
-        number: u64,
-        /// The generation that ends. If the present one is its successor and begins at the same place, this is a
-        /// repeat and answered as such; otherwise another one than the present is refused.
-        after: Generation,
-        /// A fresh producer id, needed when the epoch of `after` is the last one.
-        offered: Option<i64>,
-        /// Where the new one begins.
-        start: PartitionStart,
-        /// What happened: kept in the same step, so that nothing is skipped without its event.
-        events: Vec<Event>,
-    },
+    BeginGeneration(GenerationRequest),
     /// Changes a flow's inventory.
     PutInventory {
         /// The flow.
@@ -195,7 +178,7 @@ impl CommandKind {
             Self::DeleteFlow { .. } => "DeleteFlow",
             Self::SetPaused { .. } => "SetPaused",
             Self::ClaimProducer { .. } => "ClaimProducer",
-            Self::BeginGeneration { .. } => "BeginGeneration",
+            Self::BeginGeneration(_) => "BeginGeneration",
             Self::PutInventory { .. } => "PutInventory",
             Self::RegisterWorker { .. } => "RegisterWorker",
             Self::ExpireWorker { .. } => "ExpireWorker",

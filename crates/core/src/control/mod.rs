@@ -6,7 +6,9 @@
 
 mod apply;
 mod command;
+mod generation;
 mod plan_apply;
+mod recreated;
 mod rules;
 mod state;
 #[cfg(test)]
@@ -15,6 +17,7 @@ mod view;
 
 pub use apply::Applied;
 pub use command::{Command, CommandKind, InventoryChange, PlanStep, Reject, RejectCode, Reply, WriteGuard};
+pub use generation::GenerationRequest;
 pub use state::{
     ClusterRecord, ControlState, EVENTS_MAX, FlowRecord, REQUESTS_MAX, RETIRED_MAX, RequestRecord,
     RetiredFlow, TopicEntry,

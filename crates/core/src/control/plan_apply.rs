@@ -1,10 +1,17 @@
 //! `apply` for what workers say and what the planner wants: sessions, claims, inventory, assignments.
 
+use std::collections::BTreeMap;
+
 use super::apply::{flow_not_found, reject};
 use super::command::{InventoryChange, PlanStep, Reject, RejectCode, Reply};
+use super::recreated::MadeAgain;
 use super::state::{ControlState, TopicEntry};
-use crate::ids::{FlowId, TopicId, TopicName, WorkerId};
+use crate::flow::LossPolicy;
+use crate::ids::{FlowId, TopicName, WorkerId};
 use crate::unit::{Generation, Owner, Role, Unit, WorkerRecord};
+
+/// Why a topic was not taken: stable reason, message.
+type Refusal = (&'static str, String);
 
 impl ControlState {
     pub(super) fn claim_producer(&mut self, flow: &FlowId, generation: Generation) -> Result<Reply, Reject> {
@@ -19,7 +26,7 @@ impl ControlState {
 
     pub(super) fn put_inventory(
         &mut self,
-        _now: u64,
+        now: u64,
         flow: &FlowId,
         number: u64,
         change: &InventoryChange,
@@ -41,14 +48,21 @@ impl ControlState {
         let mut refused = Vec::new();
         let mut changed = false;
         for entry in &change.topics {
-            match self.target_conflict(flow, entry).or_else(|| self.recreated(flow, entry)) {
-                Some((reason, message)) => refused.push((entry.topic.clone(), reason, message)),
-                None => changed |= self.put_topic(flow, entry),
+            let taken = match self.target_conflict(flow, entry) {
+                Some(refusal) => Err(refusal),
+                None => self.put_topic(now, flow, entry),
+            };
+            match taken {
+                Ok(stored) => changed |= stored,
+                Err((reason, message)) => refused.push((entry.topic.clone(), reason, message)),
             }
         }
         if let Some(record) = self.flows.get_mut(flow) {
             for topic in &change.removed_topics {
-                changed |= record.topics.remove(topic).is_some();
+                if let Some(entry) = record.topics.remove(topic) {
+                    record.dropped.insert(topic.clone(), entry);
+                    changed = true;
+                }
             }
             for group in &change.groups {
                 changed |= record.groups.insert(group.clone());
@@ -64,7 +78,7 @@ impl ControlState {
     }
 
     /// Two flows may write one target topic only if both say so (design 7).
-    fn target_conflict(&self, flow: &FlowId, entry: &TopicEntry) -> Option<(&'static str, String)> {
+    fn target_conflict(&self, flow: &FlowId, entry: &TopicEntry) -> Option<Refusal> {
         let own = self.flows.get(flow)?;
         let same_flow = own
             .topics
@@ -89,50 +103,34 @@ impl ControlState {
         .map(|message| ("TARGET_TOPIC_CONFLICT", message))
     }
 
-    /// A topic that was deleted and made again is another topic: what is known of the old one, its starts first of
-    /// all, must not be taken for it. It is refused until somebody decides.
-    fn recreated(&self, flow: &FlowId, entry: &TopicEntry) -> Option<(&'static str, String)> {
-        let known = self.flows.get(flow)?.topics.get(&entry.topic)?;
-        let differs = |a: TopicId, b: TopicId| !a.is_zero() && !b.is_zero() && a != b;
-        let (reason, side, name) = if differs(known.source_topic_id, entry.source_topic_id) {
-            ("SOURCE_RECREATED", "source", &entry.topic)
-        } else if differs(known.target_topic_id, entry.target_topic_id) {
-            ("TARGET_RECREATED", "target", &entry.target_topic)
-        } else {
-            return None;
-        };
-        let message = format!(
-            "{name} was deleted and made again on the {side}: delete flows/{flow} and create it with start_over to \
-             mirror the new topic"
-        );
-        Some((reason, message))
-    }
-
-    /// Stores a topic. Starts that are known stay as they are; a new target name is a new mirror.
-    fn put_topic(&mut self, flow: &FlowId, entry: &TopicEntry) -> bool {
-        let Some(record) = self.flows.get_mut(flow) else { return false };
-        match record.topics.get_mut(&entry.topic) {
-            Some(known) if known.target_topic == entry.target_topic => {
-                let new = entry.starts.get(known.starts.len()..).unwrap_or_default();
-                known.starts.extend_from_slice(new);
-                // A cluster that learned topic ids (KIP-516) meanwhile: from now on a new topic is told from the old.
-                let mut learned = false;
-                for (id, found) in [
-                    (&mut known.source_topic_id, entry.source_topic_id),
-                    (&mut known.target_topic_id, entry.target_topic_id),
-                ] {
-                    if id.is_zero() && !found.is_zero() {
-                        *id = found;
-                        learned = true;
-                    }
-                }
-                learned || !new.is_empty()
-            }
-            _ => {
-                record.topics.insert(entry.topic.clone(), entry.clone());
-                true
-            }
+    /// Stores a topic. Starts that are known stay as they are; a new target name is a new mirror. What counts as a
+    /// record is the flow's word, not the worker's.
+    fn put_topic(&mut self, now: u64, flow: &FlowId, entry: &TopicEntry) -> Result<bool, Refusal> {
+        let Some(record) = self.flows.get_mut(flow) else { return Ok(false) };
+        let mut entry = TopicEntry { generations: BTreeMap::new(), ..entry.clone() };
+        for start in &mut entry.starts {
+            start.read_uncommitted = record.spec.read_uncommitted;
         }
+        let is_mirror = |known: &&TopicEntry| known.target_topic == entry.target_topic;
+        let present = record.topics.get(&entry.topic).filter(is_mirror);
+        let known = present.or_else(|| record.dropped.get(&entry.topic).filter(is_mirror));
+        let (next, event) = match known.map(|known| (known, MadeAgain::of(known, &entry))) {
+            None => (entry, None),
+            Some((known, None)) => (known.clone().found_again(&entry), None),
+            Some((known, Some(made_again))) => {
+                let follow = record.spec.loss_policy(&entry.topic) == LossPolicy::Continue;
+                let next = if follow { entry.succeed(known, record.generation) } else { None };
+                let Some(next) = next else { return Err((made_again.reason, made_again.refusal(flow))) };
+                (next, Some(made_again.event(flow, now)))
+            }
+        };
+        if present == Some(&next) {
+            return Ok(false);
+        }
+        record.dropped.remove(&next.topic);
+        record.topics.insert(next.topic.clone(), next);
+        self.record_events(event.as_slice());
+        Ok(true)
     }
 
     pub(super) fn register_worker(

@@ -62,6 +62,8 @@ pub struct FlowRecord {
     pub revision: u64,
     /// Topics by source name.
     pub topics: BTreeMap<TopicName, TopicEntry>,
+    /// Topics that are not mirrored any more, by source name: selected again, they go on where they were.
+    pub dropped: BTreeMap<TopicName, TopicEntry>,
     /// Groups.
     pub groups: BTreeSet<GroupId>,
     /// Number of its last event.
@@ -79,6 +81,8 @@ pub struct RetiredFlow {
     pub generation: Option<Generation>,
     /// Its topics.
     pub topics: BTreeMap<TopicName, TopicEntry>,
+    /// Topics that were not mirrored any more.
+    pub dropped: BTreeMap<TopicName, TopicEntry>,
 }
 
 /// A request that was answered.

@@ -33,16 +33,13 @@ impl ControlState {
 
     fn partition_detail(&self, unit: &Unit) -> Option<PartitionDetail> {
         let Unit::Partition(flow, topic, partition) = unit else { return None };
-        let entry = self.flows.get(flow)?.topics.get(topic)?;
-        let start = entry.starts.get(usize::try_from(*partition).ok()?)?;
+        let record = self.flows.get(flow)?;
+        let entry = record.topics.get(topic)?;
         Some(PartitionDetail {
             target_topic: entry.target_topic.clone(),
             source_topic_id: entry.source_topic_id,
             target_topic_id: entry.target_topic_id,
-            begun: crate::unit::PartitionGeneration {
-                generation: self.flows.get(flow)?.generation?,
-                start: *start,
-            },
+            begun: record.begun(topic, *partition)?,
         })
     }
 

@@ -37,6 +37,9 @@ pub enum Refused {
     Size,
     /// A timestamp.
     Timestamp,
+    /// Something inside that it could not read, as far as it tells: brokers answer -1 to records that make no sense
+    /// behind a right checksum (seen on 3.9 and 4.3). It may be another trouble of the broker's, so it is tried again.
+    Content,
 }
 
 /// What to do about a refusal or a lost answer.
@@ -85,6 +88,12 @@ pub fn judge(answer: &Answer, from: i64, to: i64) -> Verdict {
         45 | 46 | 59 => refused(Refused::Sequence, "SEQUENCE_REFUSED"),
         10 | 18 => refused(Refused::Size, "SIZE_REFUSED"),
         32 => refused(Refused::Timestamp, "TIMESTAMP_REFUSED"),
+        -1 => Verdict::Resync {
+            refused: Refused::Content,
+            leader_moved: false,
+            back_off: true,
+            reason: "TARGET_ERROR",
+        },
         3 | 5 | 6 | 8 | 9 | 56 | 74 | 75 | 100 | 103 => moved("LEADER_MOVED"),
         7 => resync("REQUEST_TIMED_OUT"),
         19 | 20 => waiting("NOT_ENOUGH_REPLICAS"),

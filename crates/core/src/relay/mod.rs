@@ -1,9 +1,10 @@
 //! The relay of one partition: what to fetch, what to append, how far it is, and what is wrong.
 //!
-//! Owns the append contract (exactly-once.md): every decision is made here, without IO. The source service only
-//! carries decisions out: [`resync`] finds the place to go on from, [`window`] decides what is sent and what an answer
-//! means, [`reader`] says what of a fetch is to be mirrored, [`journal`] says when and what to write to the positions
-//! topic.
+//! Owns the append contract (exactly-once.md): every decision is made here, without IO. [`machine`] puts the parts
+//! together and says what to do; the source service only carries it out. [`resync`] finds the place to go on from
+//! ([`align`]: by content, where counting can't be trusted), [`page`] and [`reader`] say what of a fetch is to be
+//! mirrored, [`path`] which way a batch goes, [`rebuild`] what is wanted of codecs, [`window`] what may be sent and what
+//! an answer means ([`answer`]), [`journal`] when and what to write to the positions topic, [`loss`] what is gone.
 
 pub mod align;
 pub mod answer;
@@ -18,6 +19,8 @@ pub mod reader;
 pub mod rebuild;
 pub mod resync;
 pub mod stop;
+#[cfg(test)]
+mod testing;
 pub mod window;
 
 /// Sequences wrap here (Kafka's `DefaultRecordBatch.incrementSequence`).

@@ -3,22 +3,28 @@
 use super::*;
 use crate::format::batch::tests::header;
 use crate::ids::TopicName;
-use crate::unit::PartitionStart;
+use crate::relay::page::SourcePage;
+use crate::relay::position::LastBatch;
+use crate::relay::testing::{Fake, batch_of, dense, joined};
+use crate::unit::{PartitionGeneration, PartitionStart};
 
 const GENERATION: Generation = Generation { producer_id: 5, epoch: 1 };
 const SOURCE: TopicId = TopicId([1; 16]);
 const TARGET: TopicId = TopicId([2; 16]);
 
+fn resync_with(facts: Facts, sole_writer: bool) -> Resync {
+    let start = PartitionStart { source_offset: 100, target_offset: 7, read_uncommitted: false };
+    let detail = PartitionDetail {
+        target_topic: TopicName::new("t").unwrap(),
+        source_topic_id: SOURCE,
+        target_topic_id: TARGET,
+        begun: PartitionGeneration { generation: GENERATION, start },
+    };
+    Resync::new(Premise { detail, facts, sole_writer, times_kept: true })
+}
+
 fn resync() -> Resync {
-    Resync::new(
-        GENERATION,
-        PartitionDetail {
-            target_topic: TopicName::new("t").unwrap(),
-            source_topic_id: SOURCE,
-            target_topic_id: TARGET,
-            start: PartitionStart { source_offset: 100, target_offset: 7 },
-        },
-    )
+    resync_with(Facts::DEFAULT, true)
 }
 
 fn position(count: i64, source: i64, target: i64) -> Position {
@@ -39,40 +45,75 @@ fn position(count: i64, source: i64, target: i64) -> Position {
     }
 }
 
-fn ours(base: i64, sequence: i32, count: i32) -> TargetBatch {
-    let header =
-        BatchHeader { producer_id: 5, producer_epoch: 1, base_sequence: sequence, ..header(base, count) };
-    TargetBatch { header, body_crc: Some(9) }
+/// A batch of ours on the target: records of the source from `source` on.
+fn ours(base: i64, sequence: i32, count: i32, source: i64) -> RawBatch {
+    of_epoch(1, base, sequence, count, source)
 }
 
-fn foreign(base: i64, count: i32) -> TargetBatch {
-    TargetBatch { header: header(base, count), body_crc: None }
+fn of_epoch(epoch: i16, base: i64, sequence: i32, count: i32, source: i64) -> RawBatch {
+    let shape =
+        BatchHeader { producer_id: 5, producer_epoch: epoch, base_sequence: sequence, ..header(base, count) };
+    let offsets: Vec<i64> = (base..base + i64::from(count)).collect();
+    // The content of a source record is its offset.
+    batch_of(&offsets, shape, u64::try_from(source - base).unwrap())
 }
 
-fn mirror(base: i64, count: i32) -> SourceItem {
-    SourceItem::Mirror { from: base, header: header(base, count), body_crc: 9, bytes: 100 }
+fn foreign(base: i64, count: i32) -> RawBatch {
+    dense(base, count)
+}
+
+fn page(batches: &[RawBatch]) -> SourcePage {
+    SourcePage { records: joined(batches), end_offset: 1_000, high_watermark: 1_000, ..SourcePage::default() }
+}
+
+fn marker(base: i64) -> RawBatch {
+    batch_of(&[base], BatchHeader { attributes: 0x30, ..header(base, 1) }, 0)
+}
+
+fn begun(r: &mut Resync, positions: Vec<Position>, log_start: i64, log_end: i64) {
+    r.identity(Some(SOURCE), Some(TARGET));
+    r.positions(positions);
+    r.target_ends(log_start, log_end, log_end);
 }
 
 fn to_ends(positions: Vec<Position>, log_start: i64, log_end: i64) -> Resync {
     let mut r = resync();
-    r.identity(Some(SOURCE), Some(TARGET));
-    r.positions(positions);
-    r.target_ends(log_start, log_end, log_end);
+    begun(&mut r, positions, log_start, log_end);
     r
 }
 
-fn place(r: &Resync) -> (Place, bool) {
+fn target(r: &mut Resync, batches: &[RawBatch]) {
+    r.target_read(joined(batches), &Fake);
+}
+
+fn source(r: &mut Resync, batches: &[RawBatch]) {
+    r.source_read(page(batches), &Fake);
+}
+
+fn found(r: &Resync) -> Found {
     match r.step() {
-        Step::Done(found) => (found.place, found.sole_writer),
+        Step::Done(found) => (**found).clone(),
         other => panic!("{other:?}"),
     }
+}
+
+fn place(r: &Resync) -> (Place, bool) {
+    let found = found(r);
+    (found.place, found.sole_writer)
 }
 
 fn stopped(r: &Resync) -> StopReason {
     match r.step() {
         Step::Stop(stop) => stop.reason,
+        Step::Lost(loss, _) => loss.stop.reason,
         other => panic!("{other:?}"),
     }
+}
+
+/// Before a loss is believed, the topics are asked about again.
+fn still_the_same(r: &mut Resync) {
+    assert_eq!(*r.step(), Step::Identity);
+    r.identity(Some(SOURCE), Some(TARGET));
 }
 
 #[test]
@@ -84,63 +125,97 @@ fn a_fresh_partition_begins_at_its_start() {
 #[test]
 fn what_lies_behind_the_position_is_counted_on_the_source() {
     let mut r = to_ends(vec![position(5, 105, 12), position(3, 103, 10)], 0, 19);
-    assert_eq!(*r.step(), Step::TargetTail(18));
-    r.target_tail(Some(ours(16, 9, 3)));
-    assert_eq!(*r.step(), Step::SourceRead(105));
-    r.source_read(&[mirror(105, 4), SourceItem::Passed(110), mirror(110, 3), mirror(113, 9)]);
+    assert_eq!(*r.step(), Step::TargetRead(18));
+    target(&mut r, &[ours(16, 9, 3, 110)]);
+    assert_eq!(*r.step(), Step::SourceRead { offset: 105, read_committed: true });
+    source(&mut r, &[dense(105, 4), marker(109), dense(110, 3), dense(113, 9)]);
     assert_eq!(place(&r), (Place { count: 12, source: 113, target: 19 }, true));
-    let Step::Done(found) = r.step() else { panic!() };
-    assert_eq!(
-        found
-            .replay
-            .iter()
-            .map(|m| (m.segment.source, m.segment.target, m.segment.count))
-            .collect::<Vec<_>>(),
-        [(105, 12, 4), (110, 16, 3)]
-    );
+    let segments: Vec<_> =
+        found(&r).replay.iter().map(|m| (m.segment.source, m.segment.target, m.segment.count)).collect();
+    assert_eq!(segments, [(105, 12, 4), (110, 16, 3)]);
 }
 
 #[test]
 fn the_place_may_lie_inside_a_source_batch() {
     let mut r = to_ends(vec![position(5, 105, 12)], 0, 14);
-    r.target_tail(Some(ours(12, 5, 2)));
-    r.source_read(&[mirror(105, 4)]);
+    target(&mut r, &[ours(12, 5, 2, 105)]);
+    source(&mut r, &[dense(105, 4)]);
     assert_eq!(place(&r), (Place { count: 7, source: 107, target: 14 }, true));
+}
+
+#[test]
+fn records_of_a_batch_with_gaps_are_counted_one_by_one() {
+    let mut r = to_ends(vec![position(5, 105, 12)], 0, 15);
+    let gappy = batch_of(&[105, 107, 111, 112], header(105, 10), 0);
+    target(&mut r, &[batch_of(&[12, 13, 14], ours(12, 5, 3, 105).header, 99)]);
+    source(&mut r, &[gappy.clone()]);
+    assert_eq!(stopped(&r), StopReason::PositionMismatch, "111 is not what the target has last");
+    let mut r = to_ends(vec![position(5, 105, 12)], 0, 15);
+    target(&mut r, &[batch_of(&[12, 13, 14], ours(12, 5, 3, 105).header, 97)]);
+    source(&mut r, &[gappy]);
+    assert_eq!(place(&r).0, Place { count: 8, source: 112, target: 15 });
+    assert_eq!(found(&r).replay[0].more.len(), 2);
 }
 
 #[test]
 fn a_different_record_stops() {
     let mut r = to_ends(vec![position(5, 105, 12)], 0, 16);
-    r.target_tail(Some(TargetBatch { body_crc: Some(8), ..ours(12, 5, 4) }));
-    r.source_read(&[mirror(105, 4)]);
+    target(&mut r, &[ours(12, 5, 4, 205)]);
+    source(&mut r, &[dense(105, 4)]);
     assert_eq!(stopped(&r), StopReason::PositionMismatch);
 }
 
 #[test]
-fn a_source_that_ends_too_early_stops() {
+fn a_source_that_ends_too_early_lost_its_end() {
     let mut r = to_ends(vec![position(5, 105, 12)], 0, 16);
-    r.target_tail(Some(ours(12, 5, 4)));
-    r.source_read(&[]);
-    assert_eq!(stopped(&r), StopReason::PositionMismatch);
+    target(&mut r, &[ours(12, 5, 4, 105)]);
+    r.source_read(SourcePage { end_offset: 105, ..SourcePage::default() }, &Fake);
+    assert_eq!(*r.step(), Step::SourceEnds);
+    r.source_ends(0, 105);
+    still_the_same(&mut r);
+    assert_eq!(stopped(&r), StopReason::SourceTruncated);
+    let mut r = to_ends(vec![position(5, 105, 12)], 0, 16);
+    target(&mut r, &[ours(12, 5, 4, 105)]);
+    r.source_read(SourcePage { end_offset: 105, ..SourcePage::default() }, &Fake);
+    r.source_ends(0, 109);
+    assert_eq!(*r.step(), Step::Again("SOURCE_NOT_SETTLED"), "the high watermark will follow");
+}
+
+#[test]
+fn a_source_that_deleted_what_is_to_be_counted_lost_at_least_what_follows() {
+    let mut r = to_ends(vec![position(5, 105, 12)], 0, 16);
+    target(&mut r, &[ours(12, 5, 4, 105)]);
+    r.source_out_of_range();
+    r.source_ends(120, 200);
+    // What is behind the deleted part may be mirrored already: its content would tell.
+    assert_eq!(*r.step(), Step::TargetRead(12));
+    target(&mut r, &[ours(12, 5, 4, 105)]);
+    assert_eq!(*r.step(), Step::SourceRead { offset: 120, read_committed: true });
+    r.source_read(SourcePage { end_offset: 125, ..page(&[dense(120, 5)]) }, &Fake);
+    still_the_same(&mut r);
+    let Step::Lost(loss, 16) = r.step() else { panic!("{:?}", r.step()) };
+    assert_eq!((loss.stop.reason, loss.go_on), (StopReason::RetentionOverrun, 120));
+    assert_eq!((loss.stop.from_offset, loss.stop.to_offset, loss.count), (Some(109), Some(120), None));
 }
 
 #[test]
 fn other_writers_are_counted_around() {
     let mut r = to_ends(vec![position(5, 105, 12)], 0, 22);
-    r.target_tail(Some(foreign(20, 2)));
-    assert_eq!(*r.step(), Step::TargetScan { from: 12, to: 22 });
-    r.target_scan(&[foreign(12, 1), ours(13, 5, 2), foreign(15, 2), ours(17, 7, 3), foreign(20, 2)]);
-    r.source_read(&[mirror(105, 2), mirror(107, 3)]);
+    target(&mut r, &[foreign(20, 2)]);
+    assert_eq!(*r.step(), Step::TargetRead(12));
+    target(&mut r, &[foreign(12, 1), ours(13, 5, 2, 105), foreign(15, 2)]);
+    assert_eq!(*r.step(), Step::TargetRead(17));
+    target(&mut r, &[ours(17, 7, 3, 107), foreign(20, 2)]);
+    source(&mut r, &[dense(105, 2), dense(107, 3)]);
     assert_eq!(place(&r), (Place { count: 10, source: 110, target: 22 }, false));
-    let Step::Done(found) = r.step() else { panic!() };
-    assert_eq!(found.replay.iter().map(|m| m.segment.target).collect::<Vec<_>>(), [13, 17]);
+    assert_eq!(found(&r).replay.iter().map(|m| m.segment.target).collect::<Vec<_>>(), [13, 17]);
 }
 
 #[test]
 fn nothing_of_ours_behind_the_position_is_no_progress() {
     let mut r = to_ends(vec![position(5, 105, 12)], 0, 14);
-    r.target_tail(Some(foreign(12, 2)));
-    r.target_scan(&[foreign(12, 2)]);
+    target(&mut r, &[foreign(12, 2)]);
+    target(&mut r, &[foreign(12, 2)]);
     assert_eq!(place(&r), (Place { count: 5, source: 105, target: 14 }, false));
 }
 
@@ -156,19 +231,84 @@ fn an_unsettled_end_is_waited_for() {
 #[test]
 fn a_truncated_target_takes_the_newest_position_below_its_end() {
     let mut r = to_ends(vec![position(9, 109, 16), position(5, 105, 12)], 0, 13);
-    r.target_tail(Some(ours(12, 5, 1)));
-    r.source_read(&[mirror(105, 1)]);
-    let Step::Done(found) = r.step() else { panic!() };
-    assert_eq!((found.place.count, found.truncated), (6, Some((13, 16))));
+    target(&mut r, &[ours(12, 5, 1, 105)]);
+    source(&mut r, &[dense(105, 1)]);
+    assert_eq!((found(&r).place.count, found(&r).truncated), (6, Some((13, 16))));
 }
 
 #[test]
 fn sequences_that_wrapped_are_read() {
     let n = (1_i64 << 31) - 2;
     let mut r = to_ends(vec![position(n, 105, 12)], 0, 16);
-    r.target_tail(Some(ours(12, i32::MAX - 1, 4)));
-    r.source_read(&[mirror(105, 4)]);
+    target(&mut r, &[ours(12, i32::MAX - 1, 4, 105)]);
+    source(&mut r, &[dense(105, 4)]);
     assert_eq!(place(&r).0.count, n + 4);
+}
+
+#[test]
+fn a_batch_that_the_target_took_twice_counts_once_and_is_told() {
+    let mut r = to_ends(vec![position(5, 105, 12)], 0, 20);
+    target(&mut r, &[ours(16, 5, 4, 105)]);
+    target(&mut r, &[ours(12, 5, 4, 105), ours(16, 5, 4, 105)]);
+    source(&mut r, &[dense(105, 4)]);
+    assert_eq!(place(&r), (Place { count: 9, source: 109, target: 20 }, false));
+    assert_eq!(found(&r).doubled, Some((16, 20)));
+}
+
+#[test]
+fn a_hole_stops_unless_the_target_is_compacted() {
+    let batches = [ours(12, 5, 2, 105), foreign(14, 3), ours(17, 9, 2, 109)];
+    let mut r = to_ends(vec![position(5, 105, 12)], 0, 19);
+    target(&mut r, &batches[2..]);
+    target(&mut r, &batches);
+    assert_eq!(stopped(&r), StopReason::TargetHole);
+    let mut r = resync_with(Facts { target_compacted: true, ..Facts::DEFAULT }, true);
+    begun(&mut r, vec![position(5, 105, 12)], 0, 19);
+    target(&mut r, &batches[2..]);
+    target(&mut r, &batches);
+    source(&mut r, &[dense(105, 6)]);
+    assert_eq!(place(&r).0.count, 11, "sequences count, not records");
+}
+
+#[test]
+fn what_an_older_generation_appended_late_counts_as_mirrored() {
+    let late = [of_epoch(0, 7, 300, 3, 100)];
+    let mut r = to_ends(vec![], 0, 10);
+    target(&mut r, &late);
+    target(&mut r, &late);
+    assert_eq!(*r.step(), Step::TargetRead(7), "for its content");
+    target(&mut r, &late);
+    source(&mut r, &[dense(100, 2), dense(102, 4)]);
+    assert_eq!((place(&r).0, found(&r).late), (Place { count: 0, source: 103, target: 10 }, true));
+}
+
+#[test]
+fn who_remembers_is_asked_when_retention_took_the_headers() {
+    let mut r = to_ends(vec![position(5, 105, 12)], 16, 16);
+    assert_eq!(*r.step(), Step::Producer);
+    r.producer(Some((1, 7)));
+    source(&mut r, &[dense(105, 9)]);
+    assert_eq!(place(&r).0, Place { count: 8, source: 108, target: 16 });
+    let mut r = to_ends(vec![position(5, 105, 12)], 16, 16);
+    r.producer(None);
+    source(&mut r, &[dense(105, 9)]);
+    assert_eq!(place(&r).0.count, 9, "as the only writer, offsets count");
+    let mut r = resync_with(Facts::DEFAULT, false);
+    begun(&mut r, vec![position(5, 105, 12)], 16, 16);
+    r.producer(None);
+    assert_eq!(stopped(&r), StopReason::PositionUnknown);
+}
+
+#[test]
+fn on_a_compacted_source_the_place_is_found_by_content() {
+    let mut r = resync_with(Facts { source_compacted: true, ..Facts::DEFAULT }, true);
+    begun(&mut r, vec![position(5, 105, 12)], 0, 16);
+    target(&mut r, &[ours(12, 5, 4, 105)]);
+    assert_eq!(*r.step(), Step::TargetRead(12));
+    target(&mut r, &[ours(12, 5, 4, 105)]);
+    // 106 and 107 were compacted meanwhile; 109 was not mirrored.
+    source(&mut r, &[batch_of(&[105, 108, 109], header(105, 5), 0)]);
+    assert_eq!(place(&r).0, Place { count: 9, source: 109, target: 16 });
 }
 
 #[test]
@@ -193,6 +333,7 @@ fn identities_generations_and_history_are_checked() {
     let mut r = to_ends(vec![old.clone()], 0, 12);
     assert_eq!(*r.step(), Step::SourceHistory(4));
     r.source_history(Some(104));
+    still_the_same(&mut r);
     assert_eq!(stopped(&r), StopReason::SourceDiverged);
     let mut r = to_ends(vec![old], 0, 12);
     r.source_history(Some(105));

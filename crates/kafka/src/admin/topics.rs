@@ -25,6 +25,7 @@ use crate::wire::api::Api;
 
 /// `ConfigResource.Type.TOPIC`.
 const RESOURCE_TOPIC: i8 = 2;
+const RESOURCE_BROKER: i8 = 4;
 /// `ConfigSource.DEFAULT_CONFIG`: nobody has set it anywhere.
 const SOURCE_DEFAULT: i8 = 5;
 /// `ConfigSource.TOPIC_CONFIG`: set on the topic itself.
@@ -198,6 +199,21 @@ impl Client {
             }
         })
         .await
+    }
+
+    /// The settings of one broker, as that broker has them now.
+    pub async fn describe_broker_configs(&self, node_id: i32) -> Result<TopicConfigs> {
+        let name = node_id.to_string();
+        let resource = DescribeConfigsResource::default()
+            .with_resource_type(RESOURCE_BROKER)
+            .with_resource_name(text(&name))
+            .with_configuration_keys(None);
+        let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
+        let timeout = self.limits().admin_timeout;
+        let (broker, response) =
+            self.call_node(node_id, &request, DescribeConfigsRequest::VERSIONS, timeout).await?;
+        let described = response.results.first().map(topic_configs);
+        described.map(|(_, configs)| configs).ok_or_else(|| missing::<DescribeConfigsRequest>(&broker, &name))
     }
 
     /// How long a broker may work on a request: less than we wait, so that it can tell us that it gave up.

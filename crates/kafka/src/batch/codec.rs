@@ -3,20 +3,24 @@
 //! Owns decompression with a limit on its output, for each codec of Kafka, and compression as Kafka's own clients do
 //! it. Must not know what the bytes are.
 
-use std::io::Read;
+use std::io::{Read, Write as _};
 
-use bytes::{Buf as _, Bytes, BytesMut};
-use kafka_protocol::compression::{Compressor, Gzip, Lz4, Snappy};
+use bytes::{Buf as _, Bytes};
 
-/// What snappy-java's stream begins with: a magic and two version numbers.
+/// What snappy-java's stream begins with: a magic, then two version numbers.
 const XERIAL_MAGIC: &[u8] = b"\x82SNAPPY\0";
-const XERIAL_HEADER_BYTES: usize = 16;
+const XERIAL_HEADER: &[u8; 16] = b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01";
+const XERIAL_HEADER_BYTES: usize = XERIAL_HEADER.len();
+/// Plain bytes in a block of snappy-java's stream.
+const XERIAL_BLOCK_BYTES: usize = 32 << 10;
 /// What Kafka's producers use.
 const ZSTD_LEVEL: i32 = 3;
 /// A zstd frame may ask its decoder for a window of this size however little it holds: every decoder should
 /// support 8 MiB (RFC 8878, 3.1.1.1.2); beyond 128 MiB none does unasked.
 const ZSTD_WINDOW_LOG_MIN: u32 = 23;
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+
+const CODEC_MASK: i16 = 0x07;
 
 /// A compression codec, as the lowest bits of a batch's attributes name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +40,12 @@ pub enum Codec {
 impl Codec {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::None, Self::Gzip, Self::Snappy, Self::Lz4, Self::Zstd];
+
+    /// Named by a batch's attributes, whatever their other bits.
+    pub(crate) fn of(attributes: i16) -> Result<Self, String> {
+        let number = attributes & CODEC_MASK;
+        Self::from_attributes(number).ok_or_else(|| format!("its codec {number} is unknown"))
+    }
 
     /// By its number in the attributes.
     pub const fn from_attributes(bits: i16) -> Option<Self> {
@@ -70,8 +80,11 @@ pub(crate) fn decompress(codec: Codec, body: Bytes, limit: usize) -> Result<Byte
         Codec::Gzip => read_bounded(flate2::bufread::MultiGzDecoder::new(body.reader()), limit),
         Codec::Snappy => unsnap(body, limit),
         Codec::Lz4 => {
-            let decoder = lz4::Decoder::new(body.reader()).map_err(|e| e.to_string())?;
-            read_bounded(decoder, limit)
+            let mut decoder = lz4::Decoder::new(body.reader()).map_err(|e| e.to_string())?;
+            let plain = read_bounded(&mut decoder, limit)?;
+            // Its reader takes the end of the input for the end of the stream.
+            decoder.finish().1.map_err(|_| "its lz4 frame is cut off".to_owned())?;
+            Ok(plain)
         }
         Codec::Zstd => {
             let mut decoder = zstd::Decoder::with_buffer(body.reader()).map_err(|e| e.to_string())?;
@@ -81,27 +94,81 @@ pub(crate) fn decompress(codec: Codec, body: Bytes, limit: usize) -> Result<Byte
     }
 }
 
-/// Compresses as a Kafka producer does.
-pub(crate) fn compress(codec: Codec, plain: BytesMut) -> Result<Bytes, String> {
-    match codec {
-        Codec::None => Ok(plain.freeze()),
-        Codec::Gzip => compress_with::<Gzip>(plain),
-        Codec::Snappy => compress_with::<Snappy>(plain),
-        Codec::Lz4 => compress_with::<Lz4>(plain),
-        Codec::Zstd => {
-            zstd::encode_all(plain.reader(), ZSTD_LEVEL).map(Bytes::from).map_err(|e| e.to_string())
+/// Compresses as a Kafka producer does by default, in frames that Java's decoders take.
+pub(crate) fn compress(codec: Codec, plain: &[u8]) -> Result<Vec<u8>, String> {
+    let compressed = match codec {
+        Codec::None => Ok(plain.to_vec()),
+        Codec::Gzip => {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            encoder.write_all(plain).and_then(|()| encoder.finish())
         }
-    }
+        Codec::Snappy => snap_blocks(plain).map_err(std::io::Error::other),
+        Codec::Lz4 => lz4_frame(plain),
+        Codec::Zstd => zstd::bulk::compress(plain, ZSTD_LEVEL),
+    };
+    compressed.map_err(|e| format!("its records cannot be compressed: {e}"))
 }
 
-fn compress_with<C: Compressor<BytesMut, BufMut = BytesMut>>(plain: BytesMut) -> Result<Bytes, String> {
-    let mut out = BytesMut::new();
-    let fill = |buffer: &mut BytesMut| {
-        *buffer = plain;
-        Ok(())
-    };
-    C::compress(&mut out, fill).map_err(|e| e.to_string())?;
-    Ok(out.freeze())
+/// snappy-java's stream: Java's reader takes nothing else.
+fn snap_blocks(plain: &[u8]) -> Result<Vec<u8>, snap::Error> {
+    let mut encoder = snap::raw::Encoder::new();
+    let mut out = XERIAL_HEADER.to_vec();
+    let mut block = vec![0; snap::raw::max_compress_len(XERIAL_BLOCK_BYTES.min(plain.len()))];
+    for piece in plain.chunks(XERIAL_BLOCK_BYTES) {
+        let length = encoder.compress(piece, &mut block)?;
+        // A block of 32 KiB never gets near this bound.
+        out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+        out.extend_from_slice(block.get(..length).unwrap_or_default());
+    }
+    Ok(out)
+}
+
+/// Java's reader refuses blocks that depend on each other.
+fn lz4_frame(plain: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut encoder = lz4::EncoderBuilder::new()
+        .block_mode(lz4::BlockMode::Independent)
+        .block_size(lz4::BlockSize::Max64KB)
+        .block_checksum(lz4::liblz4::BlockChecksum::NoBlockChecksum)
+        .checksum(lz4::ContentChecksum::NoChecksum)
+        .build(Vec::new())?;
+    encoder.write_all(plain)?;
+    let (out, ended) = encoder.finish();
+    ended.map(|()| out)
+}
+
+/// An lz4 frame of message format 0 has a wrong checksum of its header, which Kafka's readers ignore and lz4 does not
+/// (it was taken over the frame's magic too, KAFKA-3160). Puts the right one in its place.
+pub(super) fn mend_lz4_header(frame: &Bytes) -> Bytes {
+    let content_size = frame.get(LZ4_FLAGS_AT).is_some_and(|flags| flags & LZ4_CONTENT_SIZE != 0);
+    let checksum_at = LZ4_FLAGS_AT + 2 + if content_size { 8 } else { 0 };
+    let Some(descriptor) = frame.get(LZ4_FLAGS_AT..checksum_at) else { return frame.clone() };
+    let [_, checksum, ..] = xxh32_short(descriptor).to_le_bytes();
+    let mut mended = frame.to_vec();
+    if let Some(place) = mended.get_mut(checksum_at) {
+        *place = checksum;
+    }
+    mended.into()
+}
+
+/// Where a frame's descriptor begins: behind its magic.
+const LZ4_FLAGS_AT: usize = 4;
+const LZ4_CONTENT_SIZE: u8 = 0x08;
+
+/// xxHash32 with seed 0 of fewer than 16 bytes.
+fn xxh32_short(bytes: &[u8]) -> u32 {
+    const P: [u32; 5] = [0x9e37_79b1, 0x85eb_ca77, 0xc2b2_ae3d, 0x27d4_eb2f, 0x1656_67b1];
+    let mut hash = P[4].wrapping_add(u32::try_from(bytes.len()).unwrap_or(0));
+    let mut words = bytes.chunks_exact(4);
+    for word in &mut words {
+        let word = word.first_chunk().copied().map_or(0, u32::from_le_bytes);
+        hash = hash.wrapping_add(word.wrapping_mul(P[2])).rotate_left(17).wrapping_mul(P[3]);
+    }
+    for byte in words.remainder() {
+        hash = hash.wrapping_add(u32::from(*byte).wrapping_mul(P[4])).rotate_left(11).wrapping_mul(P[0]);
+    }
+    hash = (hash ^ (hash >> 15)).wrapping_mul(P[1]);
+    hash = (hash ^ (hash >> 13)).wrapping_mul(P[2]);
+    hash ^ (hash >> 16)
 }
 
 fn too_large(limit: usize) -> String {

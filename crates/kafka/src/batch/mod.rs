@@ -7,11 +7,16 @@
 //! Must not know why a batch is decoded. The bytes are foreign: every count and length is checked before it is used.
 
 pub(crate) mod codec;
+mod codecs;
+mod content;
+mod legacy;
+mod rebuild;
 mod record;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 
 pub use codec::Codec;
+pub use codecs::RecordCodecs;
 pub use record::Record;
 
 use crate::error::{Error, Result};
@@ -24,8 +29,8 @@ const LOG_OVERHEAD: usize = 12;
 const CRC_START: usize = 21;
 const MAGIC: i8 = 2;
 
-const CODEC_MASK: i16 = 0x07;
 const LOG_APPEND_TIME: i16 = 0x08;
+const CONTROL: i16 = 0x20;
 
 /// Who appends a batch; -1 in each field for a producer without idempotence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +58,41 @@ struct Header {
     count: i32,
 }
 
+/// A batch whose checksum is right, decompressed.
+struct Opened {
+    header: Header,
+    body: Bytes,
+    count: usize,
+    base: record::Base,
+}
+
+impl Opened {
+    /// `limit` bounds the bytes that its records take when decompressed.
+    fn open(batch: &Bytes, limit: usize) -> Result<Self> {
+        let header = Header::read(batch)?;
+        let fail = |problem: String| Error::Batch { base_offset: header.base_offset, problem };
+        let codec = Codec::of(header.attributes).map_err(fail)?;
+        let count =
+            usize::try_from(header.count).map_err(|_| fail(format!("it says {} records", header.count)))?;
+        let body = codec::decompress(codec, batch.slice(HEADER_BYTES..), limit).map_err(fail)?;
+        let base = record::Base {
+            offset: header.base_offset,
+            last_offset_delta: header.last_offset_delta,
+            timestamp: header.base_timestamp,
+            append_time: (header.attributes & LOG_APPEND_TIME != 0).then_some(header.max_timestamp),
+        };
+        Ok(Self { header, body, count, base })
+    }
+
+    fn views(&self) -> std::result::Result<record::Views<'_>, String> {
+        record::Views::new(&self.body, self.count, &self.base)
+    }
+
+    fn fail(&self, problem: String) -> Error {
+        Error::Batch { base_offset: self.header.base_offset, problem }
+    }
+}
+
 /// Decodes exactly one batch.
 ///
 /// `limit` bounds the bytes that its records take when decompressed. The decoded form takes memory beside them, at most
@@ -63,21 +103,8 @@ struct Header {
 /// # Errors
 /// [`Error::Batch`].
 pub fn decode_records(batch: &Bytes, limit: usize) -> Result<Vec<Record>> {
-    let header = Header::read(batch)?;
-    let fail = |problem: String| Error::Batch { base_offset: header.base_offset, problem };
-    let Some(codec) = Codec::from_attributes(header.attributes & CODEC_MASK) else {
-        return Err(fail(format!("its codec {} is unknown", header.attributes & CODEC_MASK)));
-    };
-    let count =
-        usize::try_from(header.count).map_err(|_| fail(format!("it says {} records", header.count)))?;
-    let body = codec::decompress(codec, batch.slice(HEADER_BYTES..), limit).map_err(fail)?;
-    let base = record::Base {
-        offset: header.base_offset,
-        last_offset_delta: header.last_offset_delta,
-        timestamp: header.base_timestamp,
-        append_time: (header.attributes & LOG_APPEND_TIME != 0).then_some(header.max_timestamp),
-    };
-    record::decode_all(body, count, &base).map_err(fail)
+    let opened = Opened::open(batch, limit)?;
+    record::decode_all(&opened.body, opened.count, &opened.base).map_err(|problem| opened.fail(problem))
 }
 
 /// Encodes records as one batch that a broker takes from a producer: base offset 0, offsets renumbered without gaps,
@@ -87,39 +114,99 @@ pub fn decode_records(batch: &Bytes, limit: usize) -> Result<Vec<Record>> {
 /// [`Error::Batch`] if there are none, or more or larger ones than a batch can hold.
 pub fn encode_records(records: &[Record], codec: Codec, producer: Producer) -> Result<Bytes> {
     let base_offset = records.first().map_or(-1, |record| record.offset);
-    let fail = |problem: String| Error::Batch { base_offset, problem };
-    let Some(first) = records.first() else { return Err(fail("there are no records for it".to_owned())) };
-    let count = i32::try_from(records.len()).map_err(|_| fail("it has too many records".to_owned()))?;
-    let max_timestamp = records.iter().map(|record| record.timestamp).max().unwrap_or(first.timestamp);
+    encode_with(records, codec, producer, 0, |index, _| i32::try_from(index).ok())
+        .map_err(|problem| Error::Batch { base_offset, problem })
+}
 
-    let mut plain = BytesMut::new();
-    for (delta, record) in (0..count).zip(records) {
-        record::encode(&mut plain, record, delta, first.timestamp).map_err(fail)?;
+/// Encodes records as one batch with the given base offset; `delta` gives each record's place by its index and offset.
+fn encode_with(
+    records: &[Record],
+    codec: Codec,
+    producer: Producer,
+    base_offset: i64,
+    delta: impl Fn(usize, i64) -> Option<i32>,
+) -> std::result::Result<Bytes, String> {
+    let first = records.first().ok_or("there are no records for it")?;
+    let base_timestamp = first.timestamp;
+    let mut frame = Frame {
+        base_offset,
+        codec,
+        last_offset_delta: 0,
+        base_timestamp,
+        max_timestamp: base_timestamp,
+        producer,
+        count: i32::try_from(records.len()).map_err(|_| "it has too many records")?,
+    };
+    let (mut plain, mut content) = (vec![0; HEADER_BYTES], Vec::new());
+    for (index, record) in records.iter().enumerate() {
+        content.clear();
+        record::put_content(&mut content, record)?;
+        let offset_delta = delta(index, record.offset).ok_or("its offsets are too far apart")?;
+        let timestamp_delta =
+            record.timestamp.checked_sub(base_timestamp).ok_or("timestamps are too far apart")?;
+        record::put_framed(&mut plain, timestamp_delta, offset_delta, &content)?;
+        frame.last_offset_delta = offset_delta;
+        frame.max_timestamp = frame.max_timestamp.max(record.timestamp);
     }
-    let body = codec::compress(codec, plain).map_err(fail)?;
-    let length = i32::try_from(HEADER_BYTES - LOG_OVERHEAD + body.len())
-        .map_err(|_| fail("it is too large".to_owned()))?;
+    frame.close(plain)
+}
 
-    let mut batch = BytesMut::with_capacity(HEADER_BYTES + body.len());
-    batch.put_i64(0);
-    batch.put_i32(length);
-    batch.put_i32(-1);
-    batch.put_i8(MAGIC);
-    batch.put_u32(0);
-    batch.put_i16(codec.attributes());
-    batch.put_i32(count - 1);
-    batch.put_i64(first.timestamp);
-    batch.put_i64(max_timestamp);
-    batch.put_i64(producer.producer_id);
-    batch.put_i16(producer.epoch);
-    batch.put_i32(producer.base_sequence);
-    batch.put_i32(count);
-    batch.put_slice(&body);
-    let crc = crc32c::crc32c(batch.get(CRC_START..).unwrap_or_default());
-    if let Some(place) = batch.get_mut(CRC_START - 4..CRC_START) {
-        place.copy_from_slice(&crc.to_be_bytes());
+/// What is written around encoded records.
+struct Frame {
+    base_offset: i64,
+    codec: Codec,
+    last_offset_delta: i32,
+    base_timestamp: i64,
+    max_timestamp: i64,
+    producer: Producer,
+    count: i32,
+}
+
+impl Frame {
+    /// Makes a batch of plain records behind room for the header. Without a codec they are not copied.
+    fn close(&self, plain: Vec<u8>) -> std::result::Result<Bytes, String> {
+        if self.codec == Codec::None {
+            return self.seal(plain);
+        }
+        let body = self.compress(&plain)?;
+        let mut batch = Vec::with_capacity(HEADER_BYTES + body.len());
+        batch.resize(HEADER_BYTES, 0);
+        batch.extend_from_slice(&body);
+        self.seal(batch)
     }
-    Ok(batch.freeze())
+
+    /// Compresses the records behind the room for the header.
+    fn compress(&self, plain: &[u8]) -> std::result::Result<Vec<u8>, String> {
+        codec::compress(self.codec, plain.get(HEADER_BYTES..).unwrap_or_default())
+    }
+
+    /// Writes the header into its room.
+    fn seal(&self, mut batch: Vec<u8>) -> std::result::Result<Bytes, String> {
+        let length = batch.len().checked_sub(LOG_OVERHEAD).and_then(|length| i32::try_from(length).ok());
+        let length = length.ok_or("it is too large")?;
+        let mut put = |at: usize, bytes: &[u8]| {
+            if let Some(place) = batch.get_mut(at..at + bytes.len()) {
+                place.copy_from_slice(bytes);
+            }
+        };
+        put(0, &self.base_offset.to_be_bytes());
+        put(8, &length.to_be_bytes());
+        put(12, &(-1_i32).to_be_bytes());
+        put(16, &MAGIC.to_be_bytes());
+        put(21, &self.codec.attributes().to_be_bytes());
+        put(23, &self.last_offset_delta.to_be_bytes());
+        put(27, &self.base_timestamp.to_be_bytes());
+        put(35, &self.max_timestamp.to_be_bytes());
+        put(43, &self.producer.producer_id.to_be_bytes());
+        put(51, &self.producer.epoch.to_be_bytes());
+        put(53, &self.producer.base_sequence.to_be_bytes());
+        put(57, &self.count.to_be_bytes());
+        let crc = crc32c::crc32c(batch.get(CRC_START..).unwrap_or_default());
+        if let Some(place) = batch.get_mut(CRC_START - 4..CRC_START) {
+            place.copy_from_slice(&crc.to_be_bytes());
+        }
+        Ok(batch.into())
+    }
 }
 
 impl Header {

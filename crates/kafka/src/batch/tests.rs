@@ -1,5 +1,6 @@
 //! Tests of `batch`.
 
+use bytes::BytesMut;
 use kafka_protocol::records as kp;
 use proptest::prelude::*;
 
@@ -128,7 +129,7 @@ fn several_blocks_and_members_are_one_stream() {
         let batch = encode_records(std::slice::from_ref(&large), codec, Producer::NONE).unwrap();
         assert_eq!(decode_records(&batch, LIMIT).unwrap()[0].value, large.value, "{codec:?}");
     }
-    let member = codec::compress(Codec::Gzip, BytesMut::from(&b"abc"[..])).unwrap();
+    let member = codec::compress(Codec::Gzip, b"abc").unwrap();
     let two = Bytes::from([&member[..], &member[..]].concat());
     assert_eq!(codec::decompress(Codec::Gzip, two, LIMIT).unwrap(), "abcabc");
 }
@@ -167,7 +168,7 @@ fn no_more_than_the_limit_is_taken_from_a_stream() {
 #[test]
 fn the_limit_is_exact() {
     for codec in Codec::ALL {
-        let body = codec::compress(codec, BytesMut::from(&[5; 1000][..])).unwrap();
+        let body = Bytes::from(codec::compress(codec, &[5; 1000]).unwrap());
         assert_eq!(codec::decompress(codec, body.clone(), 1000).unwrap().len(), 1000, "{codec:?}");
         assert!(codec::decompress(codec, body, 999).is_err(), "{codec:?}");
     }

@@ -1,12 +1,14 @@
 //! The stored form of commands: what the Raft log holds.
 
-use mirrormesh_core::control::{Command, CommandKind, InventoryChange, PlanStep, TopicEntry, WriteGuard};
+use mirrormesh_core::control::{
+    Command, CommandKind, GenerationRequest, InventoryChange, PlanStep, TopicEntry, WriteGuard,
+};
 use mirrormesh_core::ids::FlowId;
 use mirrormesh_core::report::Event;
 use mirrormesh_core::unit::Unit;
 use prost::Message;
 
-use super::parts::{decode, each, id, ids, inner, required, role, texts};
+use super::parts::{decode, each, id, ids, inner, partition, required, role, texts};
 use crate::error::ConvertError;
 use crate::store::{self, command::Kind};
 
@@ -94,6 +96,7 @@ fn kind_to_store(kind: &CommandKind) -> Kind {
             flow_id: flow.to_string(),
             generation: Some(generation.into()),
         }),
+        CommandKind::BeginGeneration(request) => Kind::BeginGeneration(request.into()),
         CommandKind::PutInventory { flow, number, change } => {
             Kind::PutInventory(inventory_to_store(flow, *number, change))
         }
@@ -162,6 +165,7 @@ fn kind_from_store(kind: Kind) -> Result<CommandKind, ConvertError> {
         Kind::DeleteFlow(delete) => ("delete_flow", delete_flow(delete)),
         Kind::SetPaused(set) => ("set_paused", set_paused(set)),
         Kind::ClaimProducer(claim) => ("claim_producer", claim_producer(&claim)),
+        Kind::BeginGeneration(begin) => ("begin_generation", begin_generation(begin)),
         Kind::PutInventory(put) => ("put_inventory", put_inventory(put)),
         Kind::RegisterWorker(register) => ("register_worker", register_worker(register)),
         Kind::ExpireWorker(expire) => ("expire_worker", expire_worker(&expire)),
@@ -216,6 +220,42 @@ fn claim_producer(claim: &store::ClaimProducer) -> Result<CommandKind, ConvertEr
         flow: id(&claim.flow_id, "flow_id")?,
         generation: inner(claim.generation, "generation")?,
     })
+}
+
+fn begin_generation(begin: store::BeginGeneration) -> Result<CommandKind, ConvertError> {
+    begin.try_into().map(CommandKind::BeginGeneration)
+}
+
+impl From<&GenerationRequest> for store::BeginGeneration {
+    fn from(request: &GenerationRequest) -> Self {
+        Self {
+            flow_id: request.flow.to_string(),
+            topic: request.topic.to_string(),
+            partition: request.partition,
+            number: request.number,
+            after: Some((&request.after).into()),
+            offered: request.offered,
+            start: Some((&request.start).into()),
+            events: request.events.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<store::BeginGeneration> for GenerationRequest {
+    type Error = ConvertError;
+
+    fn try_from(begin: store::BeginGeneration) -> Result<Self, ConvertError> {
+        Ok(Self {
+            flow: id(&begin.flow_id, "flow_id")?,
+            topic: id(&begin.topic, "topic")?,
+            partition: partition(begin.partition, "partition")?,
+            number: begin.number,
+            after: inner(begin.after, "after")?,
+            offered: begin.offered,
+            start: inner(begin.start, "start")?,
+            events: each(begin.events, "events", Event::try_from)?,
+        })
+    }
 }
 
 fn put_inventory(put: store::PutInventory) -> Result<CommandKind, ConvertError> {

@@ -9,6 +9,7 @@
 pub mod api;
 pub mod command;
 mod parts;
+mod policy;
 pub mod position;
 pub mod session;
 pub mod state;

@@ -6,6 +6,7 @@ use std::fmt::Display;
 use mirrormesh_core::control::{
     ClusterRecord, ControlState, FlowRecord, RequestRecord, RetiredFlow, TopicEntry,
 };
+use mirrormesh_core::flow::FlowSpec;
 use mirrormesh_core::ids::{ClusterId, FlowId, GroupId, TopicName, WorkerId};
 use mirrormesh_core::report::Event;
 use mirrormesh_core::unit::{Owner, Unit, WorkerRecord};
@@ -76,9 +77,17 @@ fn unique<K: Ord + Display, V>(list: Vec<(K, V)>, field: &str) -> Result<BTreeMa
     Ok(map)
 }
 
-fn topics(list: Vec<store::TopicEntry>) -> Result<BTreeMap<TopicName, TopicEntry>, ConvertError> {
+/// Earlier versions did not write what counts in a generation: then it is what the flow copies.
+fn topics(
+    mut list: Vec<store::TopicEntry>,
+    field: &str,
+    spec: &FlowSpec,
+) -> Result<BTreeMap<TopicName, TopicEntry>, ConvertError> {
+    for start in list.iter_mut().flat_map(|entry| &mut entry.starts) {
+        start.read_uncommitted.get_or_insert(spec.read_uncommitted);
+    }
     let named = |entry| TopicEntry::try_from(entry).map(|entry| (entry.topic.clone(), entry));
-    unique(each(list, "topics", named)?, "topics")
+    unique(each(list, field, named)?, field)
 }
 
 fn cluster_to_store(id: &ClusterId, record: &ClusterRecord) -> store::ClusterRecord {
@@ -111,6 +120,7 @@ fn flow_to_store(id: &FlowId, record: &FlowRecord) -> store::FlowRecord {
         updated_ms: record.updated_ms,
         revision: record.revision,
         topics: record.topics.values().map(Into::into).collect(),
+        dropped: record.dropped.values().map(Into::into).collect(),
         groups: record.groups.iter().map(ToString::to_string).collect(),
         event_sequence: record.event_sequence,
     }
@@ -118,14 +128,16 @@ fn flow_to_store(id: &FlowId, record: &FlowRecord) -> store::FlowRecord {
 
 fn flow_from_store(record: store::FlowRecord) -> Result<(FlowId, FlowRecord), ConvertError> {
     let groups: Vec<GroupId> = ids(record.groups, "groups")?;
+    let spec: FlowSpec = inner(record.spec, "spec")?;
     let value = FlowRecord {
-        spec: inner(record.spec, "spec")?,
         paused: record.paused,
         generation: optional(record.generation, "generation")?,
         created_ms: record.created_ms,
         updated_ms: record.updated_ms,
         revision: record.revision,
-        topics: topics(record.topics)?,
+        topics: topics(record.topics, "topics", &spec)?,
+        dropped: topics(record.dropped, "dropped", &spec)?,
+        spec,
         groups: BTreeSet::from_iter(groups),
         event_sequence: record.event_sequence,
     };
@@ -139,6 +151,7 @@ impl From<&RetiredFlow> for store::RetiredFlow {
             spec: Some((&retired.spec).into()),
             generation: retired.generation.as_ref().map(Into::into),
             topics: retired.topics.values().map(Into::into).collect(),
+            dropped: retired.dropped.values().map(Into::into).collect(),
         }
     }
 }
@@ -147,11 +160,13 @@ impl TryFrom<store::RetiredFlow> for RetiredFlow {
     type Error = ConvertError;
 
     fn try_from(retired: store::RetiredFlow) -> Result<Self, ConvertError> {
+        let spec: FlowSpec = inner(retired.spec, "spec")?;
         Ok(Self {
             id: id(&retired.flow_id, "flow_id")?,
-            spec: inner(retired.spec, "spec")?,
             generation: optional(retired.generation, "generation")?,
-            topics: topics(retired.topics)?,
+            topics: topics(retired.topics, "topics", &spec)?,
+            dropped: topics(retired.dropped, "dropped", &spec)?,
+            spec,
         })
     }
 }

@@ -1,11 +1,14 @@
 //! The stored form of what users specify and workers find: specifications, units, topics, events.
 
+use std::collections::BTreeMap;
+
 use mirrormesh_core::control::TopicEntry;
 use mirrormesh_core::flow::{FlowSpec, Naming, StartAt};
 use mirrormesh_core::report::Event;
-use mirrormesh_core::unit::{ClusterSpec, Generation, PartitionStart, Role, Unit};
+use mirrormesh_core::unit::{ClusterSpec, Generation, PartitionGeneration, PartitionStart, Role, Unit};
 
-use super::parts::{each, epoch, flag, id, partition, required, topic_id};
+use super::parts::{each, epoch, flag, id, inner, partition, required, topic_id};
+use super::policy;
 use crate::error::ConvertError;
 use crate::store;
 
@@ -74,6 +77,14 @@ impl From<&FlowSpec> for store::FlowSpec {
             internal_replication_factor: spec.internal_replication_factor.map_or(0, i32::from),
             discovery_interval_ms: spec.discovery_interval_ms,
             shared_target: spec.shared_target,
+            on_loss: store::LossPolicy::from(spec.on_loss).into(),
+            on_loss_by_topic: spec
+                .on_loss_by_topic
+                .iter()
+                .map(|(topic, policy)| (topic.to_string(), store::LossPolicy::from(*policy).into()))
+                .collect(),
+            on_oversized: store::OversizedPolicy::from(spec.on_oversized).into(),
+            timestamps: store::TimestampPolicy::from(spec.timestamps).into(),
         }
     }
 }
@@ -116,6 +127,10 @@ impl TryFrom<store::FlowSpec> for FlowSpec {
             )?,
             discovery_interval_ms: spec.discovery_interval_ms,
             shared_target: spec.shared_target,
+            on_loss: policy::loss(spec.on_loss, "on_loss")?,
+            on_loss_by_topic: policy::loss_by_topic(spec.on_loss_by_topic)?,
+            on_oversized: policy::oversized(spec.on_oversized, "on_oversized")?,
+            timestamps: policy::timestamps(spec.timestamps, "timestamps")?,
         })
     }
 }
@@ -181,7 +196,11 @@ impl TryFrom<store::Unit> for Unit {
 
 impl From<&PartitionStart> for store::PartitionStart {
     fn from(start: &PartitionStart) -> Self {
-        Self { source_offset: start.source_offset, target_offset: start.target_offset }
+        Self {
+            source_offset: start.source_offset,
+            target_offset: start.target_offset,
+            read_uncommitted: Some(start.read_uncommitted),
+        }
     }
 }
 
@@ -189,7 +208,26 @@ impl TryFrom<store::PartitionStart> for PartitionStart {
     type Error = ConvertError;
 
     fn try_from(start: store::PartitionStart) -> Result<Self, ConvertError> {
-        Ok(Self { source_offset: start.source_offset, target_offset: start.target_offset })
+        Ok(Self {
+            source_offset: start.source_offset,
+            target_offset: start.target_offset,
+            // Absent in what earlier versions wrote: who reads a whole flow fills it in before.
+            read_uncommitted: start.read_uncommitted.unwrap_or_default(),
+        })
+    }
+}
+
+impl From<&PartitionGeneration> for store::PartitionGeneration {
+    fn from(begun: &PartitionGeneration) -> Self {
+        Self { generation: Some((&begun.generation).into()), start: Some((&begun.start).into()) }
+    }
+}
+
+impl TryFrom<store::PartitionGeneration> for PartitionGeneration {
+    type Error = ConvertError;
+
+    fn try_from(begun: store::PartitionGeneration) -> Result<Self, ConvertError> {
+        Ok(Self { generation: inner(begun.generation, "generation")?, start: inner(begun.start, "start")? })
     }
 }
 
@@ -201,6 +239,7 @@ impl From<&TopicEntry> for store::TopicEntry {
             source_topic_id: entry.source_topic_id.0.to_vec(),
             target_topic_id: entry.target_topic_id.0.to_vec(),
             starts: entry.starts.iter().map(Into::into).collect(),
+            generations: entry.generations.iter().map(|(number, begun)| (*number, begun.into())).collect(),
         }
     }
 }
@@ -215,6 +254,9 @@ impl TryFrom<store::TopicEntry> for TopicEntry {
             source_topic_id: topic_id(&entry.source_topic_id, "source_topic_id")?,
             target_topic_id: topic_id(&entry.target_topic_id, "target_topic_id")?,
             starts: each(entry.starts, "starts", PartitionStart::try_from)?,
+            generations: BTreeMap::from_iter(each(entry.generations, "generations", |(number, begun)| {
+                Ok((partition(number, "")?, PartitionGeneration::try_from(begun)?))
+            })?),
         })
     }
 }
@@ -229,6 +271,7 @@ impl From<&Event> for store::Event {
             subject: event.subject.clone(),
             from_offset: event.from_offset,
             to_offset: event.to_offset,
+            count: event.count,
             sequence: event.sequence,
         }
     }
@@ -246,6 +289,7 @@ impl TryFrom<store::Event> for Event {
             subject: event.subject,
             from_offset: event.from_offset,
             to_offset: event.to_offset,
+            count: event.count,
             sequence: event.sequence,
         })
     }

@@ -95,7 +95,14 @@ fn all_faults_are_named_at_once() {
             policy: Some(v1::naming::Policy::Prefix(v1::PrefixNaming { separator: "/".into() })),
         }),
         start: Some(v1::Start { at: Some(v1::start::At::Timestamp(Timestamp { seconds: -1, nanos: 0 })) }),
-        records: Some(v1::RecordOptions { isolation: 7, ..Default::default() }),
+        records: Some(v1::RecordOptions {
+            isolation: 7,
+            on_loss: 8,
+            on_loss_by_topic: [("a".to_owned(), 9), ("a b".to_owned(), 1)].into(),
+            on_oversized: 10,
+            timestamps: 11,
+            ..Default::default()
+        }),
         checkpoints: Some(v1::CheckpointOptions { enabled: None, interval: seconds(0) }),
         heartbeats: Some(v1::HeartbeatOptions { enabled: None, interval: seconds(-1) }),
         topic_creation: Some(v1::TopicCreation {
@@ -118,6 +125,11 @@ fn all_faults_are_named_at_once() {
             "flow.naming.prefix.separator",
             "flow.start.timestamp",
             "flow.records.isolation",
+            "flow.records.on_loss",
+            "flow.records.on_loss_by_topic[\"a\"]",
+            "flow.records.on_loss_by_topic[\"a b\"]",
+            "flow.records.on_oversized",
+            "flow.records.timestamps",
             "flow.checkpoints.interval",
             "flow.heartbeats.interval",
             "flow.topic_creation.replication_factor",
@@ -316,10 +328,14 @@ fn workers_and_events_are_shown() {
         subject: "s".into(),
         from_offset: Some(0),
         to_offset: None,
+        count: Some(7),
         sequence: 3,
     };
     let shown = event_to_api(&event);
-    assert_eq!((shown.sequence, shown.from_offset, shown.to_offset), (3, Some(0), None));
+    assert_eq!(
+        (shown.sequence, shown.from_offset, shown.to_offset, shown.count),
+        (3, Some(0), None, Some(7))
+    );
     assert_eq!(shown.time, Some(Timestamp { seconds: 1, nanos: 500_000_000 }));
 }
 

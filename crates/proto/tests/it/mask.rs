@@ -1,6 +1,6 @@
 //! Updates of flows by field mask.
 
-use mirrormesh_core::flow::{FlowSpec, Naming, StartAt};
+use mirrormesh_core::flow::{FlowSpec, LossPolicy, Naming, StartAt};
 use mirrormesh_proto::convert::api::{apply_flow_mask, spec_to_api};
 use mirrormesh_proto::{Violations, v1};
 use proptest::prelude::*;
@@ -41,7 +41,21 @@ fn paths() -> Vec<(&'static str, FlowSpec)> {
         ("start", FlowSpec { start: s().start, ..p() }),
         ("start.timestamp", FlowSpec { start: s().start, ..p() }),
         ("start.latest", p()),
-        ("records", FlowSpec { read_uncommitted: true, ..p() }),
+        (
+            "records",
+            FlowSpec {
+                read_uncommitted: true,
+                on_loss: s().on_loss,
+                on_loss_by_topic: s().on_loss_by_topic,
+                on_oversized: s().on_oversized,
+                timestamps: s().timestamps,
+                ..p()
+            },
+        ),
+        ("records.on_loss", FlowSpec { on_loss: s().on_loss, ..p() }),
+        ("records.on_loss_by_topic", FlowSpec { on_loss_by_topic: s().on_loss_by_topic, ..p() }),
+        ("records.on_oversized", FlowSpec { on_oversized: s().on_oversized, ..p() }),
+        ("records.timestamps", FlowSpec { timestamps: s().timestamps, ..p() }),
         ("records.isolation", FlowSpec { read_uncommitted: true, ..p() }),
         ("checkpoints", FlowSpec { checkpoint_interval_ms: 6_000, ..p() }),
         ("checkpoints.interval", FlowSpec { checkpoint_interval_ms: 6_000, ..p() }),
@@ -99,11 +113,14 @@ fn switches_are_set_one_by_one() {
 #[test]
 fn what_is_named_and_left_out_goes_back_to_its_default() {
     let empty = v1::Flow::default();
-    let reset = apply(&spec(), &empty, &["topics.exclude", "start", "checkpoints.interval"]).unwrap();
+    let reset =
+        apply(&spec(), &empty, &["topics.exclude", "start", "checkpoints.interval", "records.on_loss"])
+            .unwrap();
     let expected = FlowSpec {
         topics_exclude: plain().topics_exclude,
         start: StartAt::Earliest,
         checkpoint_interval_ms: plain().checkpoint_interval_ms,
+        on_loss: LossPolicy::StopPartition,
         ..spec()
     };
     assert_eq!(reset, expected);

@@ -3,15 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mirrormesh_core::control::{
-    ClusterRecord, Command, CommandKind, ControlState, FlowRecord, InventoryChange, PlanStep, RequestRecord,
-    RetiredFlow, TopicEntry, WriteGuard,
+    ClusterRecord, Command, CommandKind, ControlState, FlowRecord, GenerationRequest, InventoryChange,
+    PlanStep, RequestRecord, RetiredFlow, TopicEntry, WriteGuard,
 };
-use mirrormesh_core::flow::{FlowSpec, Naming, StartAt};
+use mirrormesh_core::flow::{FlowSpec, LossPolicy, Naming, OversizedPolicy, StartAt, TimestampPolicy};
 use mirrormesh_core::ids::{ClusterId, FlowId, GroupId, TopicId, TopicName, WorkerId};
 use mirrormesh_core::relay::position::{LastBatch, Position, PositionKey, PositionKind, PositionValue};
 use mirrormesh_core::report::Event;
 use mirrormesh_core::translate::Segment;
-use mirrormesh_core::unit::{ClusterSpec, Generation, Owner, PartitionStart, Role, Unit, WorkerRecord};
+use mirrormesh_core::unit::{
+    ClusterSpec, Generation, Owner, PartitionGeneration, PartitionStart, Role, Unit, WorkerRecord,
+};
 use mirrormesh_proto::convert::command::encode_command;
 use mirrormesh_proto::convert::position::{encode_key, encode_value};
 use mirrormesh_proto::convert::state::encode_state;
@@ -68,12 +70,23 @@ pub(crate) fn spec() -> FlowSpec {
         internal_replication_factor: Some(2),
         discovery_interval_ms: 7_000,
         shared_target: true,
+        on_loss: LossPolicy::Continue,
+        on_loss_by_topic: BTreeMap::from([(topic("payments"), LossPolicy::StopPartition)]),
+        on_oversized: OversizedPolicy::Skip,
+        timestamps: TimestampPolicy::Clamp,
         ..FlowSpec::new(cluster("uk"), cluster("hq"))
     }
 }
 
 fn generation() -> Generation {
     Generation { producer_id: 4_711, epoch: 3 }
+}
+
+fn partition_generation() -> PartitionGeneration {
+    PartitionGeneration {
+        generation: Generation { producer_id: 4_711, epoch: 4 },
+        start: PartitionStart { source_offset: 150, target_offset: 57, read_uncommitted: true },
+    }
 }
 
 fn topic_entry() -> TopicEntry {
@@ -83,10 +96,16 @@ fn topic_entry() -> TopicEntry {
         source_topic_id: TopicId([1; 16]),
         target_topic_id: TopicId([2; 16]),
         starts: vec![
-            PartitionStart { source_offset: 0, target_offset: 0 },
-            PartitionStart { source_offset: 100, target_offset: 7 },
+            PartitionStart { source_offset: 0, target_offset: 0, read_uncommitted: false },
+            PartitionStart { source_offset: 100, target_offset: 7, read_uncommitted: true },
         ],
+        generations: BTreeMap::from([(1, partition_generation())]),
     }
+}
+
+fn dropped_entry() -> (TopicName, TopicEntry) {
+    let name = topic("payments");
+    (name.clone(), TopicEntry { topic: name, target_topic: topic("uk-payments"), ..topic_entry() })
 }
 
 fn event() -> Event {
@@ -98,6 +117,7 @@ fn event() -> Event {
         subject: "orders/1".into(),
         from_offset: Some(0),
         to_offset: Some(42),
+        count: Some(40),
         sequence: 9,
     }
 }
@@ -126,14 +146,18 @@ fn commands() -> Vec<(&'static str, CommandKind)> {
         ),
         ("delete-cluster", CommandKind::DeleteCluster { id: cluster("uk"), guard: guard() }),
         (
-            "put-flow",
+            "put-flow-policies",
             CommandKind::PutFlow { id: id(), spec: spec(), create: true, start_over: true, guard: guard() },
         ),
         ("put-flow-defaults", default_flow()),
         ("delete-flow", CommandKind::DeleteFlow { id: id(), guard: WriteGuard::default() }),
         ("set-paused", CommandKind::SetPaused { id: id(), paused: true, guard: guard() }),
         ("claim-producer", CommandKind::ClaimProducer { flow: flow(), generation: generation() }),
-        ("put-inventory", CommandKind::PutInventory { flow: flow(), number: 5, change: inventory_change() }),
+        ("begin-generation", CommandKind::BeginGeneration(generation_request())),
+        (
+            "put-inventory-generations",
+            CommandKind::PutInventory { flow: flow(), number: 5, change: inventory_change() },
+        ),
         (
             "register-worker",
             CommandKind::RegisterWorker {
@@ -150,7 +174,7 @@ fn commands() -> Vec<(&'static str, CommandKind)> {
             "release-units",
             CommandKind::ReleaseUnits { worker: worker(), units: units().into_iter().zip(3..).collect() },
         ),
-        ("record-events", CommandKind::RecordEvents { events: vec![event()] }),
+        ("record-events-count", CommandKind::RecordEvents { events: vec![event()] }),
     ]
 }
 
@@ -161,6 +185,19 @@ fn default_flow() -> CommandKind {
         ..FlowSpec::new(cluster("uk"), cluster("hq"))
     };
     CommandKind::PutFlow { id: flow(), spec, create: false, start_over: false, guard: WriteGuard::default() }
+}
+
+fn generation_request() -> GenerationRequest {
+    GenerationRequest {
+        flow: flow(),
+        topic: topic("orders"),
+        partition: 1,
+        number: 5,
+        after: generation(),
+        offered: Some(4_712),
+        start: partition_generation().start,
+        events: vec![event()],
+    }
 }
 
 fn inventory_change() -> InventoryChange {
@@ -187,6 +224,7 @@ pub(crate) fn flow_record() -> FlowRecord {
         updated_ms: AT_MS + 1,
         revision: 11,
         topics: BTreeMap::from([(topic("orders"), topic_entry())]),
+        dropped: BTreeMap::from([dropped_entry()]),
         groups: BTreeSet::from([group("shop-1")]),
         event_sequence: 9,
     }
@@ -222,6 +260,7 @@ fn state() -> ControlState {
             spec: spec(),
             generation: Some(generation()),
             topics: BTreeMap::from([(topic("orders"), topic_entry())]),
+            dropped: BTreeMap::from([dropped_entry()]),
         }]
         .into(),
         workers: workers
@@ -271,7 +310,7 @@ pub(crate) fn all() -> Vec<(String, Vec<u8>, String)> {
         })
         .collect();
     let state = state();
-    all.push(("state_full".into(), encode_state(&state), format!("{state:#?}\n")));
+    all.push(("state_generations".into(), encode_state(&state), format!("{state:#?}\n")));
     let slot = position_key(PositionKind::Position { generation: generation(), slot: 7 });
     let zeros = PositionKey {
         partition: 0,

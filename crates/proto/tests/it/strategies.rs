@@ -1,25 +1,29 @@
 //! Any domain value that is valid.
 
+mod mesh;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use mirrormesh_core::control::{
-    ClusterRecord, Command, CommandKind, ControlState, FlowRecord, InventoryChange, PlanStep, RequestRecord,
-    RetiredFlow, TopicEntry, WriteGuard,
+    ClusterRecord, Command, CommandKind, ControlState, FlowRecord, GenerationRequest, InventoryChange,
+    PlanStep, RequestRecord, RetiredFlow, TopicEntry, WriteGuard,
 };
-use mirrormesh_core::flow::{FlowSpec, Naming, StartAt};
+use mirrormesh_core::flow::{FlowSpec, LossPolicy, Naming, OversizedPolicy, StartAt, TimestampPolicy};
 use mirrormesh_core::ids::{ClusterId, FlowId, GroupId, TopicId, TopicName, WorkerId};
 use mirrormesh_core::relay::position::{
     LastBatch, Position, PositionKey, PositionKind, PositionValue, SLOTS,
 };
-use mirrormesh_core::report::{Event, PartitionFigures, UnitReport, UnitState};
+use mirrormesh_core::report::{Delivery, Event, PartitionFigures, UnitReport, UnitState};
 use mirrormesh_core::translate::Segment;
 use mirrormesh_core::unit::{
-    AssignedFlow, AssignedUnit, ClusterSpec, Generation, Owner, PartitionDetail, PartitionStart, Role, Unit,
-    WorkerAssignment, WorkerRecord,
+    AssignedFlow, AssignedUnit, ClusterSpec, Generation, Owner, PartitionDetail, PartitionGeneration,
+    PartitionStart, Role, Unit, WorkerAssignment, WorkerRecord,
 };
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
+
+pub(crate) use mesh::{assignment, unit_report};
 
 pub(crate) fn cluster_id() -> impl Strategy<Value = ClusterId> {
     "[a-zA-Z0-9][a-zA-Z0-9_-]{0,12}".prop_map(|id| ClusterId::new(id).unwrap())
@@ -95,6 +99,17 @@ fn start_at(timestamps: std::ops::Range<i64>) -> impl Strategy<Value = StartAt> 
     prop_oneof![Just(StartAt::Earliest), Just(StartAt::Latest), timestamps.prop_map(StartAt::Timestamp)]
 }
 
+fn policies()
+-> impl Strategy<Value = (LossPolicy, BTreeMap<TopicName, LossPolicy>, OversizedPolicy, TimestampPolicy)> {
+    let loss = || prop_oneof![Just(LossPolicy::StopPartition), Just(LossPolicy::Continue)];
+    (
+        loss(),
+        btree_map(topic_name(), loss(), 0..3),
+        prop_oneof![Just(OversizedPolicy::StopPartition), Just(OversizedPolicy::Skip)],
+        prop_oneof![Just(TimestampPolicy::Keep), Just(TimestampPolicy::Clamp)],
+    )
+}
+
 /// A specification as the API can make it.
 pub(crate) fn api_spec() -> impl Strategy<Value = FlowSpec> {
     const DAY_MS: u64 = 86_400_000;
@@ -104,29 +119,43 @@ pub(crate) fn api_spec() -> impl Strategy<Value = FlowSpec> {
     let lists = (patterns(0..4), patterns(0..4), patterns(0..4), patterns(0..4));
     let intervals = (1_000..=DURATION_MAX_MS, 100..=DURATION_MAX_MS, 1_000..=DAY_MS);
     let factors = (option::of(1..=i16::MAX), option::of(1..=i16::MAX));
-    (clusters, lists, naming(), start_at(0..YEAR_10000_MS), any::<[bool; 6]>(), intervals, factors).prop_map(
-        |((source, target), lists, naming, start, flags, intervals, factors)| FlowSpec {
-            topics_include: lists.0,
-            topics_exclude: lists.1,
-            groups_include: lists.2,
-            groups_exclude: lists.3,
-            naming,
-            start,
-            records_enabled: flags[0],
-            read_uncommitted: flags[1],
-            heartbeat_topics: flags[2],
-            checkpoints_enabled: flags[3],
-            checkpoint_interval_ms: intervals.0,
-            heartbeats_enabled: flags[4],
-            heartbeat_interval_ms: intervals.1,
-            replication_factor: factors.0,
-            internal_replication_factor: factors.1,
-            discovery_interval_ms: intervals.2,
-            shared_target: flags[5],
-            source,
-            target,
-        },
+    (
+        clusters,
+        lists,
+        naming(),
+        start_at(0..YEAR_10000_MS),
+        any::<[bool; 6]>(),
+        intervals,
+        factors,
+        policies(),
     )
+        .prop_map(|((source, target), lists, naming, start, flags, intervals, factors, policies)| {
+            FlowSpec {
+                topics_include: lists.0,
+                topics_exclude: lists.1,
+                groups_include: lists.2,
+                groups_exclude: lists.3,
+                naming,
+                start,
+                records_enabled: flags[0],
+                read_uncommitted: flags[1],
+                heartbeat_topics: flags[2],
+                checkpoints_enabled: flags[3],
+                checkpoint_interval_ms: intervals.0,
+                heartbeats_enabled: flags[4],
+                heartbeat_interval_ms: intervals.1,
+                replication_factor: factors.0,
+                internal_replication_factor: factors.1,
+                discovery_interval_ms: intervals.2,
+                shared_target: flags[5],
+                on_loss: policies.0,
+                on_loss_by_topic: policies.1,
+                on_oversized: policies.2,
+                timestamps: policies.3,
+                source,
+                target,
+            }
+        })
 }
 
 /// Any specification, also one that only a file can make.
@@ -146,18 +175,47 @@ pub(crate) fn flow_spec() -> impl Strategy<Value = FlowSpec> {
 }
 
 pub(crate) fn partition_start() -> impl Strategy<Value = PartitionStart> {
-    (any::<i64>(), any::<i64>())
-        .prop_map(|(source_offset, target_offset)| PartitionStart { source_offset, target_offset })
+    (any::<i64>(), any::<i64>(), any::<bool>()).prop_map(
+        |(source_offset, target_offset, read_uncommitted)| PartitionStart {
+            source_offset,
+            target_offset,
+            read_uncommitted,
+        },
+    )
+}
+
+pub(crate) fn partition_generation() -> impl Strategy<Value = PartitionGeneration> {
+    (generation(), partition_start())
+        .prop_map(|(generation, start)| PartitionGeneration { generation, start })
+}
+
+pub(crate) fn generation_request() -> impl Strategy<Value = GenerationRequest> {
+    let place = (flow_id(), topic_name(), 0..i32::MAX, any::<u64>());
+    (place, generation(), option::of(any::<i64>()), partition_start(), vec(event(), 0..3)).prop_map(
+        |((flow, topic, partition, number), after, offered, start, events)| GenerationRequest {
+            flow,
+            topic,
+            partition,
+            number,
+            after,
+            offered,
+            start,
+            events,
+        },
+    )
 }
 
 pub(crate) fn topic_entry() -> impl Strategy<Value = TopicEntry> {
-    (topic_name(), topic_name(), topic_id(), topic_id(), vec(partition_start(), 0..4)).prop_map(
-        |(topic, target_topic, source_topic_id, target_topic_id, starts)| TopicEntry {
+    let begun = btree_map(0..i32::MAX, partition_generation(), 0..3);
+    let starts = vec(partition_start(), 0..4);
+    (topic_name(), topic_name(), topic_id(), topic_id(), starts, begun).prop_map(
+        |(topic, target_topic, source_topic_id, target_topic_id, starts, generations)| TopicEntry {
             topic,
             target_topic,
             source_topic_id,
             target_topic_id,
             starts,
+            generations,
         },
     )
 }
@@ -169,9 +227,10 @@ fn topics() -> impl Strategy<Value = BTreeMap<TopicName, TopicEntry>> {
 
 pub(crate) fn event() -> impl Strategy<Value = Event> {
     let texts = ("[A-Z_]{0,8}", "\\PC{0,8}", "\\PC{0,8}");
-    let offsets = (option::of(any::<i64>()), option::of(any::<i64>()));
+    let known = || option::of(any::<i64>());
+    let offsets = (known(), known(), known());
     (flow_id(), any::<u64>(), texts, offsets, any::<u64>()).prop_map(
-        |(flow, time_ms, (reason, message, subject), (from_offset, to_offset), sequence)| Event {
+        |(flow, time_ms, (reason, message, subject), (from_offset, to_offset, count), sequence)| Event {
             flow,
             time_ms,
             reason,
@@ -179,6 +238,7 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
             subject,
             from_offset,
             to_offset,
+            count,
             sequence,
         },
     )
@@ -234,6 +294,7 @@ fn mesh_command() -> impl Strategy<Value = CommandKind> {
         release.into_iter().map(PlanStep::Release).chain(assign).collect()
     });
     prop_oneof![
+        generation_request().prop_map(CommandKind::BeginGeneration),
         (flow_id(), generation())
             .prop_map(|(flow, generation)| CommandKind::ClaimProducer { flow, generation }),
         (flow_id(), any::<u64>(), inventory_change())
@@ -271,10 +332,10 @@ pub(crate) fn flow_record() -> impl Strategy<Value = FlowRecord> {
         any::<bool>(),
         option::of(generation()),
         any::<[u64; 4]>(),
-        topics(),
+        (topics(), topics()),
         btree_set(group_id(), 0..3),
     )
-        .prop_map(|(spec, paused, generation, numbers, topics, groups)| FlowRecord {
+        .prop_map(|(spec, paused, generation, numbers, (topics, dropped), groups)| FlowRecord {
             spec,
             paused,
             generation,
@@ -282,14 +343,16 @@ pub(crate) fn flow_record() -> impl Strategy<Value = FlowRecord> {
             updated_ms: numbers[1],
             revision: numbers[2],
             topics,
+            dropped,
             groups,
             event_sequence: numbers[3],
         })
 }
 
 fn retired_flow() -> impl Strategy<Value = RetiredFlow> {
-    (flow_id(), flow_spec(), option::of(generation()), topics())
-        .prop_map(|(id, spec, generation, topics)| RetiredFlow { id, spec, generation, topics })
+    (flow_id(), flow_spec(), option::of(generation()), topics(), topics()).prop_map(
+        |(id, spec, generation, topics, dropped)| RetiredFlow { id, spec, generation, topics, dropped },
+    )
 }
 
 pub(crate) fn worker_record() -> impl Strategy<Value = WorkerRecord> {
@@ -386,66 +449,4 @@ fn position() -> impl Strategy<Value = Position> {
                 topic,
             },
         )
-}
-
-fn partition_detail() -> impl Strategy<Value = PartitionDetail> {
-    (topic_name(), topic_id(), topic_id(), partition_start()).prop_map(
-        |(target_topic, source_topic_id, target_topic_id, start)| PartitionDetail {
-            target_topic,
-            source_topic_id,
-            target_topic_id,
-            start,
-        },
-    )
-}
-
-pub(crate) fn assignment() -> impl Strategy<Value = WorkerAssignment> {
-    let flow = (flow_spec(), option::of(generation()))
-        .prop_map(|(spec, generation)| AssignedFlow { spec, generation });
-    let assigned = (any::<u64>(), option::of(partition_detail()))
-        .prop_map(|(number, partition)| AssignedUnit { number, partition });
-    (
-        any::<u64>(),
-        btree_map(cluster_id(), cluster_spec(), 0..3),
-        btree_map(flow_id(), flow, 0..3),
-        btree_map(unit(), assigned, 0..4),
-    )
-        .prop_map(|(revision, clusters, flows, units)| WorkerAssignment {
-            revision,
-            clusters,
-            flows,
-            units,
-        })
-}
-
-pub(crate) fn unit_report() -> impl Strategy<Value = UnitReport> {
-    let state = prop_oneof![
-        Just(UnitState::Resyncing),
-        Just(UnitState::Running),
-        Just(UnitState::Backoff),
-        Just(UnitState::Stopped)
-    ];
-    let known = || option::of(0..i64::MAX);
-    let figures = (any::<[i64; 5]>(), known(), known(), any::<bool>()).prop_map(
-        |(numbers, source_end_offset, oldest_pending_ms, exactly_once)| PartitionFigures {
-            source_offset: numbers[0],
-            source_end_offset,
-            target_offset: numbers[1],
-            records: numbers[2],
-            bytes: numbers[3],
-            oldest_pending_ms,
-            resyncs: numbers[4],
-            exactly_once,
-        },
-    );
-    (unit(), any::<u64>(), state, "[A-Z]{0,6}", "\\PC{0,8}", option::of(figures)).prop_map(
-        |(unit, number, state, reason, message, partition)| UnitReport {
-            unit,
-            number,
-            state,
-            reason,
-            message,
-            partition,
-        },
-    )
 }

@@ -57,7 +57,10 @@ impl Cluster {
         .await
         .context("preparing Kafka was interrupted")??;
         let keep = spec.keep || std::env::var_os(KEEP_VARIABLE).is_some_and(|value| !value.is_empty());
-        let directory = WatchedDirectory::new(&spec.name, keep)?;
+        let directory = match &spec.root {
+            None => WatchedDirectory::new(&spec.name, keep)?,
+            Some(root) => WatchedDirectory::within(root, &spec.name, keep)?,
+        };
         let nodes = (0..spec.brokers).map(|_| Node::reserve(spec.proxied)).collect::<Result<Vec<_>>>()?;
         let cluster = Self { spec, id: random_id(), jars, nodes, directory };
         for index in 0..cluster.broker_count() {

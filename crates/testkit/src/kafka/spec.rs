@@ -1,6 +1,7 @@
 //! What a test says about the cluster that it wants.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
@@ -40,6 +41,8 @@ pub struct ClusterSpec {
     pub compiler: Compiler,
     /// Whether data and logs stay when the cluster is dropped (also with `MIRRORMESH_KEEP=1`).
     pub keep: bool,
+    /// Where the directory for data and logs is made; the system's place for temporary files if not said.
+    pub root: Option<PathBuf>,
 }
 
 impl ClusterSpec {
@@ -54,6 +57,7 @@ impl ClusterSpec {
             heap_mb: 512,
             compiler: Compiler::default(),
             keep: false,
+            root: None,
         }
     }
 
@@ -103,6 +107,13 @@ impl ClusterSpec {
     #[must_use]
     pub fn keep(mut self) -> Self {
         self.keep = true;
+        self
+    }
+
+    /// Makes the directory for data and logs in this one, which must exist.
+    #[must_use]
+    pub fn root(mut self, root: impl Into<PathBuf>) -> Self {
+        self.root = Some(root.into());
         self
     }
 

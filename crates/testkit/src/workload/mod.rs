@@ -51,6 +51,8 @@ pub enum Content {
     /// Everything that Kafka allows: null and empty keys and values, values from 1 byte to twice `value_bytes`, up to
     /// three headers, null and empty header values, repeated header keys, timestamps that step back.
     Mixed,
+    /// As plain ones, but all bytes of the value behind the number are random: nothing to compress, no two alike.
+    Random,
 }
 
 /// How a topic's records are put into transactions.
@@ -116,6 +118,13 @@ impl TopicPlan {
         self
     }
 
+    /// Makes the values random bytes.
+    #[must_use]
+    pub fn random(mut self) -> Self {
+        self.content = Content::Random;
+        self
+    }
+
     /// Puts every `every` records into a transaction and aborts this share of them.
     #[must_use]
     pub fn transactions(mut self, every: u64, abort_ratio: f64) -> Self {
@@ -175,6 +184,13 @@ impl Workload {
     #[must_use]
     pub fn first_timestamp_ms(mut self, first_timestamp_ms: i64) -> Self {
         self.first_timestamp_ms = first_timestamp_ms;
+        self
+    }
+
+    /// Sets how long a producer collects a batch, in milliseconds.
+    #[must_use]
+    pub fn linger_ms(mut self, linger_ms: u32) -> Self {
+        self.linger_ms = linger_ms;
         self
     }
 

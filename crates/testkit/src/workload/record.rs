@@ -136,6 +136,14 @@ impl Maker {
                 self.fill(number, self.value_bytes, &mut dice, &mut made.value);
             }
             Content::Mixed => self.make_mixed(number, &mut dice, made),
+            Content::Random => {
+                made.key.extend(number.to_be_bytes());
+                made.value.extend(number.to_be_bytes());
+                while made.value.len() < self.value_bytes {
+                    made.value.extend(dice.roll().to_le_bytes());
+                }
+                made.value.truncate(self.value_bytes.max(size_of::<u64>()));
+            }
         }
     }
 
@@ -234,6 +242,17 @@ mod tests {
         assert_eq!(record.partition, 1);
         assert_eq!(record.timestamp_ms, 7);
         assert_eq!((record.key.len(), record.value.len(), record.headers.len()), (8, 1024, 0));
+    }
+
+    #[test]
+    fn random_records_are_exact_and_share_nothing() {
+        let maker = Maker::new(7, 5, &TopicPlan::new("t", 4, 0).value_bytes(101).random());
+        let values: Vec<_> = (0..10_000).map(|n| made(&maker, n).value).collect();
+        assert!(values.iter().all(|value| value.len() == 101));
+        for at in [8, 16, 50, 85, 93] {
+            let words: BTreeSet<_> = values.iter().map(|value| &value[at..at + 8]).collect();
+            assert_eq!(words.len(), values.len(), "words at {at} repeat");
+        }
     }
 
     #[test]

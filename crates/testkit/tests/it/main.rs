@@ -6,4 +6,6 @@ mod checking;
 #[cfg(test)]
 mod clusters;
 #[cfg(test)]
+mod conformance;
+#[cfg(test)]
 mod leftovers;

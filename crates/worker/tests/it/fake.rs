@@ -13,10 +13,11 @@ use mirrormesh_proto::mesh::worker_session_service_server::{
     WorkerSessionService, WorkerSessionServiceServer,
 };
 use mirrormesh_proto::mesh::{
-    AssignedCluster, AssignedFlow, AssignedUnit, ClaimProducerRequest, ClaimProducerResponse,
-    RegisterRequest, RegisterResponse, ReportEventsRequest, ReportEventsResponse, ReportInventoryRequest,
-    ReportInventoryResponse, ReportProgressRequest, ReportProgressResponse, ServeQueriesRequest,
-    ServeQueriesResponse, WatchAssignmentsRequest, WatchAssignmentsResponse,
+    AssignedCluster, AssignedFlow, AssignedUnit, BeginGenerationRequest, BeginGenerationResponse,
+    ClaimProducerRequest, ClaimProducerResponse, RegisterRequest, RegisterResponse, ReportEventsRequest,
+    ReportEventsResponse, ReportInventoryRequest, ReportInventoryResponse, ReportProgressRequest,
+    ReportProgressResponse, ServeQueriesRequest, ServeQueriesResponse, WatchAssignmentsRequest,
+    WatchAssignmentsResponse,
 };
 use mirrormesh_proto::store;
 use tokio::net::TcpListener;
@@ -42,6 +43,9 @@ pub(crate) struct Told {
     pub(crate) sessions: BTreeMap<String, u64>,
     pub(crate) next_session: u64,
     pub(crate) producer: Option<store::Generation>,
+    pub(crate) begun: Vec<store::BeginGeneration>,
+    /// New generations are refused for this reason.
+    pub(crate) generation_refused: Option<&'static str>,
     /// The address to send workers to; this coordinator does not lead then.
     pub(crate) leader: Option<String>,
     /// Event reports fail with this code while it is set.
@@ -264,6 +268,27 @@ impl WorkerSessionService for Service {
             check(told, &request.worker_id, request.session)?;
             let generation = *told.producer.get_or_insert(request.generation.unwrap());
             Ok(Response::new(ClaimProducerResponse { generation: Some(generation) }))
+        })
+    }
+
+    async fn begin_generation(
+        &self,
+        request: Request<BeginGenerationRequest>,
+    ) -> Answer<BeginGenerationResponse> {
+        let request = request.into_inner();
+        self.tell(|told| {
+            check(told, &request.worker_id, request.session)?;
+            let asked = request.begin.unwrap();
+            if let Some(reason) = told.generation_refused {
+                return Err(refusal(Code::Aborted, reason));
+            }
+            let after = asked.after.unwrap();
+            let begun = store::PartitionGeneration {
+                generation: Some(store::Generation { epoch: after.epoch + 1, ..after }),
+                start: asked.start,
+            };
+            told.begun.push(asked);
+            Ok(Response::new(BeginGenerationResponse { begun: Some(begun) }))
         })
     }
 

@@ -20,10 +20,10 @@ use std::time::Duration;
 use fake::Fake;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use mirrormesh_core::control::InventoryChange;
+use mirrormesh_core::control::{GenerationRequest, InventoryChange};
 use mirrormesh_core::ids::{FlowId, GroupId, TopicName};
 use mirrormesh_core::report::{Event, UnitState};
-use mirrormesh_core::unit::{Generation, Role, Unit};
+use mirrormesh_core::unit::{Generation, PartitionGeneration, PartitionStart, Role, Unit};
 use mirrormesh_proto::mesh::{ServeQueriesResponse, TranslateQuery};
 use mirrormesh_runtime::env::Env;
 use mirrormesh_runtime::http::Health;
@@ -196,6 +196,7 @@ fn event(time_ms: u64) -> Event {
         subject: String::new(),
         from_offset: None,
         to_offset: None,
+        count: None,
         sequence: 0,
     }
 }
@@ -369,6 +370,25 @@ async fn units_claim_and_report_and_are_told_when_they_are_outdated() {
     let (first, second) = (Generation { producer_id: 4, epoch: 0 }, Generation { producer_id: 5, epoch: 0 });
     assert_eq!(coordinator.claim_producer(&flow(), first).await, Ok(first));
     assert_eq!(coordinator.claim_producer(&flow(), second).await, Ok(first), "the first one wins");
+
+    let start = PartitionStart { source_offset: 40, target_offset: 30, read_uncommitted: true };
+    let request = GenerationRequest {
+        flow: flow(),
+        topic: TopicName::new("t").unwrap(),
+        partition: 2,
+        number: 1,
+        after: first,
+        offered: None,
+        start,
+        events: vec![event(9)],
+    };
+    let begun = PartitionGeneration { generation: Generation { epoch: 1, ..first }, start };
+    assert_eq!(coordinator.begin_generation(&request).await, Ok(begun));
+    let told = GenerationRequest::try_from(fake.told().begun[0].clone()).unwrap();
+    assert_eq!(told, request, "nothing is lost on the way");
+    fake.told().generation_refused = Some("GENERATION_OUTDATED");
+    let outdated = coordinator.begin_generation(&request).await.unwrap_err();
+    assert!(matches!(outdated, CoordinatorError::Outdated { reason, .. } if reason == "GENERATION_OUTDATED"));
 
     let groups = (0..250).map(|i| GroupId::new(format!("g{i}")).unwrap()).collect();
     let change = InventoryChange { groups, ..InventoryChange::default() };

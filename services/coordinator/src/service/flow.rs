@@ -4,9 +4,11 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use mirrormesh_core::control::{CommandKind, ControlState, Reply};
 use mirrormesh_core::ids::FlowId;
+use mirrormesh_core::report::Event;
 use mirrormesh_proto::convert::api::{
     apply_flow_mask, event_to_api, flow_spec, parse_id, parse_name, write_guard,
 };
+use mirrormesh_proto::filter::Filter;
 use mirrormesh_proto::page::{page_size, page_start, page_token};
 use mirrormesh_proto::v1::flow_service_server::FlowService;
 use mirrormesh_proto::v1::{
@@ -196,20 +198,24 @@ impl FlowService for Flows {
         request: Request<ListFlowEventsRequest>,
     ) -> Result<Response<ListFlowEventsResponse>, Status> {
         let request = request.into_inner();
-        let events_list = format!("{}/events", request.parent);
+        let events_list = format!("{}/events?{}", request.parent, request.filter);
         let mut faults = Faults::new();
         let id = faults.keep(parse_name::<FlowId>("flows", &request.parent, "parent"));
         let size = faults.keep(page_size(request.page_size));
         let start = faults.keep(page_start(&events_list, &request.page_token));
-        let ((id, size), start) = faults.finish_with(id.zip(size).zip(start))?;
+        let filter = faults.keep(Filter::parse(&request.filter, &["subject", "reason"]));
+        let ((id, size), (start, filter)) = faults.finish_with(id.zip(size).zip(start.zip(filter)))?;
         // A token names the last event shown: older ones follow.
         let before = start.and_then(|last| last.parse::<u64>().ok()).unwrap_or(u64::MAX);
         let (_, state) = self.0.read().await?;
         if !state.flows.contains_key(&id) {
             return Err(not_found(&id));
         }
-        let older = |event: &&mirrormesh_core::report::Event| event.flow == id && event.sequence < before;
-        let mut events = state.events.iter().rev().filter(older);
+        let older = |event: &&Event| event.flow == id && event.sequence < before;
+        let taken = |event: &&Event| {
+            filter.takes(|field| if field == "subject" { &event.subject } else { &event.reason })
+        };
+        let mut events = state.events.iter().rev().filter(older).filter(taken);
         let page: Vec<_> = events.by_ref().take(size).collect();
         let last = page.last().filter(|_| events.next().is_some());
         Ok(Response::new(ListFlowEventsResponse {

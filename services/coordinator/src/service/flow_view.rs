@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use mirrormesh_core::control::{ControlState, FlowRecord, TopicEntry};
 use mirrormesh_core::ids::{FlowId, TopicName};
-use mirrormesh_core::report::UnitState;
+use mirrormesh_core::report::{Delivery as Guarantee, UnitState};
 use mirrormesh_core::unit::{Role, Unit};
-use mirrormesh_proto::convert::api::{FlowStatus, flow_to_api, flow_topic_name, timestamp};
+use mirrormesh_proto::convert::api::{
+    FlowStatus, flow_to_api, flow_topic_name, generation_to_api, timestamp,
+};
 use mirrormesh_proto::v1::{self, flow::State, flow_partition};
 use mirrormesh_runtime::clock::now_ms;
 use tokio::time::Instant;
@@ -134,7 +136,7 @@ impl<'a> View<'a> {
             let unit = Unit::Partition(id.clone(), entry.topic.clone(), number);
             let tracked = units.get(&unit);
             sums.add(tracked, self.now, self.now_ms);
-            self.partition(record, &unit, number, tracked)
+            self.partition(record, entry, &unit, number, tracked)
         });
         let partitions = partitions.collect();
         v1::FlowTopic {
@@ -148,12 +150,14 @@ impl<'a> View<'a> {
     fn partition(
         &self,
         record: &FlowRecord,
+        entry: &TopicEntry,
         unit: &Unit,
         number: i32,
         tracked: Option<&Tracked>,
     ) -> v1::FlowPartition {
         use flow_partition::{Delivery, State};
         let owner = self.state.owners.get(unit);
+        let begun = record.generation.and_then(|generation| entry.begun(generation, number));
         let state = match tracked.map(|tracked| tracked.report.state) {
             None if record.paused || !record.spec.records_enabled => State::Paused,
             None => State::Unspecified,
@@ -164,12 +168,18 @@ impl<'a> View<'a> {
         };
         let figures = tracked.and_then(|tracked| tracked.report.partition);
         let reason = tracked.map(|tracked| match (&*tracked.report.reason, &*tracked.report.message) {
+            ("", "") => held(tracked).unwrap_or_default(),
             (reason, "") => reason.to_owned(),
             (reason, message) => format!("{reason}: {message}"),
         });
-        let delivery = figures.map_or(Delivery::Unspecified, |figures| {
-            if figures.exactly_once { Delivery::ExactlyOnce } else { Delivery::DetectedOnly }
-        });
+        let guarantee = figures.map(|figures| figures.delivery).unwrap_or_default();
+        let delivery = match guarantee {
+            Guarantee::Unknown => Delivery::Unspecified,
+            Guarantee::ExactlyOnce => Delivery::ExactlyOnce,
+            Guarantee::TargetMayForget | Guarantee::ContentNotFixed | Guarantee::OtherWriters => {
+                Delivery::DetectedOnly
+            }
+        };
         let lag = tracked.and_then(|tracked| Lag::of(tracked, self.now_ms));
         v1::FlowPartition {
             partition: number,
@@ -184,7 +194,11 @@ impl<'a> View<'a> {
             records: figures.map(|figures| figures.records).unwrap_or_default(),
             bytes: figures.map(|figures| figures.bytes).unwrap_or_default(),
             delivery: delivery.into(),
+            delivery_reason: guarantee.reason().to_owned(),
             resyncs: figures.map(|figures| figures.resyncs).unwrap_or_default(),
+            held_records: figures.map(|figures| figures.held_records),
+            source_start_offset: figures.and_then(|figures| figures.source_start_offset),
+            generation: begun.map(|begun| generation_to_api(begun.generation)),
         }
     }
 }
@@ -228,6 +242,22 @@ fn unit_condition(tracked: &Tracked) -> Option<v1::Condition> {
         Unit::Partition(_, topic, partition) => partition_name(topic, *partition),
     };
     Some(condition(reason, &report.message, subject, tracked.since_ms))
+}
+
+/// Why a partition that does all it can is behind nevertheless: the lag counts up to the end of the source partition,
+/// which an open transaction keeps from being read.
+fn held(tracked: &Tracked) -> Option<String> {
+    let figures = tracked.report.partition.filter(|_| tracked.report.state == UnitState::Running)?;
+    let end = figures.source_end_offset?;
+    let readable = end.saturating_sub(figures.held_records);
+    (figures.held_records > 0 && figures.source_offset >= readable).then(|| {
+        format!(
+            "HELD_BY_OPEN_TRANSACTION: a transaction that is open on the source holds back {} records, from offset \
+             {readable} to {end}: they are copied once it ends; `kafka-transactions.sh find-hanging` names one that \
+             never will",
+            figures.held_records
+        )
+    })
 }
 
 fn partition_name(topic: &TopicName, partition: i32) -> String {

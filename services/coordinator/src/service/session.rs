@@ -8,14 +8,15 @@ use futures::stream::BoxStream;
 use mirrormesh_core::control::{CommandKind, Reply};
 use mirrormesh_core::ids::WorkerId;
 use mirrormesh_proto::convert::session::{
-    EventsReport, InventoryReport, ProducerClaim, ProgressReport, Registration, Speaker, inventory_response,
+    EventsReport, GenerationBegin, InventoryReport, ProducerClaim, ProgressReport, Registration, Speaker,
+    inventory_response,
 };
 use mirrormesh_proto::mesh::worker_session_service_server::WorkerSessionService;
 use mirrormesh_proto::mesh::{
-    ClaimProducerRequest, ClaimProducerResponse, RegisterRequest, RegisterResponse, ReportEventsRequest,
-    ReportEventsResponse, ReportInventoryRequest, ReportInventoryResponse, ReportProgressRequest,
-    ReportProgressResponse, ServeQueriesRequest, ServeQueriesResponse, WatchAssignmentsRequest,
-    WatchAssignmentsResponse,
+    BeginGenerationRequest, BeginGenerationResponse, ClaimProducerRequest, ClaimProducerResponse,
+    RegisterRequest, RegisterResponse, ReportEventsRequest, ReportEventsResponse, ReportInventoryRequest,
+    ReportInventoryResponse, ReportProgressRequest, ReportProgressResponse, ServeQueriesRequest,
+    ServeQueriesResponse, WatchAssignmentsRequest, WatchAssignmentsResponse,
 };
 use mirrormesh_runtime::clock::now_ms;
 use tokio::time::Instant;
@@ -121,6 +122,21 @@ impl WorkerSessionService for Sessions {
         let kind = CommandKind::ClaimProducer { flow: claim.flow, generation: claim.generation };
         match self.context.write(kind).await? {
             Reply::Generation(generation) => Ok(Response::new(ClaimProducerResponse::from(&generation))),
+            other => Err(status::unexpected(&other)),
+        }
+    }
+
+    async fn begin_generation(
+        &self,
+        request: Request<BeginGenerationRequest>,
+    ) -> Result<Response<BeginGenerationResponse>, Status> {
+        let asked = GenerationBegin::try_from(request.into_inner())?;
+        if asked.request.events.len() > EVENTS_MAX {
+            return Err(Status::invalid_argument(format!("more than {EVENTS_MAX} events with a generation")));
+        }
+        self.attend(&asked.speaker).await?;
+        match self.context.write(CommandKind::BeginGeneration(asked.request)).await? {
+            Reply::PartitionGeneration(begun) => Ok(Response::new(BeginGenerationResponse::from(&begun))),
             other => Err(status::unexpected(&other)),
         }
     }

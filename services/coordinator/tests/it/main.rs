@@ -9,6 +9,7 @@
 )]
 
 mod api;
+mod generations;
 mod harness;
 mod mesh;
 mod session;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use mirrormesh_core::ids::FlowId;
-use mirrormesh_core::report::{PartitionFigures, UnitReport, UnitState};
+use mirrormesh_core::report::{Delivery, PartitionFigures, UnitReport, UnitState};
 use mirrormesh_core::unit::{Unit, WorkerAssignment};
 use mirrormesh_proto::v1::{self, flow::State, flow_partition};
 use mirrormesh_proto::{mesh, store};
@@ -14,9 +14,9 @@ use tonic::{Code, Status, Streaming};
 use crate::harness::{Node, flow_request, make_flow, reason, single, soon};
 
 /// A worker's session.
-struct Worker {
-    id: String,
-    session: u64,
+pub(crate) struct Worker {
+    pub(crate) id: String,
+    pub(crate) session: u64,
     assignments: Streaming<mesh::WatchAssignmentsResponse>,
     reports: mpsc::Sender<mesh::ReportProgressRequest>,
     acknowledged: Streaming<mesh::ReportProgressResponse>,
@@ -24,7 +24,7 @@ struct Worker {
 }
 
 impl Worker {
-    async fn register(node: &Node, id: &str, role: store::Role, capacity: i32) -> Self {
+    pub(crate) async fn register(node: &Node, id: &str, role: store::Role, capacity: i32) -> Self {
         let request =
             mesh::RegisterRequest { worker_id: id.into(), role: role.into(), capacity, version: "1".into() };
         let opened = node.sessions().register(request).await.unwrap().into_inner();
@@ -38,7 +38,11 @@ impl Worker {
     }
 
     /// The next set in which `done` finds what it looks for.
-    async fn set(&mut self, what: &str, done: impl Fn(&WorkerAssignment) -> bool) -> WorkerAssignment {
+    pub(crate) async fn set(
+        &mut self,
+        what: &str,
+        done: impl Fn(&WorkerAssignment) -> bool,
+    ) -> WorkerAssignment {
         let wait = async {
             loop {
                 let set = self.assignments.message().await.unwrap().unwrap();
@@ -91,7 +95,8 @@ fn topic(name: &str, target: &str, partitions: usize) -> store::TopicEntry {
         target_topic: target.into(),
         source_topic_id: vec![1; 16],
         target_topic_id: vec![2; 16],
-        starts: vec![store::PartitionStart { source_offset: 0, target_offset: 0 }; partitions],
+        starts: vec![store::PartitionStart::default(); partitions],
+        ..Default::default()
     }
 }
 
@@ -121,7 +126,7 @@ async fn inventory(
 }
 
 /// A flow with one topic of so many partitions, all of it run by one worker.
-async fn running_flow(node: &Node, partitions: usize) -> (Worker, WorkerAssignment) {
+pub(crate) async fn running_flow(node: &Node, partitions: usize) -> (Worker, WorkerAssignment) {
     make_flow(node, "f").await;
     let mut worker = Worker::register(node, "s1", store::Role::Source, 100).await;
     let set = worker.set("the topology unit", |set| set.units.contains_key(&topology())).await;
@@ -154,7 +159,9 @@ async fn a_worker_gets_its_units_and_the_flow_shows_what_it_reports() {
         bytes: 9_000,
         oldest_pending_ms: None,
         resyncs: 1,
-        exactly_once: true,
+        delivery: Delivery::OtherWriters,
+        held_records: 0,
+        source_start_offset: Some(3),
     };
     let reports: Vec<UnitReport> = set
         .units
@@ -189,7 +196,12 @@ async fn a_worker_gets_its_units_and_the_flow_shows_what_it_reports() {
     let partitions = &topics[0].partitions;
     assert_eq!(partitions[0].state(), flow_partition::State::Stopped);
     assert_eq!(partitions[1].worker, "workers/s1");
-    assert_eq!(partitions[1].delivery(), flow_partition::Delivery::ExactlyOnce);
+    assert_eq!(partitions[1].delivery(), flow_partition::Delivery::DetectedOnly);
+    assert_eq!(
+        (&*partitions[1].delivery_reason, partitions[1].source_start_offset),
+        ("OTHER_WRITERS", Some(3))
+    );
+    assert_eq!((&*partitions[1].reason, partitions[1].generation.unwrap().epoch), ("", Some(0)));
 
     // Two topics onto one target topic: the second is refused, and the flow says so.
     let number = number_of(&set, &topology());
@@ -199,6 +211,44 @@ async fn a_worker_gets_its_units_and_the_flow_shows_what_it_reports() {
     assert!(flow.conditions.iter().any(|c| c.reason == "TARGET_TOPIC_CONFLICT" && c.subject == "u"));
     let status = inventory(&node, &worker, number + 1_000, vec![]).await.unwrap_err();
     assert_eq!((status.code(), reason(&status)), (Code::Aborted, "ASSIGNMENT_OUTDATED".into()));
+    node.stop().await;
+}
+
+pub(crate) async fn first_partition(node: &Node) -> v1::FlowPartition {
+    let topics = v1::ListFlowTopicsRequest { parent: "flows/f".into(), ..Default::default() };
+    let topics = node.flows().list_flow_topics(topics).await.unwrap().into_inner().topics;
+    topics[0].partitions[0].clone()
+}
+
+#[tokio::test]
+async fn an_open_transaction_is_the_reason_where_nothing_else_is_to_be_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = single(&directory).await;
+    let (mut worker, set) = running_flow(&node, 1).await;
+    let (unit, assigned) = set.units.iter().find(|(_, assigned)| assigned.partition.is_some()).unwrap();
+    let shown = async |worker: &mut Worker, source_offset, held_records| {
+        let figures = PartitionFigures {
+            source_offset,
+            source_end_offset: Some(100),
+            held_records,
+            ..PartitionFigures::default()
+        };
+        let report =
+            UnitReport { partition: Some(figures), ..report(unit, assigned.number, UnitState::Running) };
+        worker.report(&[report], &[]).await.unwrap();
+        first_partition(&node).await
+    };
+    let busy = shown(&mut worker, 50, 20).await;
+    assert_eq!((&*busy.reason, busy.lag_records), ("", Some(50)), "there is more to read");
+    let held = shown(&mut worker, 80, 20).await;
+    assert_eq!((held.lag_records, held.held_records), (Some(20), Some(20)), "up to the high watermark");
+    let reason = "HELD_BY_OPEN_TRANSACTION: a transaction that is open on the source holds back 20 records, from \
+                  offset 80 to 100";
+    assert!(held.reason.starts_with(reason), "{}", held.reason);
+    let flow = v1::GetFlowRequest { name: "flows/f".into() };
+    let flow = node.flows().get_flow(flow).await.unwrap().into_inner();
+    assert!(flow.conditions.is_empty(), "nothing is wrong with the flow: {:?}", flow.conditions);
+    assert_eq!(shown(&mut worker, 100, 0).await.reason, "");
     node.stop().await;
 }
 
@@ -318,8 +368,12 @@ async fn events_are_kept_and_listed_newest_first() {
         }
     };
     assert_eq!(soon("the watch shows the events", shown).await, ["E1", "E2", "E3"]);
-    let list =
-        |page_token: String| v1::ListFlowEventsRequest { parent: "flows/f".into(), page_size: 2, page_token };
+    let list = |page_token: String| v1::ListFlowEventsRequest {
+        parent: "flows/f".into(),
+        page_size: 2,
+        page_token,
+        ..Default::default()
+    };
     let first = node.flows().list_flow_events(list(String::new())).await.unwrap().into_inner();
     let reasons =
         |page: &v1::ListFlowEventsResponse| page.events.iter().map(|e| e.reason.clone()).collect::<Vec<_>>();

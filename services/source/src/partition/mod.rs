@@ -1,48 +1,59 @@
-//! One partition unit: finds its place, streams until something breaks, finds it again.
+//! One partition unit: carries out what core's relay machine asks for.
 //!
-//! Owns nothing of the contract: core's machines decide, this carries out. One task per partition, so that no
-//! partition can stop another.
+//! Decides nothing: which record goes where, when, and what an answer means is `core/relay/machine`. One task per
+//! partition owns the machine and everything that is on its way, so that no partition can stop another.
 
-mod locate;
+mod act;
 mod probe;
-mod stream;
+mod report;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mirrormesh_core::ids::TopicName;
-use mirrormesh_core::relay::answer::Verdict;
-use mirrormesh_core::relay::journal::Journal;
-use mirrormesh_core::relay::resync::Found;
-use mirrormesh_core::relay::stop::{Stop, StopReason};
-use mirrormesh_core::report::{Event, PartitionFigures, UnitState};
-use mirrormesh_core::unit::{Generation, PartitionDetail};
+use mirrormesh_core::relay::answer::Answer;
+use mirrormesh_core::relay::facts::Facts;
+use mirrormesh_core::relay::machine::{Relay, Rules, Setup, Told};
+use mirrormesh_core::relay::window::Limits;
+use mirrormesh_core::report::UnitState;
+use mirrormesh_core::unit::PartitionGeneration;
+use mirrormesh_kafka::batch::RecordCodecs;
 use mirrormesh_runtime::clock::now_ms;
-use mirrormesh_worker::UnitContext;
+use mirrormesh_worker::{Failure, UnitContext};
 use opentelemetry::KeyValue;
-use rand::Rng as _;
+use tokio::sync::mpsc;
 
+use crate::facts::GOOD_FOR;
+use crate::fetcher::{Fetched, Fetcher, Memory};
 use crate::link::FlowLink;
+use crate::sender::Sender;
+use probe::Probe;
 
-/// A settled place that is refused this often in a row is not settled.
-const REFUSALS_MAX: u32 = 5;
-const BACKOFF_MIN_MS: u64 = 50;
-const BACKOFF_MAX_MS: u64 = 2_000;
+/// How often figures are reported and positions looked at while something happens.
+const TICK: Duration = Duration::from_millis(100);
+/// Records of one batch may unfold to so many bytes when it must be rebuilt.
+const REBUILD_BYTES_MAX: usize = 256 << 20;
 
-/// The place, with what goes on from it.
-pub(crate) struct Located {
-    found: Found,
-    journal: Journal,
+type Pending<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
+type Begun = Result<PartitionGeneration, (String, String)>;
+
+/// What is on its way; each at most once.
+struct Underway {
+    asking: Pending<Told>,
+    writing: Pending<Result<(), Failure>>,
+    beginning: Pending<Begun>,
+    waiting: Pending<()>,
+    refreshing: Pending<Option<Facts>>,
 }
 
-/// Why streaming ended.
-pub(crate) enum End {
-    /// It was asked to; everything is acknowledged and written down.
-    Released,
-    /// The pipeline broke.
-    Broken(Verdict),
-    /// The source's side broke: find out why.
-    Source(String, String),
+/// Where records come from and go to while the machine streams.
+struct Lines {
+    fetcher: Option<Arc<Fetcher>>,
+    chunks: Option<mpsc::Receiver<Fetched>>,
+    sender: Option<Arc<Sender>>,
+    answers: mpsc::UnboundedSender<(u64, Answer)>,
 }
 
 /// One source partition.
@@ -51,12 +62,21 @@ pub(crate) struct PartitionUnit {
     link: Arc<FlowLink>,
     topic: TopicName,
     partition: i32,
-    detail: PartitionDetail,
-    generation: Generation,
+    relay: Relay<Memory>,
+    codecs: RecordCodecs,
     flow_label: KeyValue,
-    figures: PartitionFigures,
-    attempts: u32,
-    refusals: u32,
+    lines: Lines,
+    answers: mpsc::UnboundedReceiver<(u64, Answer)>,
+    underway: Underway,
+    /// The target was slow with this partition: it gets a connection apart from the others for its next stream.
+    slow: bool,
+}
+
+/// Whether the unit goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    On,
+    Over,
 }
 
 impl PartitionUnit {
@@ -67,8 +87,7 @@ impl PartitionUnit {
         topic: TopicName,
         partition: i32,
     ) -> Option<Self> {
-        let (Some(detail), Some(generation)) = (context.assigned.partition.clone(), context.flow.generation)
-        else {
+        let Some(detail) = context.assigned.partition.clone() else {
             context.report.set(
                 UnitState::Stopped,
                 "ASSIGNMENT_INCOMPLETE",
@@ -77,129 +96,130 @@ impl PartitionUnit {
             );
             return None;
         };
+        let relay = Relay::new(Setup {
+            flow: context.flow_id.clone(),
+            topic: topic.clone(),
+            partition,
+            number: context.assigned.number,
+            detail,
+            rules: Rules::of(&context.flow.spec, &topic),
+            limits: Limits::default(),
+        });
         let flow_label = KeyValue::new("flow", context.flow_id.as_str().to_owned());
+        let (answers_in, answers) = mpsc::unbounded_channel();
         Some(Self {
             context,
             link,
             topic,
             partition,
-            detail,
-            generation,
+            relay,
+            codecs: RecordCodecs::new(REBUILD_BYTES_MAX),
             flow_label,
-            figures: PartitionFigures::default(),
-            attempts: 0,
-            refusals: 0,
+            lines: Lines { fetcher: None, chunks: None, sender: None, answers: answers_in },
+            answers,
+            underway: Underway {
+                asking: None,
+                writing: None,
+                beginning: None,
+                waiting: None,
+                refreshing: None,
+            },
+            slow: false,
         })
     }
 
-    /// Runs until asked to stop.
+    fn probe(&self) -> Probe {
+        Probe {
+            link: Arc::clone(&self.link),
+            topic: self.topic.clone(),
+            partition: self.partition,
+            detail: self.relay.detail().clone(),
+        }
+    }
+
+    /// Runs until asked to stop and drained.
     pub(crate) async fn run(mut self) {
-        self.say(UnitState::Resyncing, "", "");
         let stop = self.context.stop.clone();
-        while !stop.is_cancelled() {
-            let located = tokio::select! {
-                located = self.locate() => located,
-                () = stop.cancelled() => return,
-            };
-            match located {
-                Ok(located) => match self.stream(located).await {
-                    End::Released => return,
-                    End::Broken(Verdict::Stop(stop)) => return self.stopped(stop).await,
-                    End::Broken(Verdict::Resync { sequence_refused, leader_moved, back_off, reason }) => {
-                        self.broken(sequence_refused, leader_moved, reason);
-                        if self.refusals > REFUSALS_MAX {
-                            let stop = self.refused_for_good();
-                            return self.stopped(stop).await;
-                        }
-                        if back_off || leader_moved || self.refusals > 1 {
-                            self.back_off(reason, "the target can't take records now; trying again").await;
-                        }
-                    }
-                    End::Source(reason, message) => {
-                        self.link.source.invalidate(self.topic.as_str(), self.partition);
-                        self.back_off(&reason, &message).await;
-                    }
-                },
-                Err(locate::Failure::Stop(stop)) => return self.stopped(stop).await,
-                Err(locate::Failure::Again(reason, message)) => {
-                    self.link.source.invalidate(self.topic.as_str(), self.partition);
-                    self.link.target.invalidate(self.detail.target_topic.as_str(), self.partition);
-                    self.back_off(&reason, &message).await;
+        let lease = self.context.lease.clone();
+        let mut holds = true;
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut refresh = tokio::time::interval(GOOD_FOR);
+        refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            while let Some(action) = self.relay.next(now_ms(), &self.codecs) {
+                if self.act(action).await == Flow::Over {
+                    return;
                 }
+            }
+            let (wants, busy) = (self.relay.wants_records(), self.relay.is_busy());
+            tokio::select! {
+                biased;
+                Some((id, answer)) = self.answers.recv() => {
+                    self.answered(id, &answer);
+                    while let Ok((id, answer)) = self.answers.try_recv() {
+                        self.answered(id, &answer);
+                    }
+                }
+                () = stop.cancelled(), if !self.context_stopped() => self.relay.stop(),
+                told = finish(&mut self.underway.asking) => {
+                    self.relay.told(told, now_ms(), &self.codecs);
+                    self.say();
+                }
+                begun = finish(&mut self.underway.beginning) => {
+                    self.relay.begun(begun, now_ms());
+                    self.say();
+                }
+                written = finish(&mut self.underway.writing) => self.written(written),
+                () = finish(&mut self.underway.waiting) => self.relay.resume(),
+                facts = finish(&mut self.underway.refreshing) => if let Some(facts) = facts {
+                    self.relay.facts_now(facts);
+                },
+                arrived = next(&mut self.lines.chunks), if wants => self.fetched(arrived),
+                () = lease_changed(&lease, holds) => {
+                    holds = lease.holds();
+                    self.relay.leased(holds);
+                }
+                _ = ticks.tick(), if busy => self.say(),
+                _ = refresh.tick() => self.refresh(),
             }
         }
     }
 
-    fn refused_for_good(&self) -> Stop {
-        Stop::new(
-            StopReason::SequenceRefused,
-            format!(
-                "the target refuses to go on at record {} of this flow although its log says so: pause the flow, \
-                 check for another mirror that writes as the same flow, then resume",
-                self.figures.target_offset
-            ),
-        )
+    /// The machine was told to stop already.
+    fn context_stopped(&self) -> bool {
+        self.relay.is_stopping()
     }
 
-    fn broken(&mut self, sequence_refused: bool, leader_moved: bool, reason: &'static str) {
-        tracing::info!(
-            flow = %self.context.flow_id, topic = %self.topic, partition = self.partition, reason,
-            "pipeline broke; finding the place anew"
-        );
-        self.link.metrics.resync(&self.flow_label, reason);
-        self.figures.resyncs += 1;
-        self.refusals = if sequence_refused { self.refusals + 1 } else { 0 };
-        if leader_moved {
-            self.link.target.invalidate(self.detail.target_topic.as_str(), self.partition);
-        }
-        self.say(UnitState::Resyncing, "", "");
-    }
-
-    fn say(&self, state: UnitState, reason: &str, message: &str) {
-        self.context.report.set(state, reason, message, self.figures);
-    }
-
-    async fn back_off(&mut self, reason: &str, message: &str) {
-        let limit = BACKOFF_MIN_MS.saturating_mul(1 << self.attempts.min(10)).min(BACKOFF_MAX_MS);
-        self.attempts += 1;
-        // A short hiccup is not worth a condition.
-        if self.attempts > 3 {
-            self.say(UnitState::Backoff, reason, message);
-        }
-        let wait = rand::rng().random_range(limit / 2..=limit);
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(wait)) => {}
-            () = self.context.stop.cancelled() => {}
+    fn refresh(&mut self) {
+        self.say();
+        if self.lines.chunks.is_some() && self.underway.refreshing.is_none() {
+            let probe = self.probe();
+            self.underway.refreshing = Some(Box::pin(async move { probe.facts().await.ok() }));
         }
     }
+}
 
-    /// Stays stopped, and says why, until the unit is taken away.
-    async fn stopped(self, stop: Stop) {
-        let subject = format!("{}/{}", self.topic, self.partition);
-        tracing::error!(
-            flow = %self.context.flow_id, subject, reason = %stop.reason, message = stop.message, "partition stopped"
-        );
-        self.link.metrics.stop(&self.flow_label, stop.reason.name());
-        self.say(UnitState::Stopped, stop.reason.name(), &stop.message);
-        self.context.coordinator.report_events(vec![self.event(
-            stop.reason.name(),
-            &stop.message,
-            stop.from_offset,
-            stop.to_offset,
-        )]);
-        self.context.stop.cancelled().await;
+/// Returns when the lease is not what it was.
+async fn lease_changed(lease: &mirrormesh_worker::Lease, holds: bool) {
+    if holds { lease.lost().await } else { lease.regained().await }
+}
+
+async fn next(chunks: &mut Option<mpsc::Receiver<Fetched>>) -> Option<Fetched> {
+    match chunks {
+        Some(chunks) => chunks.recv().await,
+        None => std::future::pending().await,
     }
+}
 
-    fn event(&self, reason: &str, message: &str, from: Option<i64>, to: Option<i64>) -> Event {
-        Event {
-            flow: self.context.flow_id.clone(),
-            time_ms: now_ms(),
-            reason: reason.to_owned(),
-            message: message.to_owned(),
-            subject: format!("{}/{}", self.topic, self.partition),
-            from_offset: from,
-            to_offset: to,
-            sequence: 0,
+/// Waits for what is on its way, if anything is, and takes it off.
+async fn finish<T>(pending: &mut Pending<T>) -> T {
+    match pending {
+        Some(future) => {
+            let done = future.await;
+            *pending = None;
+            done
         }
+        None => std::future::pending().await,
     }
 }

@@ -1,19 +1,23 @@
-//! Single questions to the two clusters, as core's resync machine asks them.
+//! Single questions to the two clusters, as core's relay machine asks them.
 
-use mirrormesh_core::format::batch::{BatchHeader, body_crc, split};
-use mirrormesh_core::ids::TopicId;
-use mirrormesh_core::relay::reader::{Aborted, FetchReader, Judgement, unreadable};
-use mirrormesh_core::relay::resync::{SourceItem, TargetBatch};
-use mirrormesh_core::relay::stop::{Stop, StopReason};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use mirrormesh_core::ids::{TopicId, TopicName};
+use mirrormesh_core::relay::machine::{Ask, Told};
+use mirrormesh_core::relay::page::SourcePage;
+use mirrormesh_core::relay::resync::Step;
+use mirrormesh_core::unit::PartitionDetail;
 use mirrormesh_kafka::admin::{EpochQuery, OffsetQuery, OffsetSpec};
 use mirrormesh_kafka::client::metadata::Leader;
 use mirrormesh_kafka::wire::fetch::{FetchPartition, FetchRequest, FetchedPartition};
 use mirrormesh_kafka::{Client, Error, ErrorCode};
-use std::sync::Arc;
-use std::time::Duration;
+use mirrormesh_worker::Failure;
 
-use super::PartitionUnit;
-use super::locate::Failure;
+use crate::facts::facts;
+use crate::fetcher::page_of;
+use crate::link::FlowLink;
 
 /// Connection for questions, apart from those that carry records.
 const LANE: u32 = 200;
@@ -21,6 +25,9 @@ const LANE: u32 = 200;
 const READ_BYTES: i32 = 4 << 20;
 /// How long a broker may hold a question.
 const WAIT: Duration = Duration::from_millis(100);
+/// How often and how long the target's high watermark is waited for until it reaches the log end that was seen.
+const SETTLE_TRIES: u32 = 20;
+const SETTLE_WAIT: Duration = Duration::from_millis(10);
 
 /// One side's partition.
 struct Place<'a> {
@@ -54,7 +61,7 @@ impl Place<'_> {
         let response = self.client.connection(leader.node_id, LANE).await?.fetch(&request).await?;
         let fetched = response.partitions.into_iter().find(|p| p.partition == self.partition);
         fetched.ok_or_else(|| {
-            Failure::again("FETCH_INCOMPLETE", "the broker left the partition out of its answer")
+            Failure::new("FETCH_INCOMPLETE", "the broker left the partition out of its answer")
         })
     }
 
@@ -69,27 +76,83 @@ impl Place<'_> {
         let answer = self.client.list_offsets(&[query], false).await?.into_iter().next();
         match answer {
             Some(a) if a.error.is_ok() => Ok(a.offset),
-            Some(a) => Err(Failure::broker("LIST_OFFSETS_FAILED", self.topic, a.error)),
-            None => Err(Failure::again("LIST_OFFSETS_FAILED", "the broker gave no answer")),
+            Some(a) => Err(broker("LIST_OFFSETS_FAILED", self.topic, a.error)),
+            None => Err(Failure::new("LIST_OFFSETS_FAILED", "the broker gave no answer")),
         }
     }
 }
 
-impl PartitionUnit {
-    fn source_place(&self) -> Place<'_> {
-        Place { client: &self.link.source, topic: self.topic.as_str(), partition: self.partition }
-    }
+fn broker(reason: &'static str, topic: &str, code: ErrorCode) -> Failure {
+    Failure::new(reason, format!("{topic}: the broker answers {code}"))
+}
 
-    fn target_place(&self) -> Place<'_> {
-        Place {
-            client: &self.link.target,
-            topic: self.detail.target_topic.as_str(),
-            partition: self.partition,
+fn check(fetched: &FetchedPartition, reason: &'static str, topic: &str) -> Result<(), Failure> {
+    if fetched.error.is_ok() { Ok(()) } else { Err(broker(reason, topic, fetched.error)) }
+}
+
+/// Who asks about which partition.
+#[derive(Debug, Clone)]
+pub(super) struct Probe {
+    pub(super) link: Arc<FlowLink>,
+    pub(super) topic: TopicName,
+    pub(super) partition: i32,
+    pub(super) detail: PartitionDetail,
+}
+
+impl Probe {
+    /// Finds out what is asked.
+    pub(super) async fn ask(self, ask: Ask) -> Told {
+        match self.answer(ask).await {
+            Ok(told) => told,
+            Err(failure) => {
+                // Whatever it was, who leads is looked up again before the next try.
+                self.link.source.invalidate(self.topic.as_str(), self.partition);
+                self.link.target.invalidate(self.detail.target_topic.as_str(), self.partition);
+                Told::Failed(failure.reason, failure.message)
+            }
         }
     }
 
-    /// Topic ids as the clusters have them now; `None` where a topic does not exist.
-    pub(super) async fn ask_identity(&self) -> Result<(Option<TopicId>, Option<TopicId>), Failure> {
+    async fn answer(&self, ask: Ask) -> Result<Told, Failure> {
+        Ok(match ask {
+            Ask::Facts => Told::Facts(self.facts().await?),
+            Ask::SourceEnds => self.source_ends().await?,
+            Ask::NewProducer => Told::Producer(self.link.target.init_producer_id().await?.producer_id),
+            Ask::Locate(step) => match step {
+                Step::Identity => self.identity().await?,
+                Step::Positions => self.positions().await?,
+                Step::TargetEnds => self.target_ends().await?,
+                Step::TargetRead(offset) => Told::TargetRecords(self.target_read(offset).await?),
+                Step::Producer => Told::Remembered(self.producer().await),
+                Step::SourceHistory(epoch) => Told::SourceHistory(self.source_history(epoch).await?),
+                Step::SourceRead { offset, read_committed } => {
+                    self.source_read(offset, read_committed).await?
+                }
+                Step::SourceEnds => self.source_ends().await?,
+                Step::Done(_) | Step::Lost(..) | Step::Stop(_) | Step::Again(_) => {
+                    return Err(Failure::new("NOT_A_QUESTION", "the relay asked for nothing"));
+                }
+            },
+        })
+    }
+
+    fn source(&self) -> Place<'_> {
+        Place { client: &self.link.source, topic: self.topic.as_str(), partition: self.partition }
+    }
+
+    fn target(&self) -> Place<'_> {
+        let topic = self.detail.target_topic.as_str();
+        Place { client: &self.link.target, topic, partition: self.partition }
+    }
+
+    /// Settings of both sides.
+    pub(super) async fn facts(&self) -> Result<mirrormesh_core::relay::facts::Facts, Failure> {
+        let leader = self.target().leader().await?;
+        let topics = (self.topic.as_str(), self.detail.target_topic.as_str());
+        facts(&self.link.source_settings, &self.link.target_settings, topics, leader.node_id).await
+    }
+
+    async fn identity(&self) -> Result<Told, Failure> {
         let of = |client: &Client, topic: &str| {
             let (client, topic) = (client.clone(), topic.to_owned());
             async move {
@@ -98,7 +161,7 @@ impl PartitionUnit {
                 match found {
                     Some(t) if t.error.is_ok() => Ok(Some(TopicId(t.topic_id))),
                     Some(t) if t.error != ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => {
-                        Err(Failure::broker("METADATA_FAILED", &topic, t.error))
+                        Err(broker("METADATA_FAILED", &topic, t.error))
                     }
                     _ => Ok(None),
                 }
@@ -108,55 +171,57 @@ impl PartitionUnit {
             of(&self.link.source, self.topic.as_str()),
             of(&self.link.target, self.detail.target_topic.as_str())
         );
-        Ok((source?, target?))
+        Ok(Told::Identity(source?, target?))
     }
 
-    /// Log start, log end and high watermark of the target, in this order of asking: the end first, so that a high
-    /// watermark that has reached it is a settled end.
-    pub(super) async fn ask_target_ends(&self) -> Result<(i64, i64, i64), Failure> {
-        let place = self.target_place();
+    async fn positions(&self) -> Result<Told, Failure> {
+        let producer_id = self.detail.begun.generation.producer_id;
+        let load = self.link.positions.load(self.detail.target_topic_id, self.partition, producer_id);
+        Ok(Told::Positions(load.await?))
+    }
+
+    /// The log end first: a high watermark that has reached it later makes it a settled end. Where others append all
+    /// the time, the two are never equal at one moment.
+    async fn target_ends(&self) -> Result<Told, Failure> {
+        let place = self.target();
         let log_end = place.offset(OffsetSpec::LogEnd).await?;
-        let high_watermark = place.offset(OffsetSpec::Latest).await?;
+        let mut high_watermark = place.offset(OffsetSpec::Latest).await?;
+        for _ in 0..SETTLE_TRIES {
+            if high_watermark >= log_end {
+                break;
+            }
+            tokio::time::sleep(SETTLE_WAIT).await;
+            high_watermark = place.offset(OffsetSpec::Latest).await?;
+        }
         let log_start = place.offset(OffsetSpec::Earliest).await?;
-        Ok((log_start, log_end, high_watermark.min(log_end)))
+        Ok(Told::TargetEnds(log_start, log_end, high_watermark.min(log_end)))
     }
 
-    /// The target's batch that holds an offset, with the CRC of its body.
-    pub(super) async fn ask_target_tail(&self, offset: i64) -> Result<Option<TargetBatch>, Failure> {
-        let fetched = self.target_place().fetch(offset, false).await?;
+    async fn target_read(&self, offset: i64) -> Result<Bytes, Failure> {
+        let fetched = self.target().fetch(offset, false).await?;
         if fetched.error == ErrorCode::OFFSET_OUT_OF_RANGE {
-            return Ok(None);
+            return Ok(Bytes::new());
         }
         check(&fetched, "TARGET_FETCH_FAILED", self.detail.target_topic.as_str())?;
-        let batch = split(fetched.records).flatten().find(|b| b.header.next_offset() > offset);
-        Ok(batch.map(|b| TargetBatch { header: b.header, body_crc: Some(body_crc(&b.bytes)) }))
+        Ok(fetched.records)
     }
 
-    /// All headers of the target between two offsets.
-    pub(super) async fn ask_target_scan(&self, from: i64, to: i64) -> Result<Vec<TargetBatch>, Failure> {
-        let (mut at, mut batches) = (from, Vec::new());
-        while at < to {
-            let fetched = self.target_place().fetch(at, false).await?;
-            check(&fetched, "TARGET_FETCH_FAILED", self.detail.target_topic.as_str())?;
-            let before = at;
-            for batch in split(fetched.records) {
-                let batch = batch.map_err(|error| Failure::Stop(unreadable(&error)))?;
-                if batch.header.next_offset() > at && batch.header.base_offset < to {
-                    batches
-                        .push(TargetBatch { header: batch.header, body_crc: Some(body_crc(&batch.bytes)) });
-                }
-                at = at.max(batch.header.next_offset());
+    /// A target that can't tell (before Kafka 2.8, or not allowed) remembers nothing as far as we know.
+    async fn producer(&self) -> Option<(i16, i32)> {
+        let topic = self.detail.target_topic.as_str();
+        let known = match self.link.target.describe_producers(topic, self.partition).await {
+            Ok(known) => known,
+            Err(error) => {
+                tracing::debug!(topic, partition = self.partition, %error, "producers not described");
+                return None;
             }
-            if at == before {
-                return Err(Failure::again("TARGET_NOT_SETTLED", "the target's log could not be read"));
-            }
-        }
-        Ok(batches)
+        };
+        let ours = known.into_iter().find(|p| p.producer_id == self.detail.begun.generation.producer_id)?;
+        Some((i16::try_from(ours.epoch).ok()?, ours.last_sequence))
     }
 
-    /// Where a leader epoch ends on the source; `None` if the broker can't tell.
-    pub(super) async fn ask_source_history(&self, epoch: i32) -> Result<Option<i64>, Failure> {
-        let place = self.source_place();
+    async fn source_history(&self, epoch: i32) -> Result<Option<i64>, Failure> {
+        let place = self.source();
         let leader = place.leader().await?;
         let query = EpochQuery {
             topic: self.topic.shared(),
@@ -166,84 +231,30 @@ impl PartitionUnit {
         };
         let ends = self.link.source.offset_for_leader_epoch(&[query]).await?;
         let Some(end) = ends.into_iter().next() else {
-            return Err(Failure::again("SOURCE_HISTORY_FAILED", "the broker gave no answer"));
+            return Err(Failure::new("SOURCE_HISTORY_FAILED", "the broker gave no answer"));
         };
         if end.error == ErrorCode::UNSUPPORTED_VERSION {
             return Ok(None);
         }
         if !end.error.is_ok() {
-            return Err(Failure::broker("SOURCE_HISTORY_FAILED", self.topic.as_str(), end.error));
+            return Err(broker("SOURCE_HISTORY_FAILED", self.topic.as_str(), end.error));
         }
         Ok(Some(end.end_offset).filter(|offset| *offset >= 0))
     }
 
-    /// The source's batches from an offset on, as the relay would treat them.
-    pub(super) async fn ask_source_read(&self, from: i64) -> Result<Vec<SourceItem>, Failure> {
-        let read_committed = self.link.read_committed();
-        let fetched = self.source_place().fetch(from, read_committed).await?;
+    async fn source_read(&self, from: i64, read_committed: bool) -> Result<Told, Failure> {
+        let fetched = self.source().fetch(from, read_committed).await?;
         if fetched.error == ErrorCode::OFFSET_OUT_OF_RANGE {
-            return Err(Failure::Stop(self.out_of_range(from).await?.unwrap_or_else(|| {
-                Stop::new(StopReason::PositionUnknown, "the source moved while its place was looked for")
-                    .at(from, None)
-            })));
+            return Ok(Told::SourceOutOfRange);
         }
         check(&fetched, "SOURCE_FETCH_FAILED", self.topic.as_str())?;
-        let aborted = fetched
-            .aborted
-            .iter()
-            .map(|a| Aborted { producer_id: a.producer_id, first_offset: a.first_offset })
-            .collect();
-        let mut reader = FetchReader::new(read_committed, aborted);
-        let (mut place, mut items) = (from, Vec::new());
-        for batch in split(fetched.records) {
-            let batch = batch.map_err(|error| Failure::Stop(unreadable(&error)))?;
-            let header: BatchHeader = batch.header;
-            let bytes = u64::try_from(batch.bytes.len()).unwrap_or(u64::MAX);
-            match reader.judge(&batch, place) {
-                Judgement::Skip(_) => {
-                    place = place.max(header.next_offset());
-                    items.push(SourceItem::Passed(place));
-                }
-                Judgement::Mirror => {
-                    let crc = body_crc(&batch.bytes);
-                    items.push(SourceItem::Mirror { from: header.base_offset, header, body_crc: crc, bytes });
-                    place = header.next_offset();
-                }
-                Judgement::Trim(from) => {
-                    let crc = body_crc(&batch.bytes);
-                    items.push(SourceItem::Mirror { from, header, body_crc: crc, bytes });
-                    place = header.next_offset();
-                }
-                Judgement::Stop(stop) => return Err(Failure::Stop(stop)),
-            }
-        }
-        Ok(items)
+        let page: SourcePage = page_of(fetched, read_committed);
+        Ok(Told::SourcePage(page))
     }
 
-    /// The source no longer has, or not yet has, an offset: which of the two. `None` if it has it after all.
-    pub(super) async fn out_of_range(&self, offset: i64) -> Result<Option<Stop>, Failure> {
-        let place = self.source_place();
+    async fn source_ends(&self) -> Result<Told, Failure> {
+        let place = self.source();
         let log_start = place.offset(OffsetSpec::Earliest).await?;
-        let log_end = place.offset(OffsetSpec::LogEnd).await?;
-        if offset < log_start {
-            let message = format!(
-                "the source deleted offsets {offset} to {log_start} before they were mirrored: these records are \
-                 lost for the target; raise the source's retention, then delete the flow and create it with \
-                 start_over to go on without them"
-            );
-            return Ok(Some(Stop::new(StopReason::RetentionOverrun, message).at(offset, Some(log_start))));
-        }
-        if offset > log_end {
-            let message = format!(
-                "the source ends at {log_end}, but offsets up to {offset} were mirrored: the source lost records in \
-                 an unclean election, and the target still has them"
-            );
-            return Ok(Some(Stop::new(StopReason::SourceTruncated, message).at(log_end, Some(offset))));
-        }
-        Ok(None)
+        Ok(Told::SourceEnds(log_start, place.offset(OffsetSpec::LogEnd).await?))
     }
-}
-
-fn check(fetched: &FetchedPartition, reason: &'static str, topic: &str) -> Result<(), Failure> {
-    if fetched.error.is_ok() { Ok(()) } else { Err(Failure::broker(reason, topic, fetched.error)) }
 }

@@ -11,6 +11,7 @@ use mirrormesh_kafka::ErrorCode;
 use mirrormesh_kafka::admin::NewTopic;
 use mirrormesh_kafka::client::metadata::TopicInfo;
 
+use super::incarnations::known_starts;
 use super::{Topology, Trouble, unreachable};
 
 /// Topics created in one request; brokers with quotas refuse large ones.
@@ -169,13 +170,19 @@ impl Topology {
         let mut fresh = Vec::new();
         for w in wanted {
             let Some(target) = targets.get(w.target.as_str()) else { continue };
-            let entry = TopicEntry {
+            let mut entry = TopicEntry {
                 topic: w.name.clone(),
                 target_topic: w.target.clone(),
                 source_topic_id: TopicId(w.source.topic_id),
                 target_topic_id: TopicId(target.topic_id),
-                starts: self.reported.get(&w.name).map(|known| known.starts.clone()).unwrap_or_default(),
+                starts: Vec::new(),
+                generations: BTreeMap::new(),
             };
+            if self.former.has(&entry) {
+                tracing::debug!(flow = %self.context.flow_id, topic = %w.name, "a broker still names the old topic");
+                continue;
+            }
+            entry.starts = known_starts(self.reported.get(&w.name), &entry);
             if entry.starts.len() < w.source.partitions.len() {
                 fresh.push((w.source.partitions.len(), entry));
             } else {

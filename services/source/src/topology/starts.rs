@@ -56,7 +56,11 @@ impl Topology {
             });
             match (source, answer(&targets, n)) {
                 (Ok(source_offset), Ok(target_offset)) => {
-                    entry.starts.push(PartitionStart { source_offset, target_offset });
+                    entry.starts.push(PartitionStart {
+                        source_offset,
+                        target_offset,
+                        ..PartitionStart::default()
+                    });
                 }
                 (Err(code), _) | (_, Err(code)) => {
                     let text = format!("{}/{partition} has no answer about its offsets: {code}", entry.topic);

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use mirrormesh_integration::MeshSpec;
 use mirrormesh_testkit::kafka::{Cluster, ClusterSpec};
 use mirrormesh_testkit::process::Signal;
@@ -12,7 +12,7 @@ use mirrormesh_testkit::proxy::Proxy;
 use mirrormesh_testkit::topics::create_topic;
 use mirrormesh_testkit::workload::{Codec, Run, Workload};
 
-use crate::rig::{PATIENCE, Rig, plan, produce, unique};
+use crate::rig::{PATIENCE, Rig, metric, plan, produce, unique};
 
 const RATE: u64 = 4_000;
 /// More than any fault takes; the workload is stopped when the last one is over.
@@ -86,24 +86,11 @@ async fn restarted_brokers_lose_and_double_nothing() -> Result<()> {
     rig.equal(&[&topic], produced).await
 }
 
-/// Reads one figure of a worker's `/metrics`, summed over its labels.
-async fn metric(rig: &Rig, worker: &str, name: &str) -> Result<f64> {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let address = rig.mesh.worker_metrics(worker).context("no such worker")?;
-    let mut stream = tokio::net::TcpStream::connect(address).await?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).await?;
-    let values =
-        text.lines().filter(|line| line.starts_with(name)).filter_map(|line| line.rsplit(' ').next());
-    Ok(values.filter_map(|value| value.parse::<f64>().ok()).sum())
-}
-
-/// 30,000 records in batches of about ten.
+/// 60,000 records in batches that are too large to be put together, and small enough for many to be in flight.
 async fn small_batches(bootstrap: &str, topic: &str) -> Result<u64> {
     create_topic(bootstrap, topic, 1).await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
-    let workload = Workload::new(64).batch_bytes(1_200).topic(plan(topic, 1, 30_000, Codec::None));
+    let workload = Workload::new(64).batch_bytes(6_000).topic(plan(topic, 1, 60_000, Codec::None));
     let report = workload.first_timestamp_ms(i64::try_from(now)? - 3_600_000).produce(bootstrap).await?;
     Ok(report.records())
 }
@@ -122,11 +109,13 @@ async fn a_cut_pipeline_of_64_batches_is_found_again() -> Result<()> {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while cuts < 3 {
         ensure!(tokio::time::Instant::now() < deadline, "64 batches were never in flight; {cuts} cuts");
-        if metric(&rig, "source-1", "mirrormesh_batches_in_flight").await? >= 64.0 {
+        if metric(&rig, "source-1", "mirrormesh_batches_in_flight", "").await? >= 64.0 {
             target.proxies().for_each(Proxy::cut);
             cuts += 1;
-            let before = metric(&rig, "source-1", "mirrormesh_resyncs").await?;
-            while metric(&rig, "source-1", "mirrormesh_resyncs").await? <= before.max(f64::from(cuts) - 1.0) {
+            let before = metric(&rig, "source-1", "mirrormesh_resyncs", "").await?;
+            while metric(&rig, "source-1", "mirrormesh_resyncs", "").await?
+                <= before.max(f64::from(cuts) - 1.0)
+            {
                 ensure!(tokio::time::Instant::now() < deadline, "no resync after a cut");
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }

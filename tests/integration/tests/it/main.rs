@@ -3,8 +3,12 @@
 #![allow(clippy::print_stdout, reason = "seeds are printed")]
 
 mod api;
+mod changing;
+mod chaos;
 mod control;
 mod faults;
 mod groups;
+mod loss;
+mod paths;
 mod rig;
 mod topics;

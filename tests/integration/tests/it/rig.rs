@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use mirrormesh_integration::{Api, Mesh, MeshSpec, probe};
 use mirrormesh_proto::v1;
 use mirrormesh_testkit::checker::{self, TopicPair};
@@ -91,6 +91,48 @@ impl Rig {
         }
     }
 
+    /// Pauses the flow and waits until nothing of it runs.
+    pub(crate) async fn pause(&mut self) -> Result<()> {
+        let id = self.flow.clone();
+        self.api.pause_flow(&id).await?;
+        let paused = |flow: &v1::Flow| flow.state() == v1::flow::State::Paused;
+        self.api.wait_for_flow(&id, "paused", PATIENCE, paused).await.map(drop)
+    }
+
+    /// Sets the flow's record options.
+    pub(crate) async fn set_records(&mut self, options: v1::RecordOptions) -> Result<()> {
+        let name = format!("flows/{}", self.flow);
+        let flow = v1::Flow { name, records: Some(options), ..v1::Flow::default() };
+        Ok(self.api.update_flow(flow, &["records"]).await.map(drop)?)
+    }
+
+    /// One partition as the API shows it.
+    pub(crate) async fn partition(&mut self, topic: &str, partition: i32) -> Result<v1::FlowPartition> {
+        let topics = self.api.flow_topics(&self.flow.clone()).await?.topics;
+        let name = format!("flows/{}/topics/{topic}", self.flow);
+        let found = topics.into_iter().find(|t| t.name == name).with_context(|| format!("no {name}"))?;
+        let found = found.partitions.into_iter().find(|p| p.partition == partition);
+        found.with_context(|| format!("no partition {partition} of {name}"))
+    }
+
+    /// The worker that has a partition now.
+    pub(crate) async fn owner(&mut self, topic: &str, partition: i32) -> Result<String> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let worker = self.partition(topic, partition).await?.worker;
+            if let Some(name) = worker.strip_prefix("workers/") {
+                return Ok(name.to_owned());
+            }
+            ensure!(tokio::time::Instant::now() < deadline, "{topic}/{partition} has no worker");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The generation under which a partition is written now.
+    pub(crate) async fn generation(&mut self, topic: &str, partition: i32) -> Result<v1::Generation> {
+        self.partition(topic, partition).await?.generation.context("no generation")
+    }
+
     /// Both clusters hold the same in these topics, record by record, and not nothing.
     pub(crate) async fn equal(&self, topics: &[&str], records: u64) -> Result<()> {
         let pairs: Vec<TopicPair> = topics.iter().map(|&t| TopicPair::same(t)).collect();
@@ -109,6 +151,54 @@ impl Drop for Rig {
             let _gone = std::fs::remove_dir_all(&self.folder);
         }
     }
+}
+
+/// Waits for an event of the flow with this reason.
+pub(crate) async fn event(rig: &mut Rig, reason: &str) -> Result<v1::FlowEvent> {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let id = rig.flow.clone();
+    loop {
+        let events = rig.api.flow_events(&id).await?.events;
+        if let Some(event) = events.iter().find(|e| e.reason == reason) {
+            return Ok(event.clone());
+        }
+        let late = tokio::time::Instant::now() >= deadline;
+        ensure!(!late, "no event {reason}, but {events:#?}\n{}", rig.mesh.log_tails());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Reads one figure of a worker's `/metrics`, summed over the lines that begin with `name` and hold `label`.
+pub(crate) async fn metric(rig: &Rig, worker: &str, name: &str, label: &str) -> Result<f64> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let address = rig.mesh.worker_metrics(worker).context("no such worker")?;
+    let mut stream = tokio::net::TcpStream::connect(address).await?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await?;
+    let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
+    let values = lines.filter_map(|line| line.rsplit(' ').next());
+    Ok(values.filter_map(|value| value.parse::<f64>().ok()).sum())
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Bytes that don't compress, the same for the same length.
+pub(crate) fn random_bytes(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ length as u64;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
 }
 
 /// A flow with unchanged names.

@@ -278,6 +278,8 @@ pub struct Relay<T> {
     facts: Facts,
     phase: Phase<T>,
     stopping: bool,
+    /// The worker is counted among the living: nobody else was given the partition.
+    leased: bool,
     /// The generation was begun by this owner: nobody else ever appended under it.
     own: bool,
     /// n behind a hand-over append of which it is not known whether it was a new one.
@@ -299,6 +301,7 @@ impl<T: Clone> Relay<T> {
             facts: Facts::DEFAULT,
             phase: Phase::Facts { asked: false },
             stopping: false,
+            leased: true,
             own: false,
             handed_over: None,
             attempts: 0,
@@ -348,6 +351,17 @@ impl<T: Clone> Relay<T> {
         }
     }
 
+    /// It was asked to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// Records and bytes that were acknowledged since it began.
+    pub fn totals(&self) -> (u64, u64) {
+        let whole = |n: i64| u64::try_from(n).unwrap_or(0);
+        (whole(self.figures.records), whole(self.figures.bytes))
+    }
+
     /// Another chunk of records may be brought.
     pub fn wants_records(&self) -> bool {
         matches!(&self.phase, Phase::Streaming(stream) if stream.wants_records())
@@ -363,6 +377,12 @@ impl<T: Clone> Relay<T> {
     /// Asks it to drain and release.
     pub fn stop(&mut self) {
         self.stopping = true;
+    }
+
+    /// Says whether the worker's lease holds. Without it nothing is sent to a target that may have forgotten the flow:
+    /// there, only one owner keeps records from being doubled (design 5, static stability).
+    pub fn leased(&mut self, holds: bool) {
+        self.leased = holds;
     }
 
     /// The wait is over.

@@ -19,6 +19,9 @@ use crate::relay::stop::StopReason;
 use crate::relay::window::{Outcome, Sending, Window};
 use crate::report::Delivery;
 
+/// A batch that the target fails on is tried so often, with growing waits, before it is taken for unreadable.
+const CONTENT_REFUSALS_MAX: u32 = 8;
+
 /// What follows once everything has its answer and is written down.
 #[derive(Debug, Clone)]
 pub(super) enum After {
@@ -59,6 +62,8 @@ pub(super) struct Stream<T> {
     hold: Option<T>,
     fetching: bool,
     writing: Option<Entry>,
+    /// Writing failed while draining: there is no second try.
+    unwritten: bool,
     last: Option<(LastBatch, i32)>,
     /// The first append goes under the old generation; then a new one begins.
     handover: bool,
@@ -88,6 +93,7 @@ impl<T> Stream<T> {
             hold: None,
             fetching: false,
             writing: None,
+            unwritten: false,
             last,
             handover,
             after: None,
@@ -199,7 +205,7 @@ impl<T: Clone> Relay<T> {
         if !stream.window.is_empty() || stream.writing.is_some() {
             return Next::Idle;
         }
-        if stream.journal.is_dirty() {
+        if stream.journal.is_dirty() && !stream.unwritten {
             return self.write();
         }
         self.after_draining();
@@ -240,9 +246,18 @@ impl<T: Clone> Relay<T> {
         if stream.handover && !stream.window.is_empty() {
             return None;
         }
+        let alone_is_safe = stream.window.is_armed(now_ms) && stream.facts.content_fixed();
+        if !self.leased && !alone_is_safe {
+            return None;
+        }
         let timestamps = self.setup.rules.timestamps;
         let conditions = Conditions { facts: self.facts, timestamps, now_ms };
-        match stream.queue.pop(&conditions, self.clamp, codecs)? {
+        let Some(ready) = stream.queue.pop(&conditions, self.clamp, codecs) else {
+            // Nothing of the fetch is left but what is in flight: its memory goes with the last answer.
+            stream.hold = None;
+            return None;
+        };
+        match ready {
             Ready::Passed(next, epoch, skip) => {
                 if stream.window.passed(next, epoch) {
                     stream.last.get_or_insert_default().1 = epoch;
@@ -423,7 +438,8 @@ impl<T: Clone> Relay<T> {
                 self.clamp = true;
                 None
             }
-            Refused::Nothing | Refused::Sequence | Refused::Size => None,
+            Refused::Content if times > CONTENT_REFUSALS_MAX => Some(unreadable_there(place.source)),
+            Refused::Nothing | Refused::Sequence | Refused::Size | Refused::Content => None,
         };
         stream.break_off_failed(match stop {
             Some(stop) => After::Stop(stop),
@@ -482,11 +498,23 @@ impl<T: Clone> Relay<T> {
     pub fn written(&mut self, written: bool, now_ms: u64) {
         let Phase::Streaming(stream) = &mut self.phase else { return };
         let Some(entry) = stream.writing.take() else { return };
-        // While draining there is no second try: a later owner counts what was not written down.
-        if !written && stream.after.is_none() {
+        if !written {
+            // While draining there is no second try: a later owner counts what was not written down.
+            stream.unwritten = stream.after.is_some();
             stream.journal.failed(entry, now_ms);
         }
     }
+}
+
+fn unreadable_there(offset: i64) -> Stop {
+    Stop::new(
+        StopReason::TargetRefused,
+        format!(
+            "the target fails on the batch that begins at source offset {offset}, again and again: its records may be \
+             damaged behind a right checksum; look at the target broker's log, then pause and resume the flow"
+        ),
+    )
+    .at(offset, None)
 }
 
 fn too_large(oversized: Oversized, bytes_max: usize) -> Stop {

@@ -1,1 +1,215 @@
+//! Tests of the machine's order of things; what it survives is the simulation's business (tests/sim).
 
+use super::*;
+use crate::format::batch::tests::header;
+use crate::relay::testing::{Fake, batch_of, dense, joined};
+
+const NOW: u64 = 1_000;
+
+fn setup(rules: Rules) -> Setup {
+    let start = PartitionStart { source_offset: 0, target_offset: 0, read_uncommitted: false };
+    let generation = Generation { producer_id: 5, epoch: 0 };
+    Setup {
+        flow: FlowId::new("f").unwrap(),
+        topic: TopicName::new("s").unwrap(),
+        partition: 0,
+        number: 1,
+        detail: PartitionDetail {
+            target_topic: TopicName::new("t").unwrap(),
+            source_topic_id: TopicId([1; 16]),
+            target_topic_id: TopicId([2; 16]),
+            begun: PartitionGeneration { generation, start },
+        },
+        rules,
+        limits: Limits::default(),
+    }
+}
+
+const RULES: Rules = Rules {
+    read_uncommitted: false,
+    on_loss: LossPolicy::StopPartition,
+    on_oversized: OversizedPolicy::StopPartition,
+    timestamps: TimestampPolicy::Keep,
+    sole_writer: true,
+};
+
+struct Bench {
+    relay: Relay<()>,
+    told: Vec<&'static str>,
+}
+
+impl Bench {
+    fn new(rules: Rules) -> Self {
+        Self { relay: Relay::new(setup(rules)), told: Vec::new() }
+    }
+
+    fn next(&mut self) -> Option<Action<()>> {
+        self.relay.next(NOW, &Fake)
+    }
+
+    /// Answers questions about an empty target until something else comes.
+    fn settle(&mut self, facts: Facts) -> Option<Action<()>> {
+        loop {
+            let told = match self.next() {
+                Some(Action::Ask(Ask::Facts)) => Told::Facts(facts),
+                Some(Action::Ask(Ask::Locate(Step::Identity))) => {
+                    Told::Identity(Some(TopicId([1; 16])), Some(TopicId([2; 16])))
+                }
+                Some(Action::Ask(Ask::Locate(Step::Positions))) => Told::Positions(Stored::default()),
+                Some(Action::Ask(Ask::Locate(Step::TargetEnds))) => Told::TargetEnds(0, 0, 0),
+                other => return other,
+            };
+            self.relay.told(told, NOW, &Fake);
+        }
+    }
+
+    fn bring(&mut self, batches: &[crate::format::batch::RawBatch]) {
+        let page = SourcePage {
+            records: joined(batches),
+            end_offset: 100,
+            high_watermark: 100,
+            log_start: 0,
+            ..SourcePage::default()
+        };
+        self.relay.fetched(page, (), &Fake);
+    }
+
+    fn append(&mut self) -> Append<()> {
+        match self.next() {
+            Some(Action::Append(append)) => append,
+            other => panic!("{other:?} after {:?}", self.told),
+        }
+    }
+
+    fn ack(&mut self, id: u64, base_offset: i64) {
+        self.relay.answer(id, &Answer::Appended { base_offset, append_time: false }, NOW);
+    }
+}
+
+#[test]
+fn from_nothing_to_an_acknowledged_batch_and_a_clean_release() {
+    let mut b = Bench::new(RULES);
+    let fetch = b.settle(Facts::DEFAULT);
+    assert!(matches!(fetch, Some(Action::Fetch { offset: 0, read_committed: true })));
+    assert!(b.next().is_none() && b.relay.wants_records());
+    b.bring(&[dense(0, 3), dense(3, 2)]);
+    let first = b.append();
+    assert_eq!(first.path, Path::Passthrough);
+    assert!(b.next().is_none(), "alone until its answer");
+    b.ack(first.id, 0);
+    let second = b.append();
+    b.relay.stop();
+    assert!(matches!(b.next(), Some(Action::StopFetching)));
+    assert!(b.next().is_none(), "an answer is due");
+    b.ack(second.id, 3);
+    let Some(Action::Write(records)) = b.next() else { panic!() };
+    let Some((_, PositionValue::Position(position))) = records.last() else { panic!() };
+    assert_eq!((position.count, position.source_offset, position.target_offset), (5, 5, 5));
+    assert!(b.next().is_none(), "not released before it is written");
+    b.relay.written(true, NOW);
+    assert!(matches!(b.next(), Some(Action::Released)));
+}
+
+#[test]
+fn a_compacted_source_is_fenced_by_an_append_and_a_generation() {
+    let mut b = Bench::new(RULES);
+    assert!(matches!(
+        b.settle(Facts { source_compacted: true, ..Facts::DEFAULT }),
+        Some(Action::Fetch { .. })
+    ));
+    b.bring(&[batch_of(&[1, 4], header(0, 6), 0), dense(6, 2)]);
+    let first = b.append();
+    assert_eq!(first.path, Path::Gaps);
+    b.ack(first.id, 0);
+    assert!(matches!(b.next(), Some(Action::StopFetching)), "the second batch waits for the new generation");
+    assert!(matches!(b.next(), Some(Action::Write(_))));
+    b.relay.written(true, NOW);
+    let Some(Action::Begin(beginning)) = b.next() else { panic!() };
+    assert_eq!((beginning.start.source_offset, beginning.start.target_offset), (6, 2));
+    let generation = Generation { producer_id: 5, epoch: 1 };
+    b.relay.begun(Ok(PartitionGeneration { generation, start: beginning.start }), NOW);
+    assert!(matches!(b.next(), Some(Action::Fetch { offset: 6, .. })));
+    b.bring(&[dense(6, 2)]);
+    let header = crate::format::batch::BatchHeader::parse(&b.append().batch.header).unwrap();
+    assert_eq!((header.producer_epoch, header.base_sequence), (1, 0));
+}
+
+#[test]
+fn an_oversized_record_stops_or_is_skipped_by_name() {
+    let small = Facts { target_bytes_max: 61 + 11, ..Facts::DEFAULT };
+    let mut b = Bench::new(RULES);
+    b.settle(small);
+    b.bring(&[dense(7, 2)]);
+    assert!(matches!(b.next(), Some(Action::StopFetching)));
+    assert!(matches!(b.next(), Some(Action::Write(_))));
+    b.relay.written(true, NOW);
+    let Some(Action::Stopped(stop)) = b.next() else { panic!() };
+    assert_eq!(
+        (stop.reason.name(), stop.from_offset, stop.to_offset),
+        ("RECORD_TOO_LARGE", Some(7), Some(8))
+    );
+
+    let mut b = Bench::new(Rules { on_oversized: OversizedPolicy::Skip, ..RULES });
+    b.settle(small);
+    b.bring(&[dense(7, 2)]);
+    b.next();
+    b.next();
+    b.relay.written(true, NOW);
+    let Some(Action::Begin(beginning)) = b.next() else { panic!() };
+    assert_eq!(beginning.start.source_offset, 8);
+    assert_eq!((beginning.notices[0].reason, beginning.notices[0].from_offset), ("RECORD_SKIPPED", Some(7)));
+}
+
+#[test]
+fn a_place_that_is_refused_twice_begins_anew() {
+    let mut b = Bench::new(RULES);
+    for _ in 0..2 {
+        assert!(matches!(b.settle(Facts::DEFAULT), Some(Action::Fetch { .. })));
+        b.bring(&[dense(0, 3)]);
+        let append = b.append();
+        b.relay.answer(append.id, &Answer::Refused { code: 45, message: String::new() }, NOW);
+        while let Some(action) = b.next() {
+            match action {
+                Action::Write(_) => b.relay.written(true, NOW),
+                Action::Wait { .. } => b.relay.resume(),
+                Action::Ask(Ask::Facts) => break,
+                Action::StopFetching | Action::Broken { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        b.relay.told(Told::Facts(Facts::DEFAULT), NOW, &Fake);
+    }
+    let Some(Action::Begin(beginning)) = b.settle(Facts::DEFAULT) else { panic!() };
+    assert_eq!((beginning.start.source_offset, beginning.after.epoch), (0, 0));
+}
+
+#[test]
+fn retention_overrun_stops_or_goes_on_behind_a_named_gap() {
+    for (on_loss, continues) in [(LossPolicy::StopPartition, false), (LossPolicy::Continue, true)] {
+        let mut b = Bench::new(Rules { on_loss, ..RULES });
+        b.settle(Facts::DEFAULT);
+        b.relay.out_of_range();
+        let ask = loop {
+            match b.next() {
+                Some(Action::Write(_)) => b.relay.written(true, NOW),
+                other => break other,
+            }
+        };
+        assert!(matches!(ask, Some(Action::Ask(Ask::SourceEnds))));
+        b.relay.told(Told::SourceEnds(12, 50), NOW, &Fake);
+        let ask = b.next();
+        assert!(matches!(ask, Some(Action::Ask(Ask::Locate(Step::Identity)))), "is it the same topic still?");
+        b.relay.told(Told::Identity(Some(TopicId([1; 16])), Some(TopicId([2; 16]))), NOW, &Fake);
+        match b.next() {
+            Some(Action::Stopped(stop)) if !continues => {
+                assert_eq!((stop.from_offset, stop.to_offset), (Some(0), Some(12)));
+            }
+            Some(Action::Begin(beginning)) if continues => {
+                let notice = &beginning.notices[0];
+                assert_eq!((notice.reason, notice.count), ("RETENTION_OVERRUN", Some(12)));
+                assert_eq!((beginning.start.source_offset, beginning.start.target_offset), (12, 0));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}

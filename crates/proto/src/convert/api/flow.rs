@@ -9,7 +9,7 @@ use mirrormesh_core::flow::{FlowSpec, Naming, StartAt};
 use mirrormesh_core::ids::{ClusterId, TopicName};
 
 use super::time::{DURATION_MAX_MS, Interval, timestamp_ms};
-use super::{parse_name, patterns};
+use super::{parse_name, patterns, policies};
 use crate::convert::store::replication_factor;
 use crate::error::{Faults, Violations};
 use crate::v1;
@@ -46,7 +46,7 @@ pub fn flow_spec(flow: &v1::Flow) -> Result<FlowSpec, Violations> {
 fn read(flow: &v1::Flow, default: FlowSpec, faults: &mut Faults) -> FlowSpec {
     let topics = flow.topics.clone().unwrap_or_default();
     let groups = flow.groups.clone().unwrap_or_default();
-    let records = flow.records.unwrap_or_default();
+    let records = flow.records.clone().unwrap_or_default();
     let checkpoints = flow.checkpoints.unwrap_or_default();
     let heartbeats = flow.heartbeats.unwrap_or_default();
     let creation = flow.topic_creation.unwrap_or_default();
@@ -63,6 +63,10 @@ fn read(flow: &v1::Flow, default: FlowSpec, faults: &mut Faults) -> FlowSpec {
         start: start(flow.start.as_ref(), faults).unwrap_or(default.start),
         records_enabled: records.enabled.unwrap_or(default.records_enabled),
         read_uncommitted: read_uncommitted(records.isolation, faults),
+        on_loss: policies::loss(records.on_loss, "flow.records.on_loss", faults),
+        on_loss_by_topic: policies::loss_by_topic(&records.on_loss_by_topic, faults),
+        on_oversized: policies::oversized(records.on_oversized, faults),
+        timestamps: policies::timestamps(records.timestamps, faults),
         heartbeat_topics: records.heartbeat_topics.unwrap_or(default.heartbeat_topics),
         checkpoints_enabled: checkpoints.enabled.unwrap_or(default.checkpoints_enabled),
         checkpoint_interval_ms: interval(default.checkpoint_interval_ms, CHECKPOINT_MS).read(

@@ -83,13 +83,17 @@ fn set_option(merged: &mut v1::Flow, update: &v1::Flow, path: &str) -> bool {
     let checkpoints = merged.checkpoints.get_or_insert_default();
     let heartbeats = merged.heartbeats.get_or_insert_default();
     let creation = merged.topic_creation.get_or_insert_default();
-    let new_records = update.records.unwrap_or_default();
+    let new_records = update.records.clone().unwrap_or_default();
     let new_checkpoints = update.checkpoints.unwrap_or_default();
     let new_heartbeats = update.heartbeats.unwrap_or_default();
     let new_creation = update.topic_creation.unwrap_or_default();
     match path {
         "records.enabled" => records.enabled = new_records.enabled,
         "records.isolation" => records.isolation = new_records.isolation,
+        "records.on_loss" => records.on_loss = new_records.on_loss,
+        "records.on_loss_by_topic" => records.on_loss_by_topic = new_records.on_loss_by_topic,
+        "records.on_oversized" => records.on_oversized = new_records.on_oversized,
+        "records.timestamps" => records.timestamps = new_records.timestamps,
         "records.heartbeat_topics" => records.heartbeat_topics = new_records.heartbeat_topics,
         "checkpoints.enabled" => checkpoints.enabled = new_checkpoints.enabled,
         "checkpoints.interval" => checkpoints.interval = new_checkpoints.interval,

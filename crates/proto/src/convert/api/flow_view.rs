@@ -4,9 +4,10 @@ use mirrormesh_core::control::FlowRecord;
 use mirrormesh_core::flow::{FlowSpec, Naming, StartAt};
 use mirrormesh_core::ids::FlowId;
 use mirrormesh_core::report::Event;
+use mirrormesh_core::unit::Generation;
 
 use super::time::{duration, timestamp_from};
-use super::{etag, patterns, timestamp};
+use super::{etag, patterns, policies, timestamp};
 use crate::v1;
 
 /// What is known of a flow beyond its record; soft state, made by the coordinator.
@@ -26,10 +27,7 @@ pub fn flow_to_api(id: &FlowId, record: &FlowRecord, status: FlowStatus) -> v1::
         name: format!("flows/{id}"),
         state: status.state.into(),
         conditions: status.conditions,
-        generation: record.generation.map(|generation| v1::Generation {
-            producer_id: Some(generation.producer_id),
-            epoch: Some(generation.epoch.into()),
-        }),
+        generation: record.generation.map(generation_to_api),
         progress: status.progress,
         create_time: Some(timestamp(record.created_ms)),
         update_time: Some(timestamp(record.updated_ms)),
@@ -38,10 +36,22 @@ pub fn flow_to_api(id: &FlowId, record: &FlowRecord, status: FlowStatus) -> v1::
     }
 }
 
+/// A producer identity as users see it.
+pub fn generation_to_api(generation: Generation) -> v1::Generation {
+    v1::Generation { producer_id: Some(generation.producer_id), epoch: Some(generation.epoch.into()) }
+}
+
 /// A flow with the fields that users write, and nothing else.
 pub fn spec_to_api(spec: &FlowSpec) -> v1::Flow {
     use v1::record_options::Isolation;
     let isolation = if spec.read_uncommitted { Isolation::ReadUncommitted } else { Isolation::ReadCommitted };
+    let mut records = v1::RecordOptions {
+        enabled: Some(spec.records_enabled),
+        isolation: isolation.into(),
+        heartbeat_topics: Some(spec.heartbeat_topics),
+        ..v1::RecordOptions::default()
+    };
+    policies::show(spec, &mut records);
     v1::Flow {
         source: format!("clusters/{}", spec.source),
         target: format!("clusters/{}", spec.target),
@@ -55,11 +65,7 @@ pub fn spec_to_api(spec: &FlowSpec) -> v1::Flow {
         }),
         naming: Some(v1::Naming { policy: Some(policy(&spec.naming)) }),
         start: Some(v1::Start { at: Some(start(spec.start)) }),
-        records: Some(v1::RecordOptions {
-            enabled: Some(spec.records_enabled),
-            isolation: isolation.into(),
-            heartbeat_topics: Some(spec.heartbeat_topics),
-        }),
+        records: Some(records),
         checkpoints: Some(v1::CheckpointOptions {
             enabled: Some(spec.checkpoints_enabled),
             interval: Some(duration(spec.checkpoint_interval_ms)),
@@ -106,5 +112,6 @@ pub fn event_to_api(event: &Event) -> v1::FlowEvent {
         subject: event.subject.clone(),
         from_offset: event.from_offset,
         to_offset: event.to_offset,
+        count: event.count,
     }
 }

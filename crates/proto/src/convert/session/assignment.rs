@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use mirrormesh_core::ids::{ClusterId, FlowId};
 use mirrormesh_core::unit::{
-    AssignedFlow, AssignedUnit, ClusterSpec, PartitionDetail, Unit, WorkerAssignment,
+    AssignedFlow, AssignedUnit, ClusterSpec, PartitionDetail, PartitionGeneration, Unit, WorkerAssignment,
 };
 
 use crate::convert::parts::{each, id, inner, optional, topic_id};
@@ -70,7 +70,8 @@ impl From<&PartitionDetail> for mesh::AssignedPartition {
             target_topic: detail.target_topic.to_string(),
             source_topic_id: detail.source_topic_id.0.to_vec(),
             target_topic_id: detail.target_topic_id.0.to_vec(),
-            start: Some((&detail.start).into()),
+            start: Some((&detail.begun.start).into()),
+            generation: Some((&detail.begun.generation).into()),
         }
     }
 }
@@ -83,7 +84,10 @@ impl TryFrom<mesh::AssignedPartition> for PartitionDetail {
             target_topic: id(&partition.target_topic, "target_topic")?,
             source_topic_id: topic_id(&partition.source_topic_id, "source_topic_id")?,
             target_topic_id: topic_id(&partition.target_topic_id, "target_topic_id")?,
-            start: inner(partition.start, "start")?,
+            begun: PartitionGeneration {
+                generation: inner(partition.generation, "generation")?,
+                start: inner(partition.start, "start")?,
+            },
         })
     }
 }

@@ -7,10 +7,10 @@
 mod assignment;
 mod progress;
 
-use mirrormesh_core::control::InventoryChange;
+use mirrormesh_core::control::{GenerationRequest, InventoryChange};
 use mirrormesh_core::ids::{FlowId, TopicName, WorkerId};
 use mirrormesh_core::report::Event;
-use mirrormesh_core::unit::{Generation, Role};
+use mirrormesh_core::unit::{Generation, PartitionGeneration, Role};
 
 pub use self::progress::ProgressReport;
 use super::parts::{each, id, ids, inner, partition, required, role, texts};
@@ -145,6 +145,50 @@ impl TryFrom<mesh::ClaimProducerResponse> for Generation {
 
     fn try_from(response: mesh::ClaimProducerResponse) -> Result<Self, ConvertError> {
         inner(response.generation, "generation")
+    }
+}
+
+/// A new generation of a partition that a worker asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GenerationBegin {
+    /// Who asks.
+    pub speaker: Speaker,
+    /// What is asked for.
+    pub request: GenerationRequest,
+}
+
+impl From<&GenerationBegin> for mesh::BeginGenerationRequest {
+    fn from(begin: &GenerationBegin) -> Self {
+        Self {
+            worker_id: begin.speaker.worker.to_string(),
+            session: begin.speaker.session,
+            begin: Some((&begin.request).into()),
+        }
+    }
+}
+
+impl TryFrom<mesh::BeginGenerationRequest> for GenerationBegin {
+    type Error = ConvertError;
+
+    fn try_from(request: mesh::BeginGenerationRequest) -> Result<Self, ConvertError> {
+        Ok(Self {
+            speaker: Speaker::new(&request.worker_id, request.session)?,
+            request: inner(request.begin, "begin")?,
+        })
+    }
+}
+
+impl From<&PartitionGeneration> for mesh::BeginGenerationResponse {
+    fn from(begun: &PartitionGeneration) -> Self {
+        Self { begun: Some(begun.into()) }
+    }
+}
+
+impl TryFrom<mesh::BeginGenerationResponse> for PartitionGeneration {
+    type Error = ConvertError;
+
+    fn try_from(response: mesh::BeginGenerationResponse) -> Result<Self, ConvertError> {
+        inner(response.begun, "begun")
     }
 }
 

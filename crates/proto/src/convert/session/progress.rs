@@ -1,6 +1,6 @@
 //! Reports: figures and states of units, and units that were let go.
 
-use mirrormesh_core::report::{PartitionFigures, UnitReport, UnitState};
+use mirrormesh_core::report::{Delivery, PartitionFigures, UnitReport, UnitState};
 use mirrormesh_core::unit::Unit;
 
 use super::Speaker;
@@ -128,6 +128,29 @@ fn unless_none(value: i64, field: &str) -> Result<Option<i64>, ConvertError> {
     }
 }
 
+impl From<Delivery> for mesh::Delivery {
+    fn from(delivery: Delivery) -> Self {
+        match delivery {
+            Delivery::Unknown => Self::Unspecified,
+            Delivery::ExactlyOnce => Self::ExactlyOnce,
+            Delivery::TargetMayForget => Self::TargetMayForget,
+            Delivery::ContentNotFixed => Self::ContentNotFixed,
+            Delivery::OtherWriters => Self::OtherWriters,
+        }
+    }
+}
+
+/// A guarantee that a newer worker names and this version does not know is not known.
+fn delivery(value: i32) -> Delivery {
+    match mesh::Delivery::try_from(value) {
+        Ok(mesh::Delivery::ExactlyOnce) => Delivery::ExactlyOnce,
+        Ok(mesh::Delivery::TargetMayForget) => Delivery::TargetMayForget,
+        Ok(mesh::Delivery::ContentNotFixed) => Delivery::ContentNotFixed,
+        Ok(mesh::Delivery::OtherWriters) => Delivery::OtherWriters,
+        Ok(mesh::Delivery::Unspecified) | Err(_) => Delivery::Unknown,
+    }
+}
+
 impl From<&PartitionFigures> for mesh::PartitionFigures {
     fn from(figures: &PartitionFigures) -> Self {
         Self {
@@ -138,7 +161,9 @@ impl From<&PartitionFigures> for mesh::PartitionFigures {
             bytes: figures.bytes,
             oldest_pending_ms: or_none(figures.oldest_pending_ms),
             resyncs: figures.resyncs,
-            exactly_once: figures.exactly_once,
+            delivery: mesh::Delivery::from(figures.delivery).into(),
+            held_records: figures.held_records,
+            source_start_offset: figures.source_start_offset,
         }
     }
 }
@@ -155,7 +180,9 @@ impl TryFrom<mesh::PartitionFigures> for PartitionFigures {
             bytes: figures.bytes,
             oldest_pending_ms: unless_none(figures.oldest_pending_ms, "oldest_pending_ms")?,
             resyncs: figures.resyncs,
-            exactly_once: figures.exactly_once,
+            delivery: delivery(figures.delivery),
+            held_records: figures.held_records,
+            source_start_offset: figures.source_start_offset,
         })
     }
 }

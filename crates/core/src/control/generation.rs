@@ -1,0 +1,187 @@
+//! Generations of partitions: which one is present, and how the next one begins.
+//!
+//! Invariants: a partition's epoch never falls under one producer id, and no generation of a partition is given out
+//! twice: who holds an earlier one is fenced by the target, and what it counted is never mistaken for what is counted
+//! now.
+
+use super::apply::{flow_not_found, reject};
+use super::command::{Reject, RejectCode, Reply};
+use super::state::{ControlState, FlowRecord, TopicEntry};
+use crate::ids::{FlowId, TopicName};
+use crate::report::Event;
+use crate::unit::{Generation, PartitionGeneration, PartitionStart, Unit};
+
+/// What the owner of a partition asks for when content before a place and behind it is to be counted apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GenerationRequest {
+    /// The flow.
+    pub flow: FlowId,
+    /// The source topic.
+    pub topic: TopicName,
+    /// The partition.
+    pub partition: i32,
+    /// Assignment number of the reporting unit; refused if it is not the present one.
+    pub number: u64,
+    /// The generation that ends. If the present one is its successor and begins at the same place, this is a repeat
+    /// and answered as such; otherwise another one than the present is refused.
+    pub after: Generation,
+    /// A fresh producer id, needed when the epoch of `after` is the last one.
+    pub offered: Option<i64>,
+    /// Where the new one begins.
+    pub start: PartitionStart,
+    /// What happened: kept in the same step, so that nothing is skipped without its event.
+    pub events: Vec<Event>,
+}
+
+impl GenerationRequest {
+    /// The partition's unit.
+    pub fn unit(&self) -> Unit {
+        Unit::Partition(self.flow.clone(), self.topic.clone(), self.partition)
+    }
+}
+
+/// The generation behind `after`: its next epoch, or the offered producer id where epochs have run out.
+fn successor(after: Generation, offered: Option<i64>) -> Option<Generation> {
+    match after.epoch.checked_add(1) {
+        Some(epoch) => Some(Generation { epoch, ..after }),
+        None => offered.map(|producer_id| Generation { producer_id, epoch: 0 }),
+    }
+}
+
+impl TopicEntry {
+    /// The present generation of a partition in a flow whose own one is `flow`; `None` for a partition that is not
+    /// known.
+    pub fn begun(&self, flow: Generation, partition: i32) -> Option<PartitionGeneration> {
+        let start = self.starts.get(usize::try_from(partition).ok()?)?;
+        let own = self.generations.get(&partition).copied();
+        Some(own.unwrap_or(PartitionGeneration { generation: flow, start: *start }))
+    }
+
+    /// Takes the place of `known`, an entry of the same topic before it was made again: every partition gets the next
+    /// generation, those that the new topic lacks too, since it may grow to them. `None` if epochs have run out.
+    pub(super) fn succeed(mut self, known: &Self, flow: Option<Generation>) -> Option<Self> {
+        self.generations.clear();
+        // Without a claim nothing was ever written.
+        let Some(flow) = flow else { return Some(self) };
+        let ends = known.generations.keys().next_back().map_or(0, |last| last.saturating_add(1));
+        let count = known.starts.len().max(self.starts.len()).max(usize::try_from(ends).unwrap_or(0));
+        for partition in 0..i32::try_from(count).unwrap_or(i32::MAX) {
+            let present = known.generations.get(&partition).map_or(flow, |own| own.generation);
+            let generation = successor(present, None)?;
+            let start = usize::try_from(partition).ok().and_then(|p| self.starts.get(p)).copied();
+            self.generations
+                .insert(partition, PartitionGeneration { generation, start: start.unwrap_or_default() });
+        }
+        Some(self)
+    }
+
+    /// The same topic, looked at once more: what is known stays, what is new comes in.
+    pub(super) fn found_again(mut self, found: &Self) -> Self {
+        for start in found.starts.get(self.starts.len()..).unwrap_or_default() {
+            // A partition that had a generation before the topic was made again keeps it and begins where it was
+            // found now.
+            let own = i32::try_from(self.starts.len()).ok().and_then(|p| self.generations.get_mut(&p));
+            if let Some(own) = own {
+                own.start = *start;
+            }
+            self.starts.push(*start);
+        }
+        // A cluster that learned topic ids (KIP-516) meanwhile: from now on a new topic is told from the old.
+        let ids = [
+            (&mut self.source_topic_id, found.source_topic_id),
+            (&mut self.target_topic_id, found.target_topic_id),
+        ];
+        for (id, found) in ids {
+            if id.is_zero() {
+                *id = found;
+            }
+        }
+        self
+    }
+}
+
+impl FlowRecord {
+    /// The present generation of a partition; `None` if the flow has no identity yet or the partition is not known.
+    pub fn begun(&self, topic: &TopicName, partition: i32) -> Option<PartitionGeneration> {
+        self.topics.get(topic)?.begun(self.generation?, partition)
+    }
+}
+
+impl ControlState {
+    pub(super) fn begin_generation(&mut self, request: &GenerationRequest) -> Result<Reply, Reject> {
+        let GenerationRequest { flow, topic, partition, .. } = request;
+        let record = self.flows.get(flow).ok_or_else(|| flow_not_found(flow))?;
+        let present = record.begun(topic, *partition).ok_or_else(|| {
+            reject(
+                RejectCode::NotFound,
+                "PARTITION_NOT_FOUND",
+                "partition",
+                format!("flows/{flow} does not mirror {topic}/{partition}"),
+            )
+        })?;
+        if self.owners.get(&request.unit()).is_none_or(|owner| owner.number != request.number) {
+            return Err(reject(
+                RejectCode::Aborted,
+                "ASSIGNMENT_OUTDATED",
+                "number",
+                format!(
+                    "assignment {} of {topic}/{partition} in flows/{flow} is not the present one",
+                    request.number
+                ),
+            ));
+        }
+        let next = successor(request.after, request.offered);
+        if next == Some(present.generation) && present.start == request.start {
+            return Ok(Reply::PartitionGeneration(present));
+        }
+        if present.generation != request.after {
+            return Err(outdated(request, present.generation));
+        }
+        let generation = next.ok_or_else(|| exhausted(request))?;
+        let used = [Some(request.after), record.generation];
+        if generation.epoch == 0 && used.iter().flatten().any(|g| g.producer_id == generation.producer_id) {
+            return Err(reject(
+                RejectCode::InvalidArgument,
+                "PRODUCER_ID_USED",
+                "offered",
+                format!(
+                    "producer id {} was used by flows/{flow} before: offer a new one",
+                    generation.producer_id
+                ),
+            ));
+        }
+        let begun = PartitionGeneration { generation, start: request.start };
+        if let Some(entry) = self.flows.get_mut(flow).and_then(|record| record.topics.get_mut(topic)) {
+            entry.generations.insert(*partition, begun);
+        }
+        self.bump();
+        self.record_events(&request.events);
+        Ok(Reply::PartitionGeneration(begun))
+    }
+}
+
+fn outdated(request: &GenerationRequest, present: Generation) -> Reject {
+    let GenerationRequest { flow, topic, partition, after, .. } = request;
+    reject(
+        RejectCode::Aborted,
+        "GENERATION_OUTDATED",
+        "after",
+        format!(
+            "{topic}/{partition} in flows/{flow} is in generation {}/{}, not in {}/{}: begin from the present one",
+            present.producer_id, present.epoch, after.producer_id, after.epoch
+        ),
+    )
+}
+
+fn exhausted(request: &GenerationRequest) -> Reject {
+    let GenerationRequest { flow, topic, partition, after, .. } = request;
+    reject(
+        RejectCode::FailedPrecondition,
+        "EPOCHS_EXHAUSTED",
+        "offered",
+        format!(
+            "producer id {} has no epoch left for {topic}/{partition} in flows/{flow}: offer a new producer id",
+            after.producer_id
+        ),
+    )
+}

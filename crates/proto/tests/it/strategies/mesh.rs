@@ -1,0 +1,68 @@
+//! What coordinators and workers say to each other.
+
+use super::*;
+
+fn partition_detail() -> impl Strategy<Value = PartitionDetail> {
+    (topic_name(), topic_id(), topic_id(), partition_generation()).prop_map(
+        |(target_topic, source_topic_id, target_topic_id, begun)| PartitionDetail {
+            target_topic,
+            source_topic_id,
+            target_topic_id,
+            begun,
+        },
+    )
+}
+
+pub(crate) fn assignment() -> impl Strategy<Value = WorkerAssignment> {
+    let flow = (flow_spec(), option::of(generation()))
+        .prop_map(|(spec, generation)| AssignedFlow { spec, generation });
+    let assigned = (any::<u64>(), option::of(partition_detail()))
+        .prop_map(|(number, partition)| AssignedUnit { number, partition });
+    (
+        any::<u64>(),
+        btree_map(cluster_id(), cluster_spec(), 0..3),
+        btree_map(flow_id(), flow, 0..3),
+        btree_map(unit(), assigned, 0..4),
+    )
+        .prop_map(|(revision, clusters, flows, units)| WorkerAssignment {
+            revision,
+            clusters,
+            flows,
+            units,
+        })
+}
+
+pub(crate) fn unit_report() -> impl Strategy<Value = UnitReport> {
+    let state = prop_oneof![
+        Just(UnitState::Resyncing),
+        Just(UnitState::Running),
+        Just(UnitState::Backoff),
+        Just(UnitState::Stopped)
+    ];
+    let known = || option::of(0..i64::MAX);
+    let delivery = proptest::sample::select(Delivery::ALL);
+    let figures = (any::<[i64; 6]>(), known(), known(), known(), delivery).prop_map(
+        |(numbers, source_end_offset, oldest_pending_ms, source_start_offset, delivery)| PartitionFigures {
+            source_offset: numbers[0],
+            source_end_offset,
+            target_offset: numbers[1],
+            records: numbers[2],
+            bytes: numbers[3],
+            oldest_pending_ms,
+            resyncs: numbers[4],
+            delivery,
+            held_records: numbers[5],
+            source_start_offset,
+        },
+    );
+    (unit(), any::<u64>(), state, "[A-Z]{0,6}", "\\PC{0,8}", option::of(figures)).prop_map(
+        |(unit, number, state, reason, message, partition)| UnitReport {
+            unit,
+            number,
+            state,
+            reason,
+            message,
+            partition,
+        },
+    )
+}

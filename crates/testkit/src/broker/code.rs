@@ -1,0 +1,36 @@
+//! Kafka's error codes, as far as the fake broker answers them by itself.
+
+pub(super) const NONE: i16 = 0;
+pub(super) const UNKNOWN_SERVER_ERROR: i16 = -1;
+pub(super) const OFFSET_OUT_OF_RANGE: i16 = 1;
+pub(super) const CORRUPT_MESSAGE: i16 = 2;
+pub(super) const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
+pub(super) const LEADER_NOT_AVAILABLE: i16 = 5;
+pub(super) const NOT_LEADER_OR_FOLLOWER: i16 = 6;
+pub(super) const REQUEST_TIMED_OUT: i16 = 7;
+pub(super) const MESSAGE_TOO_LARGE: i16 = 10;
+pub(super) const COORDINATOR_NOT_AVAILABLE: i16 = 15;
+pub(super) const INVALID_TOPIC_EXCEPTION: i16 = 17;
+pub(super) const RECORD_LIST_TOO_LARGE: i16 = 18;
+pub(super) const NOT_ENOUGH_REPLICAS: i16 = 19;
+pub(super) const NOT_ENOUGH_REPLICAS_AFTER_APPEND: i16 = 20;
+pub(super) const INVALID_REQUIRED_ACKS: i16 = 21;
+pub(super) const INVALID_TIMESTAMP: i16 = 32;
+pub(super) const UNSUPPORTED_VERSION: i16 = 35;
+pub(super) const TOPIC_ALREADY_EXISTS: i16 = 36;
+pub(super) const INVALID_PARTITIONS: i16 = 37;
+pub(super) const INVALID_REPLICATION_FACTOR: i16 = 38;
+pub(super) const INVALID_CONFIG: i16 = 40;
+pub(super) const POLICY_VIOLATION: i16 = 44;
+pub(super) const OUT_OF_ORDER_SEQUENCE_NUMBER: i16 = 45;
+pub(super) const INVALID_PRODUCER_EPOCH: i16 = 47;
+pub(super) const INVALID_TXN_STATE: i16 = 48;
+pub(super) const TRANSACTION_COORDINATOR_FENCED: i16 = 52;
+pub(super) const TRANSACTIONAL_ID_AUTHORIZATION_FAILED: i16 = 53;
+pub(super) const FETCH_SESSION_ID_NOT_FOUND: i16 = 70;
+pub(super) const FENCED_LEADER_EPOCH: i16 = 74;
+pub(super) const UNKNOWN_LEADER_EPOCH: i16 = 75;
+pub(super) const UNSUPPORTED_COMPRESSION_TYPE: i16 = 76;
+pub(super) const OFFSET_NOT_AVAILABLE: i16 = 78;
+pub(super) const INVALID_RECORD: i16 = 87;
+pub(super) const UNKNOWN_TOPIC_ID: i16 = 100;

@@ -1,0 +1,216 @@
+//! Carrying out the machine's actions, and bringing it what came of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mirrormesh_core::control::GenerationRequest;
+use mirrormesh_core::relay::answer::Answer;
+use mirrormesh_core::relay::machine::{Action, Append, Beginning};
+use mirrormesh_core::relay::position::{PositionKey, PositionValue};
+use mirrormesh_kafka::{Error, ErrorCode};
+use mirrormesh_runtime::clock::now_ms;
+use mirrormesh_worker::{CoordinatorError, Failure};
+use rand::Rng as _;
+use tokio::sync::mpsc;
+
+use super::{Flow, PartitionUnit};
+use crate::fetcher::{CHUNKS_WAITING, Fetched, Memory, Subscription};
+use crate::sender;
+
+const BACKOFF_MIN_MS: u64 = 50;
+const BACKOFF_MAX_MS: u64 = 2_000;
+/// What says that a partition holds up others on its connection.
+const SLOW: [&str; 2] = ["REQUEST_TIMED_OUT", "NOT_ENOUGH_REPLICAS"];
+
+impl PartitionUnit {
+    pub(super) async fn act(&mut self, action: Action<Memory>) -> Flow {
+        match action {
+            Action::Ask(ask) => {
+                let probe = self.probe();
+                self.underway.asking = Some(Box::pin(probe.ask(ask)));
+            }
+            Action::Fetch { offset, read_committed } => self.fetch(offset, read_committed).await,
+            Action::StopFetching => self.lines.chunks = None,
+            Action::Append(append) => self.append(append).await,
+            Action::Write(records) => self.write(records),
+            Action::Begin(beginning) => self.begin(beginning),
+            Action::Notice(notice) => {
+                let event = self.event(&notice);
+                tracing::warn!(flow = %self.context.flow_id, subject = event.subject, reason = event.reason,
+                    message = event.message, "notice");
+                self.context.coordinator.report_events([event]);
+            }
+            Action::Skipped(skip) => self.link.metrics.skipped(&self.flow_label, skip.name()),
+            Action::Broken { reason, leader_moved } => self.broken(reason, leader_moved).await,
+            Action::Wait { attempt, .. } => {
+                self.lines.chunks = None;
+                self.say();
+                let wait = back_off(attempt);
+                self.underway.waiting = Some(Box::pin(tokio::time::sleep(wait)));
+            }
+            Action::Stopped(stop) => self.stopped(&stop),
+            Action::Released => {
+                self.say();
+                return Flow::Over;
+            }
+        }
+        Flow::On
+    }
+
+    /// Subscribes at the source's leader, and takes the connection to the target's.
+    async fn fetch(&mut self, offset: i64, read_committed: bool) {
+        let stop = self.context.stop.clone();
+        let connected = tokio::select! {
+            connected = self.connect(offset, read_committed) => connected,
+            () = stop.cancelled() => Ok(()),
+        };
+        if let Err(error) = connected {
+            let failure = Failure::from(error);
+            self.relay.source_failed(&failure.reason, &failure.message);
+        }
+        self.say();
+    }
+
+    async fn connect(&mut self, offset: i64, read_committed: bool) -> Result<(), Error> {
+        let detail = self.relay.detail();
+        let target_topic = detail.target_topic.clone();
+        let topic_id = detail.source_topic_id.0;
+        let source = self.link.source.leader(self.topic.as_str(), self.partition).await?;
+        let target = self.link.target.leader(target_topic.as_str(), self.partition).await?;
+        let fetcher = self.link.fetcher(source.node_id, read_committed);
+        self.lines.sender =
+            Some(self.link.sender(target.node_id, target_topic.as_str(), self.partition, self.slow));
+        self.slow = false;
+        let (chunk_sender, chunks) = mpsc::channel(CHUNKS_WAITING);
+        fetcher
+            .subscribe(Subscription {
+                topic: self.topic.shared(),
+                topic_id,
+                partition: self.partition,
+                offset,
+                leader_epoch: source.leader_epoch,
+                chunks: chunk_sender,
+            })
+            .await;
+        self.lines.fetcher = Some(fetcher);
+        self.lines.chunks = Some(chunks);
+        Ok(())
+    }
+
+    async fn append(&mut self, append: Append<Memory>) {
+        self.link.metrics.batch(&self.flow_label, append.path.name());
+        self.link.metrics.in_flight(&self.flow_label, 1);
+        let detail = self.relay.detail();
+        let batch = sender::Append {
+            topic: detail.target_topic.shared(),
+            topic_id: detail.target_topic_id.0,
+            partition: self.partition,
+            id: append.id,
+            batch: append.batch,
+            answers: self.lines.answers.clone(),
+            memory: append.hold.unwrap_or_default(),
+        };
+        match &self.lines.sender {
+            Some(sender) => sender.append(batch).await,
+            None => drop(self.lines.answers.send((batch.id, Answer::NotSent))),
+        }
+    }
+
+    fn write(&mut self, records: Vec<(PositionKey, PositionValue)>) {
+        let link = Arc::clone(&self.link);
+        self.underway.writing = Some(Box::pin(async move { link.positions.write(records).await }));
+    }
+
+    fn begin(&mut self, beginning: Beginning) {
+        tracing::info!(flow = %self.context.flow_id, topic = %self.topic, partition = self.partition,
+            ?beginning, "beginning a generation");
+        let request = GenerationRequest {
+            flow: self.context.flow_id.clone(),
+            topic: self.topic.clone(),
+            partition: self.partition,
+            number: self.context.assigned.number,
+            after: beginning.after,
+            offered: beginning.offered,
+            start: beginning.start,
+            events: beginning.notices.iter().map(|notice| self.event(notice)).collect(),
+        };
+        let coordinator = self.context.coordinator.clone();
+        self.underway.beginning = Some(Box::pin(async move {
+            coordinator.begin_generation(&request).await.map_err(|error| match error {
+                CoordinatorError::Outdated { reason, message }
+                | CoordinatorError::Refused { reason, message, .. } => (reason, message),
+                CoordinatorError::Cancelled => ("STOPPING".to_owned(), "the unit is to stop".to_owned()),
+            })
+        }));
+    }
+
+    async fn broken(&mut self, reason: &'static str, leader_moved: bool) {
+        tracing::info!(flow = %self.context.flow_id, topic = %self.topic, partition = self.partition, reason,
+            "pipeline broke; finding the place anew");
+        self.link.metrics.resync(&self.flow_label, reason);
+        self.slow = SLOW.contains(&reason);
+        let target_topic = self.relay.detail().target_topic.clone();
+        if leader_moved {
+            self.link.target.invalidate(target_topic.as_str(), self.partition);
+        }
+        // A refusal may come from settings that changed since they were read.
+        self.link.target_settings.forget(target_topic.as_str()).await;
+        self.say();
+    }
+
+    pub(super) fn answered(&mut self, id: u64, answer: &Answer) {
+        self.link.metrics.in_flight(&self.flow_label, -1);
+        if !matches!(answer, Answer::Appended { .. }) {
+            tracing::debug!(flow = %self.context.flow_id, topic = %self.topic, partition = self.partition,
+                ?answer, "append failed");
+        }
+        let before = self.relay.totals();
+        self.relay.answer(id, answer, now_ms());
+        let (records, bytes) = self.relay.totals();
+        self.link.metrics.mirrored(&self.flow_label, records - before.0, bytes - before.1);
+    }
+
+    pub(super) fn written(&mut self, written: Result<(), Failure>) {
+        if let Err(error) = &written {
+            tracing::warn!(flow = %self.context.flow_id, topic = %self.topic, partition = self.partition, %error,
+                "position not written; a later one, or a later owner, makes up for it");
+        }
+        self.relay.written(written.is_ok(), now_ms());
+    }
+
+    pub(super) fn fetched(&mut self, fetched: Option<Fetched>) {
+        if let Some(fetcher) = &self.lines.fetcher {
+            fetcher.taken();
+        }
+        match fetched {
+            Some(Fetched::Chunk(chunk)) => self.relay.fetched(chunk.page, chunk.memory, &self.codecs),
+            Some(Fetched::Refused(code)) => self.refused(code),
+            Some(Fetched::Lost(message)) => self.lost("SOURCE_UNREACHABLE", &message),
+            None => self.lost("SOURCE_UNREACHABLE", "the fetch ended"),
+        }
+    }
+
+    fn refused(&mut self, code: ErrorCode) {
+        match code {
+            ErrorCode::OFFSET_OUT_OF_RANGE => {
+                self.lines.chunks = None;
+                self.relay.out_of_range();
+            }
+            code if code.is_leader_error() => {
+                self.lost("SOURCE_LEADER_MOVED", &format!("the source broker answers {code}"));
+            }
+            code => self.lost("SOURCE_ERROR", &format!("the source broker answers {code}")),
+        }
+    }
+
+    fn lost(&mut self, reason: &str, message: &str) {
+        self.lines.chunks = None;
+        self.link.source.invalidate(self.topic.as_str(), self.partition);
+        self.relay.source_failed(reason, message);
+    }
+}
+
+fn back_off(attempt: u32) -> Duration {
+    let limit = BACKOFF_MIN_MS.saturating_mul(1 << attempt.min(10)).min(BACKOFF_MAX_MS);
+    Duration::from_millis(rand::rng().random_range(limit / 2..=limit))
+}

@@ -1,0 +1,49 @@
+//! What the unit says about its partition: state, figures, events.
+
+use mirrormesh_core::relay::machine::Notice;
+use mirrormesh_core::relay::stop::Stop;
+use mirrormesh_core::report::Event;
+use mirrormesh_runtime::clock::now_ms;
+
+use super::PartitionUnit;
+
+impl PartitionUnit {
+    /// Says what the machine is doing.
+    pub(super) fn say(&mut self) {
+        let figures = self.relay.figures(now_ms());
+        let (state, reason, message) = self.relay.state();
+        self.context.report.set(state, reason, message, figures);
+    }
+
+    /// Says that the partition stopped, and why. It stays so until the unit is taken away.
+    pub(super) fn stopped(&mut self, stop: &Stop) {
+        let notice = Notice {
+            reason: stop.reason.name(),
+            message: stop.message.clone(),
+            from_offset: stop.from_offset,
+            to_offset: stop.to_offset,
+            count: None,
+        };
+        let event = self.event(&notice);
+        tracing::error!(flow = %self.context.flow_id, subject = event.subject, reason = event.reason,
+            message = event.message, "partition stopped");
+        self.link.metrics.stop(&self.flow_label, stop.reason.name());
+        self.lines.chunks = None;
+        self.say();
+        self.context.coordinator.report_events([event]);
+    }
+
+    pub(super) fn event(&self, notice: &Notice) -> Event {
+        Event {
+            flow: self.context.flow_id.clone(),
+            time_ms: now_ms(),
+            reason: notice.reason.to_owned(),
+            message: notice.message.clone(),
+            subject: format!("{}/{}", self.topic, self.partition),
+            from_offset: notice.from_offset,
+            to_offset: notice.to_offset,
+            count: notice.count,
+            sequence: 0,
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! The faults row: many faults under load, every record compared, takeovers timed.
+
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, bail};
+use mirrormesh_integration::faults::{self, Options};
+
+/// Faults come about this often, so that the records last as long as the faults do.
+const SECONDS_PER_FAULT: u64 = 12;
+
+/// What to run.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Args {
+    /// Records to produce at least; more if the faults take longer.
+    #[arg(long, default_value_t = 20_000_000)]
+    records: u64,
+    /// Faults that must strike while records flow.
+    #[arg(long, default_value_t = 100)]
+    faults: u32,
+    /// Decides faults and records; a fresh one if not given.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Partitions of the topic.
+    #[arg(long, default_value_t = 8)]
+    partitions: i32,
+    /// Brokers of each cluster, 1 or 3.
+    #[arg(long, default_value_t = 3)]
+    brokers: usize,
+    /// Source workers.
+    #[arg(long, default_value_t = 3)]
+    workers: u32,
+    /// Records per second while faults are injected; by the numbers of records and faults if not given.
+    #[arg(long)]
+    rate: Option<u64>,
+}
+
+/// Runs it, prints a table and writes JSON. An error if a record is wrong or too few faults struck.
+pub(crate) async fn run(args: &Args) -> Result<()> {
+    let seed = args.seed.map_or_else(fresh_seed, Ok)?;
+    let pace = args.records / (u64::from(args.faults.max(1)) * SECONDS_PER_FAULT);
+    let bench = target_directory()?.join("bench");
+    let options = Options {
+        seed,
+        records: args.records,
+        faults: args.faults,
+        partitions: args.partitions,
+        brokers: args.brokers,
+        workers: args.workers,
+        rate: args.rate.unwrap_or_else(|| pace.max(1_000)),
+        folder: bench.join("faults"),
+        say: |text| println!("{text}"),
+    };
+    println!("{} records, {} faults, seed {seed}", args.records, args.faults);
+    let report = faults::run(&options).await.with_context(|| format!("seed {seed}"))?;
+    let json = bench.join("faults.json");
+    std::fs::write(&json, format!("{:#}\n", report.json()))
+        .with_context(|| format!("writing {}", json.display()))?;
+    println!("{report}");
+    println!("{}", json.display());
+    if !report.passed() {
+        bail!("seed {seed}: records are wrong or missing, or too few faults struck");
+    }
+    Ok(())
+}
+
+fn fresh_seed() -> Result<u64> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
+    Ok(u64::try_from(now.as_micros() % 1_000_000_000)?)
+}
+
+/// The directory that holds `release` and `debug`.
+fn target_directory() -> Result<PathBuf> {
+    let program = std::env::current_exe().context("the running program's own path")?;
+    let directory = program.ancestors().nth(2).context("the running program is in no folder")?;
+    Ok(directory.to_owned())
+}

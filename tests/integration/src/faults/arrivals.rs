@@ -1,0 +1,193 @@
+//! When records arrived on the target, by its end offsets: an independent view, past the product and the proxies.
+//!
+//! Owns the threads that ask, one for each partition: a leader that is away holds up the question of its own
+//! partitions only. An end offset is the high watermark, so what is seen is what consumers can read.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+
+/// How often each partition is asked for: the precision of all times.
+pub(super) const STEP: Duration = Duration::from_millis(100);
+/// A question to a leader that is away is given up after this.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What is known of one partition.
+#[derive(Debug, Default, Clone)]
+struct Track {
+    end: i64,
+    /// When it was seen to have grown, in order.
+    growths: Vec<Instant>,
+}
+
+/// Watches one topic. Dropping it ends the threads.
+pub(super) struct Arrivals {
+    tracks: Arc<Vec<Mutex<Track>>>,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Arrivals {
+    /// Starts to watch a topic, which need not exist yet.
+    pub(super) fn watch(bootstrap: &str, topic: &str, partitions: i32) -> Result<Self> {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", bootstrap)
+            .set("group.id", "arrivals")
+            .set("allow.auto.create.topics", "false")
+            .set("reconnect.backoff.max.ms", "500")
+            .set("topic.metadata.refresh.fast.interval.ms", "100")
+            .create()
+            .context("cannot make a client of the target")?;
+        let consumer = Arc::new(consumer);
+        let tracks: Arc<Vec<Mutex<Track>>> = Arc::new((0..partitions).map(|_| Mutex::default()).collect());
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut watching = Self { tracks: Arc::clone(&tracks), stop: Arc::clone(&stop), threads: Vec::new() };
+        for partition in 0..partitions {
+            let (consumer, tracks, stop) = (Arc::clone(&consumer), Arc::clone(&tracks), Arc::clone(&stop));
+            let topic = topic.to_owned();
+            let thread = std::thread::Builder::new()
+                .name(format!("arrivals {partition}"))
+                .spawn(move || {
+                    let index = usize::try_from(partition).unwrap_or(0);
+                    let Some(track) = tracks.get(index) else { return };
+                    while !stop.load(Ordering::Relaxed) {
+                        let asked = Instant::now();
+                        match consumer.fetch_watermarks(&topic, partition, QUESTION_TIMEOUT) {
+                            Ok((_, end)) => note(track, end, Instant::now()),
+                            Err(error) => {
+                                tracing::debug!("{topic}-{partition}: {error}");
+                                // librdkafka goes on with an answer of old, e.g. "unknown partition", until asked.
+                                if consumer.fetch_metadata(Some(&topic), QUESTION_TIMEOUT).is_err() {
+                                    continue;
+                                }
+                            }
+                        }
+                        std::thread::sleep(STEP.saturating_sub(asked.elapsed()));
+                    }
+                })
+                .context("cannot start a thread")?;
+            watching.threads.push(thread);
+        }
+        Ok(watching)
+    }
+
+    fn track(&self, partition: i32) -> Option<&Mutex<Track>> {
+        self.tracks.get(usize::try_from(partition).ok()?)
+    }
+
+    /// Records on the target, as far as seen.
+    pub(super) fn total(&self) -> u64 {
+        let ends = self.tracks.iter().map(|track| lock(track).end);
+        u64::try_from(ends.sum::<i64>()).unwrap_or(0)
+    }
+
+    /// Whether records arrived in any of these partitions within this time.
+    pub(super) fn flowed(&self, partitions: &[i32], within: Duration) -> bool {
+        partitions.iter().filter_map(|p| self.track(*p)).any(|track| {
+            let last = lock(track).growths.last().copied();
+            last.is_some_and(|last| last.elapsed() <= within)
+        })
+    }
+
+    /// When records first arrived in a partition at this time or later.
+    pub(super) fn first_since(&self, partition: i32, since: Instant) -> Option<Instant> {
+        let track = lock(self.track(partition)?);
+        let before = track.growths.partition_point(|at| *at < since);
+        track.growths.get(before).copied()
+    }
+
+    /// The longest time without a record in any one partition, from `since` until now.
+    pub(super) fn longest_silence(&self, since: Instant) -> Duration {
+        let now = Instant::now();
+        self.tracks
+            .iter()
+            .map(|track| longest_gap(&lock(track).growths, since, now))
+            .max()
+            .unwrap_or_default()
+    }
+}
+
+impl Drop for Arrivals {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::warn!("a thread that watched a partition panicked");
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Arrivals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Arrivals").field("total", &self.total()).finish_non_exhaustive()
+    }
+}
+
+fn lock(track: &Mutex<Track>) -> std::sync::MutexGuard<'_, Track> {
+    track.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn note(track: &Mutex<Track>, end: i64, at: Instant) {
+    let mut track = lock(track);
+    // A leader that was just elected may tell an older high watermark for a moment.
+    if end > track.end {
+        track.end = end;
+        track.growths.push(at);
+    }
+}
+
+fn longest_gap(growths: &[Instant], since: Instant, now: Instant) -> Duration {
+    let first = growths.partition_point(|at| *at < since);
+    let (mut last, mut longest) = (since, Duration::ZERO);
+    for at in growths.iter().skip(first).copied().chain([now]) {
+        longest = longest.max(at.saturating_duration_since(last));
+        last = at;
+    }
+    longest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arrivals(partitions: usize) -> Arrivals {
+        let tracks = Arc::new((0..partitions).map(|_| Mutex::default()).collect());
+        Arrivals { tracks, stop: Arc::default(), threads: Vec::new() }
+    }
+
+    #[test]
+    fn only_growth_is_an_arrival() {
+        let seen = arrivals(2);
+        let begin = Instant::now();
+        let at = |ms| begin + Duration::from_millis(ms);
+        note(&seen.tracks[1], 5, at(100));
+        note(&seen.tracks[1], 5, at(200));
+        note(&seen.tracks[1], 4, at(300));
+        note(&seen.tracks[1], 6, at(400));
+        assert_eq!(seen.total(), 6);
+        assert_eq!(seen.first_since(1, at(0)), Some(at(100)));
+        assert_eq!(seen.first_since(1, at(101)), Some(at(400)));
+        assert_eq!(seen.first_since(1, at(401)), None);
+        assert_eq!(seen.first_since(0, at(0)), None);
+        assert!(!seen.flowed(&[0], Duration::from_secs(60)));
+        assert!(seen.flowed(&[0, 1], Duration::from_secs(60)));
+        assert!(!seen.flowed(&[2], Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn silence_counts_its_two_ends() {
+        let begin = Instant::now();
+        let at = |ms| begin + Duration::from_millis(ms);
+        let growths = [at(0), at(100), at(500), at(600)];
+        assert_eq!(longest_gap(&growths, at(50), at(700)), Duration::from_millis(400));
+        assert_eq!(longest_gap(&growths, at(550), at(2_000)), Duration::from_millis(1_400));
+        assert_eq!(longest_gap(&[], at(0), at(10)), Duration::from_millis(10));
+    }
+}

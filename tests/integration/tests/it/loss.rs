@@ -1,0 +1,170 @@
+//! What is lost is named, with exact offsets; what happens next is the flow's policy.
+
+use anyhow::{Result, ensure};
+use mirrormesh_integration::MeshSpec;
+use mirrormesh_integration::probe::{self, Plain};
+use mirrormesh_proto::v1;
+use mirrormesh_testkit::topics::create_topic;
+use mirrormesh_testkit::workload::Codec;
+
+use crate::rig::{PATIENCE, Rig, event, identity, now_ms, plan, produce, unique};
+
+fn numbered(from: usize, to: usize) -> Vec<Plain> {
+    let now = now_ms();
+    let record = |n: usize| Plain {
+        key: Some(format!("k{n}").into_bytes()),
+        value: Some(format!("record {n}").into_bytes()),
+        timestamp_ms: now,
+    };
+    (from..to).map(record).collect()
+}
+
+fn continues(include: &[&str]) -> v1::Flow {
+    let records = v1::RecordOptions {
+        on_loss: v1::record_options::LossPolicy::Continue.into(),
+        heartbeat_topics: Some(false),
+        ..v1::RecordOptions::default()
+    };
+    v1::Flow { records: Some(records), ..identity(include) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_that_outran_the_flow_is_a_named_gap_and_the_rest_follows() -> Result<()> {
+    let mut rig = Rig::shared(MeshSpec { sources: 2, ..MeshSpec::default() }).await?;
+    let topic = unique("gap");
+    create_topic(&rig.source, &topic, 1).await?;
+    probe::send(&rig.source, &[], &topic, numbered(0, 100)).await?;
+    let id = rig.flow.clone();
+    rig.api.create_flow(&id, continues(&[&topic])).await?;
+    rig.caught_up(1).await?;
+    rig.pause().await?;
+    probe::send(&rig.source, &[], &topic, numbered(100, 200)).await?;
+    probe::delete_records(&rig.source, &topic, 0, 150).await?;
+    rig.api.resume_flow(&id).await?;
+    let gap = event(&mut rig, "RETENTION_OVERRUN").await?;
+    ensure!((gap.from_offset, gap.to_offset, gap.count) == (Some(100), Some(150), Some(50)), "{gap:?}");
+    rig.arrived(&[&topic], 150).await?;
+
+    // The place behind the gap is the same for another owner: kill the one that has it.
+    let owner = rig.owner(&topic, 0).await?;
+    rig.mesh.signal_worker(&owner, mirrormesh_testkit::process::Signal::Kill)?;
+    probe::send(&rig.source, &[], &topic, numbered(200, 260)).await?;
+    rig.arrived(&[&topic], 210).await?;
+    let values: Vec<_> =
+        probe::read(&rig.target, &topic).await?.into_iter().filter_map(|r| r.value).collect();
+    let wanted: Vec<_> =
+        numbered(0, 100).into_iter().chain(numbered(150, 260)).filter_map(|r| r.value).collect();
+    ensure!(values == wanted);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_topic_made_again_stops_or_is_mirrored_anew() -> Result<()> {
+    let mut rig = Rig::shared(MeshSpec::default()).await?;
+    for policy_continues in [false, true] {
+        let topic = unique("source-again");
+        create_topic(&rig.source, &topic, 1).await?;
+        probe::send(&rig.source, &[], &topic, numbered(0, 50)).await?;
+        let id = unique("flow");
+        let flow = if policy_continues { continues(&[&topic]) } else { identity(&[&topic]) };
+        rig.api.create_flow(&id, flow).await?;
+        rig.flow = id;
+        rig.caught_up(1).await?;
+        probe::delete_topic(&rig.source, &topic).await?;
+        create_topic(&rig.source, &topic, 1).await?;
+        probe::send(&rig.source, &[], &topic, numbered(500, 620)).await?;
+        event(&mut rig, "SOURCE_RECREATED").await?;
+        let mut wanted = numbered(0, 50);
+        if policy_continues {
+            rig.arrived(&[&topic], 170).await?;
+            wanted.extend(numbered(500, 620));
+        }
+        let values = |records: Vec<Plain>| records.into_iter().map(|r| r.value).collect::<Vec<_>>();
+        ensure!(values(probe::read(&rig.target, &topic).await?) == values(wanted));
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_topic_made_again_stops_or_is_filled_anew() -> Result<()> {
+    let mut rig = Rig::shared(MeshSpec::default()).await?;
+    for policy_continues in [false, true] {
+        let topic = unique("target-again");
+        create_topic(&rig.source, &topic, 1).await?;
+        probe::send(&rig.source, &[], &topic, numbered(0, 50)).await?;
+        let id = unique("flow");
+        let flow = if policy_continues { continues(&[&topic]) } else { identity(&[&topic]) };
+        rig.api.create_flow(&id, flow).await?;
+        rig.flow = id;
+        rig.caught_up(1).await?;
+        probe::delete_topic(&rig.target, &topic).await?;
+        // The mesh itself may be quicker: it makes topics that are missing.
+        if let Err(error) = create_topic(&rig.target, &topic, 1).await {
+            ensure!(format!("{error:#}").contains("TopicAlreadyExists"), "{error:#}");
+        }
+        probe::send(&rig.source, &[], &topic, numbered(50, 80)).await?;
+        event(&mut rig, "TARGET_RECREATED").await?;
+        if policy_continues {
+            rig.arrived(&[&topic], 80).await?;
+            let values = |records: Vec<Plain>| records.into_iter().map(|r| r.value).collect::<Vec<_>>();
+            ensure!(values(probe::read(&rig.target, &topic).await?) == values(numbered(0, 80)));
+        } else {
+            ensure!(probe::read(&rig.target, &topic).await?.is_empty(), "nothing lands in another topic");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reading_otherwise_begins_a_generation_and_loses_nothing() -> Result<()> {
+    let mut rig = Rig::shared(MeshSpec::default()).await?;
+    let topic = unique("otherwise");
+    let transactional = || plan(&topic, 1, 2_000, Codec::Lz4).transactions(50, 0.3);
+    let first = produce(&rig.source, vec![transactional()], None).await?.finish().await?;
+    rig.mirror(&[&topic]).await?;
+    rig.caught_up(1).await?;
+    let before = rig.generation(&topic, 0).await?;
+    let options = v1::RecordOptions {
+        isolation: v1::record_options::Isolation::ReadUncommitted.into(),
+        heartbeat_topics: Some(false),
+        ..v1::RecordOptions::default()
+    };
+    rig.set_records(options).await?;
+    let second = produce(&rig.source, vec![transactional()], None).await?.finish().await?;
+    ensure!(first.aborted > 0 && second.aborted > 0);
+    let wanted = first.records() + second.records() + second.aborted;
+    rig.arrived(&[&topic], wanted).await?;
+    rig.caught_up(1).await?;
+    ensure!(probe::count(&rig.target, &[&topic]).await? == wanted);
+    let after = rig.generation(&topic, 0).await?;
+    ensure!(after.epoch > before.epoch && after.producer_id == before.producer_id, "{before:?} {after:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_transaction_is_shown_as_what_holds_the_flow() -> Result<()> {
+    let mut rig = Rig::shared(MeshSpec::default()).await?;
+    let topic = unique("hanging");
+    create_topic(&rig.source, &topic, 1).await?;
+    probe::send(&rig.source, &[], &topic, numbered(0, 20)).await?;
+    let open = probe::open_transaction(&rig.source, &topic, 30).await?;
+    probe::send(&rig.source, &[], &topic, numbered(20, 40)).await?;
+    rig.mirror(&[&topic]).await?;
+    rig.arrived(&[&topic], 20).await?;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let partition = rig.partition(&topic, 0).await?;
+        if partition.reason.starts_with("HELD_BY_OPEN_TRANSACTION") {
+            ensure!(partition.held_records == Some(50), "{partition:?}");
+            break;
+        }
+        ensure!(tokio::time::Instant::now() < deadline, "{partition:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    ensure!(probe::count(&rig.target, &[&topic]).await? == 20, "nothing behind it is mirrored");
+    open.abort().await?;
+    rig.arrived(&[&topic], 40).await?;
+    let values = |records: Vec<Plain>| records.into_iter().map(|r| r.value).collect::<Vec<_>>();
+    ensure!(values(probe::read(&rig.target, &topic).await?) == values(numbered(0, 40)));
+    Ok(())
+}
