@@ -61,11 +61,10 @@ pub struct Checker {
     pub generations: Vec<PartitionGeneration>,
     pub violation: Option<Violation>,
     pub doubles: u32,
-    /// Generations in which an owner was told that its batch is there already.
-    pub shared: BTreeSet<Generation>,
-    /// Records stand twice, and somebody has to say so.
-    pub to_be_announced: bool,
-    pub announced: bool,
+    /// Records that stand twice by a change of generations, and of which nobody said so yet.
+    unannounced: BTreeSet<u64>,
+    /// Records of which somebody said that they stand twice.
+    announced: BTreeSet<u64>,
     /// The newest generation that appended while the target remembered it.
     fenced: Option<Generation>,
     /// Goes up whenever the target's log changes.
@@ -170,13 +169,14 @@ impl Checker {
         if again {
             self.doubles += 1;
         }
-        // Raising the epoch has a small window (exactly-once.md 3): an owner whose batch is exactly the hand-over's is
-        // told that it is there, and goes on. What it appends then is announced by the next look for the place.
+        // Raising the epoch has a window (exactly-once.md 3): until the new generation's first append, the old one is not
+        // fenced. What stands twice then is announced by the next look for the place.
         let first = self.ledger.iter().find(|m| m.uid == uid).or(self.ledger.last());
-        let window =
-            first.is_some_and(|m| m.generation < claim.generation && self.shared.contains(&m.generation));
-        if window && (self.announced || claim.delivery != Delivery::ExactlyOnce) {
-            self.to_be_announced = true;
+        let window = first.is_some_and(|m| m.generation < claim.generation);
+        if window && (self.announced.contains(&uid) || claim.delivery != Delivery::ExactlyOnce) {
+            if again {
+                self.unannounced.insert(uid);
+            }
             return;
         }
         if sure || claim.delivery == Delivery::ExactlyOnce || !again {
@@ -308,7 +308,7 @@ impl Checker {
 
     /// I10: a place that was found is behind everything that stands on the target.
     pub fn found(&mut self, offset: i64, version: u64, source: &Source) {
-        if version != self.version || self.target_lost {
+        if version != self.version || self.target_lost || self.doubles > 0 {
             return;
         }
         let Some(last) = self.ledger.iter().rev().find(|m| !m.again) else { return };
@@ -364,6 +364,30 @@ impl Checker {
                 );
                 return self.fail(TRANSLATION, message);
             }
+        }
+    }
+
+    /// Somebody says that these target offsets hold records twice.
+    pub fn announce(&mut self, from: i64, to: i64) {
+        self.announced.extend(self.ledger.iter().filter(|m| (from..to).contains(&m.offset)).map(|m| m.uid));
+    }
+
+    /// I2: what stands twice by a change of generations was announced.
+    pub fn all_announced(&mut self) {
+        if let Some(uid) = self.unannounced.difference(&self.announced).next() {
+            self.fail(NO_DUP, format!("record {uid} stands twice, and nobody says so"));
+        }
+    }
+
+    /// I9: who takes over under a new generation had an append acknowledged under the old one first: it was refused if
+    /// the old owner was quicker.
+    pub fn handed_over(&mut self, o: usize, begins: &Generation, handed: bool) {
+        let late = self.ledger.last().is_some_and(|m| m.generation != *begins);
+        if !handed && !late && !self.ledger.is_empty() {
+            self.fail(
+                SINGLE_WRITER,
+                format!("owner {o} raises the epoch of {begins:?} without a hand-over append"),
+            );
         }
     }
 

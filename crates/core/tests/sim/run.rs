@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mirrormesh_core::relay::position::PositionValue;
 
-use crate::check::{LIVENESS, NO_DUP, Violation};
+use crate::check::{LIVENESS, Violation};
 use crate::knobs::Fault;
 use crate::world::World;
 
@@ -102,9 +102,7 @@ fn finish(world: &mut World) {
     if world.source.stable() == world.source.end {
         world.checker.no_loss_before(all, 0, &world.source, "at the end");
     }
-    if world.checker.to_be_announced && !world.checker.announced {
-        world.checker.fail(NO_DUP, "records stand twice, and nobody says so".to_owned());
-    }
+    world.checker.all_announced();
     let exact = !world.knobs.facts.source_compacted && world.checker.doubles == 0;
     let values: BTreeMap<_, &PositionValue> =
         world.positions.iter().map(|(key, value)| (key.kind, value)).collect();

@@ -4,7 +4,7 @@ use mirrormesh_core::format::batch::entries;
 use mirrormesh_core::ids::TopicName;
 use mirrormesh_core::relay::answer::Answer;
 use mirrormesh_core::relay::journal::Stored;
-use mirrormesh_core::relay::machine::{Action, Append, Ask, Beginning, Relay, Setup, Told};
+use mirrormesh_core::relay::machine::{Action, Append, Ask, Beginning, Notice, Relay, Setup, Told};
 use mirrormesh_core::relay::page::SourcePage;
 use mirrormesh_core::relay::position::{PositionKey, PositionKind, PositionValue};
 use mirrormesh_core::relay::resync::Step;
@@ -54,6 +54,8 @@ impl World {
             version: 0,
             sent: false,
             notices: Vec::new(),
+            refused: 0,
+            acked: None,
         });
         self.at(0, Event::Tick(o));
     }
@@ -98,7 +100,9 @@ impl World {
             }
             Action::Notice(notice) => {
                 self.say(|| format!("owner {o} notices {notice:?}"));
-                self.checker.announced |= notice.reason == "RECORDS_DOUBLED";
+                if let Some((from, to)) = doubled(&notice) {
+                    self.checker.announce(from, to);
+                }
                 self.owners[o].notices.push(notice);
             }
             Action::Skipped(skip) => self.say(|| format!("owner {o} skips {skip:?}")),
@@ -408,7 +412,6 @@ impl World {
             Appended::Old { base } => {
                 let end = base + i64::from(BatchHeaderOf(&request).delta()) + 1;
                 self.say(|| format!("target has {} of connection {c} at {base} already", request.id));
-                self.checker.shared.insert(request.claim.generation);
                 self.wait_for_replicas(c, Waiting { id: request.id, base, end, old: true });
             }
             Appended::New { base, armed } => {
@@ -514,6 +517,12 @@ impl World {
         let o = self.connections[c].owner;
         let now = self.owner_now(o);
         self.say(|| format!("owner {o} gets the answer to {id}: {answer:?}"));
+        if matches!(answer, Answer::Refused { code: 45, .. }) {
+            self.owners[o].refused += 1;
+        }
+        if matches!(answer, Answer::Appended { .. }) {
+            self.owners[o].acked = Some(self.owners[o].relay.generation().generation);
+        }
         self.owners[o].relay.answer(id, answer, now);
         self.drive(o);
     }
@@ -588,6 +597,13 @@ impl World {
                 _ => Generation { producer_id, epoch: epoch + 1 },
             };
             let begun = PartitionGeneration { generation, start: beginning.start };
+            let own = self.raft.begun_by == Some(o);
+            let refused = self.owners[o].refused > 1;
+            let readable = self.source.stable() > beginning.start.source_offset;
+            let acked = self.owners[o].acked == Some(beginning.after);
+            let handed = own || acked || !beginning.notices.is_empty() || refused || !readable;
+            self.checker.handed_over(o, &beginning.after, handed);
+            self.raft.begun_by = Some(o);
             self.raft.before = Some(beginning.after);
             self.raft.detail.begun = begun;
             self.say(|| format!("the Raft log begins {begun:?}"));
@@ -607,6 +623,15 @@ impl World {
         }
         self.at(delay, Event::Begun(o, answer));
     }
+}
+
+/// Which target offsets a notice says to hold records twice.
+fn doubled(notice: &Notice) -> Option<(i64, i64)> {
+    if notice.reason != "RECORDS_DOUBLED" {
+        return None;
+    }
+    let mut numbers = notice.message.split(' ').filter_map(|word| word.parse().ok());
+    Some((numbers.next()?, numbers.next()?))
 }
 
 struct BatchHeaderOf<'a>(&'a Request);

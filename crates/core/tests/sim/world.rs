@@ -122,6 +122,10 @@ pub struct Owner {
     /// Own appends since then.
     pub sent: bool,
     pub notices: Vec<Notice>,
+    /// Sequences of its appends that the target refused.
+    pub refused: u32,
+    /// The generation of its last append that was acknowledged.
+    pub acked: Option<Generation>,
 }
 
 /// The Raft log, as far as it matters here.
@@ -134,6 +138,8 @@ pub struct Raft {
     pub producers: i64,
     /// The generation before the present one: a repeat is known by it.
     pub before: Option<Generation>,
+    /// Who began the present one.
+    pub begun_by: Option<usize>,
 }
 
 pub struct World {
@@ -200,8 +206,15 @@ impl World {
             target_topic_id: target.topic,
             begun,
         };
-        let raft =
-            Raft { number: 0, owner: 0, detail, rules: knobs.rules, producers: PRODUCER, before: None };
+        let raft = Raft {
+            number: 0,
+            owner: 0,
+            detail,
+            rules: knobs.rules,
+            producers: PRODUCER,
+            before: None,
+            begun_by: None,
+        };
         let mut checker = Checker::default();
         checker.begun(begun, &[], &source);
         let mut world = Self {
