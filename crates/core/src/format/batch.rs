@@ -234,9 +234,9 @@ pub fn split(records: Bytes) -> impl Iterator<Item = Result<RawBatch, BatchError
 }
 
 impl Entries {
-    fn fail(&mut self, error: BatchError) -> Option<Result<Entry, BatchError>> {
+    fn fail(&mut self, error: BatchError) -> Result<Entry, BatchError> {
         self.rest.clear();
-        Some(Err(error))
+        Err(error)
     }
 }
 
@@ -250,11 +250,11 @@ impl Iterator for Entries {
         let shortest = match magic {
             2 => HEADER_BYTES,
             0 | 1 => OLD_HEADER_BYTES,
-            _ => return self.fail(BatchError::UnknownFormat { offset, magic }),
+            _ => return Some(self.fail(BatchError::UnknownFormat { offset, magic })),
         };
         let total = usize::try_from(length).ok().and_then(|length| length.checked_add(LOG_OVERHEAD));
         let Some(total) = total.filter(|total| *total >= shortest) else {
-            return self.fail(BatchError::BadLength { offset, length });
+            return Some(self.fail(BatchError::BadLength { offset, length }));
         };
         if total > self.rest.len() {
             self.rest.clear();
@@ -270,7 +270,7 @@ impl Iterator for Entries {
             || header.count > header.last_offset_delta.saturating_add(1)
         {
             let BatchHeader { count, last_offset_delta, .. } = header;
-            return self.fail(BatchError::BadCount { offset, count, last_offset_delta });
+            return Some(self.fail(BatchError::BadCount { offset, count, last_offset_delta }));
         }
         Some(Ok(Entry::Batch(RawBatch { header, bytes })))
     }

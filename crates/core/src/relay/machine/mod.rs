@@ -272,6 +272,7 @@ struct Refusal {
 }
 
 /// The machine of one partition.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each with a name of its own")]
 #[derive(Debug)]
 pub struct Relay<T> {
     setup: Setup,
@@ -420,7 +421,7 @@ impl<T: Clone> Relay<T> {
                 Phase::Locating { resync, asked, .. } if !*asked => {
                     *asked = true;
                     match resync.step().clone() {
-                        Step::Done(found) => self.found(*found, now_ms),
+                        Step::Done(found) => self.found(&found, now_ms),
                         Step::Stop(stop) => self.phase = Phase::Stopped { stop, said: false },
                         Step::Again(reason) => self.wait(reason, explain(reason)),
                         Step::Lost(loss, target) => self.lost(*loss, target, now_ms),
