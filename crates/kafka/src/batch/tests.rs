@@ -183,6 +183,22 @@ fn append_time_is_every_records_time() {
     assert!(decoded.iter().all(|record| record.timestamp == 123));
 }
 
+/// Kafka's readers refuse it, and a broker would the batch that it is copied into.
+#[test]
+fn a_number_of_more_than_five_bytes_is_refused() {
+    let with_key_length = |length: &[u8]| {
+        let content = [&[0, 0, 0], length, &[1, 0]].concat();
+        let record = [&[u8::try_from(content.len() * 2).unwrap()], &content[..]].concat();
+        let mut batch =
+            encode_records(&records()[2..], Codec::None, PRODUCER).unwrap()[..HEADER_BYTES].to_vec();
+        batch.extend_from_slice(&record);
+        decode_records(&sealed(batch), LIMIT)
+    };
+    assert_eq!(with_key_length(b"\x81\x80\x80\x80\0").unwrap()[0].key, None);
+    let error = with_key_length(b"\x81\x80\x80\x80\x80\0").unwrap_err().to_string();
+    assert!(error.contains("more than 5 bytes"), "{error}");
+}
+
 type Damage = fn(&mut Vec<u8>);
 
 #[test]

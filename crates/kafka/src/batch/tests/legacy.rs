@@ -77,6 +77,21 @@ fn append_time_of_a_wrapper_is_its_records() {
     }
 }
 
+/// Brokers before 0.11 left the producer's times inside.
+#[test]
+fn append_time_of_a_wrapper_hides_the_times_inside() {
+    let mut inner = entry(0, 1, 0, b"v");
+    inner[18..26].copy_from_slice(&5_i64.to_be_bytes());
+    let mut crc = flate2::Crc::new();
+    crc.update(&inner[16..]);
+    inner[12..16].copy_from_slice(&crc.sum().to_be_bytes());
+    for (attributes, wanted) in [(0, 5), (0x08, 77)] {
+        let body = codec::compress(Codec::Gzip, &inner).unwrap();
+        let batch = CODECS.modernise(&entry(9, 1, attributes | 1, &body).into()).unwrap();
+        assert_eq!(decode_records(&batch.bytes, LIMIT).unwrap()[0].timestamp, wanted);
+    }
+}
+
 /// The entries of a series, each whole.
 fn entries(mut series: Bytes) -> Vec<Bytes> {
     let mut entries = Vec::new();
