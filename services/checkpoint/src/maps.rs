@@ -23,9 +23,10 @@ pub(crate) struct OffsetMaps {
 #[derive(Debug, Default)]
 struct Partition {
     positions: BTreeMap<(Generation, u32), Position>,
-    chunks: BTreeMap<(i64, u32), Vec<Segment>>,
+    /// By producer id, assignment number and number of the chunk.
+    chunks: BTreeMap<(i64, u64, u32), Vec<Segment>>,
     /// Chunks whose newest record can't be read.
-    unreadable: BTreeSet<(i64, u32)>,
+    unreadable: BTreeSet<(i64, u64, u32)>,
     /// The map for a producer id, until something changes; `None` in it where nothing can be translated.
     map: Option<(i64, Option<OffsetMap>)>,
 }
@@ -55,19 +56,22 @@ impl OffsetMaps {
                 self.by_source.entry(source).or_default().insert(key.target_topic_id);
                 partition.positions.insert((generation, slot), position);
             }
-            (PositionKind::Segments { producer_id, chunk }, Some(PositionValue::Segments(segments))) => {
-                partition.unreadable.remove(&(producer_id, chunk));
-                partition.chunks.insert((producer_id, chunk), segments);
+            (
+                PositionKind::Segments { producer_id, number, chunk },
+                Some(PositionValue::Segments(segments)),
+            ) => {
+                partition.unreadable.remove(&(producer_id, number, chunk));
+                partition.chunks.insert((producer_id, number, chunk), segments);
             }
             (PositionKind::Position { generation, slot }, _) => {
                 partition.positions.remove(&(generation, slot));
             }
-            (PositionKind::Segments { producer_id, chunk }, None) => {
-                partition.unreadable.remove(&(producer_id, chunk));
-                partition.chunks.remove(&(producer_id, chunk));
+            (PositionKind::Segments { producer_id, number, chunk }, None) => {
+                partition.unreadable.remove(&(producer_id, number, chunk));
+                partition.chunks.remove(&(producer_id, number, chunk));
             }
-            (PositionKind::Segments { producer_id, chunk }, Some(PositionValue::Position(_))) => {
-                partition.unreadable.insert((producer_id, chunk));
+            (PositionKind::Segments { producer_id, number, chunk }, Some(PositionValue::Position(_))) => {
+                partition.unreadable.insert((producer_id, number, chunk));
             }
         }
         partition.map = None;
@@ -84,8 +88,8 @@ impl OffsetMaps {
             PositionKind::Position { generation, slot } => {
                 partition.positions.remove(&(generation, slot));
             }
-            PositionKind::Segments { producer_id, chunk } => {
-                partition.unreadable.insert((producer_id, chunk));
+            PositionKind::Segments { producer_id, number, chunk } => {
+                partition.unreadable.insert((producer_id, number, chunk));
             }
         }
         partition.map = None;
@@ -128,9 +132,11 @@ impl Partition {
         if !self.unreadable.is_empty() || !self.complete() {
             return None;
         }
-        let of =
-            |id: i64| self.chunks.range((id, 0)..=(id, u32::MAX)).flat_map(|(_, segments)| segments).copied();
-        let first = of(producer_id).next();
+        let of = |id: i64| {
+            let chunks = self.chunks.range((id, 0, 0)..=(id, u64::MAX, u32::MAX));
+            chunks.flat_map(|(_, segments)| segments).copied()
+        };
+        let first = of(producer_id).min_by_key(|segment| segment.target);
         let ends_before = |segment: &Segment| {
             first.is_none_or(|first| {
                 segment.source.saturating_add(segment.count) <= first.source
@@ -140,7 +146,7 @@ impl Partition {
         let mut earlier: Vec<Segment> = self
             .chunks
             .iter()
-            .filter(|((id, _), _)| *id != producer_id)
+            .filter(|((id, ..), _)| *id != producer_id)
             .flat_map(|(_, segments)| segments)
             .copied()
             .filter(ends_before)
@@ -169,12 +175,12 @@ impl Partition {
             .max_by_key(|position| (position.generation.epoch, position.count))
     }
 
-    /// The chunks of each producer id are without a hole. They may begin late: old ones are cut off.
+    /// The chunks of each owner are without a hole. They may begin late: old ones are cut off.
     fn complete(&self) -> bool {
         let keys = self.chunks.keys();
         keys.clone()
             .zip(keys.skip(1))
-            .all(|(one, next)| one.0 != next.0 || one.1.checked_add(1) == Some(next.1))
+            .all(|(one, next)| (one.0, one.1) != (next.0, next.1) || one.2.checked_add(1) == Some(next.2))
     }
 }
 

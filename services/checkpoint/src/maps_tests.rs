@@ -15,7 +15,7 @@ fn key(kind: PositionKind) -> PositionKey {
 }
 
 fn chunk_key(producer_id: i64, chunk: u32) -> PositionKey {
-    key(PositionKind::Segments { producer_id, chunk })
+    key(PositionKind::Segments { producer_id, number: 1, chunk })
 }
 
 fn seg(source: i64, target: i64, count: i64) -> Segment {

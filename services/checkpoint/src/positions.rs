@@ -125,7 +125,7 @@ mod tests {
             target_topic: "uk.t".into(),
         };
         let place = key(PositionKind::Position { generation, slot: 0 });
-        let chunk = key(PositionKind::Segments { producer_id: 9, chunk: 0 });
+        let chunk = key(PositionKind::Segments { producer_id: 9, number: 1, chunk: 0 });
         let segments = PositionValue::Segments(vec![Segment { source: 0, target: 0, count: 10 }]);
 
         let mut maps = OffsetMaps::new(flow.clone());

@@ -60,12 +60,7 @@ impl PositionStore {
     }
 
     /// Reads to the end of the topic and returns what is stored about a partition.
-    pub(crate) async fn load(
-        &self,
-        topic_id: TopicId,
-        partition: i32,
-        producer_id: i64,
-    ) -> Result<Stored, Failure> {
+    pub(crate) async fn load(&self, topic_id: TopicId, partition: i32) -> Result<Stored, Failure> {
         let asked = Instant::now();
         self.ensure().await?;
         let mut tail = self.tail.lock().await;
@@ -77,12 +72,6 @@ impl PositionStore {
             match (kind, value) {
                 (PositionKind::Position { slot, .. }, PositionValue::Position(position)) => {
                     stored.positions.push((*slot, position.clone()));
-                }
-                (PositionKind::Segments { producer_id: of, chunk }, PositionValue::Segments(segments))
-                    if *of == producer_id
-                        && stored.last_chunk.as_ref().is_none_or(|(last, _)| chunk > last) =>
-                {
-                    stored.last_chunk = Some((*chunk, segments.clone()));
                 }
                 _ => {}
             }

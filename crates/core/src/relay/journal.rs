@@ -41,8 +41,6 @@ impl Mirrored {
 pub struct Stored {
     /// All positions, of any generation, with their slots.
     pub positions: Vec<(u32, Position)>,
-    /// The last chunk of segments of the present producer id.
-    pub last_chunk: Option<(u32, Vec<Segment>)>,
 }
 
 /// What to write now.
@@ -69,12 +67,11 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Goes on from what is stored: the last chunk of segments and the slot of the newest position.
-    pub fn new(last_chunk: Option<(u32, Vec<Segment>)>, last_slot: Option<u32>) -> Self {
-        let (chunk, segments) = last_chunk.unwrap_or_default();
+    /// Begins with no segments, which are this owner's own, behind the slot of the newest position.
+    pub fn new(last_slot: Option<u32>) -> Self {
         Self {
-            chunk,
-            segments,
+            chunk: 0,
+            segments: Vec::new(),
             full: Vec::new(),
             segments_changed: false,
             next_slot: last_slot.map_or(0, |slot| (slot + 1) % SLOTS),
@@ -114,7 +111,7 @@ impl Journal {
                 self.segments_changed = true;
                 return;
             }
-            Some(Join::Apart) | None => {}
+            Some(Join::Apart | Join::Back) | None => {}
         }
         if self.segments.len() >= CHUNK_SEGMENTS {
             self.full.push((self.chunk, std::mem::take(&mut self.segments)));
@@ -163,6 +160,21 @@ impl Journal {
         self.full.sort_by_key(|(number, _)| *number);
         self.dirty_since_ms.get_or_insert(now_ms);
     }
+
+    /// Goes on behind the slot of the newest position, at a place that was found anew: what is said to stand from this
+    /// target offset on was lost.
+    pub fn go_on(&mut self, last_slot: Option<u32>, target: i64) {
+        if let Some(slot) = last_slot {
+            self.next_slot = (slot + 1) % SLOTS;
+        }
+        while let Some(last) = self.segments.last_mut().filter(|last| last.target + last.count > target) {
+            last.count = target - last.target;
+            self.segments_changed = true;
+            if last.count <= 0 {
+                self.segments.pop();
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -181,7 +193,7 @@ mod tests {
 
     #[test]
     fn due_by_time_bytes_or_quiet() {
-        let mut journal = Journal::new(None, None);
+        let mut journal = Journal::new(None);
         assert!(!journal.due(10_000, true), "nothing happened");
         journal.mirrored(&mirrored(0, 0, 5, 100), 10_000);
         assert!(!journal.due(10_099, true) && journal.due(10_100, true) && !journal.due(10_999, false));
@@ -198,7 +210,7 @@ mod tests {
 
     #[test]
     fn chunks_fill_and_slots_turn() {
-        let mut journal = Journal::new(None, Some(SLOTS - 1));
+        let mut journal = Journal::new(Some(SLOTS - 1));
         for i in 0..i64::try_from(CHUNK_SEGMENTS + 2).unwrap() {
             journal.mirrored(&mirrored(i * 3, i, 1, 1), 0);
         }

@@ -23,6 +23,9 @@ pub enum PositionKind {
     Segments {
         /// Producer id of the generation that wrote it.
         producer_id: i64,
+        /// Number of the assignment that wrote it: an owner writes chunks of its own only, since one that was replaced
+        /// and wakes up would put what it knew in place of what is known by now.
+        number: u64,
         /// Number of the chunk, from 0.
         chunk: u32,
     },

@@ -264,6 +264,11 @@ impl Resync {
         self.find_count();
     }
 
+    /// What was appended but not written to the positions topic, as far as it was found.
+    pub fn take_replay(&mut self) -> Vec<Mirrored> {
+        std::mem::take(&mut self.replay)
+    }
+
     fn done(&mut self) {
         let (_, log_end) = self.ends;
         let late = self.scan.late();

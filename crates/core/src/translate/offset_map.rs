@@ -23,23 +23,35 @@ pub enum Join {
     Joined,
     /// It stands behind it, with a hole on either side.
     Apart,
-    /// It is empty or begins before the end of the other: it is known already, or foreign nonsense.
+    /// It stands behind it on the target, but not on the source: the source lost records and uses their offsets again, or
+    /// they were mirrored a second time. It replaces what is known from its source offset on.
+    Back,
+    /// It is empty or lies within the other: it is known already, or foreign nonsense.
     Known,
 }
 
 impl Segment {
-    /// Joins a run that continues this one; says how it stands to this one otherwise.
+    /// Joins a run that continues this one, or reaches further than it; says how it stands to this one otherwise.
     pub fn join(&mut self, next: Self) -> Join {
         let (source_end, target_end) =
             (self.source.saturating_add(self.count), self.target.saturating_add(self.count));
-        if next.count <= 0 || next.source < source_end || next.target < target_end {
+        if next.count <= 0 {
             return Join::Known;
         }
-        if (next.source, next.target) == (source_end, target_end) {
-            self.count = self.count.saturating_add(next.count);
+        let alike = next.target.checked_sub(next.source) == self.target.checked_sub(self.source);
+        if alike && (self.source..=source_end).contains(&next.source) {
+            let further = next.source.saturating_add(next.count) - source_end;
+            if further <= 0 {
+                return Join::Known;
+            }
+            self.count = self.count.saturating_add(further);
             return Join::Joined;
         }
-        Join::Apart
+        match (next.source >= source_end, next.target >= target_end) {
+            (true, true) => Join::Apart,
+            (false, true) => Join::Back,
+            (_, false) => Join::Known,
+        }
     }
 }
 
@@ -63,9 +75,11 @@ pub struct OffsetMap {
 }
 
 impl OffsetMap {
-    /// From stored segments and the end of a position. Segments that break the order are left out: what a record in
-    /// a topic says is foreign data.
+    /// From stored segments of any number of owners and the end of a position. Segments that break the order are left
+    /// out: what a record in a topic says is foreign data.
     pub fn new(segments: impl IntoIterator<Item = Segment>, end: Option<(i64, i64)>) -> Self {
+        let mut segments: Vec<_> = segments.into_iter().collect();
+        segments.sort_by_key(|segment| (segment.target, segment.source));
         let mut map = Self::default();
         for segment in segments {
             map.extend(segment);
@@ -89,11 +103,25 @@ impl OffsetMap {
                 self.advance(source_end, target_end);
                 return false;
             }
+            Some(Join::Back) => {
+                self.cut(segment.source);
+                self.end = None;
+            }
             Some(Join::Apart) | None => {}
         }
         self.segments.push(segment);
         self.advance(source_end, target_end);
         true
+    }
+
+    /// Forgets everything from this source offset on.
+    fn cut(&mut self, source: i64) {
+        while let Some(last) = self.segments.last_mut().filter(|last| last.source + last.count > source) {
+            last.count = source - last.source;
+            if last.count <= 0 {
+                self.segments.pop();
+            }
+        }
     }
 
     /// Says that everything before `source` is mirrored or was not to be, with the target's next offset.
@@ -163,9 +191,22 @@ mod tests {
         let mut map = OffsetMap::default();
         assert!(map.extend(seg(0, 0, 5)));
         assert!(!map.extend(seg(5, 5, 5)));
-        assert!(!map.extend(seg(3, 10, 5)), "overlap");
+        assert!(!map.extend(seg(3, 3, 5)), "known already");
+        assert!(!map.extend(seg(8, 8, 3)), "reaches further");
+        assert!(!map.extend(seg(3, 4, 5)), "nonsense");
         assert!(!map.extend(seg(20, 20, 0)), "empty");
-        assert_eq!(map.segments(), &[seg(0, 0, 10)]);
+        assert_eq!(map.segments(), &[seg(0, 0, 11)]);
+    }
+
+    #[test]
+    fn owners_overlap_and_histories_go_back() {
+        let map = OffsetMap::new([seg(80, 80, 40), seg(0, 0, 100)], None);
+        assert_eq!(map.segments(), &[seg(0, 0, 120)], "a replay reaches further than what was known");
+        // The source lost offsets from 60 on; 60 to 69 are others now.
+        let map = OffsetMap::new([seg(0, 0, 60), seg(62, 60, 8), seg(60, 68, 10)], None);
+        assert_eq!(map.segments(), &[seg(0, 0, 60), seg(60, 68, 10)]);
+        assert_eq!(map.translate(64), Translation::At(72));
+        assert_eq!(map.translate(71), Translation::NotYet);
     }
 
     proptest! {

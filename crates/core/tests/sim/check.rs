@@ -325,6 +325,7 @@ impl Checker {
         &mut self,
         values: &BTreeMap<PositionKind, &PositionValue>,
         source: &Source,
+        there: &BTreeSet<u64>,
         exact: bool,
     ) {
         let Some(present) = self.generations.last().map(|g| g.generation) else { return };
@@ -347,13 +348,14 @@ impl Checker {
         let map = OffsetMap::new(segments, end);
         for mirror in self.ledger.iter().filter(|m| !m.again) {
             let info = &source.infos[mirror.uid as usize];
-            if info.topic != source.topic || info.gone.is_some() {
+            if info.topic != source.topic || info.gone.is_some() || !there.contains(&mirror.uid) {
                 continue;
             }
             let translated = map.translate(info.offset);
+            let twice = || self.ledger.iter().any(|m| m.uid == mirror.uid && m.again);
             let right = match translated {
                 Translation::At(at) if exact => at == mirror.offset,
-                Translation::At(at) => at <= mirror.offset,
+                Translation::At(at) => at <= mirror.offset || twice(),
                 Translation::TooOld(_) => true,
                 Translation::NotYet => false,
             };

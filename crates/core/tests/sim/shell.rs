@@ -205,11 +205,6 @@ impl World {
                 (PositionKind::Position { slot, .. }, PositionValue::Position(p)) => {
                     stored.positions.push((slot, p.clone()));
                 }
-                (PositionKind::Segments { producer_id, chunk }, PositionValue::Segments(s)) => {
-                    if producer_id == detail.begun.generation.producer_id {
-                        stored.last_chunk = Some((chunk, s.clone()));
-                    }
-                }
                 _ => {}
             }
         }

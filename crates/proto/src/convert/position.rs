@@ -60,8 +60,8 @@ impl From<&PositionKey> for store::PositionKey {
                 epoch: generation.epoch.into(),
                 slot,
             }),
-            PositionKind::Segments { producer_id, chunk } => {
-                Kind::Segments(store::SegmentChunk { producer_id, chunk })
+            PositionKind::Segments { producer_id, number, chunk } => {
+                Kind::Segments(store::SegmentChunk { producer_id, chunk, assignment_number: number })
             }
         };
         Self {
@@ -85,8 +85,8 @@ impl TryFrom<store::PositionKey> for PositionKey {
                 generation: Generation { producer_id, epoch: epoch(of, "position.epoch")? },
                 slot,
             },
-            Kind::Segments(store::SegmentChunk { producer_id, chunk }) => {
-                PositionKind::Segments { producer_id, chunk }
+            Kind::Segments(store::SegmentChunk { producer_id, chunk, assignment_number: number }) => {
+                PositionKind::Segments { producer_id, number, chunk }
             }
         };
         Ok(Self {

@@ -54,7 +54,7 @@ fn read(kind: &str, bytes: &[u8]) -> Result<(String, Vec<u8>), ConvertError> {
         "state" => decode_state(bytes).map(|v| (format!("{v:#?}\n"), encode_state(&v))),
         "key" => decode_key(bytes).map(|v| (format!("{v:#?}\n"), encode_key(&v))),
         "position" => value(slot),
-        "segments" => value(PositionKind::Segments { producer_id: 0, chunk: 0 }),
+        "segments" => value(PositionKind::Segments { producer_id: 0, number: 0, chunk: 0 }),
         _ => panic!("unknown kind {kind}"),
     }
 }

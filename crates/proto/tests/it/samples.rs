@@ -319,8 +319,9 @@ pub(crate) fn all() -> Vec<(String, Vec<u8>, String)> {
             slot: 0,
         })
     };
-    let chunk = position_key(PositionKind::Segments { producer_id: 4_711, chunk: 3 });
-    for (name, key) in [("slot", slot), ("zeros", zeros), ("chunk", chunk)] {
+    let chunk = position_key(PositionKind::Segments { producer_id: 4_711, number: 0, chunk: 3 });
+    let owners = position_key(PositionKind::Segments { producer_id: 4_711, number: 17, chunk: 3 });
+    for (name, key) in [("slot", slot), ("zeros", zeros), ("chunk", chunk), ("chunk-owner", owners)] {
         all.push((format!("key_{name}"), encode_key(&key), format!("{key:#?}\n")));
     }
     let segments = PositionValue::Segments(vec![

@@ -410,10 +410,11 @@ pub(crate) fn position_record() -> impl Strategy<Value = (PositionKey, PositionV
         (PositionKind::Position { generation, slot }, PositionValue::Position(position))
     });
     let segment = any::<[i64; 3]>().prop_map(|[source, target, count]| Segment { source, target, count });
-    let segments =
-        (any::<i64>(), any::<u32>(), vec(segment, 0..4)).prop_map(|(producer_id, chunk, segments)| {
-            (PositionKind::Segments { producer_id, chunk }, PositionValue::Segments(segments))
-        });
+    let segments = (any::<i64>(), any::<u64>(), any::<u32>(), vec(segment, 0..4)).prop_map(
+        |(producer_id, number, chunk, segments)| {
+            (PositionKind::Segments { producer_id, number, chunk }, PositionValue::Segments(segments))
+        },
+    );
     (flow_id(), topic_id(), 0..i32::MAX, prop_oneof![positions, segments]).prop_map(
         |(flow, target_topic_id, partition, (kind, value))| {
             (PositionKey { flow, target_topic_id, partition, kind }, value)

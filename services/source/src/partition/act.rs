@@ -33,7 +33,7 @@ impl PartitionUnit {
             Action::StopFetching => self.lines.chunks = None,
             Action::Append(append) => self.append(append).await,
             Action::Write(records) => self.write(records),
-            Action::Begin(beginning) => self.begin(beginning),
+            Action::Begin(beginning) => self.begin(&beginning),
             Action::Notice(notice) => {
                 let event = self.event(&notice);
                 tracing::warn!(flow = %self.context.flow_id, subject = event.subject, reason = event.reason,
@@ -121,7 +121,7 @@ impl PartitionUnit {
         self.underway.writing = Some(Box::pin(async move { link.positions.write(records).await }));
     }
 
-    fn begin(&mut self, beginning: Beginning) {
+    fn begin(&mut self, beginning: &Beginning) {
         tracing::info!(flow = %self.context.flow_id, topic = %self.topic, partition = self.partition,
             ?beginning, "beginning a generation");
         let request = GenerationRequest {
@@ -170,8 +170,8 @@ impl PartitionUnit {
         self.link.metrics.mirrored(&self.flow_label, records - before.0, bytes - before.1);
     }
 
-    pub(super) fn written(&mut self, written: Result<(), Failure>) {
-        if let Err(error) = &written {
+    pub(super) fn written(&mut self, written: &Result<(), Failure>) {
+        if let Err(error) = written {
             tracing::warn!(flow = %self.context.flow_id, topic = %self.topic, partition = self.partition, %error,
                 "position not written; a later one, or a later owner, makes up for it");
         }

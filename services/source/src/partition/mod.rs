@@ -178,7 +178,7 @@ impl PartitionUnit {
                     self.relay.begun(begun, now_ms());
                     self.say();
                 }
-                written = finish(&mut self.underway.writing) => self.written(written),
+                written = finish(&mut self.underway.writing) => self.written(&written),
                 () = finish(&mut self.underway.waiting) => self.relay.resume(),
                 facts = finish(&mut self.underway.refreshing) => if let Some(facts) = facts {
                     self.relay.facts_now(facts);

@@ -176,9 +176,9 @@ mod tests {
         assert_eq!(seen.first_since(1, at(101)), Some(at(400)));
         assert_eq!(seen.first_since(1, at(401)), None);
         assert_eq!(seen.first_since(0, at(0)), None);
-        assert!(!seen.flowed(&[0], Duration::from_secs(60)));
-        assert!(seen.flowed(&[0, 1], Duration::from_secs(60)));
-        assert!(!seen.flowed(&[2], Duration::from_secs(60)));
+        assert!(!seen.flowed(&[0], Duration::from_mins(1)));
+        assert!(seen.flowed(&[0, 1], Duration::from_mins(1)));
+        assert!(!seen.flowed(&[2], Duration::from_mins(1)));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Every discontinuity (a gap, a skip, other rules, an owner that must be fenced) is a generation of its own, with its
 //! first place in the Raft log: inside a generation the n-th record is the same for every worker.
 
-use super::stream::Stream;
+use super::stream::{After, Stream};
 use super::{
     Action, Ask, Beginning, Found, Handling, Journal, Loss, Notice, PartitionGeneration, PartitionStart,
     Phase, Place, Refused, Relay, Stored,
@@ -54,7 +54,7 @@ impl Change {
 }
 
 impl<T: Clone> Relay<T> {
-    fn journal_of(&self, stored: &Stored) -> Journal {
+    fn journal_of(&self, stored: &Stored, target: i64) -> Journal {
         let generation = self.setup.detail.begun.generation;
         let newest = stored
             .positions
@@ -62,7 +62,9 @@ impl<T: Clone> Relay<T> {
             .filter(|(_, p)| p.generation == generation)
             .max_by_key(|(_, p)| p.count)
             .map(|(slot, _)| *slot);
-        Journal::new(stored.last_chunk.clone(), newest)
+        let mut journal = self.journal.clone();
+        journal.go_on(newest, target);
+        journal
     }
 
     fn take_stored(&mut self) -> Stored {
@@ -76,7 +78,7 @@ impl<T: Clone> Relay<T> {
     pub(super) fn found(&mut self, found: &Found, now_ms: u64) {
         let stored = self.take_stored();
         self.tell_of(found);
-        let mut journal = self.journal_of(&stored);
+        let mut journal = self.journal_of(&stored, found.place.target);
         for mirrored in &found.replay {
             journal.mirrored(mirrored, now_ms);
         }
@@ -95,22 +97,21 @@ impl<T: Clone> Relay<T> {
             .refusal
             .is_some_and(|r| r.what == Refused::Sequence && r.times > 1 && r.count == found.place.count);
         let handed_over = self.handed_over.take() == Some(found.place.count);
-        if found.late || refused_again || handed_over {
-            let change = Change::at(found.place, journal, last);
-            self.phase = Phase::Beginning { change, asked: false };
-            return;
-        }
         let begun = self.setup.detail.begun;
         let fences = !self.facts.content_fixed() && !self.own;
         let reads_otherwise = begun.start.read_uncommitted != self.setup.rules.read_uncommitted;
         let handover = fences || reads_otherwise;
-        let stream = Stream::new(
+        let mut stream = Stream::new(
             (found.place, found.sole_writer),
             (self.facts, self.setup.limits),
             journal,
             last,
             handover,
         );
+        if found.late || refused_again || handed_over {
+            // What was found is written down first: whoever follows looks no further back than to the new generation.
+            stream.break_off(After::Begin);
+        }
         self.phase = Phase::Streaming(Box::new(stream));
     }
 
@@ -143,12 +144,19 @@ impl<T: Clone> Relay<T> {
 
     /// What is needed is gone from the source.
     pub(super) fn lost(&mut self, loss: Loss, target: i64, now_ms: u64) {
+        let replay = match &mut self.phase {
+            Phase::Locating { resync, .. } => resync.take_replay(),
+            _ => Vec::new(),
+        };
         let stored = self.take_stored();
         let generation = self.setup.detail.begun.generation;
         match loss.handle(self.setup.rules.on_loss) {
             Handling::Stop(stop) => self.phase = Phase::Stopped { stop, said: false },
             Handling::GoOn(loss) => {
-                let mut journal = self.journal_of(&stored);
+                let mut journal = self.journal_of(&stored, target);
+                for mirrored in &replay {
+                    journal.mirrored(mirrored, now_ms);
+                }
                 journal.passed(now_ms);
                 let place = Place { count: 0, source: loss.go_on, target };
                 let newest = stored.positions.iter().map(|(_, p)| p).filter(|p| p.generation == generation);
@@ -214,7 +222,7 @@ impl<T: Clone> Relay<T> {
         };
         let Change { journal, last, .. } = change.clone();
         let same_producer = begun.generation.producer_id == self.setup.detail.begun.generation.producer_id;
-        let mut journal = if same_producer { journal } else { Journal::new(None, None) };
+        let mut journal = if same_producer { journal } else { Journal::new(None) };
         journal.passed(now_ms);
         self.setup.detail.begun = begun;
         self.own = true;

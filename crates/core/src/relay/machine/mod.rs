@@ -290,6 +290,8 @@ pub struct Relay<T> {
     /// The target refused a timestamp that its settings did not tell of: move them in every batch until one is in.
     clamp: bool,
     warned_of_retention: bool,
+    /// This owner's own, between two streams.
+    journal: Journal,
     figures: PartitionFigures,
     pending: VecDeque<Action<T>>,
 }
@@ -309,6 +311,7 @@ impl<T: Clone> Relay<T> {
             refusal: None,
             clamp: false,
             warned_of_retention: false,
+            journal: Journal::new(None),
             figures: PartitionFigures::default(),
             pending: VecDeque::new(),
         }

@@ -214,7 +214,13 @@ impl<T: Clone> Relay<T> {
 
     fn after_draining(&mut self) {
         let Phase::Streaming(stream) = &mut self.phase else { return };
-        let Some(after) = stream.after.take() else { return };
+        let Some(mut after) = stream.after.take() else { return };
+        if stream.unwritten && matches!(after, After::Begin | After::Skip(..) | After::Ends) {
+            // Nobody looks behind the start of a generation: what was mirrored before it has to be written down.
+            let message = "the positions topic can't be written to; trying again".to_owned();
+            after = After::Wait { reason: "POSITION_NOT_WRITTEN".to_owned(), message };
+        }
+        self.journal = stream.journal.clone();
         let place = stream.window.acked();
         let change = || Change::at(place, stream.journal.clone(), stream.last);
         match after {
@@ -484,7 +490,7 @@ impl<T: Clone> Relay<T> {
         };
         let producer_id = generation.producer_id;
         let chunks = entry.chunks.iter().map(|(chunk, segments)| {
-            let kind = PositionKind::Segments { producer_id, chunk: *chunk };
+            let kind = PositionKind::Segments { producer_id, number: setup.number, chunk: *chunk };
             (key(kind), PositionValue::Segments(segments.clone()))
         });
         let mut records: Vec<_> = chunks.collect();

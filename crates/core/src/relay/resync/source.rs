@@ -190,6 +190,13 @@ impl Resync {
             let epoch = self.found_epoch;
             let complete = aligner.is_complete();
             let (place, segments) = aligner.into_place();
+            self.replay.extend(segments.into_iter().map(|segment| Mirrored {
+                segment,
+                more: Vec::new(),
+                bytes: 0,
+                last: LastBatch::default(),
+                source_leader_epoch: epoch,
+            }));
             if let (None, Some((from, log_start))) = (place, self.gap) {
                 self.deleted(from, log_start);
                 return;
@@ -200,13 +207,6 @@ impl Resync {
                 return;
             }
             self.cursor = place.unwrap_or(self.base.source);
-            self.replay.extend(segments.into_iter().map(|segment| Mirrored {
-                segment,
-                more: Vec::new(),
-                bytes: 0,
-                last: LastBatch::default(),
-                source_leader_epoch: epoch,
-            }));
         }
         self.done();
     }
