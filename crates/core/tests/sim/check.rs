@@ -332,11 +332,7 @@ impl Checker {
         let (mut segments, mut end): (Vec<Segment>, Option<(i64, i64)>) = (Vec::new(), None);
         for (kind, value) in values {
             match (kind, value) {
-                (PositionKind::Segments { producer_id, .. }, PositionValue::Segments(list)) => {
-                    if *producer_id == present.producer_id {
-                        segments.extend(list);
-                    }
-                }
+                (PositionKind::Segments { .. }, PositionValue::Segments(list)) => segments.extend(list),
                 (PositionKind::Position { generation, .. }, PositionValue::Position(p))
                     if *generation == present =>
                 {

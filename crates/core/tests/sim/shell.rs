@@ -55,6 +55,7 @@ impl World {
             sent: false,
             notices: Vec::new(),
             refused: 0,
+            seen_end: i64::MAX,
             acked: None,
         });
         self.at(0, Event::Tick(o));
@@ -279,6 +280,7 @@ impl World {
                     fetching.offset = fetching.offset.max(entry.next_offset());
                 }
                 fetching.asked = false;
+                owner.seen_end = page.end_offset;
                 let empty = fetching.offset == before;
                 owner.relay.fetched(page, (), &Fake);
                 if empty {
@@ -594,7 +596,7 @@ impl World {
             let begun = PartitionGeneration { generation, start: beginning.start };
             let own = self.raft.begun_by == Some(o);
             let refused = self.owners[o].refused > 1;
-            let readable = self.source.stable() > beginning.start.source_offset;
+            let readable = self.owners[o].seen_end > beginning.start.source_offset;
             let acked = self.owners[o].acked == Some(beginning.after);
             let handed = own || acked || !beginning.notices.is_empty() || refused || !readable;
             self.checker.handed_over(o, &beginning.after, handed);

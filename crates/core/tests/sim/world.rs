@@ -124,6 +124,8 @@ pub struct Owner {
     pub notices: Vec<Notice>,
     /// Sequences of its appends that the target refused.
     pub refused: u32,
+    /// End of what may be read of the source, as it saw it last.
+    pub seen_end: i64,
     /// The generation of its last append that was acknowledged.
     pub acked: Option<Generation>,
 }
