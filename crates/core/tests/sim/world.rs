@@ -103,6 +103,8 @@ pub struct Fetching {
     pub asked: bool,
     /// The source's leader epoch that it began under.
     pub epoch: i32,
+    /// The topic that it began on.
+    pub topic: TopicId,
 }
 
 pub struct Owner {

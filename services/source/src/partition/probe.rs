@@ -175,7 +175,6 @@ impl Probe {
     }
 
     async fn positions(&self) -> Result<Told, Failure> {
-        let producer_id = self.detail.begun.generation.producer_id;
         let load = self.link.positions.load(self.detail.target_topic_id, self.partition);
         Ok(Told::Positions(load.await?))
     }
