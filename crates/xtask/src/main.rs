@@ -1,10 +1,11 @@
-//! The project's tasks: `cargo xtask verify|fix|test|demo|bench|kafka|proto`.
+//! The project's tasks: `cargo xtask verify|fix|test|demo|bench|kafka|proto|planted`.
 //!
 //! Owns how the project is checked, tested and tried. It needs cargo and a C compiler and nothing else to be built, so
 //! that it can say (or install) what the rest needs.
 #![allow(clippy::print_stdout, reason = "a task talks to the person or script that called it")]
 
 mod deps;
+mod planted;
 mod prereq;
 mod process;
 mod proto_lint;
@@ -61,6 +62,11 @@ enum Task {
     },
     /// Checks the .proto files only.
     Proto,
+    /// Plants bugs in a copy of the core, one at a time: the simulation has to notice each.
+    Planted {
+        /// One of the table in crates/core/tests/sim/PLANTED.md; without it, all.
+        name: Option<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -83,6 +89,7 @@ fn run() -> Result<ExitCode> {
         Task::Bench { arguments } => try_out::bench(&root, &arguments),
         Task::Kafka { arguments } => try_out::kafka(&root, &arguments),
         Task::Proto => verify::proto(&root),
+        Task::Planted { name } => planted::run(&root, name.as_deref()),
     }
 }
 

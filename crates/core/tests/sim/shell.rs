@@ -531,7 +531,8 @@ impl World {
         if !self.connections[c].open {
             return;
         }
-        let (most, later) = (self.rng.below(4), self.rng.below(self.knobs.ghost_ms + 1));
+        let chance = (self.rng.below(4), self.rng.below(self.knobs.ghost_ms + 1));
+        let (most, later) = self.next_ghosts.take().unwrap_or(chance);
         let now = self.now;
         let connection = &mut self.connections[c];
         connection.open = false;

@@ -161,6 +161,8 @@ pub struct World {
     pub connections: Vec<Connection>,
     pub checker: Checker,
     pub sessions: u64,
+    /// How many requests of the next connection that is given up still arrive, and when.
+    pub next_ghosts: Option<(u64, u64)>,
     /// Until when the target lacks replicas, is slow in replicating, and answers are lost.
     pub not_enough_until: u64,
     pub stalled_until: u64,
@@ -236,6 +238,7 @@ impl World {
             connections: Vec::new(),
             checker,
             sessions: 0,
+            next_ghosts: None,
             not_enough_until: 0,
             stalled_until: 0,
             writes_fail_until: 0,
