@@ -1,4 +1,4 @@
-//! The project's tasks: `cargo xtask verify|fix|test|demo|bench|kafka|fuzz|proto`.
+//! The project's tasks: `cargo xtask verify|fix|test|demo|bench|kafka|fuzz|planted|proto`.
 //!
 //! Owns how the project is checked, tested and tried. It needs cargo and a C compiler and nothing else to be built, so
 //! that it can say (or install) what the rest needs.
@@ -6,6 +6,7 @@
 
 mod deps;
 mod fuzz;
+mod planted;
 mod prereq;
 mod process;
 mod proto_lint;
@@ -70,6 +71,11 @@ enum Task {
     },
     /// Checks the .proto files only.
     Proto,
+    /// Plants bugs in a copy of the core, one at a time: the simulation has to notice each.
+    Planted {
+        /// One of the table in crates/core/tests/sim/PLANTED.md; without it, all.
+        name: Option<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -93,6 +99,7 @@ fn run() -> Result<ExitCode> {
         Task::Kafka { arguments } => try_out::kafka(&root, &arguments),
         Task::Fuzz { target, runs } => fuzz::run(&root, target.as_deref(), runs),
         Task::Proto => verify::proto(&root),
+        Task::Planted { name } => planted::run(&root, name.as_deref()),
     }
 }
 

@@ -8,6 +8,8 @@
 mod source;
 mod target;
 
+use std::collections::BTreeSet;
+
 use super::align::Aligner;
 use super::facts::Facts;
 use super::journal::Mirrored;
@@ -107,6 +109,8 @@ pub struct Resync {
     generation: Generation,
     step: Step,
     known: Vec<Position>,
+    /// Earlier producer ids of the flow: taken when the epochs of one ran out, which fences nobody.
+    producers: BTreeSet<i64>,
     position: Option<Position>,
     base: Place,
     truncated: Option<(i64, i64)>,
@@ -142,6 +146,7 @@ impl Resync {
             generation: begun.generation,
             step: Step::Identity,
             known: Vec::new(),
+            producers: BTreeSet::new(),
             position: None,
             base,
             truncated: None,
@@ -220,6 +225,7 @@ impl Resync {
             self.fenced();
             return;
         }
+        self.producers = positions.iter().map(|p| p.generation.producer_id).collect();
         self.known = positions.into_iter().filter(|p| p.generation == self.generation).collect();
         self.known.sort_by_key(|p| std::cmp::Reverse(p.count));
         self.step = Step::TargetEnds;

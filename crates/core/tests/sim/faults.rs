@@ -123,6 +123,13 @@ impl World {
         }
         let c = self.rng.pick(&open);
         if fault == Fault::Cut {
+            if self.knobs.facts.source_compacted && self.rng.percent(50) {
+                // The cleaner runs while the owner looks for its place, and what was on its way arrives meanwhile.
+                let (most, later) = (1 + self.rng.below(3), self.rng.below(24 * self.knobs.delay_ms));
+                self.next_ghosts = Some((most, later));
+                let end = self.source.end;
+                self.source.compact(end, true);
+            }
             self.cut(c);
         } else {
             self.connections[c].answers_lost = true;
@@ -253,6 +260,7 @@ impl World {
             Fault::Expire => return self.target.expire(self.now as i64),
             Fault::Foreign => {
                 let count = self.rng.within(1, 4) as i64;
+                self.checker.foreign = true;
                 let producer = if self.rng.percent(50) { -1 } else { 77 };
                 self.target.foreign(producer, count, self.now as i64);
                 let (epoch, end) = (self.target.leader_epoch, self.target.end);

@@ -55,6 +55,7 @@ impl World {
             sent: false,
             notices: Vec::new(),
             refused: 0,
+            seen_end: i64::MAX,
             acked: None,
         });
         self.at(0, Event::Tick(o));
@@ -181,7 +182,7 @@ impl World {
             }
             Step::SourceHistory(epoch) => Told::SourceHistory(self.source.epoch_end(*epoch)),
             Step::SourceRead { offset, read_committed } => {
-                if self.owners[o].relay.detail().source_topic_id != self.source.topic {
+                if !self.knobs.by_name && self.owners[o].relay.detail().source_topic_id != self.source.topic {
                     return failed("unknown topic id");
                 }
                 match self.source.fetch(*offset, *read_committed, self.knobs.fetch_bytes) {
@@ -235,16 +236,16 @@ impl World {
         self.say(|| format!("owner {o} fetches from {offset}, committed {committed}"));
         self.sessions += 1;
         let session = self.sessions;
-        let topic = self.owners[o].relay.detail().source_topic_id;
+        let known = self.owners[o].relay.detail().source_topic_id;
         let fresh = !self.owners[o].sent;
         if fresh && self.owners[o].relay.generation().generation == self.raft.detail.begun.generation {
             if !self.knobs.facts.source_compacted {
                 self.checker.found(offset, self.owners[o].version, &self.source);
             }
-            self.checker.passed(offset, topic, &self.source, "fetching goes on behind it");
+            self.checker.passed(offset, known, &self.source, "fetching goes on behind it");
         }
-        let epoch = self.source.epoch;
-        self.owners[o].fetching = Some(Fetching { session, offset, committed, asked: false, epoch });
+        let (epoch, topic) = (self.source.epoch, self.source.topic);
+        self.owners[o].fetching = Some(Fetching { session, offset, committed, asked: false, epoch, topic });
     }
 
     pub fn fetch_at(&mut self, o: usize, session: u64) {
@@ -252,8 +253,10 @@ impl World {
             return;
         };
         let (offset, committed) = (fetching.offset, fetching.committed);
-        // By topic id, as Kafka 3.1 and later have it.
-        let other = self.owners[o].relay.detail().source_topic_id != self.source.topic;
+        // By topic id, as Kafka 3.1 and later have it; by name, a topic that is made again ends the session at least.
+        let known = self.owners[o].relay.detail().source_topic_id;
+        let other =
+            fetching.topic != self.source.topic || (!self.knobs.by_name && known != self.source.topic);
         // A fetch tells the leader epoch that it knows: a new leader refuses it, whatever its log holds.
         let moved = fetching.epoch != self.source.epoch;
         let fetched = if other || moved || (!self.healing && self.rng.permille(2)) {
@@ -279,6 +282,7 @@ impl World {
                     fetching.offset = fetching.offset.max(entry.next_offset());
                 }
                 fetching.asked = false;
+                owner.seen_end = page.end_offset;
                 let empty = fetching.offset == before;
                 owner.relay.fetched(page, (), &Fake);
                 if empty {
@@ -527,7 +531,8 @@ impl World {
         if !self.connections[c].open {
             return;
         }
-        let (most, later) = (self.rng.below(4), self.rng.below(self.knobs.ghost_ms + 1));
+        let chance = (self.rng.below(4), self.rng.below(self.knobs.ghost_ms + 1));
+        let (most, later) = self.next_ghosts.take().unwrap_or(chance);
         let now = self.now;
         let connection = &mut self.connections[c];
         connection.open = false;
@@ -594,7 +599,7 @@ impl World {
             let begun = PartitionGeneration { generation, start: beginning.start };
             let own = self.raft.begun_by == Some(o);
             let refused = self.owners[o].refused > 1;
-            let readable = self.source.stable() > beginning.start.source_offset;
+            let readable = self.owners[o].seen_end > beginning.start.source_offset;
             let acked = self.owners[o].acked == Some(beginning.after);
             let handed = own || acked || !beginning.notices.is_empty() || refused || !readable;
             self.checker.handed_over(o, &beginning.after, handed);

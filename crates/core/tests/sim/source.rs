@@ -300,6 +300,13 @@ impl Source {
                 }
             }
         }
+        // An abort marker goes once nothing of its transaction is left; then nobody is told of it any more.
+        if !keep_empty {
+            let gone: Vec<i64> =
+                self.aborted.iter().map(|(_, _, marker)| *marker).filter(|m| *m < upto).collect();
+            self.log.retain(|b| !(b.control && gone.contains(&b.base)));
+            self.aborted.retain(|(_, _, marker)| *marker >= upto);
+        }
         let infos = &mut self.infos;
         let mut log = Vec::new();
         for mut batch in std::mem::take(&mut self.log) {

@@ -103,6 +103,8 @@ pub struct Fetching {
     pub asked: bool,
     /// The source's leader epoch that it began under.
     pub epoch: i32,
+    /// The topic that it began on.
+    pub topic: TopicId,
 }
 
 pub struct Owner {
@@ -124,6 +126,8 @@ pub struct Owner {
     pub notices: Vec<Notice>,
     /// Sequences of its appends that the target refused.
     pub refused: u32,
+    /// End of what may be read of the source, as it saw it last.
+    pub seen_end: i64,
     /// The generation of its last append that was acknowledged.
     pub acked: Option<Generation>,
 }
@@ -157,6 +161,8 @@ pub struct World {
     pub connections: Vec<Connection>,
     pub checker: Checker,
     pub sessions: u64,
+    /// How many requests of the next connection that is given up still arrive, and when.
+    pub next_ghosts: Option<(u64, u64)>,
     /// Until when the target lacks replicas, is slow in replicating, and answers are lost.
     pub not_enough_until: u64,
     pub stalled_until: u64,
@@ -232,6 +238,7 @@ impl World {
             connections: Vec::new(),
             checker,
             sessions: 0,
+            next_ghosts: None,
             not_enough_until: 0,
             stalled_until: 0,
             writes_fail_until: 0,

@@ -144,7 +144,11 @@ impl Resync {
     fn scan_batch(&mut self, batch: &RawBatch) -> bool {
         let header = &batch.header;
         if header.producer_id != self.generation.producer_id {
-            self.scan.foreign |= header.count > 0;
+            if self.producers.contains(&header.producer_id) {
+                widen(&mut self.scan.older, header);
+            } else {
+                self.scan.foreign |= header.count > 0;
+            }
             return true;
         }
         if header.producer_epoch > self.generation.epoch {
@@ -239,11 +243,11 @@ impl Resync {
     /// Contents of the target's batches behind the base: ours, or those of older generations if only they are there.
     fn content_read(&mut self, at: i64, batches: &[RawBatch], codecs: &dyn Codecs) {
         let (_, log_end) = self.ends;
-        let producer_id = self.generation.producer_id;
         let mut next = at;
         for batch in batches.iter().filter(|b| b.header.next_offset() > at) {
             next = next.max(batch.header.next_offset());
-            if batch.header.producer_id != producer_id {
+            let id = batch.header.producer_id;
+            if id != self.generation.producer_id && !self.producers.contains(&id) {
                 continue;
             }
             match codecs.identify(batch) {
