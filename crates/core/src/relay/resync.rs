@@ -29,7 +29,7 @@ pub enum Step {
     Identity,
     /// All positions of the partition, whatever generation → [`Resync::positions`].
     Positions,
-    /// Log start, log end and high watermark of the target → [`Resync::target_ends`]. From its leader, by ListOffsets:
+    /// Log start, log end and high watermark of the target → [`Resync::target_ends`]. From its leader, by `ListOffsets`:
     /// a fetch shows only what is replicated.
     TargetEnds,
     /// The target's records from the batch on that holds this offset, uncommitted ones too → [`Resync::target_read`].

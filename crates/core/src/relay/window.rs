@@ -109,6 +109,7 @@ pub enum Outcome {
 
 /// The window.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "they say different things, in any combination")]
 pub struct Window {
     limits: Limits,
     facts: Facts,

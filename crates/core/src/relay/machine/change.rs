@@ -75,9 +75,9 @@ impl<T: Clone> Relay<T> {
     }
 
     /// The place is found: stream on from it, or begin a generation there.
-    pub(super) fn found(&mut self, found: Found, now_ms: u64) {
+    pub(super) fn found(&mut self, found: &Found, now_ms: u64) {
         let stored = self.take_stored();
-        self.tell_of(&found);
+        self.tell_of(found);
         let mut journal = self.journal_of(&stored, found.place.target);
         for mirrored in &found.replay {
             journal.mirrored(mirrored, now_ms);

@@ -273,6 +273,7 @@ struct Refusal {
 
 /// The machine of one partition.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "they say different things, in any combination")]
 pub struct Relay<T> {
     setup: Setup,
     facts: Facts,
@@ -423,7 +424,7 @@ impl<T: Clone> Relay<T> {
                 Phase::Locating { resync, asked, .. } if !*asked => {
                     *asked = true;
                     match resync.step().clone() {
-                        Step::Done(found) => self.found(*found, now_ms),
+                        Step::Done(found) => self.found(&found, now_ms),
                         Step::Stop(stop) => self.phase = Phase::Stopped { stop, said: false },
                         Step::Again(reason) => self.wait(reason, explain(reason)),
                         Step::Lost(loss, target) => self.lost(*loss, target, now_ms),

@@ -472,7 +472,7 @@ impl<T: Clone> Relay<T> {
             kind,
         };
         let acked = stream.window.acked();
-        let (last, source_leader_epoch) = stream.last.unwrap_or((LastBatch::default(), -1));
+        let (last, source_leader_epoch) = stream.last.unwrap_or_else(|| (LastBatch::default(), -1));
         let position = Position {
             generation,
             sequence_base: 0,
