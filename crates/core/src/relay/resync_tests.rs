@@ -172,8 +172,11 @@ fn a_source_that_ends_too_early_lost_its_end() {
     r.source_read(SourcePage { end_offset: 105, ..SourcePage::default() }, &Fake);
     assert_eq!(*r.step(), Step::SourceEnds);
     r.source_ends(0, 105);
+    assert_eq!(*r.step(), Step::TargetRead(12), "where the histories part, content says");
+    target(&mut r, &[ours(12, 5, 4, 105)]);
+    r.source_read(SourcePage { end_offset: 105, ..SourcePage::default() }, &Fake);
     still_the_same(&mut r);
-    assert_eq!(stopped(&r), StopReason::SourceTruncated);
+    assert_eq!(stopped(&r), StopReason::SourceDiverged);
     let mut r = to_ends(vec![position(5, 105, 12)], 0, 16);
     target(&mut r, &[ours(12, 5, 4, 105)]);
     r.source_read(SourcePage { end_offset: 105, ..SourcePage::default() }, &Fake);
