@@ -130,6 +130,10 @@ impl World {
                 let end = self.source.end;
                 self.source.compact(end, true);
             }
+            if self.knobs.facts.target_compacted {
+                let replicated = self.target.high_watermark;
+                self.target.compact(replicated);
+            }
             self.cut(c);
         } else {
             self.connections[c].answers_lost = true;

@@ -71,7 +71,8 @@ impl Brokers {
     pub(super) async fn leaders(&self, topic: &str) -> Result<Vec<(i32, usize)>> {
         let mut leaders: Vec<(i32, usize)> = self
             .metadata(Some(topic), |metadata| {
-                let partitions = metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions);
+                let partitions =
+                    metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions);
                 partitions.filter_map(|p| Some((p.id(), broker_index(p.leader())?))).collect()
             })
             .await?;
@@ -82,7 +83,8 @@ impl Brokers {
     /// Whether every partition of every topic has a leader and all its replicas in step.
     async fn in_step(&self) -> Result<bool> {
         self.metadata(None, |metadata| {
-            let mut partitions = metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions);
+            let mut partitions =
+                metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions);
             partitions.all(|p| p.leader() >= 0 && p.isr().len() == p.replicas().len())
         })
         .await

@@ -179,8 +179,10 @@ fn a_place_that_is_refused_twice_begins_anew() {
         }
         b.relay.told(Told::Facts(Facts::DEFAULT), NOW, &Fake);
     }
-    // What was found is written down before the generation ends.
-    assert!(matches!(b.settle(Facts::DEFAULT), Some(Action::Write(_))));
+    assert!(
+        matches!(b.settle(Facts::DEFAULT), Some(Action::Write(_))),
+        "what was found is written down first"
+    );
     b.relay.written(true, NOW);
     let Some(Action::Begin(beginning)) = b.next() else { panic!() };
     assert_eq!((beginning.start.source_offset, beginning.after.epoch), (0, 0));

@@ -114,7 +114,8 @@ impl Resync {
                 return;
             }
             // What is behind the deleted part may be on the target already: only its content can tell.
-            self.gap.get_or_insert_with(|| (mirrored.min(log_start), log_start)).1 = log_start;
+            let from = mirrored.min(log_start);
+            self.gap.get_or_insert((from, log_start)).1 = log_start;
             self.cursor = log_start;
             if self.aligner.is_some() {
                 self.step = self.source_read_step();
