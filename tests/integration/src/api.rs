@@ -62,9 +62,10 @@ impl Api {
         Ok(Self { channels: addresses.iter().map(channel).collect::<Result<_>>()?, next: 0 })
     }
 
-    /// Creates a cluster.
+    /// Creates a cluster. `bootstrap` is `host:port`, or several with commas between.
     pub async fn create_cluster(&mut self, id: &str, bootstrap: &str) -> Result<v1::Cluster, Status> {
-        let cluster = v1::Cluster { bootstrap_servers: vec![bootstrap.to_owned()], ..v1::Cluster::default() };
+        let bootstrap_servers = bootstrap.split(',').map(str::to_owned).collect();
+        let cluster = v1::Cluster { bootstrap_servers, ..v1::Cluster::default() };
         let request = v1::CreateClusterRequest {
             cluster_id: id.to_owned(),
             cluster: Some(cluster),

@@ -95,11 +95,11 @@ impl Arrivals {
         })
     }
 
-    /// When records first arrived in a partition at this time or later.
-    pub(super) fn first_since(&self, partition: i32, since: Instant) -> Option<Instant> {
-        let track = lock(self.track(partition)?);
-        let before = track.growths.partition_point(|at| *at < since);
-        track.growths.get(before).copied()
+    /// When records came back to a partition that fell silent after `since`: the end of its longest silence between
+    /// `since` and its first record at `settled` or later. None as long as there is no such record. Records that were
+    /// on their way when the silence began don't end it.
+    pub(super) fn back_since(&self, partition: i32, since: Instant, settled: Instant) -> Option<Instant> {
+        back(&lock(self.track(partition)?).growths, since, settled)
     }
 
     /// The longest time without a record in any one partition, from `since` until now.
@@ -143,6 +143,20 @@ fn note(track: &Mutex<Track>, end: i64, at: Instant) {
     }
 }
 
+fn back(growths: &[Instant], since: Instant, settled: Instant) -> Option<Instant> {
+    let first = growths.partition_point(|at| *at < since);
+    let last = growths.partition_point(|at| *at < settled);
+    let (mut before, mut longest, mut end) = (since, Duration::ZERO, None);
+    for at in growths.get(first..=last)?.iter().copied() {
+        let silence = at.saturating_duration_since(before);
+        if silence >= longest {
+            (longest, end) = (silence, Some(at));
+        }
+        before = at;
+    }
+    end
+}
+
 fn longest_gap(growths: &[Instant], since: Instant, now: Instant) -> Duration {
     let first = growths.partition_point(|at| *at < since);
     let (mut last, mut longest) = (since, Duration::ZERO);
@@ -172,13 +186,25 @@ mod tests {
         note(&seen.tracks[1], 4, at(300));
         note(&seen.tracks[1], 6, at(400));
         assert_eq!(seen.total(), 6);
-        assert_eq!(seen.first_since(1, at(0)), Some(at(100)));
-        assert_eq!(seen.first_since(1, at(101)), Some(at(400)));
-        assert_eq!(seen.first_since(1, at(401)), None);
-        assert_eq!(seen.first_since(0, at(0)), None);
+        assert_eq!(seen.back_since(1, at(150), at(150)), Some(at(400)));
+        assert_eq!(seen.back_since(1, at(150), at(401)), None);
+        assert_eq!(seen.back_since(0, at(0), at(0)), None);
         assert!(!seen.flowed(&[0], Duration::from_mins(1)));
         assert!(seen.flowed(&[0, 1], Duration::from_mins(1)));
         assert!(!seen.flowed(&[2], Duration::from_mins(1)));
+    }
+
+    #[test]
+    fn a_takeover_ends_the_longest_silence_and_no_echo_does() {
+        let begin = Instant::now();
+        let at = |ms| begin + Duration::from_millis(ms);
+        // Killed at 1000; what was on its way arrives until 1700; the next owner begins at 4300.
+        let growths = [900, 1_000, 1_100, 1_700, 4_300, 4_400, 5_900, 6_100, 9_900].map(at);
+        assert_eq!(back(&growths, at(1_000), at(6_000)), Some(at(4_300)));
+        // Nobody has begun yet.
+        assert_eq!(back(&growths[..4], at(1_000), at(6_000)), None);
+        // Late ones are seen as late.
+        assert_eq!(back(&[at(900), at(1_100), at(9_000)], at(1_000), at(6_000)), Some(at(9_000)));
     }
 
     #[test]

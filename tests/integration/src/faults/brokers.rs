@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use mirrormesh_testkit::kafka::Cluster;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::metadata::Metadata;
+use rdkafka::metadata::{Metadata, MetadataTopic};
 
 /// One question.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -71,8 +71,7 @@ impl Brokers {
     pub(super) async fn leaders(&self, topic: &str) -> Result<Vec<(i32, usize)>> {
         let mut leaders: Vec<(i32, usize)> = self
             .metadata(Some(topic), |metadata| {
-                let partitions =
-                    metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions);
+                let partitions = metadata.topics().iter().flat_map(MetadataTopic::partitions);
                 partitions.filter_map(|p| Some((p.id(), broker_index(p.leader())?))).collect()
             })
             .await?;
@@ -83,8 +82,7 @@ impl Brokers {
     /// Whether every partition of every topic has a leader and all its replicas in step.
     async fn in_step(&self) -> Result<bool> {
         self.metadata(None, |metadata| {
-            let mut partitions =
-                metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions);
+            let mut partitions = metadata.topics().iter().flat_map(MetadataTopic::partitions);
             partitions.all(|p| p.leader() >= 0 && p.isr().len() == p.replicas().len())
         })
         .await

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::brokers::{Brokers, End};
 use super::plan::{Fault, Kind};
-use super::report::{Report, Takeover};
+use super::report::{Report, TAKEOVER_BAR, Takeover};
 use super::stage::{FLOW, Stage, TOPIC};
 
 /// Records that arrived in this time before a fault make it count.
@@ -19,8 +19,6 @@ const FLOWED: Duration = Duration::from_secs(1);
 const FLOW_PATIENCE: Duration = Duration::from_secs(20);
 /// Partitions come back, and so do processes, within this time, or it is a problem of its own.
 const BACK_PATIENCE: Duration = Duration::from_mins(1);
-/// What a dead worker had sent may still arrive for so long: that is no sign of another one.
-const ECHO: Duration = Duration::from_millis(500);
 /// Batches on their way that a cut of a full pipeline waits for.
 const PIPELINE: u64 = 10;
 /// The target is moved away by this much, so that batches are on their way for long enough.
@@ -169,11 +167,13 @@ impl Stage {
     /// Waits until records of all partitions arrive again, and notes how long that took.
     async fn take_times(&mut self, blow: &Blow, worker: &str, fault: &Fault, report: &mut Report) {
         let deadline = blow.at + fault.hold + BACK_PATIENCE;
+        // Until the bar is over, a record may be one that was on its way.
+        let settled = blow.at + TAKEOVER_BAR;
         let mut waiting = blow.partitions.clone();
         let mut longest = Duration::ZERO;
         while !waiting.is_empty() && Instant::now() < deadline {
             waiting.retain(|partition| {
-                let Some(back) = self.arrivals.first_since(*partition, blow.at + ECHO) else { return true };
+                let Some(back) = self.arrivals.back_since(*partition, blow.at, settled) else { return true };
                 let time = back.duration_since(blow.at);
                 longest = longest.max(time);
                 if blow.struck {

@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_default_env()
-                .unwrap_or_else(|_| "error,rdkafka=off".into()),
+                .unwrap_or_else(|_| "error,rdkafka=off,librdkafka=off".into()),
         )
         .with_writer(std::io::stderr)
         .init();
