@@ -8,9 +8,14 @@
 //! Phases: settings → locating → streaming → (draining) → … A partition leaves streaming only when every append has its
 //! answer and what was acknowledged is written down.
 
+mod action;
 mod change;
 mod outgoing;
+mod refusal;
 mod stream;
+mod written;
+
+pub use action::{Action, Append, Ask, Beginning, Notice, Rules, Setup, Told};
 
 use super::answer::{Answer, Refused};
 use super::facts::Facts;
@@ -18,210 +23,17 @@ use super::journal::{Entry, Journal, Stored};
 use super::loss::{Handling, Loss};
 use super::page::SourcePage;
 use super::position::{LastBatch, Position, PositionKey, PositionKind, PositionValue};
+use super::reader::Skip;
 use super::rebuild::Codecs;
 use super::resync::{Found, Premise, Resync, Step};
 use super::stop::Stop;
 use super::window::{Limits, Place};
-use crate::flow::{FlowSpec, LossPolicy, OversizedPolicy, TimestampPolicy};
-use crate::format::batch::StampedBatch;
-use crate::ids::{FlowId, TopicId, TopicName};
+use crate::flow::{OversizedPolicy, TimestampPolicy};
 use crate::report::{PartitionFigures, UnitState};
-use crate::unit::{Generation, PartitionDetail, PartitionGeneration, PartitionStart};
+use crate::unit::{PartitionDetail, PartitionGeneration, PartitionStart};
 use change::Change;
 use std::collections::VecDeque;
 use stream::Stream;
-
-use super::path::Path;
-use super::reader::Skip;
-
-/// What a flow says about records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rules {
-    /// Aborted and open transactional records count too.
-    pub read_uncommitted: bool,
-    /// When records are lost.
-    pub on_loss: LossPolicy,
-    /// When a record is too large.
-    pub on_oversized: OversizedPolicy,
-    /// When the target refuses a timestamp.
-    pub timestamps: TimestampPolicy,
-    /// No other flow may write to the target topics.
-    pub sole_writer: bool,
-}
-
-impl Rules {
-    /// The rules of a flow for one source topic.
-    pub fn of(spec: &FlowSpec, topic: &TopicName) -> Self {
-        Self {
-            read_uncommitted: spec.read_uncommitted,
-            on_loss: spec.loss_policy(topic),
-            on_oversized: spec.on_oversized,
-            timestamps: spec.timestamps,
-            sole_writer: !spec.shared_target,
-        }
-    }
-}
-
-/// Which partition, and how.
-#[derive(Debug, Clone)]
-pub struct Setup {
-    /// The flow.
-    pub flow: FlowId,
-    /// Source topic.
-    pub topic: TopicName,
-    /// The partition.
-    pub partition: i32,
-    /// Number of the assignment.
-    pub number: u64,
-    /// What was found out about it.
-    pub detail: PartitionDetail,
-    /// What the flow says.
-    pub rules: Rules,
-    /// Limits of the send window.
-    pub limits: Limits,
-}
-
-/// A batch to append. `T` is what its memory belongs to.
-#[derive(Debug)]
-pub struct Append<T> {
-    /// Number that the answer carries.
-    pub id: u64,
-    /// The batch.
-    pub batch: StampedBatch,
-    /// Which way it went.
-    pub path: Path,
-    /// Held until the answer has come.
-    pub hold: Option<T>,
-}
-
-/// Something worth telling.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Notice {
-    /// Stable name.
-    pub reason: &'static str,
-    /// What happened and what to do.
-    pub message: String,
-    /// First source offset concerned.
-    pub from_offset: Option<i64>,
-    /// Source offset behind the last one concerned.
-    pub to_offset: Option<i64>,
-    /// How many records, if known.
-    pub count: Option<i64>,
-}
-
-impl From<&Loss> for Notice {
-    fn from(loss: &Loss) -> Self {
-        Self {
-            reason: loss.stop.reason.name(),
-            message: loss.stop.message.clone(),
-            from_offset: loss.stop.from_offset,
-            to_offset: loss.stop.to_offset,
-            count: loss.count,
-        }
-    }
-}
-
-/// A generation to begin.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Beginning {
-    /// The one that ends.
-    pub after: Generation,
-    /// A fresh producer id, where the epochs have run out.
-    pub offered: Option<i64>,
-    /// Where it begins.
-    pub start: PartitionStart,
-    /// What is to be kept in the same step.
-    pub notices: Vec<Notice>,
-}
-
-/// What the shell is to do.
-#[derive(Debug)]
-pub enum Action<T> {
-    /// Find something out → [`Relay::told`].
-    Ask(Ask),
-    /// Fetch from this source offset on, in place of any earlier fetching → [`Relay::fetched`],
-    /// [`Relay::out_of_range`] or [`Relay::source_failed`].
-    Fetch {
-        /// Where to begin.
-        offset: i64,
-        /// Leave out transactions that are open or aborted.
-        read_committed: bool,
-    },
-    /// Fetch no more.
-    StopFetching,
-    /// Append → [`Relay::answer`], in the order of asking.
-    Append(Append<T>),
-    /// Write these records to the positions topic, in order → [`Relay::written`].
-    Write(Vec<(PositionKey, PositionValue)>),
-    /// Begin a generation by the Raft log → [`Relay::begun`].
-    Begin(Beginning),
-    /// Tell.
-    Notice(Notice),
-    /// A batch was left out on purpose.
-    Skipped(Skip),
-    /// The pipeline broke for this reason; the leader of the target partition may have moved.
-    Broken {
-        /// Stable name.
-        reason: &'static str,
-        /// Ask for the leader again.
-        leader_moved: bool,
-    },
-    /// Wait a while, longer with every attempt → [`Relay::resume`].
-    Wait {
-        /// Stable name.
-        reason: String,
-        /// What is wrong.
-        message: String,
-        /// How often it was waited for without success.
-        attempt: u32,
-    },
-    /// Stopped until somebody acts.
-    Stopped(Stop),
-    /// It was asked to stop, and nothing is left to be done.
-    Released,
-}
-
-/// What is to be found out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ask {
-    /// Settings of both partitions → [`Told::Facts`].
-    Facts,
-    /// What the resync machine wants to know.
-    Locate(Step),
-    /// Log start and log end of the source → [`Told::SourceEnds`].
-    SourceEnds,
-    /// A fresh producer id from the target → [`Told::Producer`].
-    NewProducer,
-}
-
-/// What was found out.
-#[derive(Debug, Clone)]
-pub enum Told {
-    /// Settings.
-    Facts(Facts),
-    /// Topic ids, source and target; `None` where the topic does not exist.
-    Identity(Option<TopicId>, Option<TopicId>),
-    /// What is stored.
-    Positions(Stored),
-    /// Log start, log end, high watermark of the target.
-    TargetEnds(i64, i64, i64),
-    /// Raw records of the target; empty if there are none.
-    TargetRecords(bytes::Bytes),
-    /// Epoch and last sequence that the target remembers of our producer id.
-    Remembered(Option<(i16, i32)>),
-    /// Where a leader epoch ends on the source.
-    SourceHistory(Option<i64>),
-    /// Records of the source.
-    SourcePage(SourcePage),
-    /// The source does not have the offset.
-    SourceOutOfRange,
-    /// Log start and log end of the source.
-    SourceEnds(i64, i64),
-    /// A fresh producer id.
-    Producer(i64),
-    /// It could not be found out: a stable name, and what is wrong.
-    Failed(String, String),
-}
 
 /// Where the machine is.
 #[derive(Debug)]

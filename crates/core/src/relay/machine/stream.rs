@@ -2,25 +2,20 @@
 
 use super::change::Change;
 use super::outgoing::{Outgoing, Queue, Ready};
+use super::refusal::{skipped, too_large};
 use super::{
     Action, Answer, Append, Codecs, Entry, Facts, Journal, LastBatch, Limits, Notice, OversizedPolicy,
-    PartitionFigures, Phase, Place, Position, PositionKey, PositionKind, PositionValue, Refusal, Refused,
-    Relay, SourcePage, Stop, TimestampPolicy,
+    PartitionFigures, Phase, Place, Relay, SourcePage, Stop,
 };
 use crate::format::batch::Stamp;
-use crate::relay::answer::Verdict;
 use crate::relay::journal::Mirrored;
 use crate::relay::loss::retention_margin;
 use crate::relay::page;
-use crate::relay::path::{Conditions, timestamp_refused};
+use crate::relay::path::Conditions;
 use crate::relay::reader::unreadable;
 use crate::relay::rebuild::Oversized;
-use crate::relay::stop::StopReason;
 use crate::relay::window::{Outcome, Sending, Window};
 use crate::report::Delivery;
-
-/// A batch that the target fails on is tried so often, with growing waits, before it is taken for unreadable.
-const CONTENT_REFUSALS_MAX: u32 = 8;
 
 /// What follows once everything has its answer and is written down.
 #[derive(Debug, Clone)]
@@ -48,26 +43,26 @@ pub(super) enum Next<T> {
     Changed,
 }
 
-fn act<T>(action: Action<T>) -> Next<T> {
+pub(super) fn act<T>(action: Action<T>) -> Next<T> {
     Next::Action(Box::new(action))
 }
 
 /// The state of one stream.
 #[derive(Debug)]
 pub(super) struct Stream<T> {
-    window: Window,
+    pub(super) window: Window,
     facts: Facts,
-    journal: Journal,
-    queue: Queue,
+    pub(super) journal: Journal,
+    pub(super) queue: Queue,
     hold: Option<T>,
     fetching: bool,
-    writing: Option<Entry>,
+    pub(super) writing: Option<Entry>,
     /// Writing failed while draining: there is no second try.
-    unwritten: bool,
-    last: Option<(LastBatch, i32)>,
+    pub(super) unwritten: bool,
+    pub(super) last: Option<(LastBatch, i32)>,
     /// The first append goes under the old generation; then a new one begins.
     handover: bool,
-    after: Option<After>,
+    pub(super) after: Option<After>,
     end_offset: i64,
     high_watermark: i64,
     newest_ms: i64,
@@ -122,7 +117,7 @@ impl<T> Stream<T> {
 
     /// As [`Stream::break_off`], after a failure: what was to go on from the acknowledged place can't, since that place
     /// is not known any more, nor is everything before a record to be left out mirrored.
-    fn break_off_failed(&mut self, after: After) {
+    pub(super) fn break_off_failed(&mut self, after: After) {
         if matches!(self.after, Some(After::Begin | After::Skip(..) | After::Ends)) {
             self.after = None;
         }
@@ -182,15 +177,6 @@ impl<T: Clone> Relay<T> {
             return next;
         }
         self.write_if_due(now_ms)
-    }
-
-    fn write_if_due(&mut self, now_ms: u64) -> Next<T> {
-        let Phase::Streaming(stream) = &mut self.phase else { return Next::Changed };
-        let quiet = stream.window.is_empty() && stream.queue.is_empty();
-        if stream.writing.is_none() && stream.journal.due(now_ms, quiet) {
-            return self.write();
-        }
-        Next::Idle
     }
 
     /// Nothing new; what is in flight gets its answers, and what was acknowledged is written down.
@@ -410,142 +396,5 @@ impl<T: Clone> Relay<T> {
         } else if stream.handover {
             stream.break_off(After::Begin);
         }
-    }
-
-    fn failed(&mut self, verdict: Verdict) {
-        let (what, leader_moved, back_off, reason) = match verdict {
-            Verdict::Stop(stop) => {
-                if let Phase::Streaming(stream) = &mut self.phase {
-                    stream.break_off_failed(After::Stop(stop));
-                }
-                return;
-            }
-            Verdict::Resync { refused, leader_moved, back_off, reason } => {
-                (refused, leader_moved, back_off, reason)
-            }
-        };
-        let Phase::Streaming(stream) = &mut self.phase else { return };
-        let place = stream.window.acked();
-        let times = match self.refusal {
-            Some(r) if r.what == what && r.count == place.count => r.times + 1,
-            _ => 1,
-        };
-        if what != Refused::Nothing {
-            self.refusal = Some(Refusal { what, count: place.count, times });
-        }
-        let stop = match what {
-            Refused::Size if times > 1 => {
-                Some(too_large(Oversized { offset: place.source, bytes: 0 }, self.facts.target_bytes_max))
-            }
-            Refused::Timestamp if times > 1 || self.setup.rules.timestamps == TimestampPolicy::Keep => {
-                Some(timestamp_refused(place.source, place.source + 1))
-            }
-            Refused::Timestamp => {
-                self.clamp = true;
-                None
-            }
-            Refused::Content if times > CONTENT_REFUSALS_MAX => Some(unreadable_there(place.source)),
-            Refused::Nothing | Refused::Sequence | Refused::Size | Refused::Content => None,
-        };
-        stream.break_off_failed(match stop {
-            Some(stop) => After::Stop(stop),
-            None if back_off || leader_moved || times > 1 => {
-                self.pending.push_back(Action::Broken { reason, leader_moved });
-                self.figures.resyncs += 1;
-                let message = "the target can't take records now; trying again".to_owned();
-                After::Wait { reason: reason.to_owned(), message }
-            }
-            None => After::Locate { reason, leader_moved },
-        });
-    }
-
-    /// Takes what is to be written down now.
-    fn write(&mut self) -> Next<T> {
-        let setup = &self.setup;
-        let Phase::Streaming(stream) = &mut self.phase else { return Next::Changed };
-        let entry = stream.journal.take();
-        let generation = setup.detail.begun.generation;
-        let key = |kind| PositionKey {
-            flow: setup.flow.clone(),
-            target_topic_id: setup.detail.target_topic_id,
-            partition: setup.partition,
-            kind,
-        };
-        let acked = stream.window.acked();
-        let (last, source_leader_epoch) = stream.last.unwrap_or_else(|| (LastBatch::default(), -1));
-        let position = Position {
-            generation,
-            sequence_base: 0,
-            count: acked.count,
-            source_offset: acked.source,
-            source_topic_id: setup.detail.source_topic_id,
-            source_leader_epoch,
-            target_offset: acked.target,
-            target_leader_epoch: -1,
-            last,
-            skip_version: 0,
-            assignment_number: setup.number,
-            topic: setup.topic.to_string(),
-            target_topic: setup.detail.target_topic.to_string(),
-        };
-        let producer_id = generation.producer_id;
-        let chunks = entry.chunks.iter().map(|(chunk, segments)| {
-            let kind = PositionKind::Segments { producer_id, number: setup.number, chunk: *chunk };
-            (key(kind), PositionValue::Segments(segments.clone()))
-        });
-        let mut records: Vec<_> = chunks.collect();
-        let kind = PositionKind::Position { generation, slot: entry.slot };
-        records.push((key(kind), PositionValue::Position(position)));
-        stream.writing = Some(entry);
-        act(Action::Write(records))
-    }
-
-    /// Says whether what was to be written is written.
-    pub fn written(&mut self, written: bool, now_ms: u64) {
-        let Phase::Streaming(stream) = &mut self.phase else { return };
-        let Some(entry) = stream.writing.take() else { return };
-        if !written {
-            // While draining there is no second try: a later owner counts what was not written down.
-            stream.unwritten = stream.after.is_some();
-            stream.journal.failed(entry, now_ms);
-        }
-    }
-}
-
-fn unreadable_there(offset: i64) -> Stop {
-    Stop::new(
-        StopReason::TargetRefused,
-        format!(
-            "the target fails on the batch that begins at source offset {offset}, again and again: its records may be \
-             damaged behind a right checksum; look at the target broker's log, then pause and resume the flow"
-        ),
-    )
-    .at(offset, None)
-}
-
-fn too_large(oversized: Oversized, bytes_max: usize) -> Stop {
-    let offset = oversized.offset;
-    Stop::new(
-        StopReason::RecordTooLarge,
-        format!(
-            "the record at source offset {offset} is larger than the target takes ({bytes_max} bytes): raise \
-             max.message.bytes on the target topic, or set records.on_oversized to SKIP on the flow, then pause and \
-             resume the flow"
-        ),
-    )
-    .at(offset, Some(offset + 1))
-}
-
-fn skipped(oversized: Oversized, bytes_max: usize) -> Notice {
-    let Oversized { offset, bytes } = oversized;
-    Notice {
-        reason: "RECORD_SKIPPED",
-        message: format!(
-            "the record at source offset {offset} takes {bytes} bytes and the target takes {bytes_max}: it was left out, \
-             as the flow says"
-        ),
-        from_offset: Some(offset),
-        to_offset: Some(offset + 1),
-        count: Some(1),
     }
 }

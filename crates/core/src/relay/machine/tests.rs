@@ -1,8 +1,12 @@
 //! Tests of the machine's order of things; what it survives is the simulation's business (tests/sim).
 
 use super::*;
+use crate::flow::LossPolicy;
 use crate::format::batch::tests::header;
+use crate::ids::{FlowId, TopicId, TopicName};
+use crate::relay::path::Path;
 use crate::relay::testing::{Fake, batch_of, dense, joined};
+use crate::unit::Generation;
 
 const NOW: u64 = 1_000;
 
