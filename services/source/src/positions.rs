@@ -69,11 +69,8 @@ impl PositionStore {
         }
         let mut stored = Stored::default();
         for (kind, value) in tail.records.get(&(topic_id, partition)).into_iter().flatten() {
-            match (kind, value) {
-                (PositionKind::Position { slot, .. }, PositionValue::Position(position)) => {
-                    stored.positions.push((*slot, position.clone()));
-                }
-                _ => {}
+            if let (PositionKind::Position { slot, .. }, PositionValue::Position(position)) = (kind, value) {
+                stored.positions.push((*slot, position.clone()));
             }
         }
         Ok(stored)
