@@ -52,9 +52,8 @@ fn number(record: &Plain) -> Result<usize> {
 async fn same_state(rig: &Rig, topic: &str, produced: usize) -> Result<usize> {
     let target = probe::read(&rig.target, topic).await?;
     let numbers: Vec<usize> = target.iter().map(number).collect::<Result<_>>()?;
-    if let Some(pair) = numbers.windows(2).find(|pair| pair[0] >= pair[1]) {
-        anyhow::bail!("record {} stands before {}", pair[0], pair[1]);
-    }
+    let disorder = numbers.iter().zip(numbers.iter().skip(1)).find(|(one, next)| one >= next);
+    ensure!(disorder.is_none(), "records {disorder:?} stand in this order");
     let newest: BTreeMap<_, _> = target.into_iter().map(|r| (r.key, r.value)).collect();
     let wanted: BTreeMap<_, _> = updates(0, produced).into_iter().map(|r| (r.key, r.value)).collect();
     ensure!(newest == wanted, "{} keys on the target, {} were written", newest.len(), wanted.len());
