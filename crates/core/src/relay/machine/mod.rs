@@ -532,6 +532,7 @@ impl<T: Clone> Relay<T> {
         let rules = &self.setup.rules;
         let premise = Premise {
             detail: self.setup.detail.clone(),
+            number: self.setup.number,
             facts,
             sole_writer: rules.sole_writer,
             times_kept: !facts.target_append_time && rules.timestamps == TimestampPolicy::Keep,
