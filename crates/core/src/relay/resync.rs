@@ -240,9 +240,10 @@ impl Resync {
     pub fn positions(&mut self, positions: Vec<Position>) {
         let newer = positions.iter().any(|p| {
             // Another producer id fences nobody: there, who was given the partition later is the newer one.
-            match p.generation.producer_id == self.generation.producer_id {
-                true => p.generation.epoch > self.generation.epoch,
-                false => p.assignment_number > self.premise.number && p.target_offset > self.base.target,
+            if p.generation.producer_id == self.generation.producer_id {
+                p.generation.epoch > self.generation.epoch
+            } else {
+                p.assignment_number > self.premise.number && p.target_offset > self.base.target
             }
         });
         if newer {

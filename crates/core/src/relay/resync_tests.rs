@@ -148,7 +148,7 @@ fn records_of_a_batch_with_gaps_are_counted_one_by_one() {
     let mut r = to_ends(vec![position(5, 105, 12)], 0, 15);
     let gappy = batch_of(&[105, 107, 111, 112], header(105, 10), 0);
     target(&mut r, &[batch_of(&[12, 13, 14], ours(12, 5, 3, 105).header, 99)]);
-    source(&mut r, &[gappy.clone()]);
+    source(&mut r, std::slice::from_ref(&gappy));
     assert_eq!(stopped(&r), StopReason::PositionMismatch, "111 is not what the target has last");
     let mut r = to_ends(vec![position(5, 105, 12)], 0, 15);
     target(&mut r, &[batch_of(&[12, 13, 14], ours(12, 5, 3, 105).header, 97)]);

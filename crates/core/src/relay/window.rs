@@ -111,7 +111,6 @@ pub enum Outcome {
 }
 
 /// The window.
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, each with a name of its own")]
 #[derive(Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "they say different things, in any combination")]
 pub struct Window {

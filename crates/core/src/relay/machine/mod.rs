@@ -272,7 +272,6 @@ struct Refusal {
 }
 
 /// The machine of one partition.
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, each with a name of its own")]
 #[derive(Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "they say different things, in any combination")]
 pub struct Relay<T> {
