@@ -46,6 +46,17 @@ impl Loss {
         None
     }
 
+    /// The source deleted offsets up to its log start, and the target what would tell how far the mirror was.
+    pub fn deleted_on_both(from: i64, log_start: i64, go_on: i64) -> Self {
+        let message = format!(
+            "the source deleted its records before {log_start}, and the target those that tell how far the mirror was: \
+             records from {from} on may be lost for the target, and records from {go_on} on may come there again; raise \
+             the retention of both and set records.on_loss to CONTINUE to go on from {go_on}"
+        );
+        let stop = Stop::new(StopReason::RetentionOverrun, message).at(from, Some(log_start.max(from)));
+        Self { stop, count: None, go_on }
+    }
+
     /// The source's history ends before the place that was mirrored (KIP-320).
     pub fn diverged(end: i64, mirrored: i64) -> Self {
         let message = format!(

@@ -76,6 +76,10 @@ pub struct Found {
     /// Target offsets (from, to) that hold records twice: an older generation's, or an append that the target had
     /// forgotten.
     pub doubled: Option<(i64, i64)>,
+    /// Target offsets (from, to) of records that are gone from there; they may be mirrored again.
+    pub unsure: Option<(i64, i64)>,
+    /// Leader epoch on the source at the place that it began with, -1 when not known.
+    pub epoch: i32,
 }
 
 /// What it has to know from the beginning.
@@ -83,6 +87,8 @@ pub struct Found {
 pub struct Premise {
     /// The partition with its generation.
     pub detail: PartitionDetail,
+    /// Number of the owner's assignment.
+    pub number: u64,
     /// Settings of both sides.
     pub facts: Facts,
     /// The flow lets nobody else write to its target topics.
@@ -130,6 +136,16 @@ pub struct Resync {
     diverged: Option<i64>,
     /// What is told once the topics are known to be the same still.
     loss: Option<Loss>,
+    /// n was taken from offsets, since nothing on the target tells it.
+    assumed: bool,
+    /// The mirror got at least so far on the source, if n is right.
+    at_least: i64,
+    /// Which target offsets held records of ours that are gone from there, where counting does not lead to the place.
+    unsure: Option<(i64, i64)>,
+    /// Leader epoch on the source at the base, -1 when not known.
+    epoch: i32,
+    /// How often the ends were asked for again, and that nothing was at the log end even so.
+    again: u8,
     count: i64,
     read: i64,
     cursor: i64,
@@ -160,6 +176,11 @@ impl Resync {
             gap: None,
             diverged: None,
             loss: None,
+            assumed: false,
+            at_least: 0,
+            unsure: None,
+            epoch: -1,
+            again: 0,
             count: 0,
             read: 0,
             cursor: base.source,
@@ -218,17 +239,47 @@ impl Resync {
     /// Answers [`Step::Positions`].
     pub fn positions(&mut self, positions: Vec<Position>) {
         let newer = positions.iter().any(|p| {
-            p.generation.producer_id == self.generation.producer_id
-                && p.generation.epoch > self.generation.epoch
+            // Another producer id fences nobody: there, who was given the partition later is the newer one.
+            if p.generation.producer_id == self.generation.producer_id {
+                p.generation.epoch > self.generation.epoch
+            } else {
+                p.assignment_number > self.premise.number && p.target_offset > self.base.target
+            }
         });
         if newer {
             self.fenced();
             return;
         }
+        self.epoch = self.older_epoch(&positions);
         self.producers = positions.iter().map(|p| p.generation.producer_id).collect();
         self.known = positions.into_iter().filter(|p| p.generation == self.generation).collect();
         self.known.sort_by_key(|p| std::cmp::Reverse(p.count));
         self.step = Step::TargetEnds;
+    }
+
+    /// Leader epoch that reaches at least to the start of the generation, from what older ones wrote: where nothing of this
+    /// one is written yet, a source that loses its end again is seen by it.
+    fn older_epoch(&self, positions: &[Position]) -> i32 {
+        let known = self.premise.detail.source_topic_id;
+        positions
+            .iter()
+            .filter(|p| p.generation != self.generation && p.source_topic_id == known)
+            .filter(|p| p.source_offset >= self.base.source && p.target_offset <= self.base.target)
+            .max_by_key(|p| p.target_offset)
+            .map_or(-1, |p| p.source_leader_epoch)
+    }
+
+    /// What was read does not fit the ends: retention or an election may have moved them meanwhile. Asks for them again,
+    /// twice at most.
+    fn ends_again(&mut self) -> bool {
+        if self.again >= 2 {
+            return false;
+        }
+        self.again += 1;
+        self.scan = target::Scan::default();
+        self.tail = None;
+        self.step = Step::TargetEnds;
+        true
     }
 
     fn fenced(&mut self) {
@@ -250,6 +301,7 @@ impl Resync {
         }
         self.position = self.known.iter().find(|p| p.target_offset <= log_end).cloned();
         if let Some(position) = &self.position {
+            self.epoch = position.source_leader_epoch;
             let known = self.premise.detail.source_topic_id;
             if position.source_topic_id != known && !position.source_topic_id.is_zero() && !known.is_zero() {
                 let message = format!(
@@ -275,6 +327,11 @@ impl Resync {
         std::mem::take(&mut self.replay)
     }
 
+    /// Target offsets of records that may be mirrored again.
+    pub fn unsure(&self) -> Option<(i64, i64)> {
+        self.unsure
+    }
+
     fn done(&mut self) {
         let (_, log_end) = self.ends;
         let late = self.scan.late();
@@ -286,6 +343,8 @@ impl Resync {
             truncated: self.truncated,
             late,
             doubled: self.scan.doubled,
+            unsure: self.unsure,
+            epoch: self.epoch,
         }));
     }
 }

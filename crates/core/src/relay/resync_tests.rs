@@ -20,7 +20,7 @@ fn resync_with(facts: Facts, sole_writer: bool) -> Resync {
         target_topic_id: TARGET,
         begun: PartitionGeneration { generation: GENERATION, start },
     };
-    Resync::new(Premise { detail, facts, sole_writer, times_kept: true })
+    Resync::new(Premise { detail, number: 1, facts, sole_writer, times_kept: true })
 }
 
 fn resync() -> Resync {
@@ -264,6 +264,12 @@ fn a_hole_stops_unless_the_target_is_compacted() {
     let mut r = to_ends(vec![position(5, 105, 12)], 0, 19);
     target(&mut r, &batches[2..]);
     target(&mut r, &batches);
+    for _ in 0..2 {
+        assert_eq!(*r.step(), Step::TargetEnds, "retention may have moved the log start meanwhile");
+        r.target_ends(0, 19, 19);
+        target(&mut r, &batches[2..]);
+        target(&mut r, &batches);
+    }
     assert_eq!(stopped(&r), StopReason::TargetHole);
     let mut r = resync_with(Facts { target_compacted: true, ..Facts::DEFAULT }, true);
     begun(&mut r, vec![position(5, 105, 12)], 0, 19);
@@ -343,4 +349,91 @@ fn identities_generations_and_history_are_checked() {
     assert_eq!(place(&r).0.source, 105);
     let r = to_ends(vec![], 0, 5);
     assert_eq!(stopped(&r), StopReason::TargetTruncated);
+}
+
+#[test]
+fn a_log_may_end_behind_its_last_batch() {
+    let batches = [ours(12, 5, 2, 105)];
+    let mut r = to_ends(vec![position(5, 105, 12)], 0, 17);
+    for asked in 0..3 {
+        target(&mut r, &[]);
+        target(&mut r, &batches);
+        target(&mut r, &[]);
+        if asked < 2 {
+            assert_eq!(*r.step(), Step::TargetEnds);
+            r.target_ends(0, 17, 17);
+        }
+    }
+    source(&mut r, &[dense(105, 6)]);
+    let found = found(&r);
+    assert_eq!(found.place, Place { count: 7, source: 107, target: 17 });
+}
+
+#[test]
+fn where_both_sides_deleted_what_would_tell_nothing_is_left_out_and_it_is_said() {
+    let deleted = |remembered| {
+        let mut r = to_ends(vec![position(5, 105, 12)], 16, 16);
+        r.producer(remembered);
+        r.source_out_of_range();
+        r.source_ends(107, 130);
+        still_the_same(&mut r);
+        let Step::Lost(loss, _) = r.step().clone() else { panic!("{:?}", r.step()) };
+        assert_eq!(r.unsure(), Some((12, 16)));
+        (loss.stop.from_offset, loss.go_on)
+    };
+    assert_eq!(
+        deleted(Some((1, 8))),
+        (Some(107), 109),
+        "n = 9 is known: four records take four offsets or more"
+    );
+    assert_eq!(
+        deleted(None),
+        (Some(105), 107),
+        "n is assumed: only what is gone from the source is given up"
+    );
+}
+
+#[test]
+fn a_producer_that_is_remembered_by_an_older_epoch_appended_nothing_yet() {
+    let mut r = to_ends(vec![], 9, 9);
+    r.producer(Some((0, 36)));
+    let found = found(&r);
+    assert_eq!((found.place, found.unsure), (Place { count: 0, source: 100, target: 9 }, Some((7, 9))));
+}
+
+#[test]
+fn what_others_wrote_between_two_batches_shifts_only_what_follows() {
+    let batches = [ours(12, 5, 1, 105), foreign(13, 3), ours(16, 6, 2, 106)];
+    let mut r = to_ends(vec![position(5, 105, 12)], 0, 18);
+    target(&mut r, &batches[2..]);
+    target(&mut r, &batches);
+    source(&mut r, &[dense(105, 3)]);
+    let replay = found(&r).replay;
+    let places: Vec<_> = replay.iter().flat_map(|m| std::iter::once(&m.segment).chain(&m.more)).collect();
+    let at: Vec<_> = places.iter().map(|s| (s.source, s.target, s.count)).collect();
+    assert_eq!(at, [(105, 12, 1), (106, 16, 2)]);
+}
+
+#[test]
+fn a_source_that_was_cut_below_the_start_is_seen_before_anything_of_the_generation_is_written() {
+    let mut older = position(12, 108, 7);
+    older.generation.epoch = 0;
+    older.source_leader_epoch = 4;
+    let mut r = to_ends(vec![older], 0, 7);
+    assert_eq!(*r.step(), Step::SourceHistory(4));
+    r.source_history(Some(90));
+    still_the_same(&mut r);
+    assert_eq!(stopped(&r), StopReason::SourceDiverged);
+}
+
+#[test]
+fn a_later_assignment_under_another_producer_id_replaced_this_one() {
+    let mut other = position(3, 103, 10);
+    other.generation.producer_id = 6;
+    assert_eq!(place(&to_ends(vec![other.clone()], 0, 7)).0.count, 0, "an earlier one");
+    other.assignment_number = 2;
+    let mut r = resync();
+    r.identity(Some(SOURCE), Some(TARGET));
+    r.positions(vec![other]);
+    assert_eq!(stopped(&r), StopReason::Fenced);
 }

@@ -19,6 +19,9 @@ const EXPIRATION_MARGIN: i64 = 48;
 /// After this long without traffic the first batch goes alone.
 const IDLE_MS: u64 = 60_000;
 
+/// The reason of a failure that is none: an append was acknowledged, but not whose it is.
+pub const UNTOLD: &str = "HANDED_OVER";
+
 /// Limits of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -108,7 +111,6 @@ pub enum Outcome {
 }
 
 /// The window.
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, each with a name of its own")]
 #[derive(Debug)]
 pub struct Window {
     limits: Limits,
@@ -127,6 +129,8 @@ pub struct Window {
     bytes: u64,
     last_ack_ms: Option<u64>,
     last_max_timestamp: Option<i64>,
+    /// When an append was there already: another owner of the generation appends too.
+    shared_ms: Option<u64>,
 }
 
 impl Window {
@@ -146,6 +150,7 @@ impl Window {
             bytes: 0,
             last_ack_ms: None,
             last_max_timestamp: None,
+            shared_ms: None,
         }
     }
 
@@ -157,6 +162,11 @@ impl Window {
     /// Sequence of the next batch.
     pub fn next_sequence(&self) -> i32 {
         sequence_of(self.sent.count)
+    }
+
+    /// n behind everything that was sent.
+    pub fn sent_count(&self) -> i64 {
+        self.sent.count
     }
 
     /// Next source offset to send.
@@ -189,6 +199,16 @@ impl Window {
         self.sole_writer
     }
 
+    /// The target surely remembers this producer, whatever is on its way: no other owner was seen whose old batch could
+    /// bring it to forget, and none of those in flight can.
+    pub fn stays_armed(&self, now_ms: u64) -> bool {
+        let shared = self.shared_ms.is_some_and(|t| now_ms.saturating_sub(t) < IDLE_MS);
+        let young = |p: &Pending| self.is_young(p.sending.last.max_timestamp, now_ms);
+        self.is_armed(now_ms)
+            && !shared
+            && (self.facts.target_append_time || self.in_flight.iter().all(young))
+    }
+
     /// The target surely remembers this producer: its last batch is young enough.
     pub fn is_armed(&self, now_ms: u64) -> bool {
         let last = if self.facts.target_append_time {
@@ -200,7 +220,7 @@ impl Window {
     }
 
     /// With a batch of this timestamp as the last one, the target surely remembers its producer.
-    fn is_young(&self, timestamp: i64, now_ms: u64) -> bool {
+    pub fn is_young(&self, timestamp: i64, now_ms: u64) -> bool {
         let now = i64::try_from(now_ms).unwrap_or(i64::MAX);
         let expiration = self.facts.target_expiration_ms;
         timestamp > now.saturating_sub(expiration - expiration / EXPIRATION_MARGIN)
@@ -211,15 +231,15 @@ impl Window {
         if self.failed {
             return false;
         }
-        let Some(newest) = self.in_flight.back() else { return true };
+        if self.in_flight.is_empty() {
+            return true;
+        }
         let idle = self.last_ack_ms.is_none_or(|t| now_ms.saturating_sub(t) >= IDLE_MS);
         // What is in flight becomes the last batch one after the other: an old one among them would disarm the target
         // under those behind it, and one of them could be accepted after another was refused.
-        let armed = self.is_armed(now_ms)
-            && (self.facts.target_append_time || self.is_young(newest.sending.last.max_timestamp, now_ms));
         self.open
             && !idle
-            && armed
+            && self.stays_armed(now_ms)
             && self.in_flight.len() < self.limits.batches_max
             && self.bytes.saturating_add(bytes) <= self.limits.bytes_max
     }
@@ -275,6 +295,13 @@ impl Window {
         if append_time && !self.facts.target_append_time && (self.new_only || !self.facts.content_fixed()) {
             // It was there already, and what was there need not be what was sent: find out by content.
             return self.fail("DUPLICATE_ANSWER");
+        }
+        if self.new_only && self.facts.target_append_time && !self.facts.content_fixed() {
+            // Such a target does not tell a duplicate, and what stands there need not be what was sent.
+            return self.fail(UNTOLD);
+        }
+        if append_time && !self.facts.target_append_time {
+            self.shared_ms = Some(now_ms);
         }
         let expected = pending.after.target - pending.records();
         if base_offset != expected && !self.shift(base_offset, expected) {

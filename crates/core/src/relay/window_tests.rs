@@ -152,3 +152,27 @@ fn passed_offsets_wait_for_what_is_in_flight() {
     w.answer(a, &appended(30), NOW);
     assert_eq!(w.acked(), Place { count: 13, source: 26, target: 33 });
 }
+
+#[test]
+fn another_owner_of_the_generation_closes_the_window() {
+    let mut w = window(true);
+    let a = send(&mut w, 20, 1);
+    w.answer(a, &Answer::Appended { base_offset: 30, append_time: true }, NOW);
+    assert!(w.is_armed(NOW) && !w.stays_armed(NOW), "its next batch may be an old one");
+    send(&mut w, 21, 1);
+    assert!(!w.may_send(1, NOW));
+    assert!(w.stays_armed(NOW + IDLE_MS));
+}
+
+#[test]
+fn where_a_duplicate_cannot_be_told_a_hand_over_is_not_believed() {
+    for (source_compacted, believed) in [(true, false), (false, true)] {
+        let facts = Facts { source_compacted, target_append_time: true, ..Facts::DEFAULT };
+        let mut w = window_with(true, facts);
+        w.expect_new();
+        let a = send(&mut w, 20, 5);
+        let outcome = w.answer(a, &Answer::Appended { base_offset: 30, append_time: true }, NOW);
+        assert_eq!(matches!(outcome, Outcome::Mirrored(_)), believed, "{outcome:?}");
+        assert_eq!(w.acked().count == 15, believed, "what stands there need not be what was sent");
+    }
+}

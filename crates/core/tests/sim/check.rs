@@ -75,6 +75,8 @@ pub struct Checker {
     pub source_cut: bool,
     /// Others write to the target. Where it lost its end too, theirs may stand where ours did, which nothing tells.
     pub foreign: bool,
+    /// Who appended last.
+    pub last_by: Option<usize>,
 }
 
 impl Checker {
@@ -262,8 +264,9 @@ impl Checker {
             }
             let inside =
                 source.infos.iter().filter(|i| i.topic == source.topic && (from..to).contains(&i.offset));
-            let gone = if lost { Some(Gone::Retained) } else { None };
-            self.named.extend(inside.filter(|i| i.gone == gone).map(|i| i.rec.uid));
+            // What was skipped was there when it was looked at; retention may have taken it since.
+            let named = |i: &&Info| i.gone == Some(Gone::Retained) || !lost && i.gone.is_none();
+            self.named.extend(inside.filter(named).map(|i| i.rec.uid));
         }
     }
 
@@ -318,6 +321,10 @@ impl Checker {
         }
         let Some(last) = self.ledger.iter().rev().find(|m| !m.again) else { return };
         let info = &source.infos[last.uid as usize];
+        // It was said that this one may come again.
+        if self.announced.contains(&last.uid) {
+            return;
+        }
         if info.gone.is_none() && info.topic == source.topic && info.offset >= offset {
             let message =
                 format!("goes on from source offset {offset}, {} is on the target already", info.offset);

@@ -369,7 +369,8 @@ impl World {
             }
             StopReason::PositionUnknown => {
                 self.ended = Some("position unknown");
-                did(Fault::TargetRetain) && did(Fault::Foreign) || lost
+                // Where others may write, offsets count nobody's records (exactly-once.md 4.4).
+                did(Fault::TargetRetain) && (did(Fault::Foreign) || !rules.sole_writer) || lost
             }
             StopReason::PositionMismatch => {
                 self.ended = Some("position mismatch");

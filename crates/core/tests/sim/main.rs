@@ -17,6 +17,7 @@
     reason = "a test"
 )]
 
+mod append;
 mod check;
 mod faults;
 mod knobs;
@@ -32,6 +33,8 @@ use run::{Tally, run};
 
 /// Seeds of every run.
 const FIXED: u64 = 300;
+/// Seeds of every run that no run had before.
+const FRESH: u64 = 20;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
@@ -54,11 +57,12 @@ fn fixed_seeds() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "fresh seeds come from the time; it is printed")]
 fn fresh_seeds() {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let first = since.as_nanos() as u64 & 0x7fff_ffff_ffff;
     println!("fresh seeds from {first} on");
-    let tally = run_all(first..first + 100);
+    let tally = run_all(first..first + FRESH);
     println!("{tally}");
     assert!(tally.failures.is_empty(), "{tally}");
 }
@@ -74,6 +78,7 @@ fn one_seed() {
 
 /// `SIM_SEEDS=n`: many seeds, on all processors; from `SIM_FROM` on.
 #[test]
+#[expect(clippy::disallowed_methods, reason = "how long it took is for people")]
 fn many_seeds() {
     let Some(count) = number("SIM_SEEDS") else { return };
     let from = number("SIM_FROM").unwrap_or(1_000);

@@ -2,22 +2,16 @@
 
 use mirrormesh_core::format::batch::entries;
 use mirrormesh_core::ids::TopicName;
-use mirrormesh_core::relay::answer::Answer;
 use mirrormesh_core::relay::journal::Stored;
-use mirrormesh_core::relay::machine::{Action, Append, Ask, Beginning, Notice, Relay, Setup, Told};
+use mirrormesh_core::relay::machine::{Action, Ask, Beginning, Notice, Relay, Setup, Told};
 use mirrormesh_core::relay::page::SourcePage;
 use mirrormesh_core::relay::position::{PositionKey, PositionKind, PositionValue};
 use mirrormesh_core::relay::resync::Step;
-use mirrormesh_core::report::Delivery;
 use mirrormesh_core::unit::{Generation, PartitionGeneration};
 
-use crate::check::{Claim, LIVENESS};
+use crate::check::LIVENESS;
 use crate::record::Fake;
-use crate::target::Appended;
-use crate::world::{Connection, Event, Fetched, Fetching, Owner, Request, Waiting, World};
-
-const REQUEST_TIMEOUT_MS: u64 = 5_000;
-const ACK_TIMEOUT_MS: u64 = 3_000;
+use crate::world::{Event, Fetched, Fetching, Owner, World};
 
 impl World {
     /// A new owner, with what the Raft log knows.
@@ -308,248 +302,6 @@ impl World {
         self.drive(o);
     }
 
-    // Appending.
-
-    fn send(&mut self, o: usize, append: Append<()>) {
-        let Append { id, batch, path, .. } = append;
-        let now = self.owner_now(o);
-        *self.paths.entry(path.name()).or_default() += 1;
-        let delivery = self.owners[o].relay.figures(now).delivery;
-        self.owners[o].sent = true;
-        let generation = self.owners[o].relay.generation().generation;
-        let source_topic = self.owners[o].relay.detail().source_topic_id;
-        let target_topic = self.owners[o].relay.detail().target_topic_id;
-        let timestamps = crate::check::timestamps(&self.owners[o].rules);
-        let append_time = self.target.facts.target_append_time;
-        let claim = Claim { generation, source_topic, delivery, timestamps, append_time };
-        let c = self.connection(o);
-        self.say(|| {
-            format!(
-                "owner {o} appends {id} over connection {c}, {} bytes, {path:?}, {delivery:?}",
-                batch.body.len()
-            )
-        });
-        self.connections[c].due.push_back(id);
-        let delay = self.delay();
-        let arrival = self.connections[c].last_arrival.max(self.now + delay);
-        self.connections[c].last_arrival = arrival;
-        self.at(arrival - self.now, Event::Arrive(c, Request { id, batch, claim, target_topic }));
-        self.at(REQUEST_TIMEOUT_MS, Event::TimeOut(c, id));
-    }
-
-    fn connection(&mut self, o: usize) -> usize {
-        if let Some(c) = self.owners[o].connection.filter(|c| self.connections[*c].open) {
-            return c;
-        }
-        let answers_lost = false;
-        self.connections.push(Connection {
-            owner: o,
-            process: self.target.process,
-            leader_epoch: self.owners[o].leader_epoch,
-            open: true,
-            due: std::collections::VecDeque::new(),
-            inbox: std::collections::VecDeque::new(),
-            waiting: None,
-            last_arrival: 0,
-            last_answer: 0,
-            ghosts: (0, 0),
-            answers_lost,
-        });
-        let c = self.connections.len() - 1;
-        self.owners[o].connection = Some(c);
-        c
-    }
-
-    pub fn arrive(&mut self, c: usize, request: Request) {
-        let connection = &mut self.connections[c];
-        if !connection.open {
-            let (left, when) = connection.ghosts;
-            if left == 0 {
-                return;
-            }
-            if when > self.now {
-                let sequence = self.sequence + 1;
-                self.sequence = sequence;
-                self.queue.insert((when, sequence), Event::Arrive(c, request));
-                return;
-            }
-            connection.ghosts.0 -= 1;
-            self.say(|| format!("a ghost of connection {c} arrives: {}", request.id));
-        }
-        self.connections[c].inbox.push_back(request);
-        self.process(c);
-    }
-
-    /// The broker takes the next request of a connection, once the one before has its answer.
-    pub fn process(&mut self, c: usize) {
-        if self.connections[c].waiting.is_some() {
-            return;
-        }
-        let Some(request) = self.connections[c].inbox.pop_front() else { return };
-        if self.connections[c].process != self.target.process {
-            // The broker that had this connection is gone.
-            self.connections[c].inbox.clear();
-            self.at(0, Event::ConnectionDied(c));
-            return;
-        }
-        let refused = |code| Answer::Refused { code, message: "refused".to_owned() };
-        if self.connections[c].leader_epoch != self.target.leader_epoch {
-            return self.answer_later(c, request.id, refused(6));
-        }
-        if !self.knobs.by_name && request.target_topic != self.target.topic {
-            return self.answer_later(c, request.id, refused(100));
-        }
-        if self.now < self.not_enough_until {
-            return self.answer_later(c, request.id, refused(19));
-        }
-        let now = self.now as i64;
-        match self.target.append(&request.batch.header, &request.batch.body, now) {
-            Appended::Refused(code) => {
-                self.say(|| format!("target refuses {} of connection {c} with {code}", request.id));
-                self.answer_later(c, request.id, refused(code));
-            }
-            Appended::Old { base } => {
-                let end = base + i64::from(BatchHeaderOf(&request).delta()) + 1;
-                self.say(|| format!("target has {} of connection {c} at {base} already", request.id));
-                self.wait_for_replicas(c, Waiting { id: request.id, base, end, old: true });
-            }
-            Appended::New { base, armed } => {
-                self.say(|| {
-                    format!("target appends {} of connection {c} at {base}, armed {armed}", request.id)
-                });
-                self.checked(&request, armed);
-                let end = self.target.end;
-                let epoch = self.target.leader_epoch;
-                let delay =
-                    if self.now < self.stalled_until { self.stalled_until - self.now } else { self.delay() };
-                self.at(delay, Event::Replicated(epoch, end));
-                if !self.healing && self.rng.permille(5) {
-                    self.answer_later(c, request.id, refused(20));
-                } else {
-                    self.wait_for_replicas(c, Waiting { id: request.id, base, end, old: false });
-                }
-            }
-        }
-    }
-
-    fn checked(&mut self, request: &Request, armed: bool) {
-        self.last_append = self.now;
-        if request.target_topic != self.target.topic {
-            // Written by name into another topic: it has to be noticed, nothing else can be asked of it.
-            self.checker.target_lost = true;
-            return;
-        }
-        let batch = self.target.log.last().unwrap();
-        let records = batch.records.clone();
-        let sure = armed && !self.target.facts.source_compacted && !self.checker.last_again();
-        let bounds = self.target.facts.timestamps(self.now);
-        // Another owner may have brought the target to forget: what the present one says counts as well.
-        let mut claim = request.claim;
-        let present = self.raft.owner;
-        let now = self.owner_now(present);
-        if claim.delivery == Delivery::ExactlyOnce && self.owners[present].alive {
-            claim.delivery = self.owners[present].relay.figures(now).delivery;
-        }
-        self.checker.appended(&records, &claim, armed, sure, &self.source, bounds);
-    }
-
-    fn wait_for_replicas(&mut self, c: usize, waiting: Waiting) {
-        let id = waiting.id;
-        let there = waiting.end <= self.target.high_watermark;
-        self.connections[c].waiting = Some(waiting);
-        if there {
-            self.acknowledge(c);
-        } else {
-            self.at(ACK_TIMEOUT_MS, Event::AckTimeOut(c, id));
-        }
-    }
-
-    pub fn ack_time_out(&mut self, c: usize, id: u64) {
-        if self.connections[c].waiting.as_ref().is_some_and(|w| w.id == id) {
-            self.connections[c].waiting = None;
-            self.answer_later(c, id, Answer::Refused { code: 7, message: "timed out".to_owned() });
-        }
-    }
-
-    fn acknowledge(&mut self, c: usize) {
-        let Some(waiting) = self.connections[c].waiting.take() else { return };
-        let append_time = waiting.old || self.target.facts.target_append_time;
-        self.answer_later(c, waiting.id, Answer::Appended { base_offset: waiting.base, append_time });
-    }
-
-    pub fn replicated(&mut self, epoch: i32, end: i64) {
-        if epoch != self.target.leader_epoch || end > self.target.end {
-            return;
-        }
-        if self.now < self.stalled_until {
-            self.at(self.stalled_until - self.now, Event::Replicated(epoch, end));
-            return;
-        }
-        self.target.high_watermark = self.target.high_watermark.max(end);
-        for c in 0..self.connections.len() {
-            if self.connections[c].waiting.as_ref().is_some_and(|w| w.end <= self.target.high_watermark) {
-                self.acknowledge(c);
-            }
-        }
-    }
-
-    /// Sends an answer and goes on with the next request.
-    pub fn answer_later(&mut self, c: usize, id: u64, answer: Answer) {
-        let delay = self.delay();
-        let connection = &mut self.connections[c];
-        let when = connection.last_answer.max(self.now + delay);
-        connection.last_answer = when;
-        if connection.open && !connection.answers_lost {
-            self.at(when - self.now, Event::Respond(c, id, answer));
-        }
-        if !self.connections[c].inbox.is_empty() {
-            self.at(0, Event::Process(c));
-        }
-    }
-
-    pub fn respond(&mut self, c: usize, id: u64, answer: &Answer) {
-        if !self.connections[c].open {
-            return;
-        }
-        let due = self.connections[c].due.pop_front();
-        assert_eq!(due, Some(id), "the simulation mixes up answers");
-        let o = self.connections[c].owner;
-        let now = self.owner_now(o);
-        self.say(|| format!("owner {o} gets the answer to {id}: {answer:?}"));
-        if matches!(answer, Answer::Refused { code: 45, .. }) {
-            self.owners[o].refused += 1;
-        }
-        if matches!(answer, Answer::Appended { .. }) {
-            self.owners[o].acked = Some(self.owners[o].relay.generation().generation);
-        }
-        self.owners[o].relay.answer(id, answer, now);
-        self.drive(o);
-    }
-
-    /// The owner gives a connection up. What was on its way may still arrive.
-    pub fn cut(&mut self, c: usize) {
-        if !self.connections[c].open {
-            return;
-        }
-        let chance = (self.rng.below(4), self.rng.below(self.knobs.ghost_ms + 1));
-        let (most, later) = self.next_ghosts.take().unwrap_or(chance);
-        let now = self.now;
-        let connection = &mut self.connections[c];
-        connection.open = false;
-        connection.ghosts = (most, now + later);
-        let due = std::mem::take(&mut connection.due);
-        let o = connection.owner;
-        if !self.owners[o].alive {
-            return;
-        }
-        self.say(|| format!("owner {o} gives up connection {c}, {} answers are due", due.len()));
-        let now = self.owner_now(o);
-        for id in due {
-            self.owners[o].relay.answer(id, &Answer::Lost, now);
-        }
-        self.drive(o);
-    }
-
     // Positions and generations.
 
     fn write(&mut self, o: usize, records: Vec<(PositionKey, PositionValue)>) {
@@ -632,13 +384,4 @@ fn doubled(notice: &Notice) -> Option<(i64, i64)> {
     }
     let mut numbers = notice.message.split(' ').filter_map(|word| word.parse().ok());
     Some((numbers.next()?, numbers.next()?))
-}
-
-struct BatchHeaderOf<'a>(&'a Request);
-
-impl BatchHeaderOf<'_> {
-    fn delta(&self) -> i32 {
-        let header = &self.0.batch.header;
-        i32::from_be_bytes([header[23], header[24], header[25], header[26]])
-    }
 }

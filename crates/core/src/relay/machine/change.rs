@@ -92,13 +92,15 @@ impl<T: Clone> Relay<T> {
             .replay
             .last()
             .map(|m| (m.last, m.source_leader_epoch))
-            .or_else(|| found.position.as_ref().map(|p| (p.last, p.source_leader_epoch)));
+            .or_else(|| found.position.as_ref().map(|p| (p.last, p.source_leader_epoch)))
+            .or_else(|| (found.epoch >= 0).then(|| (LastBatch::default(), found.epoch)));
         let refused_again = self
             .refusal
             .is_some_and(|r| r.what == Refused::Sequence && r.times > 1 && r.count == found.place.count);
         let handed_over = self.handed_over.take() == Some(found.place.count);
         let begun = self.setup.detail.begun;
-        let fences = !self.facts.content_fixed() && !self.own;
+        // Where the target tells no duplicates, not even this owner's own late appends are: each look begins anew.
+        let fences = !self.facts.content_fixed() && (!self.own || self.facts.target_append_time);
         let reads_otherwise = begun.start.read_uncommitted != self.setup.rules.read_uncommitted;
         let handover = fences || reads_otherwise;
         let mut stream = Stream::new(
@@ -116,6 +118,7 @@ impl<T: Clone> Relay<T> {
     }
 
     fn tell_of(&mut self, found: &Found) {
+        self.tell_of_unsure(found.unsure);
         if let Some((from, to)) = found.truncated {
             self.notice(Notice {
                 reason: "TARGET_TRUNCATED",
@@ -142,12 +145,28 @@ impl<T: Clone> Relay<T> {
         }
     }
 
+    fn tell_of_unsure(&mut self, unsure: Option<(i64, i64)>) {
+        let Some((from, to)) = unsure else { return };
+        self.notice(Notice {
+            reason: "RECORDS_DOUBLED",
+            message: format!(
+                "the target's offsets {from} to {to} held records that may come to stand there twice: retention or \
+                 compaction took some before it was known how far they go on the source; raise the target's retention, \
+                 or min.compaction.lag.ms where it is compacted"
+            ),
+            from_offset: None,
+            to_offset: None,
+            count: Some(to - from),
+        });
+    }
+
     /// What is needed is gone from the source.
     pub(super) fn lost(&mut self, loss: Loss, target: i64, now_ms: u64) {
-        let replay = match &mut self.phase {
-            Phase::Locating { resync, .. } => resync.take_replay(),
-            _ => Vec::new(),
+        let (replay, unsure) = match &mut self.phase {
+            Phase::Locating { resync, .. } => (resync.take_replay(), resync.unsure()),
+            _ => (Vec::new(), None),
         };
+        self.tell_of_unsure(unsure);
         let stored = self.take_stored();
         let generation = self.setup.detail.begun.generation;
         match loss.handle(self.setup.rules.on_loss) {

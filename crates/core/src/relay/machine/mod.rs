@@ -84,7 +84,6 @@ struct Refusal {
 }
 
 /// The machine of one partition.
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, each with a name of its own")]
 #[derive(Debug)]
 pub struct Relay<T> {
     setup: Setup,
@@ -343,6 +342,7 @@ impl<T: Clone> Relay<T> {
         let rules = &self.setup.rules;
         let premise = Premise {
             detail: self.setup.detail.clone(),
+            number: self.setup.number,
             facts,
             sole_writer: rules.sole_writer,
             times_kept: !facts.target_append_time && rules.timestamps == TimestampPolicy::Keep,

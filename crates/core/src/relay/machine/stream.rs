@@ -14,7 +14,12 @@ use crate::relay::page;
 use crate::relay::path::Conditions;
 use crate::relay::reader::unreadable;
 use crate::relay::rebuild::Oversized;
+<<<<<<< HEAD
 use crate::relay::window::{Outcome, Sending, Window};
+=======
+use crate::relay::stop::StopReason;
+use crate::relay::window::{Outcome, Sending, UNTOLD, Window};
+>>>>>>> h6
 use crate::report::Delivery;
 
 /// What follows once everything has its answer and is written down.
@@ -131,7 +136,7 @@ impl<T> Stream<T> {
         figures.oldest_pending_ms = (behind && self.newest_ms >= 0).then_some(self.newest_ms);
         figures.delivery = if !self.facts.content_fixed() {
             Delivery::ContentNotFixed
-        } else if self.window.is_armed(now_ms) {
+        } else if self.window.stays_armed(now_ms) {
             Delivery::ExactlyOnce
         } else if !self.window.is_sole_writer() {
             Delivery::OtherWriters
@@ -272,6 +277,15 @@ impl<T: Clone> Relay<T> {
                 });
                 Some(Next::Changed)
             }
+            Ready::Send(outgoing)
+                if !self.leased
+                    && !stream.facts.target_append_time
+                    && !stream.window.is_young(outgoing.batch.header.max_timestamp, now_ms) =>
+            {
+                // It would bring the target to forget, under whoever owns the partition by now.
+                stream.queue.put_back(Ready::Send(outgoing));
+                None
+            }
             Ready::Send(outgoing) => {
                 let bytes = u64::try_from(outgoing.batch.bytes.len()).unwrap_or(u64::MAX);
                 if !stream.window.may_send(bytes, now_ms) {
@@ -370,7 +384,13 @@ impl<T: Clone> Relay<T> {
     /// Brings the answer to an append.
     pub fn answer(&mut self, id: u64, answer: &Answer, now_ms: u64) {
         let Phase::Streaming(stream) = &mut self.phase else { return };
+        let sent = stream.window.sent_count();
         match stream.window.answer(id, answer, now_ms) {
+            Outcome::Failed(Verdict::Resync { reason, .. }) if reason == UNTOLD => {
+                // A hand-over: the content that is found tells what stands there, and n whether the log ends with it.
+                self.handed_over = Some(sent);
+                stream.break_off_failed(After::Locate { reason, leader_moved: false });
+            }
             Outcome::Mirrored(mirrored) => self.mirrored(&mirrored, now_ms),
             Outcome::Failed(verdict) => self.failed(verdict),
             Outcome::Drained => {}

@@ -15,9 +15,8 @@ impl Resync {
     /// n is known; next is the source's side.
     pub(super) fn settle(&mut self, count: i64) {
         self.count = count;
-        let epoch = self.position.as_ref().map_or(-1, |position| position.source_leader_epoch);
-        if epoch >= 0 {
-            self.step = Step::SourceHistory(epoch);
+        if self.epoch >= 0 {
+            self.step = Step::SourceHistory(self.epoch);
         } else {
             self.find_source();
         }
@@ -45,14 +44,36 @@ impl Resync {
         let aligner = Aligner::new(&self.contents, self.premise.times_kept);
         self.contents.clear();
         if aligner.is_complete() {
-            match self.gap {
-                Some((from, log_start)) => self.deleted(from, log_start),
-                None => self.done(),
-            }
+            self.nothing_to_align();
         } else {
             self.aligner = Some(aligner);
             self.step = self.source_read_step();
         }
+    }
+
+    /// Retention took what is behind the base on the target, so that nothing leads to the place but what it can't be
+    /// before: every record takes an offset or more. What was mirrored behind that is mirrored again, and said.
+    fn nothing_to_align(&mut self) {
+        let mirrored = self.at_least.max(self.base.source + (self.count - self.base.count).max(0));
+        if mirrored > self.base.source {
+            self.unsure = Some((self.base.target, self.ends.1));
+        }
+        match self.gap {
+            Some(_) if self.assumed => self.deleted_up_to(self.base.source, None),
+            Some(_) => self.deleted_up_to(mirrored, Some(mirrored)),
+            None => {
+                if !self.assumed {
+                    self.cursor = mirrored;
+                }
+                self.done();
+            }
+        }
+    }
+
+    fn deleted_up_to(&mut self, from: i64, mirrored: Option<i64>) {
+        let Some((_, log_start)) = self.gap else { return };
+        let go_on = mirrored.map_or(log_start, |mirrored| mirrored.max(log_start));
+        self.lost(Loss::deleted_on_both(from.min(log_start), log_start, go_on));
     }
 
     fn reads_committed(&self) -> bool {
@@ -108,6 +129,9 @@ impl Resync {
         let uncounted = (self.count - self.base.count - self.read).max(0);
         // At least so far the mirror got: every record takes an offset or more.
         let mirrored = self.cursor + uncounted;
+        if self.aligner.is_none() {
+            self.at_least = mirrored;
+        }
         if self.cursor < log_start {
             if self.aligner.is_none() && uncounted == 0 {
                 self.deleted(self.cursor, log_start);
@@ -260,8 +284,14 @@ impl Resync {
         let mut segments = Vec::with_capacity(taken.len());
         let mut at = n;
         for run in &taken {
-            segments.push(Segment { source: run.first, target: self.target_of(at), count: run.count });
-            at += run.count;
+            let end = at + run.count;
+            while at < end {
+                // Others may stand between two batches that one run went into.
+                let count = self.scan.next_batch(at).map_or(end, |next| next.min(end)) - at;
+                let source = run.first + run.count - (end - at);
+                segments.push(Segment { source, target: self.target_of(at), count });
+                at += count;
+            }
         }
         let mut segments = segments.into_iter();
         let Some(segment) = segments.next() else { return Ok(()) };

@@ -38,6 +38,12 @@ impl Scan {
         self.older.is_some()
     }
 
+    /// n of the first record of the next batch behind the n-th record.
+    pub(super) fn next_batch(&self, n: i64) -> Option<i64> {
+        let after = self.ours.partition_point(|(first, _)| *first <= n);
+        self.ours.get(after).map(|(first, _)| *first)
+    }
+
     /// Where the n-th record is, if the scan knows it.
     pub(super) fn place_of(&self, n: i64) -> Option<i64> {
         let after = self.ours.partition_point(|(first, _)| *first <= n);
@@ -134,7 +140,10 @@ impl Resync {
         if next >= log_end {
             self.scanned();
         } else if next == at {
-            self.step = Step::Again("TARGET_NOT_SETTLED");
+            // A log may end behind its last batch: compaction took what was there, or a truncation cut into such a gap.
+            if !self.ends_again() {
+                self.scanned();
+            }
         } else {
             self.read_target(Purpose::Scan(next), next);
         }
@@ -173,6 +182,9 @@ impl Resync {
         }
         let (log_start, _) = self.ends;
         if first > self.count && !self.premise.facts.target_compacted && log_start <= self.base.target {
+            if self.ends_again() {
+                return false;
+            }
             let message = format!(
                 "the target holds record {first} of this generation at offset {}, but not those from {} on: it \
                  accepted an append while it had forgotten the flow; delete the flow and create it with start_over",
@@ -198,6 +210,10 @@ impl Resync {
             }
             self.scan.doubled = self.scan.doubled.or(self.scan.older);
         }
+        if self.scan.doubled.is_some() && self.premise.facts.target_compacted {
+            // The cleaner takes what stands before a repeat of the same key: the place found by content is before that.
+            self.unsure = Some((self.base.target, self.ends.1));
+        }
         if self.scan.ours.is_empty() && log_start > self.base.target {
             self.step = Step::Producer;
             return;
@@ -212,9 +228,19 @@ impl Resync {
         let appended = log_end - self.base.target;
         match remembered {
             Some((epoch, _)) if epoch > self.generation.epoch => self.fenced(),
+            Some((epoch, _)) if epoch < self.generation.epoch && self.base.count == 0 => {
+                // Nothing of this generation was ever there. Older owners' late appends may have been.
+                self.scan.foreign = true;
+                self.unsure = Some((self.base.target, log_end));
+                self.settle(0);
+            }
             Some((epoch, last)) if epoch == self.generation.epoch && last >= 0 => {
                 let count = count_at(self.base.count, i64::from(last)) + 1;
-                if count - self.base.count <= appended {
+                if count - self.base.count > SEQUENCES / 2 && last != sequence_of(self.base.count - 1) {
+                    // It goes back: the target took some again, since it had forgotten us.
+                    self.scan.doubled = Some((self.base.target, log_end));
+                    self.settle(self.base.count);
+                } else if count - self.base.count <= appended {
                     self.scan.foreign |= count - self.base.count < appended;
                     self.settle(count);
                 } else if last == sequence_of(self.base.count - 1) {
@@ -226,7 +252,10 @@ impl Resync {
                 }
             }
             // As the only writer, offsets count our records.
-            _ if self.premise.sole_writer && !self.scan.foreign => self.settle(self.base.count + appended),
+            _ if self.premise.sole_writer && !self.scan.foreign => {
+                self.assumed = true;
+                self.settle(self.base.count + appended);
+            }
             _ => self.unknown(log_start),
         }
     }
@@ -263,7 +292,7 @@ impl Resync {
         }
         let surplus = self.contents.len().saturating_sub(RECORDS_MAX);
         self.contents.drain(..surplus);
-        if next >= log_end {
+        if next >= log_end || next == at && self.again >= 2 {
             self.align();
         } else if next == at {
             self.step = Step::Again("TARGET_NOT_SETTLED");
