@@ -8,18 +8,14 @@ use super::{
     PartitionFigures, Phase, Place, Relay, SourcePage, Stop,
 };
 use crate::format::batch::Stamp;
+use crate::relay::answer::Verdict;
 use crate::relay::journal::Mirrored;
 use crate::relay::loss::retention_margin;
 use crate::relay::page;
 use crate::relay::path::Conditions;
 use crate::relay::reader::unreadable;
 use crate::relay::rebuild::Oversized;
-<<<<<<< HEAD
-use crate::relay::window::{Outcome, Sending, Window};
-=======
-use crate::relay::stop::StopReason;
 use crate::relay::window::{Outcome, Sending, UNTOLD, Window};
->>>>>>> h6
 use crate::report::Delivery;
 
 /// What follows once everything has its answer and is written down.
