@@ -21,7 +21,7 @@ impl World {
         let generation = self.owners[o].relay.generation().generation;
         let source_topic = self.owners[o].relay.detail().source_topic_id;
         let target_topic = self.owners[o].relay.detail().target_topic_id;
-        let timestamps = crate::check::timestamps(&self.owners[o].rules);
+        let timestamps = crate::check::timestamps(self.owners[o].rules);
         let append_time = self.target.facts.target_append_time;
         let claim = Claim { generation, source_topic, delivery, timestamps, append_time };
         let c = self.connection(o);

@@ -89,8 +89,11 @@ impl Checker {
     fn rule_at(&self, info: &Info) -> bool {
         let behind = self.ledger.partition_point(|m| m.uid <= info.rec.uid);
         let generation = self.ledger.get(behind).map(|m| m.generation);
-        let by =
-            self.generations.iter().find(|g| Some(g.generation) == generation).or(self.generations.last());
+        let by = self
+            .generations
+            .iter()
+            .find(|g| Some(g.generation) == generation)
+            .or_else(|| self.generations.last());
         by.is_some_and(|g| g.start.read_uncommitted && g.start.source_offset <= info.offset)
     }
 
@@ -106,9 +109,9 @@ impl Checker {
             return false;
         }
         match (info.gone, info.state) {
-            (Some(Gone::Compacted | Gone::Truncated), _) => false,
+            (Some(Gone::Compacted | Gone::Truncated), _)
+            | (Some(Gone::Retained), State::Open | State::Aborted) => false,
             (_, State::Plain | State::Committed) => true,
-            (Some(Gone::Retained), State::Open | State::Aborted) => false,
             (None, State::Open | State::Aborted) => self.rule_at(info),
         }
     }
@@ -178,7 +181,7 @@ impl Checker {
         }
         // Raising the epoch has a window (exactly-once.md 3): until the new generation's first append, the old one is not
         // fenced. What stands twice then is announced by the next look for the place.
-        let first = self.ledger.iter().find(|m| m.uid == uid).or(self.ledger.last());
+        let first = self.ledger.iter().find(|m| m.uid == uid).or_else(|| self.ledger.last());
         let window = first.is_some_and(|m| m.generation < claim.generation);
         if window && (self.announced.contains(&uid) || claim.delivery != Delivery::ExactlyOnce) {
             if again {
@@ -258,14 +261,14 @@ impl Checker {
         self.generations.push(begun);
         for notice in notices {
             let (Some(from), Some(to)) = (notice.from_offset, notice.to_offset) else { continue };
-            let lost = notice.reason == "RETENTION_OVERRUN";
-            if !lost && notice.reason != "RECORD_SKIPPED" {
+            let overrun = notice.reason == "RETENTION_OVERRUN";
+            if !overrun && notice.reason != "RECORD_SKIPPED" {
                 continue;
             }
             let inside =
                 source.infos.iter().filter(|i| i.topic == source.topic && (from..to).contains(&i.offset));
             // What was skipped was there when it was looked at; retention may have taken it since.
-            let named = |i: &&Info| i.gone == Some(Gone::Retained) || !lost && i.gone.is_none();
+            let named = |i: &&Info| i.gone == Some(Gone::Retained) || !overrun && i.gone.is_none();
             self.named.extend(inside.filter(named).map(|i| i.rec.uid));
         }
     }
@@ -427,6 +430,6 @@ impl Checker {
 }
 
 /// The rules under which timestamps are judged.
-pub fn timestamps(rules: &Rules) -> TimestampPolicy {
+pub fn timestamps(rules: Rules) -> TimestampPolicy {
     rules.timestamps
 }

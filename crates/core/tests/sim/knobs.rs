@@ -134,7 +134,7 @@ impl Knobs {
             expiry_check_ms: rng.pick(&[2_000, 10_000, 600_000]),
             by_name: rng.percent(20),
             first_source: rng.pick(&[0, 0, 7, 1_000]),
-            first_target: rng.pick(&[0, 0, 0, 5]) as i64,
+            first_target: rng.pick(&[0, 0, 0, 5]),
             clock_skew_ms: rng.pick(&[0, 50, 60_000]),
             fault_every_ms: rng.pick(&[300, 700, 1_500]),
             ghost_ms: rng.pick(&[100, 2_000, 15_000]),

@@ -1,6 +1,6 @@
 //! A small generator: the same seed gives the same run on every machine.
 
-/// SplitMix64.
+/// `SplitMix64`.
 #[derive(Debug, Clone)]
 pub struct Rng(u64);
 

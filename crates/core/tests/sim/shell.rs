@@ -196,11 +196,8 @@ impl World {
             if key.target_topic_id != detail.target_topic_id {
                 continue;
             }
-            match (key.kind, value) {
-                (PositionKind::Position { slot, .. }, PositionValue::Position(p)) => {
-                    stored.positions.push((slot, p.clone()));
-                }
-                _ => {}
+            if let (PositionKind::Position { slot, .. }, PositionValue::Position(p)) = (key.kind, value) {
+                stored.positions.push((slot, p.clone()));
             }
         }
         stored

@@ -253,12 +253,16 @@ impl World {
             topics: 2,
             paths: BTreeMap::new(),
         };
-        world.at(0, Event::Assign);
-        world.at(1, Event::Traffic);
-        world.at(world.knobs.fault_every_ms, Event::Fault);
-        let first_check = world.rng.below(world.knobs.expiry_check_ms);
-        world.at(first_check, Event::ExpiryCheck);
+        world.begin();
         world
+    }
+
+    fn begin(&mut self) {
+        self.at(0, Event::Assign);
+        self.at(1, Event::Traffic);
+        self.at(self.knobs.fault_every_ms, Event::Fault);
+        let first_check = self.rng.below(self.knobs.expiry_check_ms);
+        self.at(first_check, Event::ExpiryCheck);
     }
 
     pub fn flow() -> FlowId {

@@ -99,8 +99,8 @@ impl<T: Clone> Relay<T> {
             .is_some_and(|r| r.what == Refused::Sequence && r.times > 1 && r.count == found.place.count);
         let handed_over = self.handed_over.take() == Some(found.place.count);
         let begun = self.setup.detail.begun;
-        // Where the target tells no duplicates, not even this owner's own late appends are: each look begins anew.
-        let fences = !self.facts.content_fixed() && (!self.own || self.facts.target_append_time);
+        // An own generation is no better: what this owner sent before may still arrive, between two that it sends now.
+        let fences = !self.facts.content_fixed();
         let reads_otherwise = begun.start.read_uncommitted != self.setup.rules.read_uncommitted;
         let handover = fences || reads_otherwise;
         let mut stream = Stream::new(
@@ -244,7 +244,6 @@ impl<T: Clone> Relay<T> {
         let mut journal = if same_producer { journal } else { Journal::new(None) };
         journal.passed(now_ms);
         self.setup.detail.begun = begun;
-        self.own = true;
         self.refusal = None;
         let PartitionStart { source_offset: source, target_offset: target, .. } = begun.start;
         self.figures.source_offset = source;

@@ -92,8 +92,6 @@ pub struct Relay<T> {
     stopping: bool,
     /// The worker is counted among the living: nobody else was given the partition.
     leased: bool,
-    /// The generation was begun by this owner: nobody else ever appended under it.
-    own: bool,
     /// n behind a hand-over append of which it is not known whether it was a new one.
     handed_over: Option<i64>,
     attempts: u32,
@@ -116,7 +114,6 @@ impl<T: Clone> Relay<T> {
             phase: Phase::Facts { asked: false },
             stopping: false,
             leased: true,
-            own: false,
             handed_over: None,
             attempts: 0,
             refusal: None,
