@@ -111,6 +111,7 @@ pub enum Outcome {
 }
 
 /// The window.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each with a name of its own")]
 #[derive(Debug)]
 pub struct Window {
     limits: Limits,

@@ -120,10 +120,10 @@ pub struct Beginning {
 /// What the shell is to do.
 #[derive(Debug)]
 pub enum Action<T> {
-    /// Find something out → [`Relay::told`].
+    /// Find something out → [`Relay::told`](super::Relay::told).
     Ask(Ask),
-    /// Fetch from this source offset on, in place of any earlier fetching → [`Relay::fetched`],
-    /// [`Relay::out_of_range`] or [`Relay::source_failed`].
+    /// Fetch from this source offset on, in place of any earlier fetching → [`Relay::fetched`](super::Relay::fetched),
+    /// [`Relay::out_of_range`](super::Relay::out_of_range) or [`Relay::source_failed`](super::Relay::source_failed).
     Fetch {
         /// Where to begin.
         offset: i64,
@@ -132,11 +132,11 @@ pub enum Action<T> {
     },
     /// Fetch no more.
     StopFetching,
-    /// Append → [`Relay::answer`], in the order of asking.
+    /// Append → [`Relay::answer`](super::Relay::answer), in the order of asking.
     Append(Append<T>),
-    /// Write these records to the positions topic, in order → [`Relay::written`].
+    /// Write these records to the positions topic, in order → [`Relay::written`](super::Relay::written).
     Write(Vec<(PositionKey, PositionValue)>),
-    /// Begin a generation by the Raft log → [`Relay::begun`].
+    /// Begin a generation by the Raft log → [`Relay::begun`](super::Relay::begun).
     Begin(Beginning),
     /// Tell.
     Notice(Notice),
@@ -149,7 +149,7 @@ pub enum Action<T> {
         /// Ask for the leader again.
         leader_moved: bool,
     },
-    /// Wait a while, longer with every attempt → [`Relay::resume`].
+    /// Wait a while, longer with every attempt → [`Relay::resume`](super::Relay::resume).
     Wait {
         /// Stable name.
         reason: String,

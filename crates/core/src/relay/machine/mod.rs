@@ -84,6 +84,7 @@ struct Refusal {
 }
 
 /// The machine of one partition.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each with a name of its own")]
 #[derive(Debug)]
 pub struct Relay<T> {
     setup: Setup,

@@ -1,0 +1,116 @@
+//! Tests of `batch`.
+
+use super::*;
+use proptest::prelude::*;
+
+/// A batch with a right CRC; the body is whatever bytes are given.
+pub(crate) fn make(header: BatchHeader, body: &[u8]) -> Bytes {
+    let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
+    bytes.extend_from_slice(&header.base_offset.to_be_bytes());
+    bytes.extend_from_slice(&i32::try_from(HEADER_BYTES - LOG_OVERHEAD + body.len()).unwrap().to_be_bytes());
+    bytes.extend_from_slice(&header.leader_epoch.to_be_bytes());
+    bytes.push(2);
+    bytes.extend_from_slice(&[0; 4]);
+    bytes.extend_from_slice(&header.attributes.to_be_bytes());
+    bytes.extend_from_slice(&header.last_offset_delta.to_be_bytes());
+    bytes.extend_from_slice(&header.base_timestamp.to_be_bytes());
+    bytes.extend_from_slice(&header.max_timestamp.to_be_bytes());
+    bytes.extend_from_slice(&header.producer_id.to_be_bytes());
+    bytes.extend_from_slice(&header.producer_epoch.to_be_bytes());
+    bytes.extend_from_slice(&header.base_sequence.to_be_bytes());
+    bytes.extend_from_slice(&header.count.to_be_bytes());
+    bytes.extend_from_slice(body);
+    let crc = crc32c::crc32c(&bytes[CRC_START..]);
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+    Bytes::from(bytes)
+}
+
+pub(crate) fn header(base_offset: i64, count: i32) -> BatchHeader {
+    BatchHeader {
+        base_offset,
+        leader_epoch: 3,
+        crc: 0,
+        attributes: 0,
+        last_offset_delta: count - 1,
+        base_timestamp: 1_000,
+        max_timestamp: 1_000 + i64::from(count),
+        producer_id: -1,
+        producer_epoch: -1,
+        base_sequence: -1,
+        count,
+    }
+}
+
+fn one(bytes: Bytes) -> RawBatch {
+    split(bytes).next().unwrap().unwrap()
+}
+
+#[test]
+fn stamping_rewrites_the_header_and_keeps_the_records() {
+    let mut h = header(77, 4);
+    h.attributes = TRANSACTIONAL | LOG_APPEND_TIME | DELETE_HORIZON | 4;
+    let batch = one(make(h, b"some records"));
+    let stamped = batch.stamp(Stamp { producer_id: 9, producer_epoch: 2, base_sequence: 100 }).unwrap();
+    let mut bytes = stamped.header.to_vec();
+    bytes.extend_from_slice(&stamped.body);
+    let again = one(Bytes::from(bytes.clone()));
+    assert_eq!(again.header.crc, crc32c::crc32c(&bytes[CRC_START..]));
+    assert_eq!((again.header.base_offset, again.header.attributes, again.header.count), (0, 4, 4));
+    assert_eq!(
+        (again.header.producer_id, again.header.producer_epoch, again.header.base_sequence),
+        (9, 2, 100)
+    );
+    assert_eq!((again.header.base_timestamp, again.header.max_timestamp), (1_000, 1_004));
+    assert_eq!(&again.bytes[HEADER_BYTES..], b"some records");
+    assert_eq!(stamped.body.as_ptr(), batch.bytes[HEADER_BYTES..].as_ptr(), "no copy");
+}
+
+#[test]
+fn damage_is_seen() {
+    let mut bytes = make(header(5, 1), b"abc").to_vec();
+    *bytes.last_mut().unwrap() ^= 1;
+    let stamp = Stamp { producer_id: 1, producer_epoch: 0, base_sequence: 0 };
+    assert!(matches!(one(Bytes::from(bytes)).stamp(stamp), Err(BatchError::Corrupt { offset: 5, .. })));
+}
+
+#[test]
+fn splitting_stops_at_a_partial_batch_and_names_bad_ones() {
+    let two = [make(header(0, 2), b"xx"), make(header(2, 3), b"yyy")].concat();
+    let whole: Vec<_> = split(Bytes::from(two.clone())).map(|b| b.unwrap().header.base_offset).collect();
+    assert_eq!(whole, [0, 2]);
+    let cut = Bytes::copy_from_slice(&two[..two.len() - 1]);
+    assert_eq!(split(cut).count(), 1);
+    let mut old = two.clone();
+    old[16] = 1;
+    assert!(matches!(split(Bytes::from(old)).next(), Some(Err(BatchError::OldFormat { magic: 1, .. }))));
+    let mut lying = two;
+    lying[8..12].copy_from_slice(&(-5_i32).to_be_bytes());
+    assert!(matches!(split(Bytes::from(lying)).next(), Some(Err(BatchError::BadLength { length: -5, .. }))));
+    assert!(matches!(
+        split(make(BatchHeader { count: 9, ..header(0, 2) }, b"")).next(),
+        Some(Err(BatchError::BadCount { .. }))
+    ));
+}
+
+#[test]
+fn control_records_are_read() {
+    let control = |kind: u8| {
+        let body = [0x16, 0x00, 0x00, 0x00, 0x08, 0, 0, 0, kind, 0x0c, 0, 0, 0, 0, 0, 0, 0];
+        one(make(BatchHeader { attributes: CONTROL | TRANSACTIONAL, ..header(0, 1) }, &body))
+    };
+    assert_eq!(control_kind(&control(0)), ControlKind::Abort);
+    assert_eq!(control_kind(&control(1)), ControlKind::Commit);
+    assert_eq!(control_kind(&one(make(BatchHeader { count: 0, ..header(0, 1) }, &[]))), ControlKind::Other);
+}
+
+proptest! {
+    #[test]
+    fn foreign_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), magic in 0_u8..4) {
+        let mut bytes = bytes;
+        if let Some(b) = bytes.get_mut(16) { *b = magic; }
+        for batch in split(Bytes::from(bytes)).flatten() {
+            control_kind(&batch);
+            drop(batch.stamp(Stamp { producer_id: 0, producer_epoch: 0, base_sequence: 0 }));
+        }
+    }
+}
