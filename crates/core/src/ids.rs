@@ -151,6 +151,11 @@ impl TopicId {
     pub fn is_zero(self) -> bool {
         self.0 == [0; 16]
     }
+
+    /// Surely another topic: a broker without topic ids (before Kafka 2.8) tells none, which says nothing.
+    pub fn differs(self, other: Self) -> bool {
+        !self.is_zero() && !other.is_zero() && self != other
+    }
 }
 
 impl fmt::Debug for TopicId {

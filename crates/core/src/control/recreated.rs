@@ -4,7 +4,7 @@
 //! taken for it.
 
 use super::state::TopicEntry;
-use crate::ids::{FlowId, TopicId, TopicName};
+use crate::ids::{FlowId, TopicName};
 use crate::report::Event;
 
 /// A topic that is not the one that is known under its name.
@@ -23,10 +23,9 @@ impl MadeAgain {
     /// Compares what is known with what was found. Where both topics were made again the source's counts, since its
     /// records are others.
     pub(super) fn of(known: &TopicEntry, found: &TopicEntry) -> Option<Self> {
-        let differs = |a: TopicId, b: TopicId| !a.is_zero() && !b.is_zero() && a != b;
-        let (reason, side, name) = if differs(known.source_topic_id, found.source_topic_id) {
+        let (reason, side, name) = if known.source_topic_id.differs(found.source_topic_id) {
             ("SOURCE_RECREATED", "source", &found.topic)
-        } else if differs(known.target_topic_id, found.target_topic_id) {
+        } else if known.target_topic_id.differs(found.target_topic_id) {
             ("TARGET_RECREATED", "target", &found.target_topic)
         } else {
             return None;

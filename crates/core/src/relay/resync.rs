@@ -201,11 +201,10 @@ impl Resync {
     /// Answers [`Step::Identity`]; `None` where the topic does not exist.
     pub fn identity(&mut self, source: Option<TopicId>, target: Option<TopicId>) {
         let detail = &self.premise.detail;
-        let differs = |known: TopicId, now: TopicId| !known.is_zero() && !now.is_zero() && known != now;
         match (source, target) {
             (None, _) => self.step = Step::Again("SOURCE_TOPIC_MISSING"),
             (_, None) => self.step = Step::Again("TARGET_TOPIC_MISSING"),
-            (Some(now), _) if differs(detail.source_topic_id, now) => {
+            (Some(now), _) if now.differs(detail.source_topic_id) => {
                 let message = format!(
                     "the source topic was deleted and made again (id {} is now {now}): delete the flow and create it \
                      with start_over, or set records.on_loss to CONTINUE, to mirror the new topic",
@@ -213,7 +212,7 @@ impl Resync {
                 );
                 self.stop(StopReason::SourceRecreated, message);
             }
-            (_, Some(now)) if differs(detail.target_topic_id, now) => {
+            (_, Some(now)) if now.differs(detail.target_topic_id) => {
                 let message = format!(
                     "the target topic {} was deleted and made again (id {} is now {now}): delete the flow and create \
                      it with start_over, or set records.on_loss to CONTINUE, to mirror into the new topic",
@@ -302,8 +301,7 @@ impl Resync {
         self.position = self.known.iter().find(|p| p.target_offset <= log_end).cloned();
         if let Some(position) = &self.position {
             self.epoch = position.source_leader_epoch;
-            let known = self.premise.detail.source_topic_id;
-            if position.source_topic_id != known && !position.source_topic_id.is_zero() && !known.is_zero() {
+            if position.source_topic_id.differs(self.premise.detail.source_topic_id) {
                 let message = format!(
                     "the position was written for another source topic (id {}): delete the flow and create it with \
                      start_over",

@@ -11,7 +11,7 @@ use mirrormesh_core::unit::PartitionStart;
 /// Where the partitions of a topic begin, as far as that is known already. Nothing is known of one that was made again
 /// on either side: its partitions are asked about anew, since offsets of the old one say nothing.
 pub(super) fn known_starts(known: Option<&TopicEntry>, found: &TopicEntry) -> Vec<PartitionStart> {
-    let same = |known: TopicId, found: TopicId| known.is_zero() || found.is_zero() || known == found;
+    let same = |known: TopicId, found: TopicId| !known.differs(found);
     known
         .filter(|k| same(k.source_topic_id, found.source_topic_id))
         .filter(|k| same(k.target_topic_id, found.target_topic_id))
@@ -36,7 +36,7 @@ impl FormerIds {
     pub(super) fn replace(&mut self, known: &TopicEntry, next: &TopicEntry) {
         let pairs =
             [(known.source_topic_id, next.source_topic_id), (known.target_topic_id, next.target_topic_id)];
-        let replaced = pairs.iter().filter(|(old, new)| !old.is_zero() && !new.is_zero() && old != new);
+        let replaced = pairs.iter().filter(|(old, new)| old.differs(*new));
         for (old, _) in replaced {
             self.0.entry(next.topic.clone()).or_default().insert(*old);
         }

@@ -28,6 +28,23 @@ fn continues(include: &[&str]) -> v1::Flow {
     v1::Flow { records: Some(records), ..identity(include) }
 }
 
+fn values(records: Vec<Plain>) -> Vec<Option<Vec<u8>>> {
+    records.into_iter().map(|r| r.value).collect()
+}
+
+/// A topic with 50 records, mirrored by a flow of its own.
+async fn mirrored(rig: &mut Rig, word: &str, policy_continues: bool) -> Result<String> {
+    let topic = unique(word);
+    create_topic(&rig.source, &topic, 1).await?;
+    probe::send(&rig.source, &[], &topic, numbered(0, 50)).await?;
+    let id = unique("flow");
+    let flow = if policy_continues { continues(&[&topic]) } else { identity(&[&topic]) };
+    rig.api.create_flow(&id, flow).await?;
+    rig.flow = id;
+    rig.caught_up(1).await?;
+    Ok(topic)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn retention_that_outran_the_flow_is_a_named_gap_and_the_rest_follows() -> Result<()> {
     let mut rig = Rig::shared(MeshSpec { sources: 2, ..MeshSpec::default() }).await?;
@@ -50,11 +67,9 @@ async fn retention_that_outran_the_flow_is_a_named_gap_and_the_rest_follows() ->
     rig.mesh.signal_worker(&owner, mirrormesh_testkit::process::Signal::Kill)?;
     probe::send(&rig.source, &[], &topic, numbered(200, 260)).await?;
     rig.arrived(&[&topic], 210).await?;
-    let values: Vec<_> =
-        probe::read(&rig.target, &topic).await?.into_iter().filter_map(|r| r.value).collect();
-    let wanted: Vec<_> =
-        numbered(0, 100).into_iter().chain(numbered(150, 260)).filter_map(|r| r.value).collect();
-    ensure!(values == wanted);
+    let mut wanted = numbered(0, 100);
+    wanted.extend(numbered(150, 260));
+    ensure!(values(probe::read(&rig.target, &topic).await?) == values(wanted));
     Ok(())
 }
 
@@ -62,14 +77,7 @@ async fn retention_that_outran_the_flow_is_a_named_gap_and_the_rest_follows() ->
 async fn a_source_topic_made_again_stops_or_is_mirrored_anew() -> Result<()> {
     let mut rig = Rig::shared(MeshSpec::default()).await?;
     for policy_continues in [false, true] {
-        let topic = unique("source-again");
-        create_topic(&rig.source, &topic, 1).await?;
-        probe::send(&rig.source, &[], &topic, numbered(0, 50)).await?;
-        let id = unique("flow");
-        let flow = if policy_continues { continues(&[&topic]) } else { identity(&[&topic]) };
-        rig.api.create_flow(&id, flow).await?;
-        rig.flow = id;
-        rig.caught_up(1).await?;
+        let topic = mirrored(&mut rig, "source-again", policy_continues).await?;
         probe::delete_topic(&rig.source, &topic).await?;
         create_topic(&rig.source, &topic, 1).await?;
         probe::send(&rig.source, &[], &topic, numbered(500, 620)).await?;
@@ -79,7 +87,6 @@ async fn a_source_topic_made_again_stops_or_is_mirrored_anew() -> Result<()> {
             rig.arrived(&[&topic], 170).await?;
             wanted.extend(numbered(500, 620));
         }
-        let values = |records: Vec<Plain>| records.into_iter().map(|r| r.value).collect::<Vec<_>>();
         ensure!(values(probe::read(&rig.target, &topic).await?) == values(wanted));
     }
     Ok(())
@@ -89,14 +96,7 @@ async fn a_source_topic_made_again_stops_or_is_mirrored_anew() -> Result<()> {
 async fn a_target_topic_made_again_stops_or_is_filled_anew() -> Result<()> {
     let mut rig = Rig::shared(MeshSpec::default()).await?;
     for policy_continues in [false, true] {
-        let topic = unique("target-again");
-        create_topic(&rig.source, &topic, 1).await?;
-        probe::send(&rig.source, &[], &topic, numbered(0, 50)).await?;
-        let id = unique("flow");
-        let flow = if policy_continues { continues(&[&topic]) } else { identity(&[&topic]) };
-        rig.api.create_flow(&id, flow).await?;
-        rig.flow = id;
-        rig.caught_up(1).await?;
+        let topic = mirrored(&mut rig, "target-again", policy_continues).await?;
         probe::delete_topic(&rig.target, &topic).await?;
         // The mesh itself may be quicker: it makes topics that are missing.
         if let Err(error) = create_topic(&rig.target, &topic, 1).await {
@@ -106,7 +106,6 @@ async fn a_target_topic_made_again_stops_or_is_filled_anew() -> Result<()> {
         event(&mut rig, "TARGET_RECREATED").await?;
         if policy_continues {
             rig.arrived(&[&topic], 80).await?;
-            let values = |records: Vec<Plain>| records.into_iter().map(|r| r.value).collect::<Vec<_>>();
             ensure!(values(probe::read(&rig.target, &topic).await?) == values(numbered(0, 80)));
         } else {
             ensure!(probe::read(&rig.target, &topic).await?.is_empty(), "nothing lands in another topic");
@@ -164,7 +163,6 @@ async fn an_open_transaction_is_shown_as_what_holds_the_flow() -> Result<()> {
     ensure!(probe::count(&rig.target, &[&topic]).await? == 20, "nothing behind it is mirrored");
     open.abort().await?;
     rig.arrived(&[&topic], 40).await?;
-    let values = |records: Vec<Plain>| records.into_iter().map(|r| r.value).collect::<Vec<_>>();
     ensure!(values(probe::read(&rig.target, &topic).await?) == values(numbered(0, 40)));
     Ok(())
 }

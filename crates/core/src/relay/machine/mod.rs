@@ -313,7 +313,7 @@ impl<T: Clone> Relay<T> {
             }
             (Phase::Ends { change, ends: Some(ends), same, asked }, Told::Identity(source, _)) => {
                 let known = self.setup.detail.source_topic_id;
-                if !source.is_some_and(|now| now == known || now.is_zero() || known.is_zero()) {
+                if source.is_none_or(|now| now.differs(known)) {
                     // Deleted or made again: finding the place anew says which.
                     self.phase = Phase::Facts { asked: false };
                 } else if change.epoch().is_some() {

@@ -133,7 +133,6 @@ impl Queue {
                 return self.ready.push_back(Ready::Stop(unreadable(error.offset, &error.problem)));
             }
         };
-        let complete = rebuilt.oversized.is_none();
         for Piece { batch, runs, next_source } in rebuilt.pieces {
             let mut runs = runs.into_iter();
             let Some(run) = runs.next() else { continue };
@@ -148,7 +147,7 @@ impl Queue {
         }
         if let Some(oversized) = rebuilt.oversized {
             self.ready.push_back(Ready::Oversized(oversized, last.leader_epoch));
-        } else if complete {
+        } else {
             // Covers what compaction left nothing of; otherwise the last piece said the same.
             self.ready.push_back(Ready::Passed(last.next_offset(), last.leader_epoch, None));
         }
