@@ -129,6 +129,12 @@ async fn reading_otherwise_begins_a_generation_and_loses_nothing() -> Result<()>
         ..v1::RecordOptions::default()
     };
     rig.set_records(options).await?;
+    // What comes before the new generation is still read the old way, aborted records left out.
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while rig.generation(&topic, 0).await?.epoch <= before.epoch {
+        ensure!(tokio::time::Instant::now() < deadline, "no new generation after {before:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
     let second = produce(&rig.source, vec![transactional()], None).await?.finish().await?;
     ensure!(first.aborted > 0 && second.aborted > 0);
     let wanted = first.records() + second.records() + second.aborted;
