@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use mirrormesh_core::ids::FlowId;
 use mirrormesh_core::unit::{AssignedFlow, ClusterSpec};
 use mirrormesh_kafka::Client;
+use mirrormesh_kafka::memory::Budget;
 use mirrormesh_worker::{Failure, client_config};
-use tokio::sync::Semaphore;
 
 use crate::config::Settings;
 use crate::facts::SettingsCache;
@@ -55,12 +55,11 @@ impl FlowLink {
         flow: &AssignedFlow,
         clusters: (&ClusterSpec, &ClusterSpec),
         settings: &Settings,
-        budget: &Arc<Semaphore>,
+        budget: &Arc<Budget>,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, Failure> {
         let source = client("source", flow_id, clusters.0)?;
         let target = client("target", flow_id, clusters.1)?;
-        let budget_kib = u32::try_from(settings.memory_bytes / 1024).unwrap_or(u32::MAX);
         Ok(Self {
             positions: PositionStore::new(flow_id.clone(), &flow.spec, target.clone()),
             source_settings: SettingsCache::new(source.clone()),
@@ -72,8 +71,7 @@ impl FlowLink {
                 read_committed: true,
                 fetch_bytes: i32::try_from(settings.fetch_bytes).unwrap_or(i32::MAX),
                 partition_bytes: i32::try_from(settings.partition_fetch_bytes).unwrap_or(i32::MAX),
-                budget: Arc::clone(budget),
-                budget_kib,
+                memory: budget.share(),
             },
             fetchers: Mutex::new(HashMap::new()),
             senders: Mutex::new(HashMap::new()),

@@ -14,7 +14,7 @@ use rand::Rng as _;
 use tokio::sync::mpsc;
 
 use super::{Flow, PartitionUnit};
-use crate::fetcher::{CHUNKS_WAITING, Fetched, Memory, Subscription};
+use crate::fetcher::{Fetched, PAGES_WAITING, Subscription};
 use crate::sender;
 
 const BACKOFF_MIN_MS: u64 = 50;
@@ -23,14 +23,14 @@ const BACKOFF_MAX_MS: u64 = 2_000;
 const SLOW: [&str; 2] = ["REQUEST_TIMED_OUT", "NOT_ENOUGH_REPLICAS"];
 
 impl PartitionUnit {
-    pub(super) async fn act(&mut self, action: Action<Memory>) -> Flow {
+    pub(super) async fn act(&mut self, action: Action<()>) -> Flow {
         match action {
             Action::Ask(ask) => {
                 let probe = self.probe();
                 self.underway.asking = Some(Box::pin(probe.ask(ask)));
             }
             Action::Fetch { offset, read_committed } => self.fetch(offset, read_committed).await,
-            Action::StopFetching => self.lines.chunks = None,
+            Action::StopFetching => self.lines.pages = None,
             Action::Append(append) => self.append(append).await,
             Action::Write(records) => self.write(records),
             Action::Begin(beginning) => self.begin(&beginning),
@@ -43,7 +43,7 @@ impl PartitionUnit {
             Action::Skipped(skip) => self.link.metrics.skipped(&self.flow_label, skip.name()),
             Action::Broken { reason, leader_moved } => self.broken(reason, leader_moved).await,
             Action::Wait { attempt, .. } => {
-                self.lines.chunks = None;
+                self.lines.pages = None;
                 self.say();
                 let wait = back_off(attempt);
                 self.underway.waiting = Some(Box::pin(tokio::time::sleep(wait)));
@@ -81,7 +81,7 @@ impl PartitionUnit {
         self.lines.sender =
             Some(self.link.sender(target.node_id, target_topic.as_str(), self.partition, self.slow));
         self.slow = false;
-        let (chunk_sender, chunks) = mpsc::channel(CHUNKS_WAITING);
+        let (page_sender, pages) = mpsc::channel(PAGES_WAITING);
         fetcher
             .subscribe(Subscription {
                 topic: self.topic.shared(),
@@ -89,15 +89,15 @@ impl PartitionUnit {
                 partition: self.partition,
                 offset,
                 leader_epoch: source.leader_epoch,
-                chunks: chunk_sender,
+                pages: page_sender,
             })
             .await;
         self.lines.fetcher = Some(fetcher);
-        self.lines.chunks = Some(chunks);
+        self.lines.pages = Some(pages);
         Ok(())
     }
 
-    async fn append(&mut self, append: Append<Memory>) {
+    async fn append(&mut self, append: Append<()>) {
         self.link.metrics.batch(&self.flow_label, append.path.name());
         self.link.metrics.in_flight(&self.flow_label, 1);
         let detail = self.relay.detail();
@@ -108,7 +108,6 @@ impl PartitionUnit {
             id: append.id,
             batch: append.batch,
             answers: self.lines.answers.clone(),
-            memory: append.hold.unwrap_or_default(),
         };
         match &self.lines.sender {
             Some(sender) => sender.append(batch).await,
@@ -183,7 +182,7 @@ impl PartitionUnit {
             fetcher.taken();
         }
         match fetched {
-            Some(Fetched::Chunk(chunk)) => self.relay.fetched(chunk.page, chunk.memory, &self.codecs),
+            Some(Fetched::Page(page)) => self.relay.fetched(page, (), &self.codecs),
             Some(Fetched::Refused(code)) => self.refused(code),
             Some(Fetched::Lost(message)) => self.lost("SOURCE_UNREACHABLE", &message),
             None => self.lost("SOURCE_UNREACHABLE", "the fetch ended"),
@@ -193,7 +192,7 @@ impl PartitionUnit {
     fn refused(&mut self, code: ErrorCode) {
         match code {
             ErrorCode::OFFSET_OUT_OF_RANGE => {
-                self.lines.chunks = None;
+                self.lines.pages = None;
                 self.relay.out_of_range();
             }
             code if code.is_leader_error() => {
@@ -204,7 +203,7 @@ impl PartitionUnit {
     }
 
     fn lost(&mut self, reason: &str, message: &str) {
-        self.lines.chunks = None;
+        self.lines.pages = None;
         self.link.source.invalidate(self.topic.as_str(), self.partition);
         self.relay.source_failed(reason, message);
     }

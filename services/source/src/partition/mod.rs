@@ -26,7 +26,7 @@ use opentelemetry::KeyValue;
 use tokio::sync::mpsc;
 
 use crate::facts::GOOD_FOR;
-use crate::fetcher::{Fetched, Fetcher, Memory};
+use crate::fetcher::{Fetched, Fetcher};
 use crate::link::FlowLink;
 use crate::sender::Sender;
 use probe::Probe;
@@ -51,7 +51,7 @@ struct Underway {
 /// Where records come from and go to while the machine streams.
 struct Lines {
     fetcher: Option<Arc<Fetcher>>,
-    chunks: Option<mpsc::Receiver<Fetched>>,
+    pages: Option<mpsc::Receiver<Fetched>>,
     sender: Option<Arc<Sender>>,
     answers: mpsc::UnboundedSender<(u64, Answer)>,
 }
@@ -62,7 +62,7 @@ pub(crate) struct PartitionUnit {
     link: Arc<FlowLink>,
     topic: TopicName,
     partition: i32,
-    relay: Relay<Memory>,
+    relay: Relay<()>,
     codecs: RecordCodecs,
     flow_label: KeyValue,
     lines: Lines,
@@ -117,7 +117,7 @@ impl PartitionUnit {
             relay,
             codecs: RecordCodecs::new(REBUILD_BYTES_MAX),
             flow_label,
-            lines: Lines { fetcher: None, chunks: None, sender: None, answers: answers_in },
+            lines: Lines { fetcher: None, pages: None, sender: None, answers: answers_in },
             answers,
             underway: Underway {
                 asking: None,
@@ -183,7 +183,7 @@ impl PartitionUnit {
                 facts = finish(&mut self.underway.refreshing) => if let Some(facts) = facts {
                     self.relay.facts_now(facts);
                 },
-                arrived = next(&mut self.lines.chunks), if wants => self.fetched(arrived),
+                arrived = next(&mut self.lines.pages), if wants => self.fetched(arrived),
                 () = lease_changed(&lease, holds) => {
                     holds = lease.holds();
                     self.relay.leased(holds);
@@ -205,7 +205,7 @@ impl PartitionUnit {
 
     fn refresh(&mut self) {
         self.say();
-        if self.lines.chunks.is_some() && self.underway.refreshing.is_none() {
+        if self.lines.pages.is_some() && self.underway.refreshing.is_none() {
             let probe = self.probe();
             self.underway.refreshing = Some(Box::pin(async move { probe.facts().await.ok() }));
         }
@@ -217,9 +217,9 @@ async fn lease_changed(lease: &mirrormesh_worker::Lease, holds: bool) {
     if holds { lease.lost().await } else { lease.regained().await }
 }
 
-async fn next(chunks: &mut Option<mpsc::Receiver<Fetched>>) -> Option<Fetched> {
-    match chunks {
-        Some(chunks) => chunks.recv().await,
+async fn next(pages: &mut Option<mpsc::Receiver<Fetched>>) -> Option<Fetched> {
+    match pages {
+        Some(pages) => pages.recv().await,
         None => std::future::pending().await,
     }
 }
