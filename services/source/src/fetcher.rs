@@ -18,8 +18,11 @@ use mirrormesh_core::relay::page::SourcePage;
 use mirrormesh_core::relay::reader::Aborted;
 use mirrormesh_kafka::wire::fetch::{FetchPartition, FetchRequest, FetchResponse, FetchedPartition};
 use mirrormesh_kafka::{Client, Error, ErrorCode};
+use mirrormesh_runtime::clock::now_ms;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::task::AbortOnDropHandle;
+
+use crate::ends::SourceEnd;
 
 /// How long a broker may hold a fetch for which it has nothing.
 const WAIT_LONG: Duration = Duration::from_millis(500);
@@ -68,6 +71,8 @@ pub(crate) struct Subscription {
     pub(crate) offset: i64,
     /// Leader epoch as the metadata has it.
     pub(crate) leader_epoch: i32,
+    /// Told whenever the end of the partition was seen.
+    pub(crate) end: Arc<SourceEnd>,
     /// Where records go.
     pub(crate) chunks: mpsc::Sender<Fetched>,
 }
@@ -238,9 +243,13 @@ impl Task {
         if let Some(busy) = self.busy.get_mut(done.lane) {
             *busy = false;
         }
+        let answered = done.result.is_ok().then(now_ms);
         for id in &done.members {
             if let Some(s) = self.subscriptions.get_mut(id) {
                 s.fetching = false;
+                if let Some(now) = answered {
+                    s.wanted.end.seen(now);
+                }
             }
         }
         match done.result {
