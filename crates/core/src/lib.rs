@@ -10,6 +10,7 @@ pub mod control;
 pub mod flow;
 pub mod format;
 pub mod ids;
+pub mod lag;
 pub mod plan;
 pub mod reconcile;
 pub mod relay;

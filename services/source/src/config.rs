@@ -16,6 +16,8 @@ pub struct Settings {
     pub fetch_bytes: u32,
     /// Bytes asked for in one fetch for one partition.
     pub partition_fetch_bytes: u32,
+    /// Show lag in metrics by partition; by topic otherwise. API and `WatchFlow` show it by partition always.
+    pub partition_metrics: bool,
 }
 
 impl Default for Settings {
@@ -25,6 +27,7 @@ impl Default for Settings {
             memory_bytes: 64 << 20,
             fetch_bytes: 8 << 20,
             partition_fetch_bytes: 1 << 20,
+            partition_metrics: false,
         }
     }
 }

@@ -12,6 +12,7 @@ use mirrormesh_kafka::memory::Budget;
 use mirrormesh_worker::{Failure, client_config};
 
 use crate::config::Settings;
+use crate::ends::EndWatch;
 use crate::facts::SettingsCache;
 use crate::fetcher::{Fetcher, FetcherLimits};
 use crate::metrics::Metrics;
@@ -36,6 +37,8 @@ pub(crate) struct FlowLink {
     pub(crate) target_settings: SettingsCache,
     /// The flow's positions.
     pub(crate) positions: PositionStore,
+    /// Ends of source partitions that don't fetch.
+    pub(crate) ends: EndWatch,
     /// Instruments.
     pub(crate) metrics: Arc<Metrics>,
     limits: FetcherLimits,
@@ -64,6 +67,7 @@ impl FlowLink {
             positions: PositionStore::new(flow_id.clone(), &flow.spec, target.clone()),
             source_settings: SettingsCache::new(source.clone()),
             target_settings: SettingsCache::new(target.clone()),
+            ends: EndWatch::start(source.clone()),
             source,
             target,
             metrics: Arc::clone(metrics),

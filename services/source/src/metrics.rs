@@ -1,7 +1,9 @@
 //! Instruments of the source service. Updated per batch or rarer, never per record.
 
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{Counter, Meter, UpDownCounter};
+use opentelemetry::metrics::{Counter, Meter, ObservableGauge, UpDownCounter};
+
+use crate::lag_board::LagBoard;
 
 /// The instruments.
 #[derive(Debug)]
@@ -13,11 +15,18 @@ pub(crate) struct Metrics {
     in_flight: UpDownCounter<i64>,
     resyncs: Counter<u64>,
     stops: Counter<u64>,
+    /// Lag of the worker's partitions.
+    pub(crate) lag: LagBoard,
+    /// Held, since a gauge that is dropped is not observed any more.
+    _gauges: [ObservableGauge<f64>; 3],
 }
 
 impl Metrics {
-    pub(crate) fn new(meter: &Meter) -> Self {
+    pub(crate) fn new(meter: &Meter, lag_by_partition: bool) -> Self {
+        let lag = LagBoard::new(lag_by_partition);
         Self {
+            _gauges: lag.observe(meter),
+            lag,
             records: meter
                 .u64_counter("mirrormesh.records")
                 .with_unit("{record}")

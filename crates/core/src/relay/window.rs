@@ -200,6 +200,16 @@ impl Window {
         self.sole_writer
     }
 
+    /// Bytes that were sent and have no answer.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Timestamp of the first record that was sent and has no answer.
+    pub fn oldest_ms(&self) -> Option<i64> {
+        self.in_flight.front().map(|pending| pending.sending.last.base_timestamp)
+    }
+
     /// The target surely remembers this producer, whatever is on its way: no other owner was seen whose old batch could
     /// bring it to forget, and none of those in flight can.
     pub fn stays_armed(&self, now_ms: u64) -> bool {

@@ -11,5 +11,6 @@
 mod api;
 mod generations;
 mod harness;
+mod lag;
 mod mesh;
 mod session;

@@ -56,7 +56,11 @@ impl Worker {
     }
 
     /// Sends a report and waits until it is acknowledged.
-    async fn report(&mut self, units: &[UnitReport], released: &[(Unit, u64)]) -> Result<(), Status> {
+    pub(crate) async fn report(
+        &mut self,
+        units: &[UnitReport],
+        released: &[(Unit, u64)],
+    ) -> Result<(), Status> {
         self.sequence += 1;
         let report = mesh::ReportProgressRequest {
             worker_id: self.id.clone(),
@@ -162,6 +166,8 @@ async fn a_worker_gets_its_units_and_the_flow_shows_what_it_reports() {
         delivery: Delivery::OtherWriters,
         held_records: 0,
         source_start_offset: Some(3),
+        lag_bytes: Some(1_000),
+        stale_since_ms: None,
     };
     let reports: Vec<UnitReport> = set
         .units

@@ -22,6 +22,7 @@ use mirrormesh_kafka::{Client, ErrorCode};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::ends::SourceEnd;
 use task::Task;
 
 /// Pages that a partition may have waiting.
@@ -53,6 +54,8 @@ pub(crate) struct Subscription {
     pub(crate) offset: i64,
     /// Leader epoch as the metadata has it.
     pub(crate) leader_epoch: i32,
+    /// Told whenever the end of the partition was seen.
+    pub(crate) end: Arc<SourceEnd>,
     /// Where records go.
     pub(crate) pages: mpsc::Sender<Fetched>,
 }

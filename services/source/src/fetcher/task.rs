@@ -9,6 +9,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use mirrormesh_kafka::wire::fetch::{FetchRequest, FetchResponse};
 use mirrormesh_kafka::wire::fetch_session::{FetchBounds, FetchSession, Place};
 use mirrormesh_kafka::{Client, Error};
+use mirrormesh_runtime::clock::now_ms;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
@@ -61,6 +62,8 @@ pub(super) struct Task {
     /// Nothing in the fetch beside the session had anything the time before.
     side_quiet: bool,
     swept: Instant,
+    /// When the session's fetch was last answered, ms since 1970: then the ends of all its partitions were seen.
+    session_seen_ms: u64,
 }
 
 impl Task {
@@ -88,6 +91,7 @@ impl Task {
             side_out: false,
             side_quiet: false,
             swept: Instant::now(),
+            session_seen_ms: 0,
         }
     }
 
@@ -145,11 +149,16 @@ impl Task {
     /// Lets those go on whose consumers have room again, and forgets those that nobody listens to.
     fn unblock(&mut self) {
         let (limits, subscriptions) = (&self.limits, &self.subscriptions);
+        let seen_ms = self.session_seen_ms;
         let ended = |id: &u64| subscriptions.get(id).is_none_or(Subscribed::is_closed);
         let mut gone: Vec<u64> = self.blocked.iter().copied().filter(ended).collect();
         if self.swept.elapsed() >= SWEEP {
             self.swept = Instant::now();
             gone = subscriptions.keys().copied().filter(ended).collect();
+            subscriptions
+                .values()
+                .filter(|s| s.lane == Lane::Session)
+                .for_each(|s| s.wanted.end.seen(seen_ms));
         }
         let has_room = |id: &u64| subscriptions.get(id).is_some_and(|s| s.has_room(limits));
         let free: Vec<u64> = self.blocked.iter().copied().filter(has_room).collect();
@@ -264,7 +273,10 @@ impl Task {
                 }
                 self.session = Some(session);
                 match result {
-                    Ok(response) => self.distribute(response, Lane::Session, took),
+                    Ok(response) => {
+                        self.session_seen_ms = now_ms();
+                        self.distribute(response, Lane::Session, took);
+                    }
                     Err(error) => {
                         let members = self.in_lane(Lane::Session);
                         self.lost(members, &error);
@@ -277,10 +289,13 @@ impl Task {
                     Ok(response) => self.distribute(response, Lane::Side, took),
                     Err(error) => return self.lost(members, &error),
                 }
+                let now = now_ms();
                 for id in members {
-                    if self.subscriptions.get(&id).is_some_and(|s| s.lane == Lane::Side) {
-                        self.release(id);
-                    }
+                    let Some(s) = self.subscriptions.get(&id).filter(|s| s.lane == Lane::Side) else {
+                        continue;
+                    };
+                    s.wanted.end.seen(now);
+                    self.release(id);
                 }
             }
         }

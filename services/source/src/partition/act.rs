@@ -89,6 +89,7 @@ impl PartitionUnit {
                 partition: self.partition,
                 offset,
                 leader_epoch: source.leader_epoch,
+                end: Arc::clone(&self.end),
                 pages: page_sender,
             })
             .await;

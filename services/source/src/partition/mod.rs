@@ -25,8 +25,10 @@ use mirrormesh_worker::{Failure, UnitContext};
 use opentelemetry::KeyValue;
 use tokio::sync::mpsc;
 
+use crate::ends::SourceEnd;
 use crate::facts::GOOD_FOR;
 use crate::fetcher::{Fetched, Fetcher};
+use crate::lag_board::LagSlot;
 use crate::link::FlowLink;
 use crate::sender::Sender;
 use probe::Probe;
@@ -65,6 +67,10 @@ pub(crate) struct PartitionUnit {
     relay: Relay<()>,
     codecs: RecordCodecs,
     flow_label: KeyValue,
+    /// The end of the source partition, as it is seen by whomever.
+    end: Arc<SourceEnd>,
+    /// Where the lag gauges read.
+    lag: LagSlot,
     lines: Lines,
     answers: mpsc::UnboundedReceiver<(u64, Answer)>,
     underway: Underway,
@@ -109,6 +115,9 @@ impl PartitionUnit {
         });
         let flow_label = KeyValue::new("flow", context.flow_id.as_str().to_owned());
         let (answers_in, answers) = mpsc::unbounded_channel();
+        let read_committed = !context.flow.spec.read_uncommitted;
+        let end = link.ends.watch(topic.shared(), partition, read_committed);
+        let lag = link.metrics.lag.enter(&context.flow_id, &topic, partition);
         Some(Self {
             context,
             link,
@@ -117,6 +126,8 @@ impl PartitionUnit {
             relay,
             codecs: RecordCodecs::new(REBUILD_BYTES_MAX),
             flow_label,
+            end,
+            lag,
             lines: Lines { fetcher: None, pages: None, sender: None, answers: answers_in },
             answers,
             underway: Underway {
@@ -145,6 +156,7 @@ impl PartitionUnit {
         let stop = self.context.stop.clone();
         let lease = self.context.lease.clone();
         let mut assigned = self.context.assigned_changes.clone();
+        let end = Arc::clone(&self.end);
         let mut holds = true;
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -189,6 +201,7 @@ impl PartitionUnit {
                     self.relay.leased(holds);
                 }
                 Ok(()) = assigned.changed() => {}
+                news = end.news() => self.ends(news),
                 _ = ticks.tick(), if busy => self.say(),
                 _ = refresh.tick() => self.refresh(),
             }

@@ -6,13 +6,28 @@ use mirrormesh_core::report::Event;
 use mirrormesh_runtime::clock::now_ms;
 
 use super::PartitionUnit;
+use crate::ends::News;
 
 impl PartitionUnit {
     /// Says what the machine is doing.
     pub(super) fn say(&mut self) {
         let figures = self.relay.figures(now_ms());
+        self.lag.set(figures);
         let (state, reason, message) = self.relay.state();
         self.context.report.set(state, reason, message, figures);
+    }
+
+    /// Somebody looked at the ends of the source partition, or nobody could.
+    pub(super) fn ends(&mut self, news: News) {
+        match news {
+            News::Seen(ends) => {
+                self.relay.ends_seen(ends, now_ms());
+                self.relay.ends_unseen_since(None);
+            }
+            News::Old(since) => self.relay.ends_unseen_since(Some(since)),
+            News::Fresh => self.relay.ends_unseen_since(None),
+        }
+        self.say();
     }
 
     /// Says that the partition stopped, and why. It stays so until the unit is taken away.

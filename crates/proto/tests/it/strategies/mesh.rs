@@ -41,18 +41,22 @@ pub(crate) fn unit_report() -> impl Strategy<Value = UnitReport> {
     ];
     let known = || option::of(0..i64::MAX);
     let delivery = proptest::sample::select(Delivery::ALL);
-    let figures = (any::<[i64; 6]>(), known(), known(), known(), delivery).prop_map(
-        |(numbers, source_end_offset, oldest_pending_ms, source_start_offset, delivery)| PartitionFigures {
-            source_offset: numbers[0],
-            source_end_offset,
-            target_offset: numbers[1],
-            records: numbers[2],
-            bytes: numbers[3],
-            oldest_pending_ms,
-            resyncs: numbers[4],
-            delivery,
-            held_records: numbers[5],
-            source_start_offset,
+    let figures = (any::<[i64; 6]>(), known(), known(), known(), [known(), known()], delivery).prop_map(
+        |(numbers, source_end_offset, oldest_pending_ms, source_start_offset, more, delivery)| {
+            PartitionFigures {
+                source_offset: numbers[0],
+                source_end_offset,
+                target_offset: numbers[1],
+                records: numbers[2],
+                bytes: numbers[3],
+                oldest_pending_ms,
+                resyncs: numbers[4],
+                delivery,
+                held_records: numbers[5],
+                source_start_offset,
+                lag_bytes: more[0],
+                stale_since_ms: more[1],
+            }
         },
     );
     (unit(), any::<u64>(), state, "[A-Z]{0,6}", "\\PC{0,8}", option::of(figures)).prop_map(
