@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::idle::{topics, wait_running};
+use super::idle::{create, topics, wait_running};
 use super::ours::{Ours, identity};
 use super::results::Values;
 use super::rig::Rig;
@@ -45,9 +45,7 @@ pub(crate) async fn run(rig: &Rig, point: Point) -> Result<Values> {
     for n in 0..point.flows {
         let prefix = format!("cost{serial}x{n}");
         let made = topics(&prefix, point.partitions / point.flows);
-        for (topic, count) in &made {
-            load::create_topic(&route.source, topic, *count).await?;
-        }
+        create(rig, &made).await?;
         flows.push((prefix, made));
     }
     let mut ours = Ours::start(rig, serial, &route).await?;
