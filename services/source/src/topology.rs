@@ -21,8 +21,10 @@ use mirrormesh_worker::UnitContext;
 use crate::link::FlowLink;
 use incarnations::FormerIds;
 
-/// After a failed scan the next one comes this soon, whatever the interval.
-const RETRY: Duration = Duration::from_millis(500);
+/// After a failed scan the next one comes this soon, whatever the interval; each further failure doubles it. A topic
+/// that was just made has no leader yet for some milliseconds.
+const RETRY_MIN: Duration = Duration::from_millis(20);
+const RETRY_MAX: Duration = Duration::from_millis(500);
 
 /// What went wrong with a scan: a stable name and what to do.
 pub(crate) type Trouble = (String, String);
@@ -42,6 +44,8 @@ struct Topology {
     said: BTreeMap<TopicName, Trouble>,
     /// What brokers that lag behind may still say.
     former: FormerIds,
+    /// How long to wait after the next failure.
+    retry: Duration,
 }
 
 /// Runs the unit until it is asked to stop.
@@ -54,6 +58,7 @@ pub(crate) async fn run(context: UnitContext, link: Arc<FlowLink>) {
         refused: BTreeMap::new(),
         said: BTreeMap::new(),
         former: FormerIds::default(),
+        retry: RETRY_MIN,
     };
     let stop = topology.context.stop.clone();
     let mut changes = topology.context.flow_changes.clone();
@@ -78,6 +83,7 @@ impl Topology {
         match self.scan(&view.flow.spec).await {
             Ok(()) => {
                 self.first = false;
+                self.retry = RETRY_MIN;
                 match self.refused.iter().next() {
                     None => self.context.report.set(UnitState::Running, "", "", None),
                     Some((topic, (reason, message))) => {
@@ -91,7 +97,9 @@ impl Topology {
             Err((reason, message)) => {
                 tracing::warn!(flow = %self.context.flow_id, %reason, %message, "topics were not looked at");
                 self.context.report.set(UnitState::Backoff, &reason, &message, None);
-                RETRY
+                let wait = self.retry;
+                self.retry = (wait * 2).min(RETRY_MAX);
+                wait
             }
         }
     }
