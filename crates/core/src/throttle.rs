@@ -220,7 +220,8 @@ mod tests {
 
     #[test]
     fn shares_add_up_to_the_limit_and_none_is_nothing() {
-        let share = |partitions, of| bytes(1_000).shared(Share { partitions, of }).bytes_per_second.unwrap().get();
+        let share =
+            |partitions, of| bytes(1_000).shared(Share { partitions, of }).bytes_per_second.unwrap().get();
         assert_eq!((share(1, 3), share(2, 3)), (333, 666));
         assert_eq!((share(0, 3), share(3, 3)), (1, 1_000));
         assert_eq!(bytes(1_000).shared(Share::default()), bytes(1_000), "the whole");

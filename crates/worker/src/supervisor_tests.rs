@@ -9,8 +9,8 @@ use futures::future::BoxFuture;
 use mirrormesh_core::flow::FlowSpec;
 use mirrormesh_core::ids::{ClusterId, TopicId, TopicName};
 use mirrormesh_core::unit::{
-    ThrottleShares,
     AssignedFlow, ClusterSpec, Generation, PartitionDetail, PartitionGeneration, PartitionStart,
+    ThrottleShares,
 };
 use tokio::sync::mpsc;
 

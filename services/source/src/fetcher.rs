@@ -23,11 +23,14 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::ends::SourceEnd;
+use crate::throttle::PartitionThrottle;
 
 /// How long a broker may hold a fetch for which it has nothing.
 const WAIT_LONG: Duration = Duration::from_millis(500);
 /// The same while other partitions wait for the second connection.
 const WAIT_SHORT: Duration = Duration::from_millis(20);
+/// How often partitions that a throttle holds are looked at.
+const HELD_LOOK: Duration = Duration::from_millis(50);
 /// Connections for fetching, by purpose.
 const LANES: [u32; 2] = [100, 101];
 /// Chunks that a partition may have waiting.
@@ -73,6 +76,8 @@ pub(crate) struct Subscription {
     pub(crate) leader_epoch: i32,
     /// Told whenever the end of the partition was seen.
     pub(crate) end: Arc<SourceEnd>,
+    /// Says when nothing is to be fetched, and how much at a time.
+    pub(crate) throttle: Arc<PartitionThrottle>,
     /// Where records go.
     pub(crate) chunks: mpsc::Sender<Fetched>,
 }
@@ -177,8 +182,15 @@ impl Task {
                     None => return,
                 },
                 () = self.wake.notified() => {}
+                // Whoever waited may have had its turn at another broker.
+                () = tokio::time::sleep(HELD_LOOK), if self.is_held() => {}
             }
         }
+    }
+
+    /// A partition is left out since pages wait for their turn.
+    fn is_held(&self) -> bool {
+        self.subscriptions.values().any(|s| !s.fetching && s.wanted.throttle.holds())
     }
 
     fn add(&mut self, wanted: Subscription) {
@@ -189,7 +201,8 @@ impl Task {
     /// A fetch for every partition that is not being fetched and whose consumer has room, if a connection is free.
     fn next_fetch(&mut self) -> Option<BoxFuture<'static, Done>> {
         let lane = self.busy.iter().position(|busy| !busy)?;
-        let ready = |s: &Subscribed| !s.fetching && s.wanted.chunks.capacity() > 0;
+        let ready =
+            |s: &Subscribed| !s.fetching && s.wanted.chunks.capacity() > 0 && !s.wanted.throttle.holds();
         let mut members: Vec<u64> =
             self.subscriptions.iter().filter(|(_, s)| ready(s)).map(|(id, _)| *id).collect();
         if members.is_empty() {
@@ -199,9 +212,15 @@ impl Task {
         members.rotate_left(turn);
         self.first = members.first().map_or(0, |id| id + 1);
         let mut partitions = Vec::with_capacity(members.len());
+        let mut max_bytes = self.limits.fetch_bytes;
+        let one = members.first().and_then(|id| self.subscriptions.get(id));
+        let limited = one.is_some_and(|s| s.wanted.throttle.is_limited());
         for id in &members {
             if let Some(s) = self.subscriptions.get_mut(id) {
                 s.fetching = true;
+                let worth = limited.then(|| s.wanted.throttle.fetch_bytes()).flatten();
+                let (own, all) = worth.unwrap_or((u64::MAX, u64::MAX));
+                max_bytes = i32::try_from(all).unwrap_or(i32::MAX).min(max_bytes);
                 partitions.push(FetchPartition {
                     topic: Arc::clone(&s.wanted.topic),
                     topic_id: s.wanted.topic_id,
@@ -209,7 +228,7 @@ impl Task {
                     offset: s.wanted.offset,
                     leader_epoch: s.wanted.leader_epoch,
                     last_fetched_epoch: -1,
-                    max_bytes: self.limits.partition_bytes,
+                    max_bytes: i32::try_from(own).unwrap_or(i32::MAX).min(self.limits.partition_bytes),
                 });
             }
         }
@@ -218,7 +237,7 @@ impl Task {
         let request = FetchRequest {
             max_wait: if all { WAIT_LONG } else { WAIT_SHORT },
             min_bytes: 1,
-            max_bytes: self.limits.fetch_bytes,
+            max_bytes,
             read_committed: self.limits.read_committed,
             partitions,
         };

@@ -90,7 +90,8 @@ impl ControlState {
         }
         let none = || TopicPause::Partitions(BTreeSet::new());
         let before = record.paused_topics.get(topic).cloned().unwrap_or_else(none);
-        let after = if paused { before.clone().with(partitions) } else { before.clone().without(partitions, count) };
+        let after =
+            if paused { before.clone().with(partitions) } else { before.clone().without(partitions, count) };
         if before != after {
             if after == none() {
                 record.paused_topics.remove(topic);

@@ -103,7 +103,10 @@ fn all_faults_are_named_at_once() {
             timestamps: 11,
             throttle: Some(v1::Throttle { bytes_per_second: Some(0), records_per_second: Some(-1) }),
             throttle_by_topic: [
-                ("a".to_owned(), v1::Throttle { bytes_per_second: Some(i64::MAX), records_per_second: Some(7) }),
+                (
+                    "a".to_owned(),
+                    v1::Throttle { bytes_per_second: Some(i64::MAX), records_per_second: Some(7) },
+                ),
                 ("a b".to_owned(), v1::Throttle { bytes_per_second: Some(1_024), records_per_second: None }),
             ]
             .into(),

@@ -83,10 +83,7 @@ pub(crate) fn spec() -> FlowSpec {
 }
 
 fn throttle(bytes: u64, records: u64) -> Throttle {
-    Throttle {
-        bytes_per_second: NonZeroU64::new(bytes),
-        records_per_second: NonZeroU64::new(records),
-    }
+    Throttle { bytes_per_second: NonZeroU64::new(bytes), records_per_second: NonZeroU64::new(records) }
 }
 
 fn generation() -> Generation {

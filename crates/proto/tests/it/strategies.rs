@@ -104,9 +104,11 @@ fn start_at(timestamps: std::ops::Range<i64>) -> impl Strategy<Value = StartAt> 
 type Throttles = (Throttle, BTreeMap<TopicName, Throttle>);
 
 fn throttle() -> impl Strategy<Value = Throttle> {
-    (option::of(1_024..=1_u64 << 40), option::of(1..=1_000_000_000_u64)).prop_map(|(bytes, records)| Throttle {
-        bytes_per_second: bytes.and_then(NonZeroU64::new),
-        records_per_second: records.and_then(NonZeroU64::new),
+    (option::of(1_024..=1_u64 << 40), option::of(1..=1_000_000_000_u64)).prop_map(|(bytes, records)| {
+        Throttle {
+            bytes_per_second: bytes.and_then(NonZeroU64::new),
+            records_per_second: records.and_then(NonZeroU64::new),
+        }
     })
 }
 
@@ -115,8 +117,7 @@ fn limit() -> impl Strategy<Value = Throttle> {
     throttle().prop_filter("limits nothing", |throttle| *throttle != Throttle::NONE)
 }
 
-fn policies()
--> impl Strategy<
+fn policies() -> impl Strategy<
     Value = (LossPolicy, BTreeMap<TopicName, LossPolicy>, OversizedPolicy, TimestampPolicy, Throttles),
 > {
     let loss = || prop_oneof![Just(LossPolicy::StopPartition), Just(LossPolicy::Continue)];
@@ -357,10 +358,7 @@ fn cluster_record() -> impl Strategy<Value = ClusterRecord> {
 }
 
 fn topic_pause() -> impl Strategy<Value = TopicPause> {
-    prop_oneof![
-        Just(TopicPause::All),
-        btree_set(0..i32::MAX, 0..3).prop_map(TopicPause::Partitions),
-    ]
+    prop_oneof![Just(TopicPause::All), btree_set(0..i32::MAX, 0..3).prop_map(TopicPause::Partitions),]
 }
 
 pub(crate) fn flow_record() -> impl Strategy<Value = FlowRecord> {
@@ -373,18 +371,20 @@ pub(crate) fn flow_record() -> impl Strategy<Value = FlowRecord> {
         btree_set(group_id(), 0..3),
         btree_map(topic_name(), topic_pause(), 0..3),
     )
-        .prop_map(|(spec, paused, generation, numbers, (topics, dropped), groups, paused_topics)| FlowRecord {
-            spec,
-            paused,
-            generation,
-            created_ms: numbers[0],
-            updated_ms: numbers[1],
-            revision: numbers[2],
-            topics,
-            dropped,
-            groups,
-            event_sequence: numbers[3],
-            paused_topics,
+        .prop_map(|(spec, paused, generation, numbers, (topics, dropped), groups, paused_topics)| {
+            FlowRecord {
+                spec,
+                paused,
+                generation,
+                created_ms: numbers[0],
+                updated_ms: numbers[1],
+                revision: numbers[2],
+                topics,
+                dropped,
+                groups,
+                event_sequence: numbers[3],
+                paused_topics,
+            }
         })
 }
 

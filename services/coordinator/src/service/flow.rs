@@ -14,8 +14,8 @@ use mirrormesh_proto::v1::flow_service_server::FlowService;
 use mirrormesh_proto::v1::{
     CreateFlowRequest, DeleteFlowRequest, Flow, FlowTopic, GetFlowRequest, ListFlowEventsRequest,
     ListFlowEventsResponse, ListFlowTopicsRequest, ListFlowTopicsResponse, ListFlowsRequest,
-    ListFlowsResponse, PauseFlowRequest, PauseFlowTopicRequest, ResumeFlowRequest, ResumeFlowTopicRequest, UpdateFlowRequest, WatchFlowRequest,
-    WatchFlowResponse,
+    ListFlowsResponse, PauseFlowRequest, PauseFlowTopicRequest, ResumeFlowRequest, ResumeFlowTopicRequest,
+    UpdateFlowRequest, WatchFlowRequest, WatchFlowResponse,
 };
 use mirrormesh_proto::{ConvertError, Faults, fingerprint};
 use tonic::{Code, Request, Response, Status};
@@ -72,12 +72,12 @@ impl Flows {
             faults.push(format!("partitions[{index}]"), format!("{partition} is not a partition number"));
         }
         let ((id, topic), guard) = faults.finish_with(name.zip(guard))?;
-        let kind =
-            CommandKind::SetTopicPaused { id, topic: topic.clone(), partitions, paused, guard };
+        let kind = CommandKind::SetTopicPaused { id, topic: topic.clone(), partitions, paused, guard };
         let reply = self.0.write(kind).await?;
         let Reply::Flow(id, record) = &reply else { return Err(status::unexpected(&reply)) };
         let lead = self.0.lead().await?;
-        let shown = View::now(&lead, &self.0.raft.newest()).topics(id, record, record.topics.get(&topic).into_iter());
+        let shown =
+            View::now(&lead, &self.0.raft.newest()).topics(id, record, record.topics.get(&topic).into_iter());
         shown.into_iter().next().map(Response::new).ok_or_else(|| {
             status::not_found("FLOW_TOPIC_NOT_FOUND", format_args!("flows/{id}/topics/{topic}"))
         })

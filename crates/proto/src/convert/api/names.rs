@@ -42,7 +42,9 @@ pub fn parse_flow_topic(name: &str, field: &str) -> Result<(FlowId, TopicName), 
         let shown: String = name.chars().take(128).collect();
         return Err(ConvertError::new(
             field,
-            format!("{shown:?} is not a name like `flows/FLOW/topics/TOPIC`, with the source's name of the topic"),
+            format!(
+                "{shown:?} is not a name like `flows/FLOW/topics/TOPIC`, with the source's name of the topic"
+            ),
         ));
     };
     Ok((parse_id(flow, field)?, parse_id(topic, field)?))

@@ -73,5 +73,6 @@ pub(super) fn show(spec: &FlowSpec, records: &mut v1::RecordOptions) {
     };
     records.throttle = Some(&spec.throttle).filter(|throttle| **throttle != Throttle::NONE).map(shown);
     let by_topic = spec.throttle_by_topic.iter();
-    records.throttle_by_topic = by_topic.map(|(topic, throttle)| (topic.to_string(), shown(throttle))).collect();
+    records.throttle_by_topic =
+        by_topic.map(|(topic, throttle)| (topic.to_string(), shown(throttle))).collect();
 }

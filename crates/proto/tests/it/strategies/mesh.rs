@@ -14,8 +14,7 @@ fn partition_detail() -> impl Strategy<Value = PartitionDetail> {
 }
 
 pub(crate) fn assignment() -> impl Strategy<Value = WorkerAssignment> {
-    let share =
-        || (1..u32::MAX, 1..u32::MAX).prop_map(|(partitions, of)| Share { partitions, of });
+    let share = || (1..u32::MAX, 1..u32::MAX).prop_map(|(partitions, of)| Share { partitions, of });
     let shares = (share(), btree_map(topic_name(), share(), 0..3))
         .prop_map(|(flow, topics)| ThrottleShares { flow, topics });
     let flow = (flow_spec(), option::of(generation()), shares)
