@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use mirrormesh_core::ids::{FlowId, TopicName};
 use mirrormesh_core::unit::{AssignedFlow, ClusterSpec};
 use mirrormesh_kafka::Client;
+use mirrormesh_kafka::memory::Budget;
 use mirrormesh_worker::{Failure, FlowView, client_config};
 use opentelemetry::KeyValue;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::config::Settings;
 use crate::ends::EndWatch;
@@ -63,12 +64,16 @@ impl FlowLink {
         (flow, changes): (&AssignedFlow, watch::Receiver<Arc<FlowView>>),
         clusters: (&ClusterSpec, &ClusterSpec),
         settings: &Settings,
-        budget: &Arc<Semaphore>,
+        budget: &Arc<Budget>,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, Failure> {
         let source = client("source", flow_id, clusters.0)?;
         let target = client("target", flow_id, clusters.1)?;
-        let budget_kib = u32::try_from(settings.memory_bytes / 1024).unwrap_or(u32::MAX);
+        let throttles = Arc::new(Throttles::new(
+            KeyValue::new("flow", flow_id.as_str().to_owned()),
+            changes,
+            Arc::clone(metrics),
+        ));
         Ok(Self {
             positions: PositionStore::new(flow_id.clone(), &flow.spec, target.clone()),
             source_settings: SettingsCache::new(source.clone()),
@@ -76,19 +81,15 @@ impl FlowLink {
             ends: EndWatch::start(source.clone()),
             source,
             target,
-            throttles: Arc::new(Throttles::new(
-                KeyValue::new("flow", flow_id.as_str().to_owned()),
-                changes,
-                Arc::clone(metrics),
-            )),
+            throttles: Arc::clone(&throttles),
             topic_rows: Mutex::new(BTreeMap::new()),
             metrics: Arc::clone(metrics),
             limits: FetcherLimits {
                 read_committed: true,
                 fetch_bytes: i32::try_from(settings.fetch_bytes).unwrap_or(i32::MAX),
                 partition_bytes: i32::try_from(settings.partition_fetch_bytes).unwrap_or(i32::MAX),
-                budget: Arc::clone(budget),
-                budget_kib,
+                memory: budget.share(),
+                throttles,
             },
             fetchers: Mutex::new(HashMap::new()),
             senders: Mutex::new(HashMap::new()),

@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use mirrormesh_core::format::batch::{Entry, entries};
 use mirrormesh_core::ids::TopicName;
+use mirrormesh_core::relay::page::SourcePage;
 use mirrormesh_core::throttle::{Buckets, Throttle, Ticket};
 use mirrormesh_runtime::clock::now_ms;
 use mirrormesh_worker::FlowView;
 use opentelemetry::KeyValue;
 use tokio::sync::{mpsc, watch};
 
-use crate::fetcher::{Chunk, Fetched};
+use crate::fetcher::Fetched;
 use crate::metrics::Metrics;
 
 /// A page that waits looks again after this long at the latest: its limit may have changed.
@@ -69,6 +70,17 @@ impl Throttles {
         Self { state: Mutex::new(state), flow: Row::default(), label, metrics }
     }
 
+    /// The flow has limits, of its own or of topics. Without, nobody counts anything.
+    pub(crate) fn is_limited(&self) -> bool {
+        let state = self.lock(now_ms());
+        state.flow.0 != Throttle::NONE || state.limits_topics
+    }
+
+    /// About so many bytes are worth fetching at a time for the whole flow.
+    pub(crate) fn fetch_bytes(&self) -> Option<u64> {
+        worth(self.lock(now_ms()).flow.0)
+    }
+
     /// Follows these changes from now on: a flow that went and came again has new ones.
     pub(crate) fn follow(&self, changes: Changes) {
         self.lock(now_ms()).changes = changes;
@@ -115,6 +127,11 @@ impl State {
     }
 }
 
+/// What is used in about a quarter of a second.
+fn worth(throttle: Throttle) -> Option<u64> {
+    throttle.bytes_per_second.map(|limit| (limit.get() / 4).max(FETCH_BYTES_MIN))
+}
+
 /// The throttles as one partition meets them.
 #[derive(Debug)]
 pub(crate) struct PartitionThrottle {
@@ -138,10 +155,9 @@ impl PartitionThrottle {
         [&self.throttles.flow, &self.row.0]
     }
 
-    /// The flow has limits, of its own or of topics. Without, nobody counts anything.
-    pub(crate) fn is_limited(&self) -> bool {
-        let state = self.throttles.lock(now_ms());
-        state.flow.0 != Throttle::NONE || state.limits_topics
+    /// The flow has limits.
+    fn is_limited(&self) -> bool {
+        self.throttles.is_limited()
     }
 
     /// A page waits that one of this partition would wait behind: none is to be fetched.
@@ -149,16 +165,15 @@ impl PartitionThrottle {
         self.rows().iter().any(|row| row.waiting.load(Ordering::Relaxed) > 0)
     }
 
-    /// About so many bytes are worth fetching at a time: for the partition, and for all of the flow.
-    pub(crate) fn fetch_bytes(&self) -> Option<(u64, u64)> {
-        let mut state = self.throttles.lock(now_ms());
-        let bytes = |throttle: Throttle| {
-            throttle.bytes_per_second.map(|limit| (limit.get() / 4).max(FETCH_BYTES_MIN))
-        };
-        let flow = bytes(state.flow.0);
-        let topic = bytes(state.topic(&self.topic, now_ms()).0);
-        let own = flow.into_iter().chain(topic).min()?;
-        Some((own, flow.unwrap_or(u64::MAX)))
+    /// About so many bytes are worth fetching at a time for the partition.
+    pub(crate) fn fetch_bytes(&self) -> Option<u64> {
+        if !self.is_limited() {
+            return None;
+        }
+        let now = now_ms();
+        let mut state = self.throttles.lock(now);
+        let flow = worth(state.flow.0);
+        flow.into_iter().chain(worth(state.topic(&self.topic, now).0)).min()
     }
 
     /// Whether the partition is held back, or was lately; the limits that do it.
@@ -183,9 +198,9 @@ impl PartitionThrottle {
     }
 
     /// A place in the row for a page.
-    fn issue(&self, chunk: &Chunk, now_ms: u64) -> Turn {
-        let bytes = u64::try_from(chunk.page.records.len()).unwrap_or(u64::MAX);
-        let records = entries(chunk.page.records.clone())
+    fn issue(&self, page: &SourcePage, now_ms: u64) -> Turn {
+        let bytes = u64::try_from(page.records.len()).unwrap_or(u64::MAX);
+        let records = entries(page.records.clone())
             .filter_map(|entry| match entry {
                 Ok(Entry::Batch(batch)) => u64::try_from(batch.header.count).ok(),
                 Ok(Entry::Old { .. }) => Some(1),
@@ -237,30 +252,30 @@ pub(crate) enum Arrived {
 /// Where one stream's pages come in: what waits for its turn goes with the stream.
 #[derive(Debug)]
 pub(crate) struct Intake {
-    chunks: mpsc::Receiver<Fetched>,
+    pages: mpsc::Receiver<Fetched>,
     throttle: Arc<PartitionThrottle>,
-    held: Option<(Chunk, Turn)>,
+    held: Option<(SourcePage, Turn)>,
     /// In which rows the held page is counted.
     counted: [bool; 2],
 }
 
 impl Intake {
     /// Of a subscription.
-    pub(crate) fn new(chunks: mpsc::Receiver<Fetched>, throttle: Arc<PartitionThrottle>) -> Self {
-        Self { chunks, throttle, held: None, counted: [false; 2] }
+    pub(crate) fn new(pages: mpsc::Receiver<Fetched>, throttle: Arc<PartitionThrottle>) -> Self {
+        Self { pages, throttle, held: None, counted: [false; 2] }
     }
 
     /// The next page, when its turn has come. Nothing is lost if the call is given up.
     pub(crate) async fn next(&mut self) -> Arrived {
         if self.held.is_none() {
-            match self.chunks.recv().await {
+            match self.pages.recv().await {
                 None => return Arrived::Ended,
-                Some(Fetched::Chunk(chunk)) => {
+                Some(Fetched::Page(page)) => {
                     if !self.throttle.is_limited() {
-                        return Arrived::Now(Fetched::Chunk(chunk));
+                        return Arrived::Now(Fetched::Page(page));
                     }
-                    let turn = self.throttle.issue(&chunk, now_ms());
-                    self.held = Some((chunk, turn));
+                    let turn = self.throttle.issue(&page, now_ms());
+                    self.held = Some((page, turn));
                 }
                 Some(other) => return Arrived::Now(other),
             }
@@ -283,12 +298,12 @@ impl Intake {
         self.count([false; 2], now_ms());
         match self.held.take() {
             None => Arrived::Ended,
-            Some((chunk, turn)) => {
+            Some((page, turn)) => {
                 if turn.waiting {
                     let throttles = &self.throttle.throttles;
                     throttles.metrics.throttled(&throttles.label, now_ms().saturating_sub(turn.since_ms));
                 }
-                Arrived::Now(Fetched::Chunk(chunk))
+                Arrived::Now(Fetched::Page(page))
             }
         }
     }

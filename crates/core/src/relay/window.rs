@@ -33,7 +33,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { batches_max: 64, bytes_max: 8 << 20 }
+        Self { batches_max: 256, bytes_max: 8 << 20 }
     }
 }
 

@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 
 use crate::ends::SourceEnd;
 use crate::facts::GOOD_FOR;
-use crate::fetcher::{Fetcher, Memory};
+use crate::fetcher::Fetcher;
 use crate::lag_board::LagSlot;
 use crate::link::FlowLink;
 use crate::sender::Sender;
@@ -54,7 +54,7 @@ struct Underway {
 /// Where records come from and go to while the machine streams.
 struct Lines {
     fetcher: Option<Arc<Fetcher>>,
-    chunks: Option<Intake>,
+    pages: Option<Intake>,
     sender: Option<Arc<Sender>>,
     answers: mpsc::UnboundedSender<(u64, Answer)>,
 }
@@ -65,7 +65,7 @@ pub(crate) struct PartitionUnit {
     link: Arc<FlowLink>,
     topic: TopicName,
     partition: i32,
-    relay: Relay<Memory>,
+    relay: Relay<()>,
     codecs: RecordCodecs,
     flow_label: KeyValue,
     /// The end of the source partition, as it is seen by whomever.
@@ -133,7 +133,7 @@ impl PartitionUnit {
             end,
             lag,
             throttle,
-            lines: Lines { fetcher: None, chunks: None, sender: None, answers: answers_in },
+            lines: Lines { fetcher: None, pages: None, sender: None, answers: answers_in },
             answers,
             underway: Underway {
                 asking: None,
@@ -200,7 +200,7 @@ impl PartitionUnit {
                 facts = finish(&mut self.underway.refreshing) => if let Some(facts) = facts {
                     self.relay.facts_now(facts);
                 },
-                arrived = next(&mut self.lines.chunks), if wants => self.fetched(arrived),
+                arrived = next(&mut self.lines.pages), if wants => self.fetched(arrived),
                 () = lease_changed(&lease, holds) => {
                     holds = lease.holds();
                     self.relay.leased(holds);
@@ -223,7 +223,7 @@ impl PartitionUnit {
 
     fn refresh(&mut self) {
         self.say();
-        if self.lines.chunks.is_some() && self.underway.refreshing.is_none() {
+        if self.lines.pages.is_some() && self.underway.refreshing.is_none() {
             let probe = self.probe();
             self.underway.refreshing = Some(Box::pin(async move { probe.facts().await.ok() }));
         }
@@ -235,8 +235,8 @@ async fn lease_changed(lease: &mirrormesh_worker::Lease, holds: bool) {
     if holds { lease.lost().await } else { lease.regained().await }
 }
 
-async fn next(chunks: &mut Option<Intake>) -> Arrived {
-    match chunks {
+async fn next(pages: &mut Option<Intake>) -> Arrived {
+    match pages {
         Some(intake) => intake.next().await,
         None => std::future::pending().await,
     }

@@ -50,7 +50,7 @@ impl PartitionUnit {
         tracing::error!(flow = %self.context.flow_id, subject = event.subject, reason = event.reason,
             message = event.message, "partition stopped");
         self.link.metrics.stop(&self.flow_label, stop.reason.name());
-        self.lines.chunks = None;
+        self.lines.pages = None;
         self.fenced = stop.reason == StopReason::Fenced;
         self.say();
         self.context.coordinator.report_events([event]);

@@ -26,7 +26,7 @@ fn view(bytes_per_second: u64) -> Arc<FlowView> {
 
 fn page(bytes: usize) -> Fetched {
     let page = SourcePage { records: Bytes::from(vec![0; bytes]), ..SourcePage::default() };
-    Fetched::Chunk(Chunk { page, memory: Arc::new(None) })
+    Fetched::Page(page)
 }
 
 struct Setting {
@@ -56,14 +56,14 @@ fn intake(setting: &Setting, pages: &[usize]) -> Intake {
 async fn a_page_waits_behind_what_is_owed_and_a_lifted_limit_lets_it_go() {
     let setting = setting(1_024);
     let mut intake = intake(&setting, &[1 << 30, 10]);
-    assert!(matches!(intake.next().await, Arrived::Now(Fetched::Chunk(_))), "nothing was owed");
+    assert!(matches!(intake.next().await, Arrived::Now(Fetched::Page(_))), "nothing was owed");
     assert!(!setting.throttle.holds());
     assert!(matches!(intake.next().await, Arrived::Waits), "for twelve days");
     assert!(setting.throttle.holds(), "nothing is fetched meanwhile");
     let why = setting.throttle.held_back(now_ms()).unwrap();
     assert!(why.contains("1024 bytes/s"), "{why}");
     setting.flow.send_replace(view(0));
-    assert!(matches!(intake.next().await, Arrived::Now(Fetched::Chunk(_))));
+    assert!(matches!(intake.next().await, Arrived::Now(Fetched::Page(_))));
     assert!(!setting.throttle.holds());
     assert!(matches!(intake.next().await, Arrived::Ended));
 }
@@ -86,6 +86,6 @@ async fn a_stream_that_ends_gives_back_what_waited() {
 #[tokio::test]
 async fn a_fetch_asks_for_no_more_than_is_soon_used() {
     assert_eq!(setting(0).throttle.fetch_bytes(), None);
-    assert_eq!(setting(400_000).throttle.fetch_bytes(), Some((100_000, 100_000)));
-    assert_eq!(setting(1_024).throttle.fetch_bytes(), Some((FETCH_BYTES_MIN, FETCH_BYTES_MIN)));
+    assert_eq!(setting(400_000).throttle.fetch_bytes(), Some(100_000));
+    assert_eq!(setting(1_024).throttle.fetch_bytes(), Some(FETCH_BYTES_MIN));
 }

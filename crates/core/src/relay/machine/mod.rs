@@ -102,6 +102,8 @@ pub struct Relay<T> {
     refusal: Option<Refusal>,
     /// The target refused a timestamp that its settings did not tell of: move them in every batch until one is in.
     clamp: bool,
+    /// The target found a checksum wrong: records are checked before they are sent.
+    check: bool,
     warned_of_retention: bool,
     /// This owner's own, between two streams.
     journal: Journal,
@@ -123,6 +125,7 @@ impl<T: Clone> Relay<T> {
             attempts: 0,
             refusal: None,
             clamp: false,
+            check: false,
             warned_of_retention: false,
             journal: Journal::new(None),
             figures: PartitionFigures::default(),

@@ -305,7 +305,8 @@ impl<T: Clone> Relay<T> {
             producer_epoch: generation.epoch,
             base_sequence: stream.window.next_sequence(),
         };
-        let stamped = match batch.stamp(stamp) {
+        let stamped = if self.check { batch.stamp_checked(stamp) } else { batch.stamp(stamp) };
+        let stamped = match stamped {
             Ok(stamped) => stamped,
             Err(error) => {
                 stream.break_off(After::Stop(unreadable(run.first, &error.to_string())));
