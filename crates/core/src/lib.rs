@@ -15,5 +15,6 @@ pub mod plan;
 pub mod reconcile;
 pub mod relay;
 pub mod report;
+pub mod throttle;
 pub mod translate;
 pub mod unit;

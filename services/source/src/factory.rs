@@ -50,11 +50,12 @@ impl SourceUnits {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         links.retain(|_, link| link.strong_count() > 0);
         if let Some(link) = links.get(&key).and_then(Weak::upgrade) {
+            link.throttles.follow(context.flow_changes.clone());
             return Ok(link);
         }
         let link = Arc::new(FlowLink::new(
             &context.flow_id,
-            &context.flow,
+            (&context.flow, context.flow_changes.clone()),
             (&context.source, &context.target),
             &self.settings,
             &self.budget,

@@ -14,6 +14,7 @@ mod metrics;
 mod partition;
 mod positions;
 mod sender;
+mod throttle;
 mod topology;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ pub use config::Settings;
 
 /// Runs the service until the context's shutdown.
 pub async fn run(settings: Settings, context: ServiceContext) -> Result<(), Error> {
+    settings.validate()?;
     let metrics =
         metrics::Metrics::new(&context.telemetry.meter("mirrormesh.source"), settings.partition_metrics);
     let worker = settings.worker.clone();

@@ -1,5 +1,7 @@
 //! Instruments of the source service. Updated per batch or rarer, never per record.
 
+use std::time::Duration;
+
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Meter, ObservableGauge, UpDownCounter};
 
@@ -15,6 +17,7 @@ pub(crate) struct Metrics {
     in_flight: UpDownCounter<i64>,
     resyncs: Counter<u64>,
     stops: Counter<u64>,
+    throttle_time: Counter<f64>,
     /// Lag of the worker's partitions.
     pub(crate) lag: LagBoard,
     /// Held, since a gauge that is dropped is not observed any more.
@@ -54,6 +57,11 @@ impl Metrics {
                 .with_unit("{batch}")
                 .with_description("Batches sent to the target and not answered yet.")
                 .build(),
+            throttle_time: meter
+                .f64_counter("mirrormesh.throttle.time")
+                .with_unit("s")
+                .with_description("Time that fetched pages waited for their turn under a throttle.")
+                .build(),
             resyncs: meter
                 .u64_counter("mirrormesh.resyncs")
                 .with_unit("{resync}")
@@ -82,6 +90,10 @@ impl Metrics {
 
     pub(crate) fn in_flight(&self, flow: &KeyValue, by: i64) {
         self.in_flight.add(by, std::slice::from_ref(flow));
+    }
+
+    pub(crate) fn throttled(&self, flow: &KeyValue, ms: u64) {
+        self.throttle_time.add(Duration::from_millis(ms).as_secs_f64(), std::slice::from_ref(flow));
     }
 
     pub(crate) fn resync(&self, flow: &KeyValue, reason: &'static str) {

@@ -21,6 +21,8 @@ use crate::leader::{Lead, Tracked, Waiting};
 
 /// A unit may wait this long for a worker before that is called a problem: planning takes a moment.
 const PLACING_TIME: Duration = Duration::from_secs(5);
+/// Why a partition is slow because it was asked to be: nothing is wrong with it.
+const THROTTLED: &str = "THROTTLED";
 /// Conditions shown of one flow; a flow with thousands of broken partitions has one problem, not thousands.
 const CONDITIONS_MAX: usize = 100;
 
@@ -175,8 +177,10 @@ impl<'a> View<'a> {
         use flow_partition::{Delivery, State};
         let owner = self.state.owners.get(unit);
         let begun = record.generation.and_then(|generation| entry.begun(generation, number));
+        let paused = !record.spec.records_enabled || record.is_paused(&entry.topic, number);
         let state = match tracked.map(|tracked| tracked.report.state) {
-            None if record.paused || !record.spec.records_enabled => State::Paused,
+            _ if paused && owner.is_some() => State::Pausing,
+            _ if paused => State::Paused,
             None => State::Unspecified,
             Some(UnitState::Resyncing) => State::Resyncing,
             Some(UnitState::Running) => State::Running,
@@ -254,6 +258,9 @@ fn condition(reason: &str, message: &str, subject: String, since_ms: u64) -> v1:
 /// What a unit says is wrong with it.
 fn unit_condition(tracked: &Tracked) -> Option<v1::Condition> {
     let report = &tracked.report;
+    if report.state == UnitState::Running && report.reason == THROTTLED {
+        return None;
+    }
     let unnamed = match report.state {
         UnitState::Resyncing | UnitState::Running => None,
         UnitState::Backoff => Some("BACKOFF"),
@@ -293,11 +300,20 @@ fn partition_count(record: &FlowRecord) -> i64 {
     if record.spec.records_enabled { i64::try_from(count).unwrap_or(i64::MAX) } else { 0 }
 }
 
+/// Partitions that are not paused.
+fn running_count(record: &FlowRecord) -> usize {
+    let running = |entry: &TopicEntry| {
+        let numbers = 0..i32::try_from(entry.starts.len()).unwrap_or(i32::MAX);
+        numbers.filter(|number| !record.is_paused(&entry.topic, *number)).count()
+    };
+    record.topics.values().map(running).sum()
+}
+
 /// How many units should run, by the same rules as [`ControlState::wanted`].
 fn wanted_count(record: &FlowRecord) -> usize {
     let spec = &record.spec;
-    let partitions = if record.generation.is_some() { partition_count(record) } else { 0 };
-    let records = if spec.records_enabled { 1 + usize::try_from(partitions).unwrap_or(0) } else { 0 };
+    let partitions = if record.generation.is_some() { running_count(record) } else { 0 };
+    let records = if spec.records_enabled { 1 + partitions } else { 0 };
     let groups = if spec.checkpoints_enabled { 1 + record.groups.len() } else { 0 };
     records + groups + usize::from(spec.heartbeats_enabled)
 }

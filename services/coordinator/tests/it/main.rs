@@ -9,6 +9,7 @@
 )]
 
 mod api;
+mod flow_control;
 mod generations;
 mod harness;
 mod lag;

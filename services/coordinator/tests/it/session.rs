@@ -104,7 +104,7 @@ fn topic(name: &str, target: &str, partitions: usize) -> store::TopicEntry {
     }
 }
 
-async fn claim(node: &Node, worker: &Worker) {
+pub(crate) async fn claim(node: &Node, worker: &Worker) {
     let generation = Some(store::Generation { producer_id: 7, epoch: 0 });
     let (worker_id, session) = (worker.id.clone(), worker.session);
     let request = mesh::ClaimProducerRequest { worker_id, session, flow_id: "f".into(), generation };

@@ -65,6 +65,11 @@ impl Drop for Counted {
     }
 }
 
+/// What is asked for, where a throttle says how much is worth fetching.
+pub(super) fn at_most(worth: Option<u64>, bytes: i32) -> i32 {
+    worth.map_or(bytes, |worth| i32::try_from(worth).unwrap_or(i32::MAX).min(bytes))
+}
+
 impl Subscribed {
     pub(super) fn new(wanted: Subscription, limits: &FetcherLimits) -> Self {
         Self {
@@ -81,10 +86,13 @@ impl Subscribed {
         self.wanted.pages.is_closed()
     }
 
-    /// Its consumer can take a page, and it holds no more than is left for the flow's other partitions.
+    /// Its consumer can take a page, no page waits for its turn that it would wait behind, and it holds no more than is
+    /// left for the flow's other partitions.
     pub(super) fn has_room(&self, limits: &FetcherLimits) -> bool {
         let held = self.held.load(Ordering::Relaxed);
-        self.wanted.pages.capacity() > 0 && (held == 0 || held <= limits.memory.left())
+        self.wanted.pages.capacity() > 0
+            && !self.wanted.throttle.holds()
+            && (held == 0 || held <= limits.memory.left())
     }
 
     pub(super) fn request(&self) -> FetchPartition {
@@ -95,7 +103,7 @@ impl Subscribed {
             offset: self.wanted.offset,
             leader_epoch: self.wanted.leader_epoch,
             last_fetched_epoch: -1,
-            max_bytes: self.bytes_max,
+            max_bytes: at_most(self.wanted.throttle.fetch_bytes(), self.bytes_max),
         }
     }
 

@@ -23,6 +23,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::ends::SourceEnd;
+use crate::throttle::{PartitionThrottle, Throttles};
 use task::Task;
 
 /// Pages that a partition may have waiting.
@@ -56,6 +57,8 @@ pub(crate) struct Subscription {
     pub(crate) leader_epoch: i32,
     /// Told whenever the end of the partition was seen.
     pub(crate) end: Arc<SourceEnd>,
+    /// Says when nothing is to be fetched, and how much at a time.
+    pub(crate) throttle: Arc<PartitionThrottle>,
     /// Where records go.
     pub(crate) pages: mpsc::Sender<Fetched>,
 }
@@ -71,6 +74,8 @@ pub(crate) struct FetcherLimits {
     pub(crate) partition_bytes: i32,
     /// The flow's share of the worker's memory: what is fetched is charged to it before it is read.
     pub(crate) memory: Share,
+    /// How fast the flow may copy.
+    pub(crate) throttles: Arc<Throttles>,
 }
 
 /// The way to a fetcher.

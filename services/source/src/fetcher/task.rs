@@ -13,7 +13,7 @@ use mirrormesh_runtime::clock::now_ms;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use super::lane::{Lane, Subscribed};
+use super::lane::{Lane, Subscribed, at_most};
 use super::{Fetched, FetcherLimits, Subscription, page_of};
 
 /// How long a broker may hold the session's fetch when it has nothing.
@@ -25,6 +25,8 @@ const SESSION_LANE: u32 = 100;
 const SIDE_LANE: u32 = 101;
 /// A fetch asks for so much at least, however little memory is left.
 const FETCH_BYTES_MIN: usize = 128 * 1024;
+/// How often partitions that a throttle may hold are looked at.
+const HELD_LOOK: Duration = Duration::from_millis(50);
 /// How often subscriptions are looked for that nobody listens to any more.
 const SWEEP: Duration = Duration::from_millis(500);
 
@@ -112,8 +114,15 @@ impl Task {
                     None => return,
                 },
                 () = self.wake.notified() => {}
+                // What they wait for may have happened at another broker.
+                () = tokio::time::sleep(HELD_LOOK), if self.is_held() => {}
             }
         }
+    }
+
+    /// Partitions are left out that a throttle may hold.
+    fn is_held(&self) -> bool {
+        !self.blocked.is_empty() && self.limits.throttles.is_limited()
     }
 
     fn add(&mut self, wanted: Subscription) {
@@ -208,7 +217,8 @@ impl Task {
     /// As much as there is memory for: what can't be read would hold up the whole connection.
     fn fetch_bytes(&self) -> i32 {
         let most = (self.limits.memory.left() / 2).max(FETCH_BYTES_MIN);
-        i32::try_from(most).unwrap_or(i32::MAX).min(self.limits.fetch_bytes)
+        let most = i32::try_from(most).unwrap_or(i32::MAX).min(self.limits.fetch_bytes);
+        at_most(self.limits.throttles.fetch_bytes(), most)
     }
 
     fn fetch_session(&self, mut session: Box<FetchSession>) -> BoxFuture<'static, Done> {

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use super::{Flow, PartitionUnit};
 use crate::fetcher::{Fetched, PAGES_WAITING, Subscription};
 use crate::sender;
+use crate::throttle::{Arrived, Intake};
 
 const BACKOFF_MIN_MS: u64 = 50;
 const BACKOFF_MAX_MS: u64 = 2_000;
@@ -90,11 +91,12 @@ impl PartitionUnit {
                 offset,
                 leader_epoch: source.leader_epoch,
                 end: Arc::clone(&self.end),
+                throttle: Arc::clone(&self.throttle),
                 pages: page_sender,
             })
             .await;
         self.lines.fetcher = Some(fetcher);
-        self.lines.pages = Some(pages);
+        self.lines.pages = Some(Intake::new(pages, Arc::clone(&self.throttle)));
         Ok(())
     }
 
@@ -178,15 +180,19 @@ impl PartitionUnit {
         self.relay.written(written.is_ok(), now_ms());
     }
 
-    pub(super) fn fetched(&mut self, fetched: Option<Fetched>) {
+    pub(super) fn fetched(&mut self, arrived: Arrived) {
+        if matches!(arrived, Arrived::Waits) {
+            return self.say();
+        }
         if let Some(fetcher) = &self.lines.fetcher {
             fetcher.taken();
         }
-        match fetched {
-            Some(Fetched::Page(page)) => self.relay.fetched(page, (), &self.codecs),
-            Some(Fetched::Refused(code)) => self.refused(code),
-            Some(Fetched::Lost(message)) => self.lost("SOURCE_UNREACHABLE", &message),
-            None => self.lost("SOURCE_UNREACHABLE", "the fetch ended"),
+        match arrived {
+            Arrived::Waits => {}
+            Arrived::Now(Fetched::Page(page)) => self.relay.fetched(page, (), &self.codecs),
+            Arrived::Now(Fetched::Refused(code)) => self.refused(code),
+            Arrived::Now(Fetched::Lost(message)) => self.lost("SOURCE_UNREACHABLE", &message),
+            Arrived::Ended => self.lost("SOURCE_UNREACHABLE", "the fetch ended"),
         }
     }
 

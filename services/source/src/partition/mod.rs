@@ -27,10 +27,11 @@ use tokio::sync::mpsc;
 
 use crate::ends::SourceEnd;
 use crate::facts::GOOD_FOR;
-use crate::fetcher::{Fetched, Fetcher};
+use crate::fetcher::Fetcher;
 use crate::lag_board::LagSlot;
 use crate::link::FlowLink;
 use crate::sender::Sender;
+use crate::throttle::{Arrived, Intake, PartitionThrottle};
 use probe::Probe;
 
 /// How often figures are reported and positions looked at while something happens.
@@ -53,7 +54,7 @@ struct Underway {
 /// Where records come from and go to while the machine streams.
 struct Lines {
     fetcher: Option<Arc<Fetcher>>,
-    pages: Option<mpsc::Receiver<Fetched>>,
+    pages: Option<Intake>,
     sender: Option<Arc<Sender>>,
     answers: mpsc::UnboundedSender<(u64, Answer)>,
 }
@@ -71,6 +72,8 @@ pub(crate) struct PartitionUnit {
     end: Arc<SourceEnd>,
     /// Where the lag gauges read.
     lag: LagSlot,
+    /// How fast it may take what was fetched.
+    throttle: Arc<PartitionThrottle>,
     lines: Lines,
     answers: mpsc::UnboundedReceiver<(u64, Answer)>,
     underway: Underway,
@@ -117,6 +120,7 @@ impl PartitionUnit {
         let (answers_in, answers) = mpsc::unbounded_channel();
         let read_committed = !context.flow.spec.read_uncommitted;
         let end = link.ends.watch(topic.shared(), partition, read_committed);
+        let throttle = link.throttle(&topic);
         let lag = link.metrics.lag.enter(&context.flow_id, &topic, partition);
         Some(Self {
             context,
@@ -128,6 +132,7 @@ impl PartitionUnit {
             flow_label,
             end,
             lag,
+            throttle,
             lines: Lines { fetcher: None, pages: None, sender: None, answers: answers_in },
             answers,
             underway: Underway {
@@ -230,9 +235,9 @@ async fn lease_changed(lease: &mirrormesh_worker::Lease, holds: bool) {
     if holds { lease.lost().await } else { lease.regained().await }
 }
 
-async fn next(pages: &mut Option<mpsc::Receiver<Fetched>>) -> Option<Fetched> {
+async fn next(pages: &mut Option<Intake>) -> Arrived {
     match pages {
-        Some(pages) => pages.recv().await,
+        Some(intake) => intake.next().await,
         None => std::future::pending().await,
     }
 }

@@ -2,7 +2,7 @@
 
 use mirrormesh_core::relay::machine::Notice;
 use mirrormesh_core::relay::stop::{Stop, StopReason};
-use mirrormesh_core::report::Event;
+use mirrormesh_core::report::{Event, UnitState};
 use mirrormesh_runtime::clock::now_ms;
 
 use super::PartitionUnit;
@@ -14,7 +14,14 @@ impl PartitionUnit {
         let figures = self.relay.figures(now_ms());
         self.lag.set(figures);
         let (state, reason, message) = self.relay.state();
-        self.context.report.set(state, reason, message, figures);
+        let behind = figures.source_end_offset.is_some_and(|end| end > figures.source_offset);
+        let throttled = (state == UnitState::Running && reason.is_empty() && behind)
+            .then(|| self.throttle.held_back(now_ms()))
+            .flatten();
+        match throttled {
+            Some(why) => self.context.report.set(state, "THROTTLED", &why, figures),
+            None => self.context.report.set(state, reason, message, figures),
+        }
     }
 
     /// Somebody looked at the ends of the source partition, or nobody could.
