@@ -7,10 +7,12 @@ mod config;
 mod factory;
 mod facts;
 mod fetcher;
+mod internal;
 mod link;
 mod metrics;
 mod partition;
 mod positions;
+mod registry;
 mod sender;
 mod topology;
 

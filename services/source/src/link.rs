@@ -14,8 +14,10 @@ use tokio::sync::Semaphore;
 use crate::config::Settings;
 use crate::facts::SettingsCache;
 use crate::fetcher::{Fetcher, FetcherLimits};
+use crate::internal::InternalWriter;
 use crate::metrics::Metrics;
 use crate::positions::PositionStore;
+use crate::registry::RegistryStore;
 use crate::sender::Sender;
 
 /// Produce connections per target broker; partitions are spread over them and stay where they are.
@@ -36,6 +38,12 @@ pub(crate) struct FlowLink {
     pub(crate) target_settings: SettingsCache,
     /// The flow's positions.
     pub(crate) positions: PositionStore,
+    /// Who writes to the source cluster.
+    pub(crate) source_registry: RegistryStore,
+    /// Who writes to the target cluster.
+    pub(crate) target_registry: RegistryStore,
+    /// Writes to internal topics of the target.
+    pub(crate) writer: Arc<InternalWriter>,
     /// Instruments.
     pub(crate) metrics: Arc<Metrics>,
     limits: FetcherLimits,
@@ -61,8 +69,13 @@ impl FlowLink {
         let source = client("source", flow_id, clusters.0)?;
         let target = client("target", flow_id, clusters.1)?;
         let budget_kib = u32::try_from(settings.memory_bytes / 1024).unwrap_or(u32::MAX);
+        let writer = Arc::new(InternalWriter::new(target.clone()));
+        let factor = flow.spec.internal_replication_factor;
         Ok(Self {
-            positions: PositionStore::new(flow_id.clone(), &flow.spec, target.clone()),
+            positions: PositionStore::new(flow_id.clone(), &flow.spec, target.clone(), Arc::clone(&writer)),
+            source_registry: RegistryStore::new(source.clone(), factor),
+            target_registry: RegistryStore::new(target.clone(), factor),
+            writer,
             source_settings: SettingsCache::new(source.clone()),
             target_settings: SettingsCache::new(target.clone()),
             source,

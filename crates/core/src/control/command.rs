@@ -114,6 +114,11 @@ pub enum CommandKind {
         /// What the target gave out.
         generation: Generation,
     },
+    /// Gives the mesh its id; the first one stays.
+    NameMesh {
+        /// A random id.
+        mesh_id: String,
+    },
     /// Begins a new generation of one partition: content before it and behind it is counted apart. The next epoch, or
     /// the offered producer id where epochs have run out.
     BeginGeneration(GenerationRequest),
@@ -178,6 +183,7 @@ impl CommandKind {
             Self::DeleteFlow { .. } => "DeleteFlow",
             Self::SetPaused { .. } => "SetPaused",
             Self::ClaimProducer { .. } => "ClaimProducer",
+            Self::NameMesh { .. } => "NameMesh",
             Self::BeginGeneration(_) => "BeginGeneration",
             Self::PutInventory { .. } => "PutInventory",
             Self::RegisterWorker { .. } => "RegisterWorker",

@@ -9,6 +9,7 @@ mod command;
 mod generation;
 mod plan_apply;
 mod recreated;
+mod rings;
 mod rules;
 mod state;
 #[cfg(test)]

@@ -110,6 +110,7 @@ impl ControlState {
         let mut entry = TopicEntry { generations: BTreeMap::new(), ..entry.clone() };
         for start in &mut entry.starts {
             start.read_uncommitted = record.spec.read_uncommitted;
+            start.skip_mirrored = record.spec.skip_mirrored;
         }
         let is_mirror = |known: &&TopicEntry| known.target_topic == entry.target_topic;
         let present = record.topics.get(&entry.topic).filter(is_mirror);

@@ -21,10 +21,11 @@ impl ControlState {
                     assignment.clusters.entry(id.clone()).or_insert_with(|| cluster.spec.clone());
                 }
             }
-            assignment
-                .flows
-                .entry(unit.flow().clone())
-                .or_insert_with(|| AssignedFlow { spec: flow.spec.clone(), generation: flow.generation });
+            assignment.flows.entry(unit.flow().clone()).or_insert_with(|| AssignedFlow {
+                spec: flow.spec.clone(),
+                generation: flow.generation,
+                mesh_id: self.mesh_id.clone(),
+            });
             let assigned = AssignedUnit { number: owner.number, partition: self.partition_detail(unit) };
             assignment.units.insert(unit.clone(), assigned);
         }

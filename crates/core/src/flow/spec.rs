@@ -104,6 +104,10 @@ pub struct FlowSpec {
     pub on_oversized: OversizedPolicy,
     /// What to do with timestamps that the target refuses.
     pub timestamps: TimestampPolicy,
+    /// Leave out what any flow mirrored to the source, not only what came from this flow's target.
+    pub skip_mirrored: bool,
+    /// Go on where another mesh stopped, on target topics that it claims.
+    pub adopt: bool,
 }
 
 impl FlowSpec {
@@ -134,6 +138,8 @@ impl FlowSpec {
             on_loss_by_topic: BTreeMap::new(),
             on_oversized: OversizedPolicy::default(),
             timestamps: TimestampPolicy::default(),
+            skip_mirrored: false,
+            adopt: false,
         }
     }
 

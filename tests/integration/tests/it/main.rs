@@ -8,6 +8,7 @@ mod chaos;
 mod control;
 mod faults;
 mod groups;
+mod loops;
 mod loss;
 mod paths;
 mod rig;

@@ -21,6 +21,7 @@ impl From<&WorkerAssignment> for mesh::WatchAssignmentsResponse {
             flow_id: id.to_string(),
             spec: Some((&flow.spec).into()),
             generation: flow.generation.as_ref().map(Into::into),
+            mesh_id: flow.mesh_id.clone(),
         };
         let unit = |(unit, assigned): (&Unit, &AssignedUnit)| mesh::AssignedUnit {
             unit: Some(unit.into()),
@@ -47,6 +48,7 @@ impl TryFrom<mesh::WatchAssignmentsResponse> for WorkerAssignment {
             let assigned = AssignedFlow {
                 spec: inner(flow.spec, "spec")?,
                 generation: optional(flow.generation, "generation")?,
+                mesh_id: flow.mesh_id,
             };
             Ok((id(&flow.flow_id, "flow_id")?, assigned))
         };

@@ -14,8 +14,8 @@ fn partition_detail() -> impl Strategy<Value = PartitionDetail> {
 }
 
 pub(crate) fn assignment() -> impl Strategy<Value = WorkerAssignment> {
-    let flow = (flow_spec(), option::of(generation()))
-        .prop_map(|(spec, generation)| AssignedFlow { spec, generation });
+    let flow = (flow_spec(), option::of(generation()), "[a-f0-9]{0,8}")
+        .prop_map(|(spec, generation, mesh_id)| AssignedFlow { spec, generation, mesh_id });
     let assigned = (any::<u64>(), option::of(partition_detail()))
         .prop_map(|(number, partition)| AssignedUnit { number, partition });
     (
