@@ -100,8 +100,9 @@ pub struct PartitionStart {
     /// What any flow mirrored to the source is left out; otherwise only what came from the target.
     pub skip_mirrored: bool,
     /// Another mesh began this generation: its place is found under it, and then a new one begins, before anything is
-    /// appended for longer than a hand-over takes.
-    pub adopted: bool,
+    /// appended for longer than a hand-over takes. The highest number that an assignment had there, as far as is known:
+    /// what is written from now on has higher ones.
+    pub adopted: Option<u64>,
 }
 
 /// A generation of one partition: what [`crate::control::CommandKind::BeginGeneration`] gave out, or the flow's first.

@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use mirrormesh_core::flow::FlowSpec;
-use mirrormesh_core::ids::{FlowId, TopicId};
+use mirrormesh_core::flow::{FlowSpec, positions_topic};
+use mirrormesh_core::ids::{ClusterId, FlowId, TopicId};
 use mirrormesh_core::relay::journal::Stored;
 use mirrormesh_core::relay::position::{PositionKey, PositionKind, PositionValue};
 use mirrormesh_kafka::Client;
 use mirrormesh_kafka::librdkafka::InternalReader;
 use mirrormesh_proto::convert::position::{decode_key, decode_value, encode_key, encode_value};
-use mirrormesh_worker::{Failure, ensure_internal_topic};
+use mirrormesh_worker::{Failure, ensure_internal_topic, topic_exists};
 use tokio::sync::{Mutex, OnceCell};
 
 use crate::internal::InternalWriter;
@@ -120,6 +120,45 @@ impl PositionStore {
         }
         tail.read_from = Some(began);
         Ok(())
+    }
+
+    /// Takes over what a flow of another mesh wrote about a target topic: its positions are this flow's from now on.
+    /// Returns the highest assignment number in them.
+    pub(crate) async fn adopt(
+        &self,
+        (source, flow): (&ClusterId, &FlowId),
+        topic_id: TopicId,
+    ) -> Result<u64, Failure> {
+        let topic = positions_topic(source);
+        if !topic_exists(&self.target, &topic).await? {
+            return Ok(0);
+        }
+        let mut reader = InternalReader::open(&self.target, &topic).await?;
+        let records = reader.read_to_end().await?;
+        reader.close().await;
+        let mut theirs: BTreeMap<PositionKey, PositionValue> = BTreeMap::new();
+        for record in records {
+            let Some(Ok(key)) = record.key.as_deref().map(decode_key) else { continue };
+            if key.flow != *flow || key.target_topic_id != topic_id {
+                continue;
+            }
+            if let Some(Ok(value)) = record.value.as_deref().map(|value| decode_value(&key, value)) {
+                theirs.insert(key, value);
+            }
+        }
+        let number = |(key, value): (&PositionKey, &PositionValue)| match (key.kind, value) {
+            (_, PositionValue::Position(position)) => position.assignment_number,
+            (PositionKind::Segments { number, .. }, _) => number,
+            (PositionKind::Position { .. }, PositionValue::Segments(_)) => 0,
+        };
+        let highest = theirs.iter().map(number).max().unwrap_or(0);
+        if topic != self.topic || *flow != self.flow {
+            let renamed = theirs
+                .into_iter()
+                .map(|(key, value)| (PositionKey { flow: self.flow.clone(), ..key }, value));
+            self.write(renamed.collect()).await?;
+        }
+        Ok(highest)
     }
 
     /// Writes records in order and waits until they are acknowledged.

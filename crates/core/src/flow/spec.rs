@@ -110,6 +110,11 @@ pub struct FlowSpec {
     pub adopt: bool,
 }
 
+/// Name of the positions topic of all flows from a source, on their targets.
+pub fn positions_topic(source: &ClusterId) -> String {
+    format!("mirrormesh-positions.{source}.internal")
+}
+
 impl FlowSpec {
     /// A flow with all defaults.
     pub fn new(source: ClusterId, target: ClusterId) -> Self {
@@ -169,7 +174,7 @@ impl FlowSpec {
 
     /// `mirrormesh-positions.{source}.internal` on the target.
     pub fn positions_topic(&self) -> String {
-        format!("mirrormesh-positions.{}.internal", self.source)
+        positions_topic(&self.source)
     }
 
     /// Could a record of the two flows land in the same target topic? Only what is certain from the specifications

@@ -174,6 +174,37 @@ impl Registry {
     }
 }
 
+/// What is about to be taken over.
+#[derive(Debug, Clone, Copy)]
+pub struct Inheritance<'a> {
+    /// Kafka's id of the source cluster.
+    pub source_cluster: &'a str,
+    /// Source topic.
+    pub source_topic: &'a TopicName,
+    /// Topic on the target.
+    pub topic: &'a TopicName,
+    /// Its id.
+    pub topic_id: TopicId,
+}
+
+impl Registry {
+    /// Who wrote last to each partition of a topic, from this source: what a mesh that adopts it goes on from.
+    pub fn last_writers(&self, wanted: Inheritance<'_>) -> BTreeMap<i32, Writer> {
+        let mut newest: BTreeMap<i32, &(i64, Writer)> = BTreeMap::new();
+        for (key, entry) in &self.writers {
+            let writer = &entry.1;
+            let same = key.topic == *wanted.topic
+                && writer.source_cluster == wanted.source_cluster
+                && writer.source_topic == *wanted.source_topic
+                && !writer.target_topic_id.differs(wanted.topic_id);
+            if same && newest.get(&key.partition).is_none_or(|known| known.0 < entry.0) {
+                newest.insert(key.partition, entry);
+            }
+        }
+        newest.into_iter().map(|(partition, (_, writer))| (partition, writer.clone())).collect()
+    }
+}
+
 /// Who is about to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applicant {
@@ -192,7 +223,7 @@ impl Applicant {
         if let Some(known) = seen.known_source.as_ref().filter(|known| **known != seen.source_cluster) {
             return Err(self.cluster_changed(known, &seen.source_cluster));
         }
-        let adopted = self.writer.begun.start.adopted;
+        let adopted = self.writer.begun.start.adopted.is_some();
         let mut missing = Vec::new();
         let claim = Claim {
             mesh_id: self.writer.mesh_id.clone(),

@@ -94,7 +94,7 @@ fn another_meshs_claim_stops_and_names_it_unless_its_generation_is_adopted() {
     assert_eq!(stop.reason.name(), "FLOW_CLAIMED");
     assert!(stop.message.contains("flows/f of mesh one"), "{}", stop.message);
     let mut adopting = applicant("two", 3, 10);
-    adopting.writer.begun.start.adopted = true;
+    adopting.writer.begun.start.adopted = Some(9);
     let missing = adopting.missing(&seen).unwrap();
     let [(RegistryKey::Claim(_), RegistryValue::Claim(claim))] = &missing[..] else { panic!("{missing:?}") };
     assert_eq!(claim.mesh_id, "two");
@@ -111,4 +111,37 @@ fn a_source_that_became_another_cluster_stops() {
     let stop = applicant("m", 0, 10).missing(&registry.seen(&key(7, 0), "b-id")).unwrap_err();
     assert_eq!(stop.reason.name(), "SOURCE_CLUSTER_CHANGED", "whichever partition tells it");
     assert!(stop.message.contains("a-id") && stop.message.contains("b-id"), "{}", stop.message);
+}
+
+#[test]
+fn the_last_writer_of_each_partition_is_gone_on_from() {
+    let other = |producer_id, epoch| {
+        let mut writer = writer("one", epoch, 40);
+        writer.begun.generation.producer_id = producer_id;
+        writer
+    };
+    let elsewhere = Writer { source_cluster: "b-id".into(), ..other(11, 0) };
+    let again = Writer { target_topic_id: TopicId([9; 16]), ..other(12, 0) };
+    let merged = Writer { source_topic: TopicName::new("u").unwrap(), ..other(13, 0) };
+    let registry = registered(vec![
+        (key(9, 0), other(9, 5)),
+        (key(7, 0), writer("one", 2, 10)),
+        (key(7, 1), writer("one", 1, 10)),
+        (key(8, 1), other(8, 0)),
+        (key(11, 0), elsewhere),
+        (key(12, 0), again),
+        (key(13, 0), merged),
+        (key(7, 0), writer("one", 3, 30)),
+    ]);
+    let (source_topic, topic) = (topic(), topic());
+    let wanted = Inheritance {
+        source_cluster: "a-id",
+        source_topic: &source_topic,
+        topic: &topic,
+        topic_id: TopicId([2; 16]),
+    };
+    let found = registry.last_writers(wanted);
+    let generations: Vec<_> =
+        found.iter().map(|(p, w)| (*p, w.begun.generation.producer_id, w.begun.generation.epoch)).collect();
+    assert_eq!(generations, [(0, 7, 3), (1, 8, 0)]);
 }

@@ -94,7 +94,7 @@ fn partition_generation() -> PartitionGeneration {
             target_offset: 57,
             read_uncommitted: true,
             skip_mirrored: true,
-            adopted: true,
+            adopted: Some(31),
         },
     }
 }

@@ -178,8 +178,8 @@ pub(crate) fn flow_spec() -> impl Strategy<Value = FlowSpec> {
 }
 
 pub(crate) fn partition_start() -> impl Strategy<Value = PartitionStart> {
-    (any::<i64>(), any::<i64>(), any::<[bool; 3]>()).prop_map(
-        |(source_offset, target_offset, [read_uncommitted, skip_mirrored, adopted])| PartitionStart {
+    (any::<i64>(), any::<i64>(), any::<[bool; 2]>(), option::of(any::<u64>())).prop_map(
+        |(source_offset, target_offset, [read_uncommitted, skip_mirrored], adopted)| PartitionStart {
             source_offset,
             target_offset,
             read_uncommitted,

@@ -14,13 +14,13 @@ use mirrormesh_testkit::topics::create_topic;
 use crate::rig::{PATIENCE, Rig, identity, metric, now_ms, unique};
 
 /// Records that name where they were produced.
-fn from(side: &str, numbers: std::ops::Range<usize>) -> Vec<Plain> {
+pub(crate) fn from(side: &str, numbers: std::ops::Range<usize>) -> Vec<Plain> {
     let record =
         |n| Plain { key: None, value: Some(format!("{side} {n}").into_bytes()), timestamp_ms: now_ms() };
     numbers.map(record).collect()
 }
 
-fn texts(records: Vec<Plain>) -> Vec<String> {
+pub(crate) fn texts(records: Vec<Plain>) -> Vec<String> {
     records.into_iter().map(|r| String::from_utf8_lossy(&r.value.unwrap_or_default()).into_owned()).collect()
 }
 
@@ -47,7 +47,7 @@ async fn holds(rig: &Rig, bootstrap: &str, topic: &str, records: u64) -> Result<
 }
 
 /// Each of the wanted records stands there exactly once, those of one side in their order, and nothing else.
-fn each_once(found: &[String], wanted: &BTreeMap<&str, usize>) -> Result<()> {
+pub(crate) fn each_once(found: &[String], wanted: &BTreeMap<&str, usize>) -> Result<()> {
     let mut next: BTreeMap<&str, usize> = BTreeMap::new();
     for text in found {
         let (side, number) = text.split_once(' ').unwrap_or_default();

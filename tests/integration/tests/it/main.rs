@@ -5,6 +5,7 @@
 mod api;
 mod changing;
 mod chaos;
+mod claims;
 mod control;
 mod faults;
 mod groups;

@@ -4,7 +4,7 @@ use super::*;
 use crate::control::Reject;
 
 fn identity(source: &str, target: &str) -> FlowSpec {
-    FlowSpec { naming: Naming::Identity, ..spec(source, target) }
+    FlowSpec { naming: Naming::Identity, shared_target: true, ..spec(source, target) }
 }
 
 /// Clusters a to e, and these flows.

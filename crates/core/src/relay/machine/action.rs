@@ -54,7 +54,7 @@ impl Rules {
 impl Rules {
     /// What was begun with this start does not count as the flow copies now, or is another mesh's: it has to end.
     pub fn differ_from(self, start: PartitionStart) -> bool {
-        start.adopted
+        start.adopted.is_some()
             || self.read_uncommitted != start.read_uncommitted
             || self.skip_mirrored != start.skip_mirrored
     }

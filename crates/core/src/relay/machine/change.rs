@@ -228,7 +228,7 @@ impl<T: Clone> Relay<T> {
                 target_offset: change.target,
                 read_uncommitted: rules.read_uncommitted,
                 skip_mirrored: rules.skip_mirrored,
-                adopted: false,
+                adopted: None,
             },
             notices: change.notices.clone(),
         }))

@@ -198,7 +198,7 @@ fn another_source_cluster_or_another_meshs_claim_stops() {
 #[test]
 fn a_generation_of_another_mesh_is_ended_before_records_go_on() {
     let mut b = Bench::new(RULES);
-    let start = PartitionStart { adopted: true, ..PartitionStart::default() };
+    let start = PartitionStart { adopted: Some(9), ..PartitionStart::default() };
     let generation = Generation { producer_id: 5, epoch: 3 };
     let detail = PartitionDetail { begun: PartitionGeneration { generation, start }, ..setup(RULES).detail };
     b.relay = Relay::new(Setup { detail, ..setup(RULES) });
@@ -222,7 +222,7 @@ fn a_generation_of_another_mesh_is_ended_before_records_go_on() {
             other => assert!(matches!(other, Some(Action::StopFetching)), "{other:?}"),
         }
     };
-    assert!(!beginning.start.adopted && beginning.after == generation);
+    assert!(beginning.start.adopted.is_none() && beginning.after == generation);
     let generation = Generation { epoch: 4, ..generation };
     b.relay.begun(Ok(PartitionGeneration { generation, start: beginning.start }), NOW);
     assert!(matches!(b.next(), Some(Action::Fetch { offset: 2, .. })));
