@@ -133,6 +133,7 @@ impl Bench {
             spec: FlowSpec::new(uk.clone(), hq.clone()),
             generation: None,
             shares: ThrottleShares::default(),
+            mesh_id: String::new(),
         };
         change(&mut flow);
         let number = |number| AssignedUnit { number, partition: None };

@@ -17,8 +17,10 @@ use crate::config::Settings;
 use crate::ends::EndWatch;
 use crate::facts::SettingsCache;
 use crate::fetcher::{Fetcher, FetcherLimits};
+use crate::internal::InternalWriter;
 use crate::metrics::Metrics;
 use crate::positions::PositionStore;
+use crate::registry::RegistryStore;
 use crate::sender::Sender;
 use crate::throttle::{PartitionThrottle, Throttles, TopicRow};
 
@@ -44,6 +46,12 @@ pub(crate) struct FlowLink {
     pub(crate) ends: EndWatch,
     /// How fast it may copy.
     pub(crate) throttles: Arc<Throttles>,
+    /// Who writes to the source cluster.
+    pub(crate) source_registry: RegistryStore,
+    /// Who writes to the target cluster.
+    pub(crate) target_registry: RegistryStore,
+    /// Writes to internal topics of the target.
+    pub(crate) writer: Arc<InternalWriter>,
     /// Instruments.
     pub(crate) metrics: Arc<Metrics>,
     limits: FetcherLimits,
@@ -74,8 +82,13 @@ impl FlowLink {
             changes,
             Arc::clone(metrics),
         ));
+        let writer = Arc::new(InternalWriter::new(target.clone()));
+        let factor = flow.spec.internal_replication_factor;
         Ok(Self {
-            positions: PositionStore::new(flow_id.clone(), &flow.spec, target.clone()),
+            positions: PositionStore::new(flow_id.clone(), &flow.spec, target.clone(), Arc::clone(&writer)),
+            source_registry: RegistryStore::new(source.clone(), factor),
+            target_registry: RegistryStore::new(target.clone(), factor),
+            writer,
             source_settings: SettingsCache::new(source.clone()),
             target_settings: SettingsCache::new(target.clone()),
             ends: EndWatch::start(source.clone()),

@@ -27,6 +27,7 @@ impl ControlState {
                 spec: flow.spec.clone(),
                 generation: flow.generation,
                 shares: self.throttle_shares(unit.flow(), &flow.spec, worker),
+                mesh_id: self.mesh_id.clone(),
             });
             let assigned = AssignedUnit { number: owner.number, partition: self.partition_detail(unit) };
             assignment.units.insert(unit.clone(), assigned);

@@ -91,6 +91,8 @@ impl From<&FlowSpec> for store::FlowSpec {
                 .iter()
                 .filter_map(|(topic, limit)| Some((topic.to_string(), policy::throttle_to_store(*limit)?)))
                 .collect(),
+            skip_mirrored: spec.skip_mirrored,
+            adopt: spec.adopt,
         }
     }
 }
@@ -139,6 +141,8 @@ impl TryFrom<store::FlowSpec> for FlowSpec {
             timestamps: policy::timestamps(spec.timestamps, "timestamps")?,
             throttle: policy::throttle(spec.throttle),
             throttle_by_topic: policy::throttle_by_topic(spec.throttle_by_topic)?,
+            skip_mirrored: spec.skip_mirrored,
+            adopt: spec.adopt,
         })
     }
 }
@@ -208,6 +212,8 @@ impl From<&PartitionStart> for store::PartitionStart {
             source_offset: start.source_offset,
             target_offset: start.target_offset,
             read_uncommitted: Some(start.read_uncommitted),
+            skip_mirrored: start.skip_mirrored,
+            adopted: start.adopted,
         }
     }
 }
@@ -221,6 +227,8 @@ impl TryFrom<store::PartitionStart> for PartitionStart {
             target_offset: start.target_offset,
             // Absent in what earlier versions wrote: who reads a whole flow fills it in before.
             read_uncommitted: start.read_uncommitted.unwrap_or_default(),
+            skip_mirrored: start.skip_mirrored,
+            adopted: start.adopted,
         })
     }
 }

@@ -14,6 +14,7 @@ use mirrormesh_core::ids::{ClusterId, FlowId, GroupId, TopicId, TopicName, Worke
 use mirrormesh_core::relay::position::{
     LastBatch, Position, PositionKey, PositionKind, PositionValue, SLOTS,
 };
+use mirrormesh_core::relay::registry::{Claim, ClaimKey, RegistryKey, RegistryValue, Writer, WriterKey};
 use mirrormesh_core::report::{Delivery, Event, PartitionFigures, UnitReport, UnitState};
 use mirrormesh_core::throttle::{Share, Throttle};
 use mirrormesh_core::translate::Segment;
@@ -144,7 +145,7 @@ pub(crate) fn api_spec() -> impl Strategy<Value = FlowSpec> {
         lists,
         naming(),
         start_at(0..YEAR_10000_MS),
-        any::<[bool; 6]>(),
+        any::<[bool; 8]>(),
         intervals,
         factors,
         policies(),
@@ -174,6 +175,8 @@ pub(crate) fn api_spec() -> impl Strategy<Value = FlowSpec> {
                 timestamps: policies.3,
                 throttle: policies.4.0,
                 throttle_by_topic: policies.4.1,
+                skip_mirrored: flags[6],
+                adopt: flags[7],
                 source,
                 target,
             }
@@ -197,11 +200,13 @@ pub(crate) fn flow_spec() -> impl Strategy<Value = FlowSpec> {
 }
 
 pub(crate) fn partition_start() -> impl Strategy<Value = PartitionStart> {
-    (any::<i64>(), any::<i64>(), any::<bool>()).prop_map(
-        |(source_offset, target_offset, read_uncommitted)| PartitionStart {
+    (any::<i64>(), any::<i64>(), any::<[bool; 2]>(), option::of(any::<u64>())).prop_map(
+        |(source_offset, target_offset, [read_uncommitted, skip_mirrored], adopted)| PartitionStart {
             source_offset,
             target_offset,
             read_uncommitted,
+            skip_mirrored,
+            adopted,
         },
     )
 }
@@ -328,6 +333,7 @@ fn mesh_command() -> impl Strategy<Value = CommandKind> {
         generation_request().prop_map(CommandKind::BeginGeneration),
         (flow_id(), generation())
             .prop_map(|(flow, generation)| CommandKind::ClaimProducer { flow, generation }),
+        "\\PC{0,8}".prop_map(|mesh_id| CommandKind::NameMesh { mesh_id }),
         (flow_id(), any::<u64>(), inventory_change())
             .prop_map(|(flow, number, change)| CommandKind::PutInventory { flow, number, change }),
         (worker_id(), role(), any::<u32>(), "\\PC{0,8}").prop_map(|(worker, role, capacity, version)| {
@@ -428,18 +434,21 @@ pub(crate) fn state() -> impl Strategy<Value = ControlState> {
         (btree_map(cluster_id(), cluster_record(), 0..3), btree_map(flow_id(), flow_record(), 0..3));
     let workers = (btree_map(worker_id(), worker_record(), 0..3), btree_map(unit(), owner(), 0..3));
     let logs = (vec(retired_flow(), 0..3), vec(event(), 0..3), vec(request_record(), 0..3));
-    (any::<[u64; 3]>(), resources, workers, logs).prop_map(
-        |(numbers, (clusters, flows), (workers, owners), (retired, events, requests))| ControlState {
-            revision: numbers[0],
-            assignment_number: numbers[1],
-            session_number: numbers[2],
-            clusters,
-            flows,
-            retired: retired.into(),
-            workers,
-            owners,
-            events: events.into(),
-            requests: requests.into(),
+    (any::<[u64; 3]>(), "[a-f0-9]{0,8}", resources, workers, logs).prop_map(
+        |(numbers, mesh_id, (clusters, flows), (workers, owners), (retired, events, requests))| {
+            ControlState {
+                revision: numbers[0],
+                mesh_id,
+                assignment_number: numbers[1],
+                session_number: numbers[2],
+                clusters,
+                flows,
+                retired: retired.into(),
+                workers,
+                owners,
+                events: events.into(),
+                requests: requests.into(),
+            }
         },
     )
 }
@@ -459,6 +468,37 @@ pub(crate) fn position_record() -> impl Strategy<Value = (PositionKey, PositionV
             (PositionKey { flow, target_topic_id, partition, kind }, value)
         },
     )
+}
+
+/// Key and value of one kind; the value's producer id is the key's.
+pub(crate) fn registry_record() -> impl Strategy<Value = (RegistryKey, RegistryValue)> {
+    let by = ("\\PC{0,8}", cluster_id(), flow_id(), "[a-f0-9]{0,8}");
+    let topics = (topic_name(), topic_id(), topic_id());
+    let writers = (by, topics, any::<i64>(), partition_generation(), (topic_name(), 0..i32::MAX)).prop_map(
+        |((source_cluster, source, flow, mesh_id), topics, first_offset, begun, (topic, partition))| {
+            let (source_topic, source_topic_id, target_topic_id) = topics;
+            let key = WriterKey { producer_id: begun.generation.producer_id, topic, partition };
+            let writer = Writer {
+                source_cluster,
+                source,
+                flow,
+                mesh_id,
+                source_topic,
+                source_topic_id,
+                target_topic_id,
+                first_offset,
+                begun,
+            };
+            (RegistryKey::Writer(key), RegistryValue::Writer(writer))
+        },
+    );
+    let claims = ("\\PC{0,8}", topic_name(), "[a-f0-9]{0,8}", flow_id(), cluster_id()).prop_map(
+        |(source_cluster, topic, mesh_id, flow, source)| {
+            let claim = RegistryValue::Claim(Claim { mesh_id, flow, source });
+            (RegistryKey::Claim(ClaimKey { source_cluster, topic }), claim)
+        },
+    );
+    prop_oneof![writers, claims]
 }
 
 fn position() -> impl Strategy<Value = Position> {

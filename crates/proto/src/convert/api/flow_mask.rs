@@ -55,6 +55,7 @@ fn set(merged: &mut v1::Flow, update: &v1::Flow, path: &str) -> bool {
         "topic_creation" => merged.topic_creation.clone_from(&update.topic_creation),
         "discovery_interval" => merged.discovery_interval.clone_from(&update.discovery_interval),
         "shared_target" => merged.shared_target = update.shared_target,
+        "adopt" => merged.adopt = update.adopt,
         _ => {
             return set_option(merged, update, path)
                 || set_selection(merged, update, path)
@@ -104,6 +105,7 @@ fn set_option(merged: &mut v1::Flow, update: &v1::Flow, path: &str) -> bool {
                 new_records.throttle.unwrap_or_default().records_per_second;
         }
         "records.throttle_by_topic" => records.throttle_by_topic = new_records.throttle_by_topic,
+        "records.forward_mirrored" => records.forward_mirrored = new_records.forward_mirrored,
         "records.heartbeat_topics" => records.heartbeat_topics = new_records.heartbeat_topics,
         "checkpoints.enabled" => checkpoints.enabled = new_checkpoints.enabled,
         "checkpoints.interval" => checkpoints.interval = new_checkpoints.interval,

@@ -30,6 +30,7 @@ impl From<&WorkerAssignment> for mesh::WatchAssignmentsResponse {
                 .iter()
                 .filter_map(|(topic, share)| Some((topic.to_string(), share_to_mesh(*share)?)))
                 .collect(),
+            mesh_id: flow.mesh_id.clone(),
         };
         let unit = |(unit, assigned): (&Unit, &AssignedUnit)| mesh::AssignedUnit {
             unit: Some(unit.into()),
@@ -64,6 +65,7 @@ impl TryFrom<mesh::WatchAssignmentsResponse> for WorkerAssignment {
                         |(topic, part)| Ok((id(&topic, "")?, share(part))),
                     )?),
                 },
+                mesh_id: flow.mesh_id,
             };
             Ok((id(&flow.flow_id, "flow_id")?, assigned))
         };
