@@ -183,7 +183,14 @@ impl PartitionUnit {
             fetcher.taken();
         }
         match fetched {
-            Some(Fetched::Chunk(chunk)) => self.relay.fetched(chunk.page, chunk.memory, &self.codecs),
+            Some(Fetched::Chunk(chunk)) => {
+                let only_end = chunk.page.records.is_empty();
+                self.relay.fetched(chunk.page, chunk.memory, &self.codecs);
+                if only_end {
+                    // Nothing else follows that would tell it.
+                    self.say();
+                }
+            }
             Some(Fetched::Refused(code)) => self.refused(code),
             Some(Fetched::Lost(message)) => self.lost("SOURCE_UNREACHABLE", &message),
             None => self.lost("SOURCE_UNREACHABLE", "the fetch ended"),
