@@ -10,6 +10,7 @@ use mirrormesh_core::flow::FlowSpec;
 use mirrormesh_core::ids::{ClusterId, TopicId, TopicName};
 use mirrormesh_core::unit::{
     AssignedFlow, ClusterSpec, Generation, PartitionDetail, PartitionGeneration, PartitionStart,
+    ThrottleShares,
 };
 use tokio::sync::mpsc;
 
@@ -132,6 +133,7 @@ impl Bench {
             spec: FlowSpec::new(uk.clone(), hq.clone()),
             generation: None,
             mesh_id: String::new(),
+            shares: ThrottleShares::default(),
         };
         change(&mut flow);
         let number = |number| AssignedUnit { number, partition: None };

@@ -8,6 +8,7 @@ use super::{DEFAULT_GROUPS_EXCLUDE, DEFAULT_TOPICS_EXCLUDE};
 use std::collections::BTreeMap;
 
 use crate::ids::{ClusterId, TopicName};
+use crate::throttle::Throttle;
 
 /// Where a partition that was never mirrored begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +109,10 @@ pub struct FlowSpec {
     pub skip_mirrored: bool,
     /// Go on where another mesh stopped, on target topics that it claims.
     pub adopt: bool,
+    /// How fast records are copied at most, over all workers.
+    pub throttle: Throttle,
+    /// The same for single source topics, beside the flow's.
+    pub throttle_by_topic: BTreeMap<TopicName, Throttle>,
 }
 
 /// Name of the positions topic of all flows from a source, on their targets.
@@ -145,6 +150,8 @@ impl FlowSpec {
             timestamps: TimestampPolicy::default(),
             skip_mirrored: false,
             adopt: false,
+            throttle: Throttle::NONE,
+            throttle_by_topic: BTreeMap::new(),
         }
     }
 

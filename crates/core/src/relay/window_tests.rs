@@ -43,11 +43,11 @@ fn one_in_flight_until_the_first_ack_then_many() {
     assert!(!w.may_send(1, NOW), "not before the first ack");
     assert!(matches!(w.answer(a, &appended(30), NOW), Outcome::Mirrored(_)));
     assert_eq!(w.acked(), Place { count: 15, source: 25, target: 35 });
-    for i in 0..64 {
+    for i in 0..256 {
         assert!(w.may_send(1, NOW));
         send(&mut w, 25 + i, 1);
     }
-    assert!(!w.may_send(1, NOW), "64 in flight");
+    assert!(!w.may_send(1, NOW), "256 in flight");
 }
 
 #[test]

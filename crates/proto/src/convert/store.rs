@@ -87,6 +87,12 @@ impl From<&FlowSpec> for store::FlowSpec {
             timestamps: store::TimestampPolicy::from(spec.timestamps).into(),
             skip_mirrored: spec.skip_mirrored,
             adopt: spec.adopt,
+            throttle: policy::throttle_to_store(spec.throttle),
+            throttle_by_topic: spec
+                .throttle_by_topic
+                .iter()
+                .filter_map(|(topic, limit)| Some((topic.to_string(), policy::throttle_to_store(*limit)?)))
+                .collect(),
         }
     }
 }
@@ -135,6 +141,8 @@ impl TryFrom<store::FlowSpec> for FlowSpec {
             timestamps: policy::timestamps(spec.timestamps, "timestamps")?,
             skip_mirrored: spec.skip_mirrored,
             adopt: spec.adopt,
+            throttle: policy::throttle(spec.throttle),
+            throttle_by_topic: policy::throttle_by_topic(spec.throttle_by_topic)?,
         })
     }
 }

@@ -1,30 +1,33 @@
 //! Any domain value that is valid.
 
 mod mesh;
+mod registry;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
 
 use mirrormesh_core::control::{
     ClusterRecord, Command, CommandKind, ControlState, FlowRecord, GenerationRequest, InventoryChange,
-    PlanStep, RequestRecord, RetiredFlow, TopicEntry, WriteGuard,
+    PlanStep, RequestRecord, RetiredFlow, TopicEntry, TopicPause, WriteGuard,
 };
 use mirrormesh_core::flow::{FlowSpec, LossPolicy, Naming, OversizedPolicy, StartAt, TimestampPolicy};
 use mirrormesh_core::ids::{ClusterId, FlowId, GroupId, TopicId, TopicName, WorkerId};
 use mirrormesh_core::relay::position::{
     LastBatch, Position, PositionKey, PositionKind, PositionValue, SLOTS,
 };
-use mirrormesh_core::relay::registry::{Claim, ClaimKey, RegistryKey, RegistryValue, Writer, WriterKey};
 use mirrormesh_core::report::{Delivery, Event, PartitionFigures, UnitReport, UnitState};
+use mirrormesh_core::throttle::{Share, Throttle};
 use mirrormesh_core::translate::Segment;
 use mirrormesh_core::unit::{
     AssignedFlow, AssignedUnit, ClusterSpec, Generation, Owner, PartitionDetail, PartitionGeneration,
-    PartitionStart, Role, Unit, WorkerAssignment, WorkerRecord,
+    PartitionStart, Role, ThrottleShares, Unit, WorkerAssignment, WorkerRecord,
 };
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 
 pub(crate) use mesh::{assignment, unit_report};
+pub(crate) use registry::registry_record;
 
 pub(crate) fn cluster_id() -> impl Strategy<Value = ClusterId> {
     "[a-zA-Z0-9][a-zA-Z0-9_-]{0,12}".prop_map(|id| ClusterId::new(id).unwrap())
@@ -100,14 +103,32 @@ fn start_at(timestamps: std::ops::Range<i64>) -> impl Strategy<Value = StartAt> 
     prop_oneof![Just(StartAt::Earliest), Just(StartAt::Latest), timestamps.prop_map(StartAt::Timestamp)]
 }
 
-fn policies()
--> impl Strategy<Value = (LossPolicy, BTreeMap<TopicName, LossPolicy>, OversizedPolicy, TimestampPolicy)> {
+type Throttles = (Throttle, BTreeMap<TopicName, Throttle>);
+
+fn throttle() -> impl Strategy<Value = Throttle> {
+    (option::of(1_024..=1_u64 << 40), option::of(1..=1_000_000_000_u64)).prop_map(|(bytes, records)| {
+        Throttle {
+            bytes_per_second: bytes.and_then(NonZeroU64::new),
+            records_per_second: records.and_then(NonZeroU64::new),
+        }
+    })
+}
+
+/// One that limits something.
+fn limit() -> impl Strategy<Value = Throttle> {
+    throttle().prop_filter("limits nothing", |throttle| *throttle != Throttle::NONE)
+}
+
+fn policies() -> impl Strategy<
+    Value = (LossPolicy, BTreeMap<TopicName, LossPolicy>, OversizedPolicy, TimestampPolicy, Throttles),
+> {
     let loss = || prop_oneof![Just(LossPolicy::StopPartition), Just(LossPolicy::Continue)];
     (
         loss(),
         btree_map(topic_name(), loss(), 0..3),
         prop_oneof![Just(OversizedPolicy::StopPartition), Just(OversizedPolicy::Skip)],
         prop_oneof![Just(TimestampPolicy::Keep), Just(TimestampPolicy::Clamp)],
+        (throttle(), btree_map(topic_name(), limit(), 0..3)),
     )
 }
 
@@ -155,6 +176,8 @@ pub(crate) fn api_spec() -> impl Strategy<Value = FlowSpec> {
                 timestamps: policies.3,
                 skip_mirrored: flags[6],
                 adopt: flags[7],
+                throttle: policies.4.0,
+                throttle_by_topic: policies.4.1,
                 source,
                 target,
             }
@@ -289,6 +312,15 @@ fn user_command() -> impl Strategy<Value = CommandKind> {
             paused,
             guard
         }),
+        (flow_id(), topic_name(), vec(0..i32::MAX, 0..3), any::<bool>(), guard()).prop_map(
+            |(id, topic, partitions, paused, guard)| CommandKind::SetTopicPaused {
+                id,
+                topic,
+                partitions,
+                paused,
+                guard
+            }
+        ),
     ]
 }
 
@@ -332,6 +364,10 @@ fn cluster_record() -> impl Strategy<Value = ClusterRecord> {
     })
 }
 
+fn topic_pause() -> impl Strategy<Value = TopicPause> {
+    prop_oneof![Just(TopicPause::All), btree_set(0..i32::MAX, 0..3).prop_map(TopicPause::Partitions),]
+}
+
 pub(crate) fn flow_record() -> impl Strategy<Value = FlowRecord> {
     (
         flow_spec(),
@@ -340,18 +376,22 @@ pub(crate) fn flow_record() -> impl Strategy<Value = FlowRecord> {
         any::<[u64; 4]>(),
         (topics(), topics()),
         btree_set(group_id(), 0..3),
+        btree_map(topic_name(), topic_pause(), 0..3),
     )
-        .prop_map(|(spec, paused, generation, numbers, (topics, dropped), groups)| FlowRecord {
-            spec,
-            paused,
-            generation,
-            created_ms: numbers[0],
-            updated_ms: numbers[1],
-            revision: numbers[2],
-            topics,
-            dropped,
-            groups,
-            event_sequence: numbers[3],
+        .prop_map(|(spec, paused, generation, numbers, (topics, dropped), groups, paused_topics)| {
+            FlowRecord {
+                spec,
+                paused,
+                generation,
+                created_ms: numbers[0],
+                updated_ms: numbers[1],
+                revision: numbers[2],
+                topics,
+                dropped,
+                groups,
+                event_sequence: numbers[3],
+                paused_topics,
+            }
         })
 }
 
@@ -429,37 +469,6 @@ pub(crate) fn position_record() -> impl Strategy<Value = (PositionKey, PositionV
             (PositionKey { flow, target_topic_id, partition, kind }, value)
         },
     )
-}
-
-/// Key and value of one kind; the value's producer id is the key's.
-pub(crate) fn registry_record() -> impl Strategy<Value = (RegistryKey, RegistryValue)> {
-    let by = ("\\PC{0,8}", cluster_id(), flow_id(), "[a-f0-9]{0,8}");
-    let topics = (topic_name(), topic_id(), topic_id());
-    let writers = (by, topics, any::<i64>(), partition_generation(), (topic_name(), 0..i32::MAX)).prop_map(
-        |((source_cluster, source, flow, mesh_id), topics, first_offset, begun, (topic, partition))| {
-            let (source_topic, source_topic_id, target_topic_id) = topics;
-            let key = WriterKey { producer_id: begun.generation.producer_id, topic, partition };
-            let writer = Writer {
-                source_cluster,
-                source,
-                flow,
-                mesh_id,
-                source_topic,
-                source_topic_id,
-                target_topic_id,
-                first_offset,
-                begun,
-            };
-            (RegistryKey::Writer(key), RegistryValue::Writer(writer))
-        },
-    );
-    let claims = ("\\PC{0,8}", topic_name(), "[a-f0-9]{0,8}", flow_id(), cluster_id()).prop_map(
-        |(source_cluster, topic, mesh_id, flow, source)| {
-            let claim = RegistryValue::Claim(Claim { mesh_id, flow, source });
-            (RegistryKey::Claim(ClaimKey { source_cluster, topic }), claim)
-        },
-    );
-    prop_oneof![writers, claims]
 }
 
 fn position() -> impl Strategy<Value = Position> {

@@ -156,6 +156,7 @@ impl Fake {
                 spec: Some(store::FlowSpec::from(&spec)),
                 generation: None,
                 mesh_id: "m".to_owned(),
+                ..AssignedFlow::default()
             }],
             units: units.collect(),
         });

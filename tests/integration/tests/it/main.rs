@@ -8,6 +8,7 @@ mod chaos;
 mod claims;
 mod control;
 mod faults;
+mod flow_control;
 mod groups;
 mod loops;
 mod loss;
