@@ -66,8 +66,8 @@ mod tests {
             flow: AssignedFlow {
                 spec,
                 generation: None,
-                shares: ThrottleShares::default(),
                 mesh_id: "m".to_owned(),
+                shares: ThrottleShares::default(),
             },
             source: cluster("a:9092"),
             target: cluster("b:9092"),

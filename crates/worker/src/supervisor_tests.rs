@@ -132,8 +132,8 @@ impl Bench {
         let mut flow = AssignedFlow {
             spec: FlowSpec::new(uk.clone(), hq.clone()),
             generation: None,
-            shares: ThrottleShares::default(),
             mesh_id: String::new(),
+            shares: ThrottleShares::default(),
         };
         change(&mut flow);
         let number = |number| AssignedUnit { number, partition: None };

@@ -42,16 +42,16 @@ pub(crate) struct FlowLink {
     pub(crate) target_settings: SettingsCache,
     /// The flow's positions.
     pub(crate) positions: PositionStore,
-    /// Ends of source partitions that don't fetch.
-    pub(crate) ends: EndWatch,
-    /// How fast it may copy.
-    pub(crate) throttles: Arc<Throttles>,
     /// Who writes to the source cluster.
     pub(crate) source_registry: RegistryStore,
     /// Who writes to the target cluster.
     pub(crate) target_registry: RegistryStore,
     /// Writes to internal topics of the target.
     pub(crate) writer: Arc<InternalWriter>,
+    /// Ends of source partitions that don't fetch.
+    pub(crate) ends: EndWatch,
+    /// How fast it may copy.
+    pub(crate) throttles: Arc<Throttles>,
     /// Instruments.
     pub(crate) metrics: Arc<Metrics>,
     limits: FetcherLimits,
@@ -77,13 +77,13 @@ impl FlowLink {
     ) -> Result<Self, Failure> {
         let source = client("source", flow_id, clusters.0)?;
         let target = client("target", flow_id, clusters.1)?;
+        let writer = Arc::new(InternalWriter::new(target.clone()));
+        let factor = flow.spec.internal_replication_factor;
         let throttles = Arc::new(Throttles::new(
             KeyValue::new("flow", flow_id.as_str().to_owned()),
             changes,
             Arc::clone(metrics),
         ));
-        let writer = Arc::new(InternalWriter::new(target.clone()));
-        let factor = flow.spec.internal_replication_factor;
         Ok(Self {
             positions: PositionStore::new(flow_id.clone(), &flow.spec, target.clone(), Arc::clone(&writer)),
             source_registry: RegistryStore::new(source.clone(), factor),

@@ -1,5 +1,6 @@
 //! `apply`: what each command answers and does, as transcripts, and what holds after any commands.
 
+mod adoption;
 mod any;
 mod generations;
 mod rings;

@@ -26,8 +26,8 @@ impl ControlState {
             assignment.flows.entry(unit.flow().clone()).or_insert_with(|| AssignedFlow {
                 spec: flow.spec.clone(),
                 generation: flow.generation,
-                shares: self.throttle_shares(unit.flow(), &flow.spec, worker),
                 mesh_id: self.mesh_id.clone(),
+                shares: self.throttle_shares(unit.flow(), &flow.spec, worker),
             });
             let assigned = AssignedUnit { number: owner.number, partition: self.partition_detail(unit) };
             assignment.units.insert(unit.clone(), assigned);

@@ -105,14 +105,14 @@ pub struct FlowSpec {
     pub on_oversized: OversizedPolicy,
     /// What to do with timestamps that the target refuses.
     pub timestamps: TimestampPolicy,
-    /// How fast records are copied at most, over all workers.
-    pub throttle: Throttle,
-    /// The same for single source topics, beside the flow's.
-    pub throttle_by_topic: BTreeMap<TopicName, Throttle>,
     /// Leave out what any flow mirrored to the source, not only what came from this flow's target.
     pub skip_mirrored: bool,
     /// Go on where another mesh stopped, on target topics that it claims.
     pub adopt: bool,
+    /// How fast records are copied at most, over all workers.
+    pub throttle: Throttle,
+    /// The same for single source topics, beside the flow's.
+    pub throttle_by_topic: BTreeMap<TopicName, Throttle>,
 }
 
 /// Name of the positions topic of all flows from a source, on their targets.
@@ -148,10 +148,10 @@ impl FlowSpec {
             on_loss_by_topic: BTreeMap::new(),
             on_oversized: OversizedPolicy::default(),
             timestamps: TimestampPolicy::default(),
-            throttle: Throttle::NONE,
-            throttle_by_topic: BTreeMap::new(),
             skip_mirrored: false,
             adopt: false,
+            throttle: Throttle::NONE,
+            throttle_by_topic: BTreeMap::new(),
         }
     }
 

@@ -50,9 +50,9 @@ fn paths() -> Vec<(&'static str, FlowSpec)> {
                 on_loss_by_topic: s().on_loss_by_topic,
                 on_oversized: s().on_oversized,
                 timestamps: s().timestamps,
+                skip_mirrored: true,
                 throttle: s().throttle,
                 throttle_by_topic: s().throttle_by_topic,
-                skip_mirrored: true,
                 ..p()
             },
         ),

@@ -78,10 +78,10 @@ pub(crate) fn spec() -> FlowSpec {
         on_loss_by_topic: BTreeMap::from([(topic("payments"), LossPolicy::StopPartition)]),
         on_oversized: OversizedPolicy::Skip,
         timestamps: TimestampPolicy::Clamp,
-        throttle: throttle(1 << 20, 5_000),
-        throttle_by_topic: BTreeMap::from([(topic("payments"), throttle(2_048, 0))]),
         skip_mirrored: true,
         adopt: true,
+        throttle: throttle(1 << 20, 5_000),
+        throttle_by_topic: BTreeMap::from([(topic("payments"), throttle(2_048, 0))]),
         ..FlowSpec::new(cluster("uk"), cluster("hq"))
     }
 }
@@ -169,7 +169,7 @@ fn commands() -> Vec<(&'static str, CommandKind)> {
         ),
         ("delete-cluster", CommandKind::DeleteCluster { id: cluster("uk"), guard: guard() }),
         (
-            "put-flow-loops-throttles",
+            "put-flow-loops",
             CommandKind::PutFlow { id: id(), spec: spec(), create: true, start_over: true, guard: guard() },
         ),
         ("put-flow-defaults", default_flow()),
@@ -371,7 +371,7 @@ pub(crate) fn all() -> Vec<(String, Vec<u8>, String)> {
         })
         .collect();
     let state = state();
-    all.push(("state_mesh-pauses".into(), encode_state(&state), format!("{state:#?}\n")));
+    all.push(("state_mesh".into(), encode_state(&state), format!("{state:#?}\n")));
     let slot = position_key(PositionKind::Position { generation: generation(), slot: 7 });
     let zeros = PositionKey {
         partition: 0,

@@ -1,6 +1,7 @@
 //! Any domain value that is valid.
 
 mod mesh;
+mod registry;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
@@ -14,7 +15,6 @@ use mirrormesh_core::ids::{ClusterId, FlowId, GroupId, TopicId, TopicName, Worke
 use mirrormesh_core::relay::position::{
     LastBatch, Position, PositionKey, PositionKind, PositionValue, SLOTS,
 };
-use mirrormesh_core::relay::registry::{Claim, ClaimKey, RegistryKey, RegistryValue, Writer, WriterKey};
 use mirrormesh_core::report::{Delivery, Event, PartitionFigures, UnitReport, UnitState};
 use mirrormesh_core::throttle::{Share, Throttle};
 use mirrormesh_core::translate::Segment;
@@ -27,6 +27,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 pub(crate) use mesh::{assignment, unit_report};
+pub(crate) use registry::registry_record;
 
 pub(crate) fn cluster_id() -> impl Strategy<Value = ClusterId> {
     "[a-zA-Z0-9][a-zA-Z0-9_-]{0,12}".prop_map(|id| ClusterId::new(id).unwrap())
@@ -173,10 +174,10 @@ pub(crate) fn api_spec() -> impl Strategy<Value = FlowSpec> {
                 on_loss_by_topic: policies.1,
                 on_oversized: policies.2,
                 timestamps: policies.3,
-                throttle: policies.4.0,
-                throttle_by_topic: policies.4.1,
                 skip_mirrored: flags[6],
                 adopt: flags[7],
+                throttle: policies.4.0,
+                throttle_by_topic: policies.4.1,
                 source,
                 target,
             }
@@ -468,37 +469,6 @@ pub(crate) fn position_record() -> impl Strategy<Value = (PositionKey, PositionV
             (PositionKey { flow, target_topic_id, partition, kind }, value)
         },
     )
-}
-
-/// Key and value of one kind; the value's producer id is the key's.
-pub(crate) fn registry_record() -> impl Strategy<Value = (RegistryKey, RegistryValue)> {
-    let by = ("\\PC{0,8}", cluster_id(), flow_id(), "[a-f0-9]{0,8}");
-    let topics = (topic_name(), topic_id(), topic_id());
-    let writers = (by, topics, any::<i64>(), partition_generation(), (topic_name(), 0..i32::MAX)).prop_map(
-        |((source_cluster, source, flow, mesh_id), topics, first_offset, begun, (topic, partition))| {
-            let (source_topic, source_topic_id, target_topic_id) = topics;
-            let key = WriterKey { producer_id: begun.generation.producer_id, topic, partition };
-            let writer = Writer {
-                source_cluster,
-                source,
-                flow,
-                mesh_id,
-                source_topic,
-                source_topic_id,
-                target_topic_id,
-                first_offset,
-                begun,
-            };
-            (RegistryKey::Writer(key), RegistryValue::Writer(writer))
-        },
-    );
-    let claims = ("\\PC{0,8}", topic_name(), "[a-f0-9]{0,8}", flow_id(), cluster_id()).prop_map(
-        |(source_cluster, topic, mesh_id, flow, source)| {
-            let claim = RegistryValue::Claim(Claim { mesh_id, flow, source });
-            (RegistryKey::Claim(ClaimKey { source_cluster, topic }), claim)
-        },
-    );
-    prop_oneof![writers, claims]
 }
 
 fn position() -> impl Strategy<Value = Position> {

@@ -23,6 +23,7 @@ impl From<&WorkerAssignment> for mesh::WatchAssignmentsResponse {
             flow_id: id.to_string(),
             spec: Some((&flow.spec).into()),
             generation: flow.generation.as_ref().map(Into::into),
+            mesh_id: flow.mesh_id.clone(),
             throttle_share: share_to_mesh(flow.shares.flow),
             topic_throttle_shares: flow
                 .shares
@@ -30,7 +31,6 @@ impl From<&WorkerAssignment> for mesh::WatchAssignmentsResponse {
                 .iter()
                 .filter_map(|(topic, share)| Some((topic.to_string(), share_to_mesh(*share)?)))
                 .collect(),
-            mesh_id: flow.mesh_id.clone(),
         };
         let unit = |(unit, assigned): (&Unit, &AssignedUnit)| mesh::AssignedUnit {
             unit: Some(unit.into()),
@@ -57,6 +57,7 @@ impl TryFrom<mesh::WatchAssignmentsResponse> for WorkerAssignment {
             let assigned = AssignedFlow {
                 spec: inner(flow.spec, "spec")?,
                 generation: optional(flow.generation, "generation")?,
+                mesh_id: flow.mesh_id,
                 shares: ThrottleShares {
                     flow: share(flow.throttle_share.unwrap_or_default()),
                     topics: BTreeMap::from_iter(each(
@@ -65,7 +66,6 @@ impl TryFrom<mesh::WatchAssignmentsResponse> for WorkerAssignment {
                         |(topic, part)| Ok((id(&topic, "")?, share(part))),
                     )?),
                 },
-                mesh_id: flow.mesh_id,
             };
             Ok((id(&flow.flow_id, "flow_id")?, assigned))
         };
