@@ -288,7 +288,7 @@ fn what_an_older_generation_appended_late_counts_as_mirrored() {
     assert_eq!(*r.step(), Step::TargetRead(7), "for its content");
     target(&mut r, &late);
     source(&mut r, &[dense(100, 2), dense(102, 4)]);
-    assert_eq!((place(&r).0, found(&r).late), (Place { count: 0, source: 103, target: 10 }, true));
+    assert_eq!((place(&r).0, found(&r).apart), (Place { count: 0, source: 103, target: 10 }, true));
 }
 
 #[test]

@@ -19,9 +19,6 @@ const EXPIRATION_MARGIN: i64 = 48;
 /// After this long without traffic the first batch goes alone.
 const IDLE_MS: u64 = 60_000;
 
-/// The reason of a failure that is none: an append was acknowledged, but not whose it is.
-pub const UNTOLD: &str = "HANDED_OVER";
-
 /// Limits of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -106,6 +103,8 @@ pub enum Outcome {
     Mirrored(Mirrored),
     /// The pipeline broke here; drain, then do what the verdict says.
     Failed(Verdict),
+    /// An append was acknowledged, but not whose it is: drain, then look what stands there.
+    Untold,
     /// Nothing to do: the pipeline was broken already.
     Drained,
 }
@@ -127,6 +126,8 @@ pub struct Window {
     /// Place after everything that was acknowledged.
     acked: Place,
     in_flight: VecDeque<Pending>,
+    /// The highest timestamps of those in flight, without those that a later one is older than: the first is the oldest.
+    oldest: VecDeque<i64>,
     bytes: u64,
     last_ack_ms: Option<u64>,
     last_max_timestamp: Option<i64>,
@@ -148,6 +149,7 @@ impl Window {
             sent: place,
             acked: place,
             in_flight: VecDeque::new(),
+            oldest: VecDeque::new(),
             bytes: 0,
             last_ack_ms: None,
             last_max_timestamp: None,
@@ -204,10 +206,10 @@ impl Window {
     /// bring it to forget, and none of those in flight can.
     pub fn stays_armed(&self, now_ms: u64) -> bool {
         let shared = self.shared_ms.is_some_and(|t| now_ms.saturating_sub(t) < IDLE_MS);
-        let young = |p: &Pending| self.is_young(p.sending.last.max_timestamp, now_ms);
+        let oldest = self.oldest.front();
         self.is_armed(now_ms)
             && !shared
-            && (self.facts.target_append_time || self.in_flight.iter().all(young))
+            && (self.facts.target_append_time || oldest.is_none_or(|t| self.is_young(*t, now_ms)))
     }
 
     /// The target surely remembers this producer: its last batch is young enough.
@@ -256,6 +258,9 @@ impl Window {
             target: self.sent.target + records,
         };
         self.bytes = self.bytes.saturating_add(sending.bytes);
+        let timestamp = sending.last.max_timestamp;
+        while self.oldest.pop_back_if(|t| *t > timestamp).is_some() {}
+        self.oldest.push_back(timestamp);
         self.in_flight.push_back(Pending { id, after: self.sent, sending });
         id
     }
@@ -285,6 +290,7 @@ impl Window {
             return Outcome::Failed(judge(&Answer::Lost, self.acked.source, self.sent.source));
         }
         let Some(pending) = self.in_flight.pop_front() else { return Outcome::Drained };
+        self.oldest.pop_front_if(|t| *t == pending.sending.last.max_timestamp);
         self.bytes = self.bytes.saturating_sub(pending.sending.bytes);
         if self.failed {
             return Outcome::Drained;
@@ -299,7 +305,8 @@ impl Window {
         }
         if self.new_only && self.facts.target_append_time && !self.facts.content_fixed() {
             // Such a target does not tell a duplicate, and what stands there need not be what was sent.
-            return self.fail(UNTOLD);
+            self.failed = true;
+            return Outcome::Untold;
         }
         if append_time && !self.facts.target_append_time {
             self.shared_ms = Some(now_ms);
@@ -330,9 +337,10 @@ impl Window {
     }
 
     /// Other writers append between our batches: what is expected moves up by as much. As the sole writer nothing may
-    /// move, and nothing ever moves down.
+    /// move, and nothing ever moves down. Before the first append of a generation it may have been an older one, which
+    /// nothing fenced until then: that is looked at.
     fn shift(&mut self, base_offset: i64, expected: i64) -> bool {
-        if self.sole_writer || base_offset < expected {
+        if self.sole_writer || base_offset < expected || self.acked.count == 0 {
             return false;
         }
         let by = base_offset - expected;

@@ -145,9 +145,7 @@ impl World {
         }
         let batch = self.target.log.last().unwrap();
         let records = batch.records.clone();
-        // Where a compacted log lost its end, what it had taken away in favour of that end is nowhere: it has to come again.
-        let cut = self.checker.target_lost && self.target.facts.target_compacted;
-        let sure = armed && !self.target.facts.source_compacted && !self.checker.last_again() && !cut;
+        let sure = armed && !self.target.facts.source_compacted && !self.checker.last_again();
         let bounds = self.target.facts.timestamps(self.now);
         // Another owner may have brought the target to forget: what the present one says counts as well.
         let mut claim = request.claim;
@@ -162,7 +160,15 @@ impl World {
             // What follows in the same pipeline fits then.
             claim.delivery = Delivery::TargetMayForget;
         }
+        let before = self.checker.doubles;
         self.checker.appended(&records, &claim, armed, sure, &self.source, bounds);
+        let (doubles, newest) = (self.checker.doubles, self.checker.newest());
+        if doubles > before {
+            self.say(|| format!("DOUBLES: {} more, {:?} of owner {o}", doubles - before, claim.delivery));
+        }
+        if records.first().is_some_and(|(_, rec)| rec.uid < newest) {
+            self.say(|| format!("{:?} are {:?}", records.first().map(|r| r.0), records.iter().map(|r| r.1.uid).collect::<Vec<_>>()));
+        }
     }
 
     fn wait_for_replicas(&mut self, c: usize, waiting: Waiting) {

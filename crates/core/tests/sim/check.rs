@@ -38,6 +38,8 @@ pub struct Mirror {
     pub generation: Generation,
     /// The log had it already.
     pub again: bool,
+    /// The cleaner took it from the target in favour of one that the target lost since: it has to come again.
+    pub gone: bool,
 }
 
 /// What came with an append.
@@ -71,6 +73,8 @@ pub struct Checker {
     pub version: u64,
     /// The target lost acknowledged records, or was made again.
     pub target_lost: bool,
+    /// Records of another topic of the same name were mirrored.
+    pub crossed: bool,
     /// The source lost records and uses their offsets again.
     pub source_cut: bool,
     /// Others write to the target. Where it lost its end too, theirs may stand where ours did, which nothing tells.
@@ -95,6 +99,11 @@ impl Checker {
             .find(|g| Some(g.generation) == generation)
             .or_else(|| self.generations.last());
         by.is_some_and(|g| g.start.read_uncommitted && g.start.source_offset <= info.offset)
+    }
+
+    /// The newest record that is on the target.
+    pub fn newest(&self) -> u64 {
+        self.mirrored.last().copied().unwrap_or(0)
     }
 
     /// The newest record of ours was there already.
@@ -154,18 +163,22 @@ impl Checker {
             };
             self.content(rec, info, claim, bounds);
             self.transaction(info, claim);
-            if info.topic != claim.source_topic {
+            if info.topic != claim.source_topic && claim.delivery == Delivery::SourceByName {
+                // Such a source can't tell; that it was another topic has to be noticed.
+                self.crossed = true;
+            } else if info.topic != claim.source_topic {
                 self.fail(
                     ORDER,
                     format!("record {} of another topic that has the same name was mirrored", rec.uid),
                 );
             }
-            let again = self.mirrored.contains(&rec.uid);
-            let last = self.ledger.iter().rev().find(|m| !m.again).map(|m| m.uid);
+            let gone = |uid: u64| self.ledger.iter().all(|m| m.uid != uid || m.gone);
+            let again = self.mirrored.contains(&rec.uid) && !gone(rec.uid);
+            let last = self.ledger.iter().rev().find(|m| !m.again && !m.gone).map(|m| m.uid);
             if again || last.is_some_and(|last| rec.uid < last) {
                 self.doubled(rec.uid, *offset, again, claim, sure);
             }
-            self.ledger.push(Mirror { offset: *offset, uid: rec.uid, generation: claim.generation, again });
+            self.ledger.push(Mirror { offset: *offset, uid: rec.uid, generation: claim.generation, again, gone: false });
             self.mirrored.insert(rec.uid);
             if !again {
                 let from = last.map_or(0, |last| last + 1).min(rec.uid);
@@ -174,7 +187,7 @@ impl Checker {
         }
     }
 
-    /// I2, I3: once and in order. What the figures did not promise may stand twice.
+    /// I2, I3: once and in order. What the figures did not promise may stand twice, if somebody says so.
     fn doubled(&mut self, uid: u64, offset: i64, again: bool, claim: &Claim, sure: bool) {
         if again {
             self.doubles += 1;
@@ -187,6 +200,13 @@ impl Checker {
             if again {
                 self.unannounced.insert(uid);
             }
+            return;
+        }
+        // Where the content is not fixed, an old batch with exactly the boundaries of the append that hands over lets those
+        // behind it pass until the new generation's first append: that they stand where they do is announced.
+        let begun = self.generations.last().is_some_and(|g| g.generation != claim.generation);
+        if !again && claim.delivery == Delivery::ContentNotFixed && begun {
+            self.unannounced.insert(uid);
             return;
         }
         if sure || claim.delivery == Delivery::ExactlyOnce || !again {
@@ -238,15 +258,19 @@ impl Checker {
         if armed && same_producer && known < newest {
             self.fail(SINGLE_WRITER, format!("{:?} appended behind {:?}", claim.generation, self.fenced));
         }
-        if known >= newest {
+        // Where it had forgotten, the old one is what it knows from now on.
+        if known >= newest || !armed {
             self.fenced = Some(claim.generation);
         }
     }
 
-    /// The target's log ends here now.
-    pub fn truncated(&mut self, at: i64) {
+    /// The target's log ends here now, and holds this.
+    pub fn truncated(&mut self, at: i64, there: &BTreeSet<i64>) {
         self.version += 1;
         self.ledger.retain(|m| m.offset < at);
+        for mirror in &mut self.ledger {
+            mirror.gone |= !there.contains(&mirror.offset);
+        }
         self.mirrored = self.ledger.iter().map(|m| m.uid).collect();
     }
 
@@ -395,8 +419,7 @@ impl Checker {
     /// I9: who takes over under a new generation had an append acknowledged under the old one first: it was refused if
     /// the old owner was quicker.
     pub fn handed_over(&mut self, o: usize, begins: &Generation, handed: bool) {
-        let late = self.ledger.last().is_some_and(|m| m.generation != *begins);
-        if !handed && !late && !self.ledger.is_empty() {
+        if !handed && !self.ledger.is_empty() {
             self.fail(
                 SINGLE_WRITER,
                 format!("owner {o} raises the epoch of {begins:?} without a hand-over append"),

@@ -2,6 +2,7 @@
 
 use mirrormesh_core::format::batch::entries;
 use mirrormesh_core::ids::TopicName;
+use mirrormesh_core::relay::facts::Facts;
 use mirrormesh_core::relay::journal::Stored;
 use mirrormesh_core::relay::machine::{Action, Ask, Beginning, Notice, Relay, Setup, Told};
 use mirrormesh_core::relay::page::SourcePage;
@@ -46,6 +47,8 @@ impl World {
             stopped: None,
             released: false,
             version: 0,
+            newest: None,
+            unsure: false,
             sent: false,
             notices: Vec::new(),
             refused: 0,
@@ -97,6 +100,7 @@ impl World {
                 self.say(|| format!("owner {o} notices {notice:?}"));
                 if let Some((from, to)) = doubled(&notice) {
                     self.checker.announce(from, to);
+                    self.owners[o].unsure = true;
                 }
                 self.owners[o].notices.push(notice);
             }
@@ -140,7 +144,7 @@ impl World {
             return self.tell(o, Told::Failed("UNREACHABLE".to_owned(), "no answer".to_owned()));
         }
         let told = match ask {
-            Ask::Facts => Told::Facts(self.target.facts),
+            Ask::Facts => Told::Facts(Facts { source_by_name: self.knobs.by_name, ..self.target.facts }),
             Ask::SourceEnds => Told::SourceEnds(self.source.start, self.source.end),
             Ask::NewProducer => {
                 self.raft.producers += 1;
@@ -164,6 +168,8 @@ impl World {
             Step::TargetEnds => {
                 self.owners[o].version = self.checker.version;
                 self.owners[o].sent = false;
+                self.owners[o].unsure = false;
+                self.owners[o].newest = self.checker.ledger.last().map(|m| m.generation);
                 Told::TargetEnds(self.target.start, self.target.end, self.target.high_watermark)
             }
             Step::TargetRead(offset) => {
@@ -204,7 +210,6 @@ impl World {
     }
 
     pub fn told(&mut self, o: usize, told: Told) {
-        let now = self.owner_now(o);
         self.say(|| match &told {
             Told::TargetRecords(b) => format!("owner {o} told of {} bytes of the target", b.len()),
             Told::SourcePage(p) => format!("owner {o} told of {} bytes of the source", p.records.len()),
@@ -217,7 +222,7 @@ impl World {
             ),
             told => format!("owner {o} told {told:?}"),
         });
-        self.owners[o].relay.told(told, now, &Fake);
+        self.owners[o].relay.told(told, &Fake);
         self.drive(o);
     }
 
@@ -350,7 +355,9 @@ impl World {
             let refused = self.owners[o].refused > 1;
             let readable = self.owners[o].seen_end > beginning.start.source_offset;
             let acked = self.owners[o].acked == Some(beginning.after);
-            let handed = own || acked || !beginning.notices.is_empty() || refused || !readable;
+            let late = self.owners[o].newest.is_some_and(|newest| newest != beginning.after);
+            let handed =
+                own || acked || late || !beginning.notices.is_empty() || refused || !readable || self.owners[o].unsure;
             self.checker.handed_over(o, &beginning.after, handed);
             self.raft.begun_by = Some(o);
             self.raft.before = Some(beginning.after);

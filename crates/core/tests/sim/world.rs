@@ -47,6 +47,7 @@ pub enum Event {
     BeginAt(usize, Beginning),
     Begun(usize, Begun),
     Resume(usize),
+    LookAtTopics,
     /// The mesh gives the partition to a new owner.
     Assign,
     /// An owner learns that it was replaced, or is asked to let go.
@@ -121,6 +122,10 @@ pub struct Owner {
     pub released: bool,
     /// The target's log as it was when its ends were told.
     pub version: u64,
+    /// The generation of the target's newest record of ours at that time.
+    pub newest: Option<Generation>,
+    /// It said since then that records may come again.
+    pub unsure: bool,
     /// Own appends since then.
     pub sent: bool,
     pub notices: Vec<Notice>,
@@ -379,6 +384,7 @@ impl World {
                 self.owners[o].relay.resume();
                 self.drive(o);
             }
+            Event::LookAtTopics => self.look_at_topics(),
             Event::Assign => self.assign(),
             Event::Stop(o) => {
                 self.say(|| format!("owner {o} is asked to stop"));

@@ -56,12 +56,8 @@ impl Change {
 impl<T: Clone> Relay<T> {
     fn journal_of(&self, stored: &Stored, target: i64) -> Journal {
         let generation = self.setup.detail.begun.generation;
-        let newest = stored
-            .positions
-            .iter()
-            .filter(|(_, p)| p.generation == generation)
-            .max_by_key(|(_, p)| p.count)
-            .map(|(slot, _)| *slot);
+        let newest = stored.positions.iter().filter(|(_, p)| p.generation == generation);
+        let newest = newest.max_by_key(|(_, p)| p.count).map(|(slot, _)| *slot);
         let mut journal = self.journal.clone();
         journal.go_on(newest, target);
         journal
@@ -102,7 +98,7 @@ impl<T: Clone> Relay<T> {
         // An own generation is no better: what this owner sent before may still arrive, between two that it sends now.
         let fences = !self.facts.content_fixed();
         let reads_otherwise = begun.start.read_uncommitted != self.setup.rules.read_uncommitted;
-        let handover = fences || reads_otherwise;
+        let handover = fences || reads_otherwise || begun.generation.is_last();
         let mut stream = Stream::new(
             (found.place, found.sole_writer),
             (self.facts, self.setup.limits),
@@ -110,7 +106,7 @@ impl<T: Clone> Relay<T> {
             last,
             handover,
         );
-        if found.late || refused_again || handed_over {
+        if found.apart || refused_again || handed_over {
             // What was found is written down first: whoever follows looks no further back than to the new generation.
             stream.break_off(After::Begin);
         }
@@ -176,12 +172,11 @@ impl<T: Clone> Relay<T> {
                 for mirrored in &replay {
                     journal.mirrored(mirrored, now_ms);
                 }
-                journal.passed(now_ms);
                 let place = Place { count: 0, source: loss.go_on, target };
                 let newest = stored.positions.iter().map(|(_, p)| p).filter(|p| p.generation == generation);
                 let last = newest.max_by_key(|p| p.count).map(|p| (p.last, p.source_leader_epoch));
                 let change = Change::at(place, journal, last).behind(&loss);
-                self.phase = Phase::Beginning { change, asked: false };
+                self.phase = Phase::Keeping { change, asked: false };
             }
         }
     }
@@ -217,7 +212,7 @@ impl<T: Clone> Relay<T> {
             return None;
         }
         *asked = true;
-        if after.epoch == i16::MAX && change.offered.is_none() {
+        if after.is_last() && change.offered.is_none() {
             return Some(Action::Ask(Ask::NewProducer));
         }
         Some(Action::Begin(Beginning {
@@ -241,7 +236,7 @@ impl<T: Clone> Relay<T> {
         };
         let Change { journal, last, .. } = change.clone();
         let same_producer = begun.generation.producer_id == self.setup.detail.begun.generation.producer_id;
-        let mut journal = if same_producer { journal } else { Journal::new(None) };
+        let mut journal = if same_producer { journal } else { Journal::new(self.setup.number) };
         journal.passed(now_ms);
         self.setup.detail.begun = begun;
         self.refusal = None;
@@ -249,7 +244,9 @@ impl<T: Clone> Relay<T> {
         self.figures.source_offset = source;
         self.figures.target_offset = target;
         let place = Place { count: 0, source, target };
-        let stream = Stream::new((place, true), (self.facts, self.setup.limits), journal, last, false);
+        // No later epoch can fence this one: one append of it, which fences the one before, and a new producer id follows.
+        let last_epoch = begun.generation.is_last();
+        let stream = Stream::new((place, true), (self.facts, self.setup.limits), journal, last, last_epoch);
         self.phase = Phase::Streaming(Box::new(stream));
     }
 }

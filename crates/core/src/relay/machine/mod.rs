@@ -56,6 +56,11 @@ enum Phase<T> {
         same: bool,
         asked: bool,
     },
+    /// What was found before a loss is written down.
+    Keeping {
+        change: Change,
+        asked: bool,
+    },
     Beginning {
         change: Change,
         asked: bool,
@@ -109,6 +114,7 @@ pub struct Relay<T> {
 impl<T: Clone> Relay<T> {
     /// Begins with nothing known.
     pub fn new(setup: Setup) -> Self {
+        let journal = Journal::new(setup.number);
         Self {
             setup,
             facts: Facts::DEFAULT,
@@ -120,7 +126,7 @@ impl<T: Clone> Relay<T> {
             refusal: None,
             clamp: false,
             warned_of_retention: false,
-            journal: Journal::new(None),
+            journal,
             figures: PartitionFigures::default(),
             pending: VecDeque::new(),
         }
@@ -159,6 +165,7 @@ impl<T: Clone> Relay<T> {
             Phase::Facts { .. }
             | Phase::Locating { .. }
             | Phase::Ends { .. }
+            | Phase::Keeping { .. }
             | Phase::Beginning { .. }
             | Phase::Waiting { .. } => (UnitState::Resyncing, "", ""),
         }
@@ -249,6 +256,11 @@ impl<T: Clone> Relay<T> {
                     };
                     return Some(Action::Ask(ask));
                 }
+                Phase::Keeping { asked: false, .. } => {
+                    if let Some(action) = self.keep() {
+                        return Some(action);
+                    }
+                }
                 Phase::Beginning { .. } => return self.begin(),
                 Phase::Streaming(_) => match self.stream(now_ms, codecs) {
                     stream::Next::Action(action) => return Some(*action),
@@ -278,7 +290,7 @@ impl<T: Clone> Relay<T> {
     // Inputs.
 
     /// Answers [`Action::Ask`]. What was not asked for is left alone.
-    pub fn told(&mut self, told: Told, _now_ms: u64, codecs: &dyn Codecs) {
+    pub fn told(&mut self, told: Told, codecs: &dyn Codecs) {
         if let Told::Failed(reason, message) = told {
             if !matches!(self.phase, Phase::Streaming(_) | Phase::Stopped { .. } | Phase::Released { .. }) {
                 self.wait(&reason, &message);

@@ -1,7 +1,7 @@
 //! The source's side: which record the n-th one is.
 
 use super::{Resync, Step};
-use crate::relay::align::Aligner;
+use crate::relay::align::{Aligned, Aligner};
 use crate::relay::journal::Mirrored;
 use crate::relay::loss::Loss;
 use crate::relay::page::{self, Data, Item, SourcePage};
@@ -26,7 +26,7 @@ impl Resync {
     /// `None` if the broker can't tell.
     pub fn source_history(&mut self, end_offset: Option<i64>) {
         match end_offset {
-            Some(end) if end < self.base.source => self.lost(Loss::diverged(end, self.base.source)),
+            Some(end) if end < self.epoch_source => self.lost(Loss::diverged(end, self.base.source)),
             _ => self.find_source(),
         }
     }
@@ -41,7 +41,7 @@ impl Resync {
 
     /// The contents to look for are known.
     pub(super) fn align(&mut self) {
-        let aligner = Aligner::new(&self.contents, self.premise.times_kept);
+        let aligner = Aligner::new(&self.contents, self.premise.times_kept, self.whole);
         self.contents.clear();
         if aligner.is_complete() {
             self.nothing_to_align();
@@ -128,10 +128,10 @@ impl Resync {
     pub fn source_ends(&mut self, log_start: i64, log_end: i64) {
         let uncounted = (self.count - self.base.count - self.read).max(0);
         // At least so far the mirror got: every record takes an offset or more.
-        let mirrored = self.cursor + uncounted;
         if self.aligner.is_none() {
-            self.at_least = mirrored;
+            self.at_least = self.cursor + uncounted;
         }
+        let mirrored = self.at_least.max(self.base.source + (self.count - self.base.count).max(0));
         if self.cursor < log_start {
             if self.aligner.is_none() && uncounted == 0 {
                 self.deleted(self.cursor, log_start);
@@ -214,7 +214,13 @@ impl Resync {
         if let Some(aligner) = self.aligner.take() {
             let epoch = self.found_epoch;
             let complete = aligner.is_complete();
-            let (place, segments) = aligner.into_place();
+            let Aligned { place, segments, hole } = aligner.into_place();
+            if let Some(hole) = hole {
+                // An owner that was replaced appended what it had read behind that: it follows once more.
+                self.unsure = Some((hole.target, self.ends.1));
+            } else if !complete {
+                self.scan.out_of_place();
+            }
             self.replay.extend(segments.into_iter().map(|segment| Mirrored {
                 segment,
                 more: Vec::new(),
@@ -260,6 +266,13 @@ impl Resync {
     /// Counts the records of a batch, up to n. n may lie inside.
     fn count_batch(&mut self, data: &Data, codecs: &dyn Codecs) -> Result<(), RebuildError> {
         let header = &data.batch.header;
+        if self.tail.is_none() && self.epoch >= 0 && header.leader_epoch > self.epoch {
+            // Nothing on the target tells whether it was this history that was mirrored from here on.
+            self.unsure = Some((self.target_of(self.base.count + self.read), self.ends.1));
+            self.cursor = data.from;
+            self.done();
+            return Ok(());
+        }
         let mut wanted = self.count - self.base.count - self.read;
         let mut taken: Vec<Run> = Vec::new();
         self.cursor = header.next_offset();
@@ -337,7 +350,7 @@ impl Resync {
             return Ok(false);
         }
         let stop = Stop::new(StopReason::PositionMismatch, message).at(offset, Some(offset + 1));
-        self.step = Step::Stop(stop);
+        self.confirm(Step::Stop(stop));
         Ok(false)
     }
 }
