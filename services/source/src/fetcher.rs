@@ -68,6 +68,8 @@ pub(crate) struct Subscription {
     pub(crate) offset: i64,
     /// Leader epoch as the metadata has it.
     pub(crate) leader_epoch: i32,
+    /// Leader epoch of what is before the offset; -1 when not known.
+    pub(crate) last_epoch: i32,
     /// Where records go.
     pub(crate) chunks: mpsc::Sender<Fetched>,
 }
@@ -203,7 +205,7 @@ impl Task {
                     partition: s.wanted.partition,
                     offset: s.wanted.offset,
                     leader_epoch: s.wanted.leader_epoch,
-                    last_fetched_epoch: -1,
+                    last_fetched_epoch: s.wanted.last_epoch,
                     max_bytes: self.limits.partition_bytes,
                 });
             }
@@ -271,11 +273,19 @@ impl Task {
                 continue;
             }
             let Some(s) = self.subscriptions.get_mut(&id) else { continue };
+            if partition.diverging.is_some() {
+                self.end(id, Fetched::Lost("the source's history parts before the offset".to_owned()));
+                continue;
+            }
             let page = page_of(partition, self.limits.read_committed);
             let (next, unreadable) = next_offset(&page.records, s.wanted.offset);
             let told = (page.end_offset, page.high_watermark);
             if next == s.wanted.offset && told == s.told && !unreadable {
                 continue;
+            }
+            if next > s.wanted.offset {
+                // Behind it a new leader refuses the epoch that the fetch names.
+                s.wanted.last_epoch = -1;
             }
             s.wanted.offset = next;
             s.told = told;

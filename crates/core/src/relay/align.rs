@@ -41,8 +41,8 @@ pub struct Aligner {
 pub struct Hole {
     /// Source offset of the record.
     pub source: i64,
-    /// Target offset of the first one that is behind it on the source and was found.
-    pub target: i64,
+    /// Target offset behind the last record before it that was found; `None` if there is none.
+    pub target: Option<i64>,
 }
 
 /// What was found.
@@ -67,7 +67,17 @@ impl Aligner {
             places.entry(*content).or_default().push(index);
         }
         let whole = whole && skip == 0;
-        Self { use_timestamps, whole, target, places, next: 0, found: None, segments: Vec::new(), missing: None, hole: None }
+        Self {
+            use_timestamps,
+            whole,
+            target,
+            places,
+            next: 0,
+            found: None,
+            segments: Vec::new(),
+            missing: None,
+            hole: None,
+        }
     }
 
     /// Takes the next record of the source that the relay would mirror; says whether the target has it.
@@ -77,7 +87,8 @@ impl Aligner {
             let at = places.partition_point(|place| *place < self.next);
             places.get(at).copied()
         });
-        let Some((index, (_, offset))) = index.and_then(|index| Some((index, *self.target.get(index)?))) else {
+        let Some((index, (_, offset))) = index.and_then(|index| Some((index, *self.target.get(index)?)))
+        else {
             if self.whole || self.next > 0 {
                 self.missing.get_or_insert(record.offset);
             }
@@ -85,7 +96,8 @@ impl Aligner {
         };
         self.next = index + 1;
         if self.hole.is_none() {
-            self.hole = self.missing.map(|source| Hole { source, target: offset });
+            let target = self.segments.last().map(|segment| segment.target + 1);
+            self.hole = self.missing.map(|source| Hole { source, target });
         }
         if self.hole.is_none() {
             self.found = Some(record.offset + 1);
@@ -146,7 +158,7 @@ mod tests {
         }
         assert!(aligner.is_complete());
         let aligned = aligner.into_place();
-        assert_eq!((aligned.place, aligned.hole), (Some(12), Some(Hole { source: 12, target: 2 })));
+        assert_eq!((aligned.place, aligned.hole), (Some(12), Some(Hole { source: 12, target: Some(1) })));
         assert_eq!(aligned.segments, [Segment { source: 10, target: 0, count: 1 }]);
         // Where not all that was mirrored is looked at, only what lies between two that were found is known to be lacking.
         let mut aligner = Aligner::new(&ids(&[(2, 3), (4, 5)]), true, false);

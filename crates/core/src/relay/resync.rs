@@ -64,6 +64,8 @@ pub struct Found {
     pub place: Place,
     /// Nobody else appends to the target partition, as far as can be seen.
     pub sole_writer: bool,
+    /// The flow wrote with another producer id before, and with no other epoch of this one.
+    pub producer_changed: bool,
     /// What was appended but not written to the positions topic.
     pub replay: Vec<Mirrored>,
     /// The position it began with.
@@ -78,7 +80,7 @@ pub struct Found {
     pub doubled: Option<(i64, i64)>,
     /// Target offsets (from, to) of records that are gone from there; they may be mirrored again.
     pub unsure: Option<(i64, i64)>,
-    /// Leader epoch on the source at the place that it began with, -1 when not known.
+    /// Leader epoch on the source that reaches to the place, -1 when none is known to.
     pub epoch: i32,
 }
 
@@ -273,7 +275,7 @@ impl Resync {
         positions
             .iter()
             .filter(|p| p.generation != self.generation && p.source_topic_id == known)
-            .filter(|p| p.target_offset <= self.base.target)
+            .filter(|p| p.target_offset <= self.base.target && p.source_leader_epoch >= 0)
             // The newest: before a loss, an older one may have been further on the source.
             .max_by_key(|p| (p.target_offset, p.assignment_number, p.generation, p.count))
             .map_or((-1, 0), |p| (p.source_leader_epoch, p.source_offset.min(self.base.source)))
@@ -323,7 +325,9 @@ impl Resync {
         }
         self.position = self.known.iter().find(|p| p.target_offset <= log_end).cloned();
         if let Some(position) = &self.position {
-            (self.epoch, self.epoch_source) = (position.source_leader_epoch, position.source_offset);
+            if position.source_leader_epoch >= 0 {
+                (self.epoch, self.epoch_source) = (position.source_leader_epoch, position.source_offset);
+            }
             if position.source_topic_id.differs(self.premise.detail.source_topic_id) {
                 let message = format!(
                     "the position was written for another source topic (id {}): delete the flow and create it with \
@@ -348,6 +352,11 @@ impl Resync {
         std::mem::take(&mut self.replay)
     }
 
+    /// Leader epoch on the source of the last record of the target that was found there by content; -1 if none was.
+    pub fn found_epoch(&self) -> i32 {
+        self.found_epoch
+    }
+
     /// Target offsets of records that may be mirrored again.
     pub fn unsure(&self) -> Option<(i64, i64)> {
         self.unsure
@@ -355,17 +364,24 @@ impl Resync {
 
     fn done(&mut self) {
         let (_, log_end) = self.ends;
+        let epoch = match self.replay.last() {
+            Some(mirrored) => mirrored.source_leader_epoch,
+            None if self.cursor <= self.epoch_source => self.epoch,
+            None => -1,
+        };
         let apart = self.scan.late() || self.unsure.is_some();
         let found = Step::Done(Box::new(Found {
             place: Place { count: self.count, source: self.cursor, target: log_end },
             sole_writer: self.scan.is_sole_writer(),
+            producer_changed: self.generation.epoch == 0
+                && self.producers.iter().any(|id| *id != self.generation.producer_id),
             replay: std::mem::take(&mut self.replay),
             position: self.position.take(),
             truncated: self.truncated,
             apart,
             doubled: self.scan.doubled,
             unsure: self.unsure,
-            epoch: self.epoch,
+            epoch,
         }));
         if self.premise.facts.source_by_name && self.count > self.base.count {
             self.confirm(found);

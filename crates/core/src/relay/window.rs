@@ -19,6 +19,9 @@ const EXPIRATION_MARGIN: i64 = 48;
 /// After this long without traffic the first batch goes alone.
 const IDLE_MS: u64 = 60_000;
 
+/// An owner that was replaced is gone after so long: its lease and its requests have ended.
+const WATCH_MS: u64 = 120_000;
+
 /// Limits of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -131,6 +134,8 @@ pub struct Window {
     bytes: u64,
     last_ack_ms: Option<u64>,
     last_max_timestamp: Option<i64>,
+    /// Until then it is looked at who else appends: nothing fences owners under another producer id of the flow.
+    watched_until_ms: u64,
     /// When an append was there already: another owner of the generation appends too.
     shared_ms: Option<u64>,
 }
@@ -153,6 +158,7 @@ impl Window {
             bytes: 0,
             last_ack_ms: None,
             last_max_timestamp: None,
+            watched_until_ms: 0,
             shared_ms: None,
         }
     }
@@ -160,6 +166,11 @@ impl Window {
     /// An append must be a new one: a duplicate says that somebody was quicker, and may be further by now.
     pub fn expect_new(&mut self) {
         self.new_only = true;
+    }
+
+    /// The producer id is a new one, and owners under the last one may still append.
+    pub fn watch(&mut self, now_ms: u64) {
+        self.watched_until_ms = now_ms.saturating_add(WATCH_MS);
     }
 
     /// Sequence of the next batch.
@@ -312,7 +323,7 @@ impl Window {
             self.shared_ms = Some(now_ms);
         }
         let expected = pending.after.target - pending.records();
-        if base_offset != expected && !self.shift(base_offset, expected) {
+        if base_offset != expected && (now_ms < self.watched_until_ms || !self.shift(base_offset, expected)) {
             return self.fail("OFFSET_UNEXPECTED");
         }
         self.acked = Place {

@@ -23,7 +23,15 @@ impl World {
         let target_topic = self.owners[o].relay.detail().target_topic_id;
         let timestamps = crate::check::timestamps(self.owners[o].rules);
         let append_time = self.target.facts.target_append_time;
-        let claim = Claim { generation, source_topic, delivery, timestamps, append_time };
+        let claim = Claim {
+            generation,
+            source_topic,
+            delivery,
+            timestamps,
+            append_time,
+            by_name: self.knobs.by_name && delivery != Delivery::ExactlyOnce,
+            stale: false,
+        };
         let c = self.connection(o);
         self.say(|| {
             format!(
@@ -150,6 +158,9 @@ impl World {
         // Another owner may have brought the target to forget: what the present one says counts as well.
         let mut claim = request.claim;
         let present = self.raft.owner;
+        claim.stale = o != present
+            || !self.connections[c].open
+            || claim.generation != self.raft.detail.begun.generation;
         let now = self.owner_now(present);
         if claim.delivery == Delivery::ExactlyOnce && self.owners[present].alive {
             claim.delivery = self.owners[present].relay.figures(now).delivery;
@@ -167,7 +178,13 @@ impl World {
             self.say(|| format!("DOUBLES: {} more, {:?} of owner {o}", doubles - before, claim.delivery));
         }
         if records.first().is_some_and(|(_, rec)| rec.uid < newest) {
-            self.say(|| format!("{:?} are {:?}", records.first().map(|r| r.0), records.iter().map(|r| r.1.uid).collect::<Vec<_>>()));
+            self.say(|| {
+                format!(
+                    "{:?} are {:?}",
+                    records.first().map(|r| r.0),
+                    records.iter().map(|r| r.1.uid).collect::<Vec<_>>()
+                )
+            });
         }
     }
 

@@ -52,6 +52,10 @@ pub struct Claim {
     pub timestamps: TimestampPolicy,
     /// The target sets its own timestamps.
     pub append_time: bool,
+    /// Its fetches name topics only.
+    pub by_name: bool,
+    /// By now the sender was replaced, gave the connection up, or the generation is not the present one.
+    pub stale: bool,
 }
 
 #[derive(Debug, Default)]
@@ -163,9 +167,10 @@ impl Checker {
             };
             self.content(rec, info, claim, bounds);
             self.transaction(info, claim);
-            if info.topic != claim.source_topic && claim.delivery == Delivery::SourceByName {
+            if info.topic != claim.source_topic && claim.by_name {
                 // Such a source can't tell; that it was another topic has to be noticed.
                 self.crossed = true;
+                continue;
             } else if info.topic != claim.source_topic {
                 self.fail(
                     ORDER,
@@ -178,9 +183,16 @@ impl Checker {
             if again || last.is_some_and(|last| rec.uid < last) {
                 self.doubled(rec.uid, *offset, again, claim, sure);
             }
-            self.ledger.push(Mirror { offset: *offset, uid: rec.uid, generation: claim.generation, again, gone: false });
+            self.ledger.push(Mirror {
+                offset: *offset,
+                uid: rec.uid,
+                generation: claim.generation,
+                again,
+                gone: false,
+            });
             self.mirrored.insert(rec.uid);
-            if !again {
+            // Deferred: who looks for its place then has to see that one is left out.
+            if !again && !(claim.stale && claim.delivery == Delivery::ContentNotFixed) {
                 let from = last.map_or(0, |last| last + 1).min(rec.uid);
                 self.no_loss_before(rec.uid, from, source, "behind it on the target stands a later one");
             }
@@ -195,7 +207,10 @@ impl Checker {
         // Raising the epoch has a window (exactly-once.md 3): until the new generation's first append, the old one is not
         // fenced. What stands twice then is announced by the next look for the place.
         let first = self.ledger.iter().find(|m| m.uid == uid).or_else(|| self.ledger.last());
-        let window = first.is_some_and(|m| m.generation < claim.generation);
+        let window = first.is_some_and(|m| {
+            // Nothing on a broker relates two producer ids: one does not fence the other.
+            m.generation.producer_id != claim.generation.producer_id || m.generation < claim.generation
+        });
         if window && (self.announced.contains(&uid) || claim.delivery != Delivery::ExactlyOnce) {
             if again {
                 self.unannounced.insert(uid);
@@ -204,8 +219,7 @@ impl Checker {
         }
         // Where the content is not fixed, an old batch with exactly the boundaries of the append that hands over lets those
         // behind it pass until the new generation's first append: that they stand where they do is announced.
-        let begun = self.generations.last().is_some_and(|g| g.generation != claim.generation);
-        if !again && claim.delivery == Delivery::ContentNotFixed && begun {
+        if !again && claim.delivery == Delivery::ContentNotFixed && claim.stale {
             self.unannounced.insert(uid);
             return;
         }
@@ -299,7 +313,7 @@ impl Checker {
 
     /// I10: a position tells only of what is acknowledged, and of nothing that is missing.
     pub fn position(&mut self, position: &Position, high_watermark: i64, source: &Source) {
-        if self.target_lost {
+        if self.target_lost || self.crossed {
             return;
         }
         if position.target_offset > high_watermark {

@@ -98,7 +98,8 @@ fn run_inside(seed: u64, trace: bool) -> Outcome {
 
 /// What has to hold at the end.
 fn finish(world: &mut World) {
-    if world.checker.violation.is_none() && world.checker.crossed && world.ended != Some("source re-created") {
+    if world.checker.violation.is_none() && world.checker.crossed && world.ended != Some("source re-created")
+    {
         let message = "records of another topic were mirrored, and nobody says so".to_owned();
         world.checker.fail(ORDER, message);
     }

@@ -87,7 +87,9 @@ impl World {
                 let delay = self.delay();
                 self.at(delay, Event::AskAt(o, ask));
             }
-            Action::Fetch { offset, read_committed } => self.start_fetching(o, offset, read_committed),
+            Action::Fetch { offset, read_committed, last_epoch } => {
+                self.start_fetching(o, offset, read_committed, last_epoch);
+            }
             Action::StopFetching => self.owners[o].fetching = None,
             Action::Append(append) => self.send(o, append),
             Action::Write(records) => self.write(o, records),
@@ -228,8 +230,8 @@ impl World {
 
     // Fetching.
 
-    fn start_fetching(&mut self, o: usize, offset: i64, committed: bool) {
-        self.say(|| format!("owner {o} fetches from {offset}, committed {committed}"));
+    fn start_fetching(&mut self, o: usize, offset: i64, committed: bool, last_epoch: i32) {
+        self.say(|| format!("owner {o} fetches from {offset}, committed {committed}, epoch {last_epoch}"));
         self.sessions += 1;
         let session = self.sessions;
         let known = self.owners[o].relay.detail().source_topic_id;
@@ -241,7 +243,8 @@ impl World {
             self.checker.passed(offset, known, &self.source, "fetching goes on behind it");
         }
         let (epoch, topic) = (self.source.epoch, self.source.topic);
-        self.owners[o].fetching = Some(Fetching { session, offset, committed, asked: false, epoch, topic });
+        self.owners[o].fetching =
+            Some(Fetching { session, offset, committed, asked: false, epoch, last_epoch, topic });
     }
 
     pub fn fetch_at(&mut self, o: usize, session: u64) {
@@ -255,7 +258,10 @@ impl World {
             fetching.topic != self.source.topic || (!self.knobs.by_name && known != self.source.topic);
         // A fetch tells the leader epoch that it knows: a new leader refuses it, whatever its log holds.
         let moved = fetching.epoch != self.source.epoch;
-        let fetched = if other || moved || (!self.healing && self.rng.permille(2)) {
+        // The broker compares the histories (Partition.readRecords, since Kafka 2.7).
+        let parted = fetching.last_epoch >= 0
+            && self.source.epoch_end(fetching.last_epoch).is_some_and(|end| end < offset);
+        let fetched = if other || moved || parted || (!self.healing && self.rng.permille(2)) {
             Fetched::Failed
         } else {
             match self.source.fetch(offset, committed, self.knobs.fetch_bytes) {
@@ -276,6 +282,7 @@ impl World {
                 let before = fetching.offset;
                 for entry in entries(page.records.clone()).flatten() {
                     fetching.offset = fetching.offset.max(entry.next_offset());
+                    fetching.last_epoch = -1;
                 }
                 fetching.asked = false;
                 owner.seen_end = page.end_offset;
@@ -356,8 +363,13 @@ impl World {
             let readable = self.owners[o].seen_end > beginning.start.source_offset;
             let acked = self.owners[o].acked == Some(beginning.after);
             let late = self.owners[o].newest.is_some_and(|newest| newest != beginning.after);
-            let handed =
-                own || acked || late || !beginning.notices.is_empty() || refused || !readable || self.owners[o].unsure;
+            let handed = own
+                || acked
+                || late
+                || !beginning.notices.is_empty()
+                || refused
+                || !readable
+                || self.owners[o].unsure;
             self.checker.handed_over(o, &beginning.after, handed);
             self.raft.begun_by = Some(o);
             self.raft.before = Some(beginning.after);

@@ -104,6 +104,9 @@ pub struct Fetching {
     pub asked: bool,
     /// The source's leader epoch that it began under.
     pub epoch: i32,
+    /// Leader epoch of what is before the first offset, as the relay says; not needed behind it, since a new leader ends
+    /// the session.
+    pub last_epoch: i32,
     /// The topic that it began on.
     pub topic: TopicId,
 }

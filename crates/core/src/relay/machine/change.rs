@@ -84,12 +84,9 @@ impl<T: Clone> Relay<T> {
         }
         self.figures.source_offset = found.place.source;
         self.figures.target_offset = found.place.target;
-        let last = found
-            .replay
-            .last()
-            .map(|m| (m.last, m.source_leader_epoch))
-            .or_else(|| found.position.as_ref().map(|p| (p.last, p.source_leader_epoch)))
-            .or_else(|| (found.epoch >= 0).then(|| (LastBatch::default(), found.epoch)));
+        let last = found.replay.last().map(|m| m.last).or_else(|| found.position.as_ref().map(|p| p.last));
+        let last =
+            last.or_else(|| (found.epoch >= 0).then(LastBatch::default)).map(|last| (last, found.epoch));
         let refused_again = self
             .refusal
             .is_some_and(|r| r.what == Refused::Sequence && r.times > 1 && r.count == found.place.count);
@@ -99,6 +96,12 @@ impl<T: Clone> Relay<T> {
         let fences = !self.facts.content_fixed();
         let reads_otherwise = begun.start.read_uncommitted != self.setup.rules.read_uncommitted;
         let handover = fences || reads_otherwise || begun.generation.is_last();
+        if found.apart {
+            // A position would tell of a place that counting does not lead to.
+            let change = Change::at(found.place, journal, last);
+            self.phase = Phase::Keeping { change, asked: false };
+            return;
+        }
         let mut stream = Stream::new(
             (found.place, found.sole_writer),
             (self.facts, self.setup.limits),
@@ -106,7 +109,10 @@ impl<T: Clone> Relay<T> {
             last,
             handover,
         );
-        if found.apart || refused_again || handed_over {
+        if found.producer_changed {
+            stream.window.watch(now_ms);
+        }
+        if refused_again || handed_over {
             // What was found is written down first: whoever follows looks no further back than to the new generation.
             stream.break_off(After::Begin);
         }
@@ -147,8 +153,8 @@ impl<T: Clone> Relay<T> {
             reason: "RECORDS_DOUBLED",
             message: format!(
                 "the target's offsets {from} to {to} held records that may come to stand there twice: retention or \
-                 compaction took some before it was known how far they go on the source; raise the target's retention, \
-                 or min.compaction.lag.ms where it is compacted"
+                 compaction took some before it was known how far they go on the source, or a replaced owner's append \
+                 came late; raise the target's retention, or min.compaction.lag.ms where it is compacted"
             ),
             from_offset: None,
             to_offset: None,
@@ -158,9 +164,9 @@ impl<T: Clone> Relay<T> {
 
     /// What is needed is gone from the source.
     pub(super) fn lost(&mut self, loss: Loss, target: i64, now_ms: u64) {
-        let (replay, unsure) = match &mut self.phase {
-            Phase::Locating { resync, .. } => (resync.take_replay(), resync.unsure()),
-            _ => (Vec::new(), None),
+        let (replay, unsure, found_epoch) = match &mut self.phase {
+            Phase::Locating { resync, .. } => (resync.take_replay(), resync.unsure(), resync.found_epoch()),
+            _ => (Vec::new(), None, -1),
         };
         self.tell_of_unsure(unsure);
         let stored = self.take_stored();
@@ -175,6 +181,10 @@ impl<T: Clone> Relay<T> {
                 let place = Place { count: 0, source: loss.go_on, target };
                 let newest = stored.positions.iter().map(|(_, p)| p).filter(|p| p.generation == generation);
                 let last = newest.max_by_key(|p| p.count).map(|p| (p.last, p.source_leader_epoch));
+                let last = match last {
+                    Some((last, epoch)) => Some((last, epoch.max(found_epoch))),
+                    None => (found_epoch >= 0).then(|| (LastBatch::default(), found_epoch)),
+                };
                 let change = Change::at(place, journal, last).behind(&loss);
                 self.phase = Phase::Keeping { change, asked: false };
             }
@@ -246,7 +256,11 @@ impl<T: Clone> Relay<T> {
         let place = Place { count: 0, source, target };
         // No later epoch can fence this one: one append of it, which fences the one before, and a new producer id follows.
         let last_epoch = begun.generation.is_last();
-        let stream = Stream::new((place, true), (self.facts, self.setup.limits), journal, last, last_epoch);
+        let mut stream =
+            Stream::new((place, true), (self.facts, self.setup.limits), journal, last, last_epoch);
+        if !same_producer {
+            stream.window.watch(now_ms);
+        }
         self.phase = Phase::Streaming(Box::new(stream));
     }
 }

@@ -171,7 +171,8 @@ impl<T: Clone> Relay<T> {
         if !stream.fetching {
             stream.fetching = true;
             let offset = stream.window.next_source();
-            return act(Action::Fetch { offset, read_committed: !read_uncommitted });
+            let last_epoch = stream.last.map_or(-1, |(_, epoch)| epoch);
+            return act(Action::Fetch { offset, read_committed: !read_uncommitted, last_epoch });
         }
         let reads_otherwise = read_uncommitted != self.setup.rules.read_uncommitted;
         if stream.handover && reads_otherwise && stream.caught_up() {

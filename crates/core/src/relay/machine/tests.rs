@@ -94,7 +94,7 @@ impl Bench {
 fn from_nothing_to_an_acknowledged_batch_and_a_clean_release() {
     let mut b = Bench::new(RULES);
     let fetch = b.settle(Facts::DEFAULT);
-    assert!(matches!(fetch, Some(Action::Fetch { offset: 0, read_committed: true })));
+    assert!(matches!(fetch, Some(Action::Fetch { offset: 0, read_committed: true, .. })));
     assert!(b.next().is_none() && b.relay.wants_records());
     b.bring(&[dense(0, 3), dense(3, 2)]);
     let first = b.append();

@@ -217,7 +217,7 @@ impl Resync {
             let Aligned { place, segments, hole } = aligner.into_place();
             if let Some(hole) = hole {
                 // An owner that was replaced appended what it had read behind that: it follows once more.
-                self.unsure = Some((hole.target, self.ends.1));
+                self.unsure = Some((hole.target.unwrap_or(self.base.target), self.ends.1));
             } else if !complete {
                 self.scan.out_of_place();
             }
