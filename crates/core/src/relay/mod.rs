@@ -4,7 +4,8 @@
 //! together and says what to do; the source service only carries it out. [`resync`] finds the place to go on from
 //! ([`align`]: by content, where counting can't be trusted), [`page`] and [`reader`] say what of a fetch is to be
 //! mirrored, [`path`] which way a batch goes, [`rebuild`] what is wanted of codecs, [`window`] what may be sent and what
-//! an answer means ([`answer`]), [`journal`] when and what to write to the positions topic, [`loss`] what is gone.
+//! an answer means ([`answer`]), [`journal`] when and what to write to the positions topic, [`loss`] what is gone, [`stored_map`]
+//! where source offsets are on the target as that topic tells it.
 
 pub mod align;
 pub mod answer;
@@ -19,6 +20,7 @@ pub mod reader;
 pub mod rebuild;
 pub mod resync;
 pub mod stop;
+pub mod stored_map;
 #[cfg(test)]
 mod testing;
 pub mod window;

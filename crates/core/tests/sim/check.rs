@@ -6,8 +6,9 @@ use mirrormesh_core::flow::TimestampPolicy;
 use mirrormesh_core::ids::TopicId;
 use mirrormesh_core::relay::machine::{Notice, Rules};
 use mirrormesh_core::relay::position::{Position, PositionKind, PositionValue};
+use mirrormesh_core::relay::stored_map::stored_map;
 use mirrormesh_core::report::Delivery;
-use mirrormesh_core::translate::{OffsetMap, Segment, Translation};
+use mirrormesh_core::translate::Translation;
 use mirrormesh_core::unit::{Generation, PartitionGeneration};
 
 use crate::record::Rec;
@@ -68,7 +69,7 @@ pub struct Checker {
     pub violation: Option<Violation>,
     pub doubles: u32,
     /// Records that stand twice by a change of generations, and of which nobody said so yet.
-    unannounced: BTreeSet<u64>,
+    unannounced: BTreeMap<u64, i64>,
     /// Records of which somebody said that they stand twice.
     announced: BTreeSet<u64>,
     /// The newest generation that appended while the target remembered it.
@@ -213,14 +214,14 @@ impl Checker {
         });
         if window && (self.announced.contains(&uid) || claim.delivery != Delivery::ExactlyOnce) {
             if again {
-                self.unannounced.insert(uid);
+                self.unannounced.insert(uid, offset);
             }
             return;
         }
         // Where the content is not fixed, an old batch with exactly the boundaries of the append that hands over lets those
         // behind it pass until the new generation's first append: that they stand where they do is announced.
         if !again && claim.delivery == Delivery::ContentNotFixed && claim.stale {
-            self.unannounced.insert(uid);
+            self.unannounced.insert(uid, offset);
             return;
         }
         if sure || claim.delivery == Delivery::ExactlyOnce || !again {
@@ -282,6 +283,7 @@ impl Checker {
     pub fn truncated(&mut self, at: i64, there: &BTreeSet<i64>) {
         self.version += 1;
         self.ledger.retain(|m| m.offset < at);
+        self.unannounced.retain(|_, offset| *offset < at);
         for mirror in &mut self.ledger {
             mirror.gone |= !there.contains(&mirror.offset);
         }
@@ -382,19 +384,21 @@ impl Checker {
         exact: bool,
     ) {
         let Some(present) = self.generations.last().map(|g| g.generation) else { return };
-        let (mut segments, mut end): (Vec<Segment>, Option<(i64, i64)>) = (Vec::new(), None);
+        let (mut chunks, mut positions) = (BTreeMap::new(), Vec::new());
         for (kind, value) in values {
-            match (kind, value) {
-                (PositionKind::Segments { .. }, PositionValue::Segments(list)) => segments.extend(list),
-                (PositionKind::Position { generation, .. }, PositionValue::Position(p))
-                    if *generation == present =>
-                {
-                    end = end.max(Some((p.source_offset, p.target_offset)));
+            match (*kind, value) {
+                (PositionKind::Segments { producer_id, number, chunk }, PositionValue::Segments(list)) => {
+                    chunks.insert((producer_id, number, chunk), list.clone());
+                }
+                (PositionKind::Position { .. }, PositionValue::Position(position)) => {
+                    positions.push(position)
                 }
                 _ => {}
             }
         }
-        let map = OffsetMap::new(segments, end);
+        let Some(map) = stored_map(&chunks, positions.into_iter(), present.producer_id) else {
+            return self.fail(TRANSLATION, format!("nothing can be translated: {chunks:?}"));
+        };
         for mirror in self.ledger.iter().filter(|m| !m.again) {
             let info = &source.infos[mirror.uid as usize];
             if info.topic != source.topic || info.gone.is_some() || !there.contains(&mirror.uid) {
@@ -425,7 +429,7 @@ impl Checker {
 
     /// I2: what stands twice by a change of generations was announced.
     pub fn all_announced(&mut self) {
-        if let Some(uid) = self.unannounced.difference(&self.announced).next() {
+        if let Some(uid) = self.unannounced.keys().find(|uid| !self.announced.contains(uid)) {
             self.fail(NO_DUP, format!("record {uid} stands twice, and nobody says so"));
         }
     }

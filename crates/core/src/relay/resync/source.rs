@@ -245,11 +245,13 @@ impl Resync {
     fn read_counting(&mut self, items: &[Item], codecs: &dyn Codecs) -> Result<(), RebuildError> {
         for item in items {
             match item {
+                Item::Passed(_, epoch, _) if self.is_unproven(*epoch) => {}
                 Item::Passed(next, ..) => self.cursor = *next,
                 Item::Bad(stop) => {
                     self.step = Step::Stop(stop.clone());
                     return Ok(());
                 }
+                Item::Data(data) if self.is_unproven(data.batch.header.leader_epoch) => {}
                 Item::Data(data) => self.count_batch(data, codecs)?,
             }
             if !matches!(self.step, Step::SourceRead { .. }) || self.diverged.is_some() {
@@ -263,16 +265,19 @@ impl Resync {
         Ok(())
     }
 
+    /// Nothing on the target tells whether it was this history that was mirrored from here on: then it goes on from here.
+    fn is_unproven(&mut self, leader_epoch: i32) -> bool {
+        let unproven = self.tail.is_none() && self.epoch >= 0 && leader_epoch > self.epoch;
+        if unproven {
+            self.unsure = Some((self.target_of(self.base.count + self.read), self.ends.1));
+            self.done();
+        }
+        unproven
+    }
+
     /// Counts the records of a batch, up to n. n may lie inside.
     fn count_batch(&mut self, data: &Data, codecs: &dyn Codecs) -> Result<(), RebuildError> {
         let header = &data.batch.header;
-        if self.tail.is_none() && self.epoch >= 0 && header.leader_epoch > self.epoch {
-            // Nothing on the target tells whether it was this history that was mirrored from here on.
-            self.unsure = Some((self.target_of(self.base.count + self.read), self.ends.1));
-            self.cursor = data.from;
-            self.done();
-            return Ok(());
-        }
         let mut wanted = self.count - self.base.count - self.read;
         let mut taken: Vec<Run> = Vec::new();
         self.cursor = header.next_offset();
