@@ -176,9 +176,10 @@ impl<'a> View<'a> {
         let delivery = match guarantee {
             Guarantee::Unknown => Delivery::Unspecified,
             Guarantee::ExactlyOnce => Delivery::ExactlyOnce,
-            Guarantee::TargetMayForget | Guarantee::ContentNotFixed | Guarantee::OtherWriters => {
-                Delivery::DetectedOnly
-            }
+            Guarantee::TargetMayForget
+            | Guarantee::ContentNotFixed
+            | Guarantee::SourceByName
+            | Guarantee::OtherWriters => Delivery::DetectedOnly,
         };
         let lag = tracked.and_then(|tracked| Lag::of(tracked, self.now_ms));
         v1::FlowPartition {
