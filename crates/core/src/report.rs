@@ -67,7 +67,9 @@ pub struct PartitionFigures {
     pub records: i64,
     /// Bytes mirrored since the unit started.
     pub bytes: i64,
-    /// Timestamp in ms of the oldest record that is not mirrored, if there is one.
+    /// Timestamp in ms of the oldest record that can be read and is not mirrored: that of the record itself where it was
+    /// fetched, else the latest time that it is surely not older than, as far as records are in the order of their
+    /// timestamps. `None` if there is no such record, or nothing is known of it.
     pub oldest_pending_ms: Option<i64>,
     /// How often the place was found anew.
     pub resyncs: i64,
@@ -77,6 +79,12 @@ pub struct PartitionFigures {
     pub held_records: i64,
     /// First offset that the source still has; `None` until it was seen.
     pub source_start_offset: Option<i64>,
+    /// Bytes on the source that are not on the target: exact for what was fetched, for the rest the number of offsets
+    /// times the bytes per offset of what was fetched lately. `None` where nothing was fetched to estimate by.
+    pub lag_bytes: Option<i64>,
+    /// The end of the source partition could not be looked at since this time, ms since 1970: what is said of it is of
+    /// then. `None`: it is as of now.
+    pub stale_since_ms: Option<i64>,
 }
 
 /// State and figures of one unit.

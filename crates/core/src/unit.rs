@@ -6,6 +6,7 @@ use std::fmt;
 
 use crate::flow::FlowSpec;
 use crate::ids::{ClusterId, FlowId, GroupId, TopicId, TopicName, WorkerId};
+use crate::throttle::Share;
 use std::collections::BTreeMap;
 
 /// What a worker process can run.
@@ -144,6 +145,18 @@ pub struct AssignedFlow {
     pub spec: FlowSpec,
     /// The producer identity; absent until one was claimed.
     pub generation: Option<Generation>,
+    /// The worker's part of the flow's throttles.
+    pub shares: ThrottleShares,
+}
+
+/// A worker's part of a flow's throttles: by how many of the partitions that are assigned it has. Where there is no
+/// throttle, nothing is said, so that what others get does not concern it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ThrottleShares {
+    /// Of the flow's.
+    pub flow: Share,
+    /// Of those of single topics.
+    pub topics: BTreeMap<TopicName, Share>,
 }
 
 /// A worker's whole desired set.

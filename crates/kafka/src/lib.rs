@@ -19,6 +19,7 @@ pub mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod librdkafka;
+pub mod memory;
 pub mod wire;
 
 pub use client::Client;

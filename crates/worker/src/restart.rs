@@ -49,7 +49,8 @@ mod tests {
     use super::*;
     use mirrormesh_core::flow::{FlowSpec, LossPolicy, OversizedPolicy, TimestampPolicy};
     use mirrormesh_core::ids::{ClusterId, FlowId, GroupId, TopicName};
-    use mirrormesh_core::unit::{AssignedFlow, ClusterSpec, Generation};
+    use mirrormesh_core::throttle::{Share, Throttle};
+    use mirrormesh_core::unit::{AssignedFlow, ClusterSpec, Generation, ThrottleShares};
     use std::collections::BTreeMap;
 
     fn view() -> FlowView {
@@ -60,7 +61,7 @@ mod tests {
         };
         FlowView {
             id: FlowId::new("uk-hq").unwrap(),
-            flow: AssignedFlow { spec, generation: None },
+            flow: AssignedFlow { spec, generation: None, shares: ThrottleShares::default() },
             source: cluster("a:9092"),
             target: cluster("b:9092"),
         }
@@ -101,6 +102,12 @@ mod tests {
         let mut same = view();
         same.flow.spec.on_loss_by_topic.insert(t, LossPolicy::StopPartition);
         assert!(!needs_restart(&partition, &view(), &same), "said once more, the same in effect");
+
+        let mut throttled = view();
+        throttled.flow.spec.throttle =
+            Throttle { bytes_per_second: std::num::NonZeroU64::new(1_024), ..Throttle::NONE };
+        throttled.flow.shares.flow = Share { partitions: 1, of: 2 };
+        assert!(!needs_restart(&partition, &view(), &throttled), "throttles are live");
 
         assert!(!needs_restart(&partition, &view(), &filter));
         assert!(needs_restart(&partition, &view(), &uncommitted));

@@ -10,6 +10,7 @@ use mirrormesh_core::flow::FlowSpec;
 use mirrormesh_core::ids::{ClusterId, TopicId, TopicName};
 use mirrormesh_core::unit::{
     AssignedFlow, ClusterSpec, Generation, PartitionDetail, PartitionGeneration, PartitionStart,
+    ThrottleShares,
 };
 use tokio::sync::mpsc;
 
@@ -128,7 +129,11 @@ impl Bench {
     fn desire_with(&self, units: &[(&Unit, u64)], change: impl FnOnce(&mut AssignedFlow)) {
         let (uk, hq) = (ClusterId::new("uk").unwrap(), ClusterId::new("hq").unwrap());
         let cluster = ClusterSpec { bootstrap_servers: vec!["a:1".into()], properties: BTreeMap::new() };
-        let mut flow = AssignedFlow { spec: FlowSpec::new(uk.clone(), hq.clone()), generation: None };
+        let mut flow = AssignedFlow {
+            spec: FlowSpec::new(uk.clone(), hq.clone()),
+            generation: None,
+            shares: ThrottleShares::default(),
+        };
         change(&mut flow);
         let number = |number| AssignedUnit { number, partition: None };
         self.desired.send_replace(Arc::new(WorkerAssignment {

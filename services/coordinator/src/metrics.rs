@@ -113,8 +113,15 @@ fn observe_flows(meter: &Meter, sources: &Sources) {
     type Figure = fn(&mirrormesh_proto::v1::Progress) -> Option<f64>;
     #[expect(clippy::cast_precision_loss, reason = "a gauge for people and alerts")]
     let lag_records: Figure = |progress| progress.lag_records.map(|lag| lag as f64);
-    let figures: [(&'static str, &'static str, Figure); 4] = [
+    #[expect(clippy::cast_precision_loss, reason = "a gauge for people and alerts")]
+    let lag_bytes: Figure = |progress| progress.lag_bytes.map(|lag| lag as f64);
+    let figures: [(&'static str, &'static str, Figure); 5] = [
         ("mirrormesh.flow.lag_records", "records that are not on the target yet", lag_records),
+        (
+            "mirrormesh.flow.lag_bytes",
+            "bytes that are not on the target yet, estimated for what is not fetched",
+            lag_bytes,
+        ),
         (
             "mirrormesh.flow.lag_seconds",
             "age of the oldest record that is not on the target yet",

@@ -7,8 +7,8 @@ use futures::future::BoxFuture;
 use mirrormesh_core::ids::FlowId;
 use mirrormesh_core::report::UnitState;
 use mirrormesh_core::unit::{ClusterSpec, Unit};
+use mirrormesh_kafka::memory::Budget;
 use mirrormesh_worker::{Failure, UnitContext, UnitFactory};
-use tokio::sync::Semaphore;
 
 use crate::config::Settings;
 use crate::link::FlowLink;
@@ -29,7 +29,7 @@ fn cluster_key(spec: &ClusterSpec) -> ClusterKey {
 #[derive(Debug)]
 pub(crate) struct SourceUnits {
     settings: Settings,
-    budget: Arc<Semaphore>,
+    budget: Arc<Budget>,
     metrics: Arc<Metrics>,
     // Lock: held only to look up or insert.
     links: Mutex<HashMap<LinkKey, Weak<FlowLink>>>,
@@ -37,9 +37,8 @@ pub(crate) struct SourceUnits {
 
 impl SourceUnits {
     pub(crate) fn new(settings: Settings, metrics: Metrics) -> Self {
-        let kib = usize::try_from(settings.memory_bytes / 1024).unwrap_or(usize::MAX);
         Self {
-            budget: Arc::new(Semaphore::new(kib.clamp(1, Semaphore::MAX_PERMITS))),
+            budget: Budget::new(usize::try_from(settings.memory_bytes).unwrap_or(usize::MAX)),
             settings,
             metrics: Arc::new(metrics),
             links: Mutex::new(HashMap::new()),
@@ -51,11 +50,12 @@ impl SourceUnits {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         links.retain(|_, link| link.strong_count() > 0);
         if let Some(link) = links.get(&key).and_then(Weak::upgrade) {
+            link.throttles.follow(context.flow_changes.clone());
             return Ok(link);
         }
         let link = Arc::new(FlowLink::new(
             &context.flow_id,
-            &context.flow,
+            (&context.flow, context.flow_changes.clone()),
             (&context.source, &context.target),
             &self.settings,
             &self.budget,

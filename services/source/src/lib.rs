@@ -4,14 +4,17 @@
 //! bytes travel to a broker (the kafka crate's).
 
 mod config;
+mod ends;
 mod factory;
 mod facts;
 mod fetcher;
+mod lag_board;
 mod link;
 mod metrics;
 mod partition;
 mod positions;
 mod sender;
+mod throttle;
 mod topology;
 
 use std::sync::Arc;
@@ -24,7 +27,9 @@ pub use config::Settings;
 
 /// Runs the service until the context's shutdown.
 pub async fn run(settings: Settings, context: ServiceContext) -> Result<(), Error> {
-    let metrics = metrics::Metrics::new(&context.telemetry.meter("mirrormesh.source"));
+    settings.validate()?;
+    let metrics =
+        metrics::Metrics::new(&context.telemetry.meter("mirrormesh.source"), settings.partition_metrics);
     let worker = settings.worker.clone();
     run_worker(Role::Source, &worker, Arc::new(factory::SourceUnits::new(settings, metrics)), &context).await
 }

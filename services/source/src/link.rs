@@ -2,21 +2,25 @@
 //!
 //! Lives as long as one unit holds it; its tasks end with it.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use mirrormesh_core::ids::FlowId;
+use mirrormesh_core::ids::{FlowId, TopicName};
 use mirrormesh_core::unit::{AssignedFlow, ClusterSpec};
 use mirrormesh_kafka::Client;
-use mirrormesh_worker::{Failure, client_config};
-use tokio::sync::Semaphore;
+use mirrormesh_kafka::memory::Budget;
+use mirrormesh_worker::{Failure, FlowView, client_config};
+use opentelemetry::KeyValue;
+use tokio::sync::watch;
 
 use crate::config::Settings;
+use crate::ends::EndWatch;
 use crate::facts::SettingsCache;
 use crate::fetcher::{Fetcher, FetcherLimits};
 use crate::metrics::Metrics;
 use crate::positions::PositionStore;
 use crate::sender::Sender;
+use crate::throttle::{PartitionThrottle, Throttles, TopicRow};
 
 /// Produce connections per target broker; partitions are spread over them and stay where they are.
 const SEND_LANES: u32 = 2;
@@ -36,12 +40,17 @@ pub(crate) struct FlowLink {
     pub(crate) target_settings: SettingsCache,
     /// The flow's positions.
     pub(crate) positions: PositionStore,
+    /// Ends of source partitions that don't fetch.
+    pub(crate) ends: EndWatch,
+    /// How fast it may copy.
+    pub(crate) throttles: Arc<Throttles>,
     /// Instruments.
     pub(crate) metrics: Arc<Metrics>,
     limits: FetcherLimits,
     // Locks: held only to look up or insert, never over an await.
     fetchers: Mutex<HashMap<(i32, bool), Arc<Fetcher>>>,
     senders: Mutex<HashMap<(i32, u32), Arc<Sender>>>,
+    topic_rows: Mutex<BTreeMap<TopicName, Weak<TopicRow>>>,
 }
 
 fn client(role: &str, flow: &FlowId, spec: &ClusterSpec) -> Result<Client, Failure> {
@@ -52,32 +61,47 @@ impl FlowLink {
     /// Makes the clients; connects to nothing.
     pub(crate) fn new(
         flow_id: &FlowId,
-        flow: &AssignedFlow,
+        (flow, changes): (&AssignedFlow, watch::Receiver<Arc<FlowView>>),
         clusters: (&ClusterSpec, &ClusterSpec),
         settings: &Settings,
-        budget: &Arc<Semaphore>,
+        budget: &Arc<Budget>,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, Failure> {
         let source = client("source", flow_id, clusters.0)?;
         let target = client("target", flow_id, clusters.1)?;
-        let budget_kib = u32::try_from(settings.memory_bytes / 1024).unwrap_or(u32::MAX);
+        let throttles = Arc::new(Throttles::new(
+            KeyValue::new("flow", flow_id.as_str().to_owned()),
+            changes,
+            Arc::clone(metrics),
+        ));
         Ok(Self {
             positions: PositionStore::new(flow_id.clone(), &flow.spec, target.clone()),
             source_settings: SettingsCache::new(source.clone()),
             target_settings: SettingsCache::new(target.clone()),
+            ends: EndWatch::start(source.clone()),
             source,
             target,
+            throttles: Arc::clone(&throttles),
+            topic_rows: Mutex::new(BTreeMap::new()),
             metrics: Arc::clone(metrics),
             limits: FetcherLimits {
                 read_committed: true,
                 fetch_bytes: i32::try_from(settings.fetch_bytes).unwrap_or(i32::MAX),
                 partition_bytes: i32::try_from(settings.partition_fetch_bytes).unwrap_or(i32::MAX),
-                budget: Arc::clone(budget),
-                budget_kib,
+                memory: budget.share(),
+                throttles,
             },
             fetchers: Mutex::new(HashMap::new()),
             senders: Mutex::new(HashMap::new()),
         })
+    }
+
+    /// The throttles as a partition of this topic meets them.
+    pub(crate) fn throttle(&self, topic: &TopicName) -> Arc<PartitionThrottle> {
+        let mut rows = self.topic_rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let row = rows.get(topic).and_then(Weak::upgrade).unwrap_or_default();
+        rows.insert(topic.clone(), Arc::downgrade(&row));
+        Arc::new(PartitionThrottle::new(Arc::clone(&self.throttles), topic.clone(), row))
     }
 
     /// The fetcher of a source broker, for one way of reading.

@@ -1,7 +1,11 @@
 //! Instruments of the source service. Updated per batch or rarer, never per record.
 
+use std::time::Duration;
+
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{Counter, Meter, UpDownCounter};
+use opentelemetry::metrics::{Counter, Meter, ObservableGauge, UpDownCounter};
+
+use crate::lag_board::LagBoard;
 
 /// The instruments.
 #[derive(Debug)]
@@ -13,11 +17,19 @@ pub(crate) struct Metrics {
     in_flight: UpDownCounter<i64>,
     resyncs: Counter<u64>,
     stops: Counter<u64>,
+    throttle_time: Counter<f64>,
+    /// Lag of the worker's partitions.
+    pub(crate) lag: LagBoard,
+    /// Held, since a gauge that is dropped is not observed any more.
+    _gauges: [ObservableGauge<f64>; 3],
 }
 
 impl Metrics {
-    pub(crate) fn new(meter: &Meter) -> Self {
+    pub(crate) fn new(meter: &Meter, lag_by_partition: bool) -> Self {
+        let lag = LagBoard::new(lag_by_partition);
         Self {
+            _gauges: lag.observe(meter),
+            lag,
             records: meter
                 .u64_counter("mirrormesh.records")
                 .with_unit("{record}")
@@ -44,6 +56,11 @@ impl Metrics {
                 .i64_up_down_counter("mirrormesh.batches.in_flight")
                 .with_unit("{batch}")
                 .with_description("Batches sent to the target and not answered yet.")
+                .build(),
+            throttle_time: meter
+                .f64_counter("mirrormesh.throttle.time")
+                .with_unit("s")
+                .with_description("Time that fetched pages waited for their turn under a throttle.")
                 .build(),
             resyncs: meter
                 .u64_counter("mirrormesh.resyncs")
@@ -73,6 +90,10 @@ impl Metrics {
 
     pub(crate) fn in_flight(&self, flow: &KeyValue, by: i64) {
         self.in_flight.add(by, std::slice::from_ref(flow));
+    }
+
+    pub(crate) fn throttled(&self, flow: &KeyValue, ms: u64) {
+        self.throttle_time.add(Duration::from_millis(ms).as_secs_f64(), std::slice::from_ref(flow));
     }
 
     pub(crate) fn resync(&self, flow: &KeyValue, reason: &'static str) {

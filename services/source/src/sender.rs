@@ -20,10 +20,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::fetcher::Memory;
-
 /// Requests in flight on one connection.
-const REQUESTS_MAX: usize = 64;
+const REQUESTS_MAX: usize = 256;
 /// Batches waiting to be packed.
 const WAITING_MAX: usize = 256;
 /// Record bytes in one request; far below `socket.request.max.bytes` (100 MiB). One larger batch goes alone.
@@ -46,8 +44,6 @@ pub(crate) struct Append {
     pub(crate) batch: StampedBatch,
     /// Where the answer goes. Unbounded, but a window never has more in flight than it may.
     pub(crate) answers: mpsc::UnboundedSender<(u64, Answer)>,
-    /// Memory that the records take.
-    pub(crate) memory: Memory,
 }
 
 /// The way to a sender.
@@ -82,7 +78,6 @@ struct Waiting {
     partition: i32,
     id: u64,
     answers: mpsc::UnboundedSender<(u64, Answer)>,
-    _memory: Memory,
 }
 
 /// Who waits, and what came: `None` if nothing was sent.
@@ -183,7 +178,6 @@ impl Task {
                 partition: append.partition,
                 id: append.id,
                 answers: append.answers,
-                _memory: append.memory,
             });
         }
         let request = ProduceRequest { timeout: ACK_TIMEOUT, entries };

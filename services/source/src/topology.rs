@@ -21,8 +21,12 @@ use mirrormesh_worker::UnitContext;
 use crate::link::FlowLink;
 use incarnations::FormerIds;
 
-/// After a failed scan the next one comes this soon, whatever the interval.
-const RETRY: Duration = Duration::from_millis(500);
+/// Topics and partitions in one report at most; one topic with more partitions goes alone.
+const REPORT_MAX: usize = 10_000;
+/// After a failed scan the next one comes this soon, whatever the interval; each further failure doubles it. A topic
+/// that was just made has no leader yet for some milliseconds.
+const RETRY_MIN: Duration = Duration::from_millis(20);
+const RETRY_MAX: Duration = Duration::from_millis(500);
 
 /// What went wrong with a scan: a stable name and what to do.
 pub(crate) type Trouble = (String, String);
@@ -42,6 +46,8 @@ struct Topology {
     said: BTreeMap<TopicName, Trouble>,
     /// What brokers that lag behind may still say.
     former: FormerIds,
+    /// How long to wait after the next failure.
+    retry: Duration,
 }
 
 /// Runs the unit until it is asked to stop.
@@ -54,6 +60,7 @@ pub(crate) async fn run(context: UnitContext, link: Arc<FlowLink>) {
         refused: BTreeMap::new(),
         said: BTreeMap::new(),
         former: FormerIds::default(),
+        retry: RETRY_MIN,
     };
     let stop = topology.context.stop.clone();
     let mut changes = topology.context.flow_changes.clone();
@@ -78,6 +85,7 @@ impl Topology {
         match self.scan(&view.flow.spec).await {
             Ok(()) => {
                 self.first = false;
+                self.retry = RETRY_MIN;
                 match self.refused.iter().next() {
                     None => self.context.report.set(UnitState::Running, "", "", None),
                     Some((topic, (reason, message))) => {
@@ -91,7 +99,9 @@ impl Topology {
             Err((reason, message)) => {
                 tracing::warn!(flow = %self.context.flow_id, %reason, %message, "topics were not looked at");
                 self.context.report.set(UnitState::Backoff, &reason, &message, None);
-                RETRY
+                let wait = self.retry;
+                self.retry = (wait * 2).min(RETRY_MAX);
+                wait
             }
         }
     }
@@ -126,16 +136,16 @@ impl Topology {
         if changed.is_empty() && gone.is_empty() {
             return Ok(());
         }
-        let change =
-            InventoryChange { topics: changed, removed_topics: gone.clone(), ..InventoryChange::default() };
-        let refused = self
-            .context
-            .coordinator
-            .report_inventory(&self.context.flow_id, self.context.assigned.number, change)
-            .await
-            .map_err(|error| ("INVENTORY_REFUSED".to_owned(), error.to_string()))?;
-        let refused: BTreeMap<TopicName, Trouble> =
-            refused.into_iter().map(|r| (r.topic, (r.reason, r.message))).collect();
+        let mut refused: BTreeMap<TopicName, Trouble> = BTreeMap::new();
+        for change in cut(changed, &gone) {
+            let answer = self
+                .context
+                .coordinator
+                .report_inventory(&self.context.flow_id, self.context.assigned.number, change)
+                .await
+                .map_err(|error| ("INVENTORY_REFUSED".to_owned(), error.to_string()))?;
+            refused.extend(answer.into_iter().map(|r| (r.topic, (r.reason, r.message))));
+        }
         let news: Vec<Event> = refused
             .iter()
             .filter(|(topic, trouble)| self.said.get(*topic) != Some(trouble))
@@ -178,8 +188,60 @@ impl Topology {
     }
 }
 
+/// Cuts a report into parts that fit into a message and into an entry of the Raft log, however many topics appear at
+/// once.
+fn cut(topics: Vec<TopicEntry>, gone: &[TopicName]) -> Vec<InventoryChange> {
+    let mut parts = vec![InventoryChange { removed_topics: gone.to_vec(), ..InventoryChange::default() }];
+    let mut size = gone.len();
+    for entry in topics {
+        let more = 1 + entry.starts.len();
+        if size > 0 && size + more > REPORT_MAX {
+            parts.push(InventoryChange::default());
+            size = 0;
+        }
+        size += more;
+        if let Some(part) = parts.last_mut() {
+            part.topics.push(entry);
+        }
+    }
+    parts
+}
+
 /// A cluster that did not answer.
 pub(crate) fn unreachable(error: mirrormesh_kafka::Error) -> Trouble {
     let failure = mirrormesh_worker::Failure::from(error);
     (failure.reason, failure.message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mirrormesh_core::ids::TopicId;
+    use mirrormesh_core::unit::PartitionStart;
+
+    fn entry(name: &str, partitions: usize) -> TopicEntry {
+        let topic = TopicName::new(name).unwrap();
+        TopicEntry {
+            target_topic: topic.clone(),
+            topic,
+            source_topic_id: TopicId::default(),
+            target_topic_id: TopicId::default(),
+            starts: vec![PartitionStart::default(); partitions],
+            generations: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn many_topics_become_several_reports_and_none_is_lost() {
+        let all: Vec<TopicEntry> = (0..5_000).map(|n| entry(&format!("t{n}"), 4)).collect();
+        let gone = [TopicName::new("gone").unwrap()];
+        let parts = cut(all.clone(), &gone);
+        assert_eq!(parts.len(), 3);
+        let size = |part: &InventoryChange| part.topics.iter().map(|t| 1 + t.starts.len()).sum::<usize>();
+        assert!(parts.iter().all(|part| size(part) <= REPORT_MAX));
+        assert_eq!(parts.iter().flat_map(|part| part.topics.clone()).collect::<Vec<_>>(), all);
+        assert_eq!((parts[0].removed_topics.len(), parts[1].removed_topics.len()), (1, 0));
+        let large = cut(vec![entry("a", 1), entry("b", 2 * REPORT_MAX), entry("c", 1)], &[]);
+        assert_eq!(large.iter().map(|part| part.topics.len()).collect::<Vec<_>>(), [1, 1, 1]);
+    }
 }

@@ -117,6 +117,36 @@ impl Api {
         call!(self, v1::flow_service_client::FlowServiceClient<Channel>, resume_flow, request)
     }
 
+    /// Pauses partitions of a topic, or the whole topic.
+    pub async fn pause_flow_topic(
+        &mut self,
+        id: &str,
+        topic: &str,
+        partitions: &[i32],
+    ) -> Result<v1::FlowTopic, Status> {
+        let request = v1::PauseFlowTopicRequest {
+            name: format!("flows/{id}/topics/{topic}"),
+            partitions: partitions.to_vec(),
+            request_id: request_id(),
+        };
+        call!(self, v1::flow_service_client::FlowServiceClient<Channel>, pause_flow_topic, request)
+    }
+
+    /// Resumes partitions of a topic, or the whole topic.
+    pub async fn resume_flow_topic(
+        &mut self,
+        id: &str,
+        topic: &str,
+        partitions: &[i32],
+    ) -> Result<v1::FlowTopic, Status> {
+        let request = v1::ResumeFlowTopicRequest {
+            name: format!("flows/{id}/topics/{topic}"),
+            partitions: partitions.to_vec(),
+            request_id: request_id(),
+        };
+        call!(self, v1::flow_service_client::FlowServiceClient<Channel>, resume_flow_topic, request)
+    }
+
     /// Deletes a flow.
     pub async fn delete_flow(&mut self, id: &str) -> Result<(), Status> {
         let request =

@@ -58,8 +58,18 @@ pub struct Mesh {
     metrics: BTreeMap<String, String>,
 }
 
-/// Where the binaries are: beside the running program, or one folder up for a test.
+/// Names the folder of the binaries, if they are elsewhere. Not `MIRRORMESH_…`: the services refuse what they don't know
+/// there.
+const BINARIES_VARIABLE: &str = "TEST_BINARIES";
+
+/// Where the binaries are: in the folder that `TEST_BINARIES` names, or beside the running program, or one folder
+/// up for a test.
 pub fn binary(name: &str) -> Result<PathBuf> {
+    if let Some(folder) = std::env::var_os(BINARIES_VARIABLE) {
+        let named = Path::new(&folder).join(name);
+        anyhow::ensure!(named.is_file(), "{BINARIES_VARIABLE}: {} is not there", named.display());
+        return Ok(named);
+    }
     let exe = std::env::current_exe().context("the running program's own path")?;
     let folders = exe.ancestors().skip(1).take(2);
     for folder in folders {

@@ -2,7 +2,7 @@
 //!
 //! Total and deterministic: the same commands in the same order give the same state on every coordinator.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::command::{Command, CommandKind, Reject, RejectCode, Reply, WriteGuard};
 use super::state::{
@@ -64,6 +64,9 @@ impl ControlState {
             }
             CommandKind::DeleteFlow { id, guard } => self.delete_flow(id, guard),
             CommandKind::SetPaused { id, paused, guard } => self.set_paused(now, id, *paused, guard),
+            CommandKind::SetTopicPaused { id, topic, partitions, paused, guard } => {
+                self.set_topic_paused(now, (id, topic), partitions, *paused, guard)
+            }
             CommandKind::ClaimProducer { flow, generation } => self.claim_producer(flow, *generation),
             CommandKind::BeginGeneration(request) => self.begin_generation(request),
             CommandKind::PutInventory { flow, number, change } => {
@@ -82,7 +85,7 @@ impl ControlState {
 
     /// Was this request answered already? Then nothing is done again. The resource is returned as it is now, which
     /// differs from the first answer only if somebody changed it since.
-    fn repeated(&self, guard: &WriteGuard) -> Result<bool, Reject> {
+    pub(super) fn repeated(&self, guard: &WriteGuard) -> Result<bool, Reject> {
         if guard.request_id.is_empty() {
             return Ok(false);
         }
@@ -98,7 +101,7 @@ impl ControlState {
         }
     }
 
-    fn remember(&mut self, guard: &WriteGuard) {
+    pub(super) fn remember(&mut self, guard: &WriteGuard) {
         if guard.request_id.is_empty() {
             return;
         }
@@ -218,6 +221,7 @@ impl ControlState {
             dropped,
             groups: BTreeSet::new(),
             event_sequence: 0,
+            paused_topics: BTreeMap::new(),
         };
         self.flows.insert(id.clone(), record);
         self.remember(guard);
@@ -332,7 +336,7 @@ impl ControlState {
         Reply::Done
     }
 
-    fn flow_reply(&self, id: &FlowId) -> Result<Reply, Reject> {
+    pub(super) fn flow_reply(&self, id: &FlowId) -> Result<Reply, Reject> {
         self.flows
             .get(id)
             .map(|record| Reply::Flow(id.clone(), Box::new(record.clone())))

@@ -107,6 +107,19 @@ pub enum CommandKind {
         /// How the write is guarded.
         guard: WriteGuard,
     },
+    /// Pauses or resumes a topic of a flow, in whole or in part.
+    SetTopicPaused {
+        /// The flow.
+        id: FlowId,
+        /// The source topic.
+        topic: TopicName,
+        /// These partitions; none means the whole topic.
+        partitions: Vec<i32>,
+        /// Pause, otherwise resume.
+        paused: bool,
+        /// How the write is guarded.
+        guard: WriteGuard,
+    },
     /// Offers a producer id; the first one wins.
     ClaimProducer {
         /// The flow.
@@ -177,6 +190,7 @@ impl CommandKind {
             Self::PutFlow { .. } => "PutFlow",
             Self::DeleteFlow { .. } => "DeleteFlow",
             Self::SetPaused { .. } => "SetPaused",
+            Self::SetTopicPaused { .. } => "SetTopicPaused",
             Self::ClaimProducer { .. } => "ClaimProducer",
             Self::BeginGeneration(_) => "BeginGeneration",
             Self::PutInventory { .. } => "PutInventory",

@@ -7,6 +7,7 @@
 mod apply;
 mod command;
 mod generation;
+mod pause;
 mod plan_apply;
 mod recreated;
 mod rules;
@@ -18,6 +19,7 @@ mod view;
 pub use apply::Applied;
 pub use command::{Command, CommandKind, InventoryChange, PlanStep, Reject, RejectCode, Reply, WriteGuard};
 pub use generation::GenerationRequest;
+pub use pause::TopicPause;
 pub use state::{
     ClusterRecord, ControlState, EVENTS_MAX, FlowRecord, REQUESTS_MAX, RETIRED_MAX, RequestRecord,
     RetiredFlow, TopicEntry,

@@ -13,6 +13,15 @@ use crate::unit::{Generation, Owner, Role, Unit, WorkerRecord};
 /// Why a topic was not taken: stable reason, message.
 type Refusal = (&'static str, String);
 
+/// Who writes which target topic.
+#[derive(Debug, Default)]
+struct Written {
+    /// Topics of the flow itself, by their target's name.
+    own: BTreeMap<TopicName, TopicName>,
+    /// Other flows that write to the same cluster.
+    others: BTreeMap<TopicName, FlowId>,
+}
+
 impl ControlState {
     pub(super) fn claim_producer(&mut self, flow: &FlowId, generation: Generation) -> Result<Reply, Reject> {
         let record = self.flows.get_mut(flow).ok_or_else(|| flow_not_found(flow))?;
@@ -47,13 +56,21 @@ impl ControlState {
         }
         let mut refused = Vec::new();
         let mut changed = false;
+        // Once for all of them: thousands of topics may appear at a time.
+        let mut written = self.written(flow);
         for entry in &change.topics {
-            let taken = match self.target_conflict(flow, entry) {
+            let before = self.flows.get(flow).and_then(|own| own.topics.get(&entry.topic));
+            let before = before.map(|before| before.target_topic.clone());
+            let taken = match self.target_conflict(flow, entry, &written) {
                 Some(refusal) => Err(refusal),
                 None => self.put_topic(now, flow, entry),
             };
             match taken {
-                Ok(stored) => changed |= stored,
+                Ok(stored) => {
+                    changed |= stored;
+                    before.map(|before| written.own.remove(&before));
+                    written.own.insert(entry.target_topic.clone(), entry.topic.clone());
+                }
                 Err((reason, message)) => refused.push((entry.topic.clone(), reason, message)),
             }
         }
@@ -77,30 +94,37 @@ impl ControlState {
         Ok(Reply::Inventory(refused))
     }
 
-    /// Two flows may write one target topic only if both say so (design 7).
-    fn target_conflict(&self, flow: &FlowId, entry: &TopicEntry) -> Option<Refusal> {
-        let own = self.flows.get(flow)?;
-        let same_flow = own
-            .topics
-            .values()
-            .find(|t| t.topic != entry.topic && t.target_topic == entry.target_topic)
-            .map(|t| {
-                format!("flows/{flow} maps both {} and {} to {}", t.topic, entry.topic, entry.target_topic)
-            });
-        same_flow.or_else(|| {
-            let other = self.flows.iter().find(|(id, other)| {
-                *id != flow
-                    && other.spec.target == own.spec.target
-                    && !(other.spec.shared_target && own.spec.shared_target)
-                    && other.topics.values().any(|t| t.target_topic == entry.target_topic)
-            })?;
-            Some(format!(
-                "{} on clusters/{} is written by flows/{} already: exclude the topic, rename it, or set shared_target \
-                 on both flows",
-                entry.target_topic, own.spec.target, other.0
-            ))
-        })
-        .map(|message| ("TARGET_TOPIC_CONFLICT", message))
+    /// Who writes which topic on the flow's target already. Two flows may write one target topic only if both say so
+    /// (design 7).
+    fn written(&self, flow: &FlowId) -> Written {
+        let mut written = Written::default();
+        let Some(own) = self.flows.get(flow) else { return written };
+        let target_of = |entry: &TopicEntry| (entry.target_topic.clone(), entry.topic.clone());
+        written.own = own.topics.values().map(target_of).collect();
+        let others = self.flows.iter().rev().filter(|(id, other)| {
+            *id != flow
+                && other.spec.target == own.spec.target
+                && !(other.spec.shared_target && own.spec.shared_target)
+        });
+        for (id, other) in others {
+            written.others.extend(other.topics.values().map(|t| (t.target_topic.clone(), id.clone())));
+        }
+        written
+    }
+
+    fn target_conflict(&self, flow: &FlowId, entry: &TopicEntry, written: &Written) -> Option<Refusal> {
+        let TopicEntry { topic, target_topic, .. } = entry;
+        let message = if let Some(other) = written.own.get(target_topic).filter(|other| *other != topic) {
+            format!("flows/{flow} maps both {other} and {topic} to {target_topic}")
+        } else {
+            let other = written.others.get(target_topic)?;
+            format!(
+                "{target_topic} on clusters/{} is written by flows/{other} already: exclude the topic, rename it, or \
+                 set shared_target on both flows",
+                self.flows.get(flow)?.spec.target
+            )
+        };
+        Some(("TARGET_TOPIC_CONFLICT", message))
     }
 
     /// Stores a topic. Starts that are known stay as they are; a new target name is a new mirror. What counts as a
@@ -246,6 +270,7 @@ impl ControlState {
             Unit::Partition(_, topic, partition) => {
                 flow.spec.records_enabled
                     && flow.generation.is_some()
+                    && !flow.is_paused(topic, *partition)
                     && partition_known(flow.topics.get(topic), *partition)
             }
         }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::pause::TopicPause;
 use crate::flow::FlowSpec;
 use crate::ids::{ClusterId, FlowId, GroupId, TopicId, TopicName, WorkerId};
 use crate::report::Event;
@@ -68,6 +69,8 @@ pub struct FlowRecord {
     pub groups: BTreeSet<GroupId>,
     /// Number of its last event.
     pub event_sequence: u64,
+    /// Topics that are paused, in whole or in part.
+    pub paused_topics: BTreeMap<TopicName, TopicPause>,
 }
 
 /// What is kept of a deleted flow, so that the same flow goes on where it was.

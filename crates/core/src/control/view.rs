@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::state::ControlState;
+use crate::flow::FlowSpec;
 use crate::ids::{FlowId, WorkerId};
 use crate::plan::{Problem, WorkerSlot};
-use crate::unit::{AssignedFlow, AssignedUnit, PartitionDetail, Unit, WorkerAssignment};
+use crate::throttle::{Share, Throttle};
+use crate::unit::{AssignedFlow, AssignedUnit, PartitionDetail, ThrottleShares, Unit, WorkerAssignment};
 
 impl ControlState {
     /// The whole desired set of one worker: units that it owns and need not let go.
@@ -21,14 +23,42 @@ impl ControlState {
                     assignment.clusters.entry(id.clone()).or_insert_with(|| cluster.spec.clone());
                 }
             }
-            assignment
-                .flows
-                .entry(unit.flow().clone())
-                .or_insert_with(|| AssignedFlow { spec: flow.spec.clone(), generation: flow.generation });
+            assignment.flows.entry(unit.flow().clone()).or_insert_with(|| AssignedFlow {
+                spec: flow.spec.clone(),
+                generation: flow.generation,
+                shares: self.throttle_shares(unit.flow(), &flow.spec, worker),
+            });
             let assigned = AssignedUnit { number: owner.number, partition: self.partition_detail(unit) };
             assignment.units.insert(unit.clone(), assigned);
         }
         assignment
+    }
+
+    /// A worker's part of the throttles: by partitions, those that are let go counted for nobody.
+    fn throttle_shares(&self, id: &FlowId, spec: &FlowSpec, worker: &WorkerId) -> ThrottleShares {
+        let mut shares = ThrottleShares::default();
+        let by_topic = &spec.throttle_by_topic;
+        if spec.throttle == Throttle::NONE && by_topic.is_empty() {
+            return shares;
+        }
+        for (unit, owner) in &self.owners {
+            let Unit::Partition(flow, topic, _) = unit else { continue };
+            if flow != id {
+                continue;
+            }
+            let theirs = u32::from(owner.worker == *worker && !owner.releasing);
+            let add = |share: &mut Share| {
+                share.of = share.of.saturating_add(1);
+                share.partitions = share.partitions.saturating_add(theirs);
+            };
+            if spec.throttle != Throttle::NONE {
+                add(&mut shares.flow);
+            }
+            if by_topic.contains_key(topic) {
+                add(shares.topics.entry(topic.clone()).or_default());
+            }
+        }
+        shares
     }
 
     fn partition_detail(&self, unit: &Unit) -> Option<PartitionDetail> {

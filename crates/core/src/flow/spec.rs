@@ -8,6 +8,7 @@ use super::{DEFAULT_GROUPS_EXCLUDE, DEFAULT_TOPICS_EXCLUDE};
 use std::collections::BTreeMap;
 
 use crate::ids::{ClusterId, TopicName};
+use crate::throttle::Throttle;
 
 /// Where a partition that was never mirrored begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +105,10 @@ pub struct FlowSpec {
     pub on_oversized: OversizedPolicy,
     /// What to do with timestamps that the target refuses.
     pub timestamps: TimestampPolicy,
+    /// How fast records are copied at most, over all workers.
+    pub throttle: Throttle,
+    /// The same for single source topics, beside the flow's.
+    pub throttle_by_topic: BTreeMap<TopicName, Throttle>,
 }
 
 impl FlowSpec {
@@ -134,6 +139,8 @@ impl FlowSpec {
             on_loss_by_topic: BTreeMap::new(),
             on_oversized: OversizedPolicy::default(),
             timestamps: TimestampPolicy::default(),
+            throttle: Throttle::NONE,
+            throttle_by_topic: BTreeMap::new(),
         }
     }
 

@@ -304,30 +304,49 @@ pub fn body_crc(batch: &Bytes) -> u32 {
 }
 
 impl RawBatch {
-    /// Checks the content against its CRC and makes a header for the target (kafka-relay-rules 2.3): base offset 0,
-    /// transactional, log-append-time and delete-horizon bits clear, our identity, a new CRC. The records are read
-    /// once; both CRCs come from that one pass.
+    /// Makes a header for the target (kafka-relay-rules 2.3): base offset 0, transactional, log-append-time and
+    /// delete-horizon bits clear, our identity, a new CRC. The records are not read: what is wrong with them before is
+    /// wrong with them after, and the target checks the CRC of everything that it appends.
     pub fn stamp(&self, stamp: Stamp) -> Result<StampedBatch, BatchError> {
-        let offset = self.header.base_offset;
-        let (Some(old), true) = (bytes_at::<HEADER_BYTES>(&self.bytes, 0), self.bytes.len() >= HEADER_BYTES)
-        else {
-            return Err(BatchError::BadLength {
-                offset,
-                length: i32::try_from(self.bytes.len()).unwrap_or(i32::MAX),
-            });
-        };
-        let body = self.bytes.slice(HEADER_BYTES..);
-        let body_crc = crc32c::crc32c(&body);
+        let (old, body) = self.parts()?;
         let shift = Shift::over(body.len());
-        let crc_of = |header: &[u8; HEADER_BYTES]| {
-            shift.join(crc32c::crc32c(header.get(CRC_START..).unwrap_or_default()), body_crc)
-        };
-        let actual = crc_of(&old);
+        let body_crc = shift.tail(crc_behind(&old), self.header.crc);
+        Ok(self.stamped(stamp, old, body, (shift, body_crc)))
+    }
+
+    /// As [`RawBatch::stamp`], and checks the records against their CRC: what the target found wrong with them.
+    pub fn stamp_checked(&self, stamp: Stamp) -> Result<StampedBatch, BatchError> {
+        let (old, body) = self.parts()?;
+        let shift = Shift::over(body.len());
+        let body_crc = crc32c::crc32c(&body);
+        let actual = shift.join(crc_behind(&old), body_crc);
         if actual != self.header.crc {
+            let offset = self.header.base_offset;
             return Err(BatchError::Corrupt { offset, stored: self.header.crc, actual });
         }
+        Ok(self.stamped(stamp, old, body, (shift, body_crc)))
+    }
+
+    fn parts(&self) -> Result<([u8; HEADER_BYTES], Bytes), BatchError> {
+        match bytes_at::<HEADER_BYTES>(&self.bytes, 0) {
+            Some(header) if self.bytes.len() >= HEADER_BYTES => {
+                Ok((header, self.bytes.slice(HEADER_BYTES..)))
+            }
+            _ => Err(BatchError::BadLength {
+                offset: self.header.base_offset,
+                length: i32::try_from(self.bytes.len()).unwrap_or(i32::MAX),
+            }),
+        }
+    }
+
+    fn stamped(
+        &self,
+        stamp: Stamp,
+        mut header: [u8; HEADER_BYTES],
+        body: Bytes,
+        (shift, body_crc): (Shift, u32),
+    ) -> StampedBatch {
         let attributes = self.header.attributes & !(TRANSACTIONAL | LOG_APPEND_TIME | DELETE_HORIZON);
-        let mut header = old;
         let mut put = |at: usize, bytes: &[u8]| {
             if let Some(place) = header.get_mut(at..at + bytes.len()) {
                 place.copy_from_slice(bytes);
@@ -339,12 +358,17 @@ impl RawBatch {
         put(43, &stamp.producer_id.to_be_bytes());
         put(51, &stamp.producer_epoch.to_be_bytes());
         put(53, &stamp.base_sequence.to_be_bytes());
-        let crc = crc_of(&header);
+        let crc = shift.join(crc_behind(&header), body_crc);
         if let Some(place) = header.get_mut(17..21) {
             place.copy_from_slice(&crc.to_be_bytes());
         }
-        Ok(StampedBatch { header, body, body_crc })
+        StampedBatch { header, body, body_crc }
     }
+}
+
+/// CRC-32C of what of a header the CRC covers.
+fn crc_behind(header: &[u8; HEADER_BYTES]) -> u32 {
+    crc32c::crc32c(header.get(CRC_START..).unwrap_or_default())
 }
 
 /// What a control batch says.

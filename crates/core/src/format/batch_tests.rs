@@ -70,7 +70,21 @@ fn damage_is_seen() {
     let mut bytes = make(header(5, 1), b"abc").to_vec();
     *bytes.last_mut().unwrap() ^= 1;
     let stamp = Stamp { producer_id: 1, producer_epoch: 0, base_sequence: 0 };
-    assert!(matches!(one(Bytes::from(bytes)).stamp(stamp), Err(BatchError::Corrupt { offset: 5, .. })));
+    let damaged = one(Bytes::from(bytes));
+    assert!(matches!(damaged.stamp_checked(stamp), Err(BatchError::Corrupt { offset: 5, .. })));
+    // Without a look at the records their damage stays one: the target will find the checksum wrong.
+    let stamped = damaged.stamp(stamp).unwrap();
+    let again = one(Bytes::from([&stamped.header[..], &stamped.body].concat()));
+    assert!(matches!(again.stamp_checked(stamp), Err(BatchError::Corrupt { .. })));
+}
+
+#[test]
+fn a_checksum_is_the_same_with_and_without_reading_the_records() {
+    let batch = one(make(header(5, 3), b"some more records"));
+    let stamp = Stamp { producer_id: 1, producer_epoch: 2, base_sequence: 3 };
+    let (quick, checked) = (batch.stamp(stamp).unwrap(), batch.stamp_checked(stamp).unwrap());
+    assert_eq!((quick.header, quick.body_crc), (checked.header, checked.body_crc));
+    assert_eq!(quick.body_crc, crc32c::crc32c(b"some more records"));
 }
 
 #[test]
@@ -110,7 +124,7 @@ proptest! {
         if let Some(b) = bytes.get_mut(16) { *b = magic; }
         for batch in split(Bytes::from(bytes)).flatten() {
             control_kind(&batch);
-            drop(batch.stamp(Stamp { producer_id: 0, producer_epoch: 0, base_sequence: 0 }));
+            drop(batch.stamp_checked(Stamp { producer_id: 0, producer_epoch: 0, base_sequence: 0 }));
         }
     }
 }

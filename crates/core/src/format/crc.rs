@@ -64,6 +64,11 @@ impl Shift {
     pub(super) fn join(self, head: u32, tail: u32) -> u32 {
         multiply(self.0, head) ^ tail
     }
+
+    /// The checksum of the tail, from those of the head and of both together: joining is its own inverse.
+    pub(super) fn tail(self, head: u32, both: u32) -> u32 {
+        self.join(head, both)
+    }
 }
 
 #[cfg(test)]
@@ -77,6 +82,7 @@ mod tests {
             let whole = crc32c::crc32c(&[&head[..], &tail[..]].concat());
             let joined = Shift::over(tail.len()).join(crc32c::crc32c(&head), crc32c::crc32c(&tail));
             prop_assert_eq!(joined, whole);
+            prop_assert_eq!(Shift::over(tail.len()).tail(crc32c::crc32c(&head), whole), crc32c::crc32c(&tail));
         }
 
         #[test]

@@ -37,6 +37,8 @@ pub enum Refused {
     Size,
     /// A timestamp.
     Timestamp,
+    /// Its checksum: damaged on the way, or on the source already.
+    Checksum,
     /// Something inside that it could not read, as far as it tells: brokers answer -1 to records that make no sense
     /// behind a right checksum (seen on 3.9 and 4.3). It may be another trouble of the broker's, so it is tried again.
     Content,
@@ -97,7 +99,12 @@ pub fn judge(answer: &Answer, from: i64, to: i64) -> Verdict {
         3 | 5 | 6 | 8 | 9 | 56 | 74 | 75 | 100 | 103 => moved("LEADER_MOVED"),
         7 => resync("REQUEST_TIMED_OUT"),
         19 | 20 => waiting("NOT_ENOUGH_REPLICAS"),
-        2 => waiting("CORRUPT_MESSAGE"),
+        2 => Verdict::Resync {
+            refused: Refused::Checksum,
+            leader_moved: false,
+            back_off: true,
+            reason: "CORRUPT_MESSAGE",
+        },
         47 | 90 => stop(
             StopReason::Fenced,
             "the target saw a newer epoch of this flow's producer: another mesh or an older mirror of the same flow \

@@ -33,7 +33,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { batches_max: 64, bytes_max: 8 << 20 }
+        Self { batches_max: 256, bytes_max: 8 << 20 }
     }
 }
 
@@ -211,6 +211,16 @@ impl Window {
     /// Nobody else appends to the target partition, as far as can be seen.
     pub fn is_sole_writer(&self) -> bool {
         self.sole_writer
+    }
+
+    /// Bytes that were sent and have no answer.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Timestamp of the first record that was sent and has no answer.
+    pub fn oldest_ms(&self) -> Option<i64> {
+        self.in_flight.front().map(|pending| pending.sending.last.base_timestamp)
     }
 
     /// The target surely remembers this producer, whatever is on its way: no other owner was seen whose old batch could

@@ -414,7 +414,7 @@ impl Checker {
             };
             if !right {
                 let message = format!(
-                    "source offset {} is at {}, translated {translated:?}",
+                    "source offset {} is at {}, translated {translated:?} by {chunks:?}",
                     info.offset, mirror.offset
                 );
                 return self.fail(TRANSLATION, message);

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use crate::admin::groups::Coordinators;
 use crate::config::{ClientConfig, Limits};
 use crate::error::{Class, Error, ErrorCode, Result};
+use crate::memory::Share;
 use crate::wire::api::Api;
 use crate::wire::conn::Connection;
 use backoff::Backoff;
@@ -91,6 +92,18 @@ impl Client {
     /// # Errors
     /// Those of [`Connection::connect`]; [`Error::UnknownBroker`] if the cluster has no such broker.
     pub async fn connection(&self, node_id: i32, lane: u32) -> Result<Connection> {
+        self.connect(node_id, lane, None).await
+    }
+
+    /// As [`Client::connection`], for a lane that reads records: they are charged to `memory` before they are read.
+    ///
+    /// # Errors
+    /// As [`Client::connection`].
+    pub async fn connection_within(&self, node_id: i32, lane: u32, memory: &Share) -> Result<Connection> {
+        self.connect(node_id, lane, Some(memory)).await
+    }
+
+    async fn connect(&self, node_id: i32, lane: u32, memory: Option<&Share>) -> Result<Connection> {
         let known = self.cache().address(node_id);
         let address = if let Some(address) = known {
             address
@@ -99,7 +112,7 @@ impl Client {
             let learned = self.cache().address(node_id);
             learned.ok_or(Error::UnknownBroker { node_id })?
         };
-        self.inner.pool.get(Target::Node(node_id), lane, &address).await
+        self.inner.pool.get(Target::Node(node_id), lane, &address, memory).await
     }
 
     /// Asks the cluster about itself.
@@ -149,7 +162,7 @@ impl Client {
         let mut tried: Vec<String> = Vec::new();
         let mut last = None;
         for (target, address) in self.candidates() {
-            let outcome = match self.inner.pool.get(target, CONTROL_LANE, &address).await {
+            let outcome = match self.inner.pool.get(target, CONTROL_LANE, &address, None).await {
                 Ok(connection) => connection.call_within(request, ours, timeout).await,
                 Err(error) => Err(error),
             };

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::backoff::Backoff;
 use crate::config::Limits;
 use crate::error::{Error, Result};
+use crate::memory::Share;
 use crate::wire::conn::Connection;
 
 const RECONNECT_MIN: Duration = Duration::from_millis(20);
@@ -75,8 +76,15 @@ impl Pool {
         })
     }
 
-    /// The connection to `target`, opened if need be. Its address may have changed since it was opened.
-    pub(crate) async fn get(&self, target: Target, lane: u32, address: &str) -> Result<Connection> {
+    /// The connection to `target`, opened if need be. Its address may have changed since it was opened. What is read is
+    /// charged to `memory`, the same at every call for one lane.
+    pub(crate) async fn get(
+        &self,
+        target: Target,
+        lane: u32,
+        address: &str,
+        memory: Option<&Share>,
+    ) -> Result<Connection> {
         let slot = Arc::clone(
             self.slots.lock().unwrap_or_else(PoisonError::into_inner).entry((target, lane)).or_default(),
         );
@@ -94,12 +102,17 @@ impl Pool {
         {
             return Err(error.clone());
         }
-        let outcome = self.reconnect(&mut state, address).await;
+        let outcome = self.reconnect(&mut state, address, memory).await;
         slot.attempts.fetch_add(1, Ordering::Release);
         outcome
     }
 
-    async fn reconnect(&self, state: &mut State, address: &str) -> Result<Connection> {
+    async fn reconnect(
+        &self,
+        state: &mut State,
+        address: &str,
+        memory: Option<&Share>,
+    ) -> Result<Connection> {
         if let Some((_, since)) = state.connection.take()
             && since.elapsed() >= GOOD_AFTER
         {
@@ -111,7 +124,8 @@ impl Pool {
         }
         // Counted from the attempt's start, and before it: a caller that gives up must not allow a faster next one.
         state.not_before = Some(Instant::now() + state.backoff.delay());
-        match Connection::connect(address, &self.client_id, self.limits).await {
+        let memory = memory.cloned();
+        match Connection::connect_within(address, &self.client_id, self.limits, memory).await {
             Ok(connection) => {
                 state.connection = Some((connection.clone(), Instant::now()));
                 state.last_error = None;

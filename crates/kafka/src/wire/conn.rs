@@ -27,6 +27,7 @@ use super::transport::{self, Transport};
 use super::versions::{self, Negotiated, Versions};
 use crate::config::Limits;
 use crate::error::{Error, Result};
+use crate::memory::Share;
 
 /// A handle to a connection; clones share it. It closes when the last handle and the last [`Answer`] are gone.
 #[derive(Clone)]
@@ -73,12 +74,22 @@ impl Connection {
     /// # Errors
     /// [`Error::Connect`] and [`Error::ConnectTimeout`]; [`Error::Unsupported`] if the peer is too old.
     pub async fn connect(broker: &str, client_id: &str, limits: Limits) -> Result<Self> {
+        Self::connect_within(broker, client_id, limits, None).await
+    }
+
+    /// As [`Connection::connect`]; what is read is charged to a share of a memory budget.
+    pub(crate) async fn connect_within(
+        broker: &str,
+        client_id: &str,
+        limits: Limits,
+        memory: Option<Share>,
+    ) -> Result<Self> {
         let broker: Arc<str> = broker.into();
         let opening = async {
             let transport = transport::open_plaintext(&broker)
                 .await
                 .map_err(|source| Error::Connect { broker: Arc::clone(&broker), source: Arc::new(source) })?;
-            let connection = Self::start(Arc::clone(&broker), client_id, limits, transport);
+            let connection = Self::start(Arc::clone(&broker), client_id, limits, transport, memory);
             connection.negotiate().await?;
             Ok(connection)
         };
@@ -87,8 +98,14 @@ impl Connection {
         })
     }
 
-    fn start(broker: Arc<str>, client_id: &str, limits: Limits, transport: Transport) -> Self {
-        let (queue, end, tasks) = link::start(&broker, &limits, transport);
+    fn start(
+        broker: Arc<str>,
+        client_id: &str,
+        limits: Limits,
+        transport: Transport,
+        memory: Option<Share>,
+    ) -> Self {
+        let (queue, end, tasks) = link::start(&broker, &limits, transport, memory);
         let inner = Inner {
             broker,
             client_id: StrBytes::from_string(client_id.to_owned()),
@@ -159,6 +176,11 @@ impl Connection {
         let versions = self.versions();
         versions.select(0, VersionRange { min: 13, max: i16::MAX }).is_some()
             && versions.select(1, VersionRange { min: 13, max: i16::MAX }).is_some()
+    }
+
+    /// Whether requests to fetch can name topics by id.
+    pub fn fetches_by_topic_id(&self) -> bool {
+        self.versions().select(1, VersionRange { min: 13, max: i16::MAX }).is_some()
     }
 
     pub(crate) fn limits(&self) -> &Limits {

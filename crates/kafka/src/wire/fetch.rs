@@ -1,6 +1,6 @@
 //! Fetching record batches as they lie in the log.
 //!
-//! Owns the Fetch request (without fetch sessions) and the form in which its answer is handed on: record bytes are
+//! Owns the Fetch request, for itself or within a session (see [`super::fetch_session`]), and the form in which its answer is handed on: record bytes are
 //! slices of the frame, untouched. Must not know what a batch holds.
 
 use std::collections::HashMap;
@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kafka_protocol::messages::fetch_request::{FetchPartition as WirePartition, FetchTopic};
+use kafka_protocol::messages::fetch_request::{FetchPartition as WirePartition, FetchTopic, ForgottenTopic};
 use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
 use kafka_protocol::messages::{
     BrokerId, FetchRequest as WireRequest, FetchResponse as WireResponse, TopicName,
 };
-use kafka_protocol::protocol::{Message as _, StrBytes, VersionRange};
+use kafka_protocol::protocol::{Message as _, Request as _, StrBytes, VersionRange};
 use uuid::Uuid;
 
 use super::answer::{self, Answer};
@@ -26,8 +26,10 @@ use crate::error::{Error, ErrorCode, Result};
 const FIRST_WITH_TOPIC_IDS: i16 = 13;
 /// From this version on a broker can say where logs diverge (KIP-595); before it the question cannot be written.
 const FIRST_WITH_DIVERGENCE: i16 = 12;
-/// Answers are given for a request without a session.
-const NO_SESSION: (i32, i32) = (0, -1);
+/// From this version on a broker can remember what is read (KIP-227).
+const FIRST_WITH_SESSIONS: i16 = 7;
+/// The id and the epoch of a request that belongs to no session and begins none.
+pub(crate) const NO_SESSION: (i32, i32) = (0, -1);
 
 /// What to read from one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,6 +126,18 @@ pub struct FetchResponse {
     pub partitions: Vec<FetchedPartition>,
     /// The size of the frame that all record bytes are slices of: it stays in memory as long as any of them.
     pub frame_bytes: usize,
+    /// The session that the broker keeps, 0 if none.
+    pub session_id: i32,
+}
+
+/// The session that a request belongs to.
+pub(crate) struct InSession<'a> {
+    /// Id and epoch.
+    pub(crate) session: (i32, i32),
+    /// What is no longer read.
+    pub(crate) forgotten: &'a [FetchPartition],
+    /// Names of all topics that the answer may speak of.
+    pub(crate) names: Arc<Names>,
 }
 
 impl Connection {
@@ -137,28 +151,49 @@ impl Connection {
 
     /// Queues a fetch as soon as a place in the pipeline is free. Cancel-safe: without an [`Answer`] nothing was sent.
     pub async fn fetch_enqueue(&self, request: &FetchRequest) -> Result<Answer<FetchResponse>> {
+        let names = Arc::new(Names::of(request));
+        self.fetch_part(request, InSession { session: NO_SESSION, forgotten: &[], names }).await
+    }
+
+    /// Whether the broker can keep fetch sessions.
+    pub(crate) fn knows_sessions(&self) -> bool {
+        let range = VersionRange { min: FIRST_WITH_SESSIONS, max: i16::MAX };
+        self.versions().select(WireRequest::KEY, range).is_some()
+    }
+
+    /// Fetches within a session and waits.
+    pub(crate) async fn fetch_in_session(
+        &self,
+        request: &FetchRequest,
+        part: InSession<'_>,
+    ) -> Result<FetchResponse> {
+        self.fetch_part(request, part).await?.await
+    }
+
+    async fn fetch_part(&self, request: &FetchRequest, part: InSession<'_>) -> Result<Answer<FetchResponse>> {
         let slot = self.slot(WireRequest::NAME).await?;
-        let version = self.version::<WireRequest>(versions(request))?;
+        let version = self.version::<WireRequest>(versions(request, &part))?;
         // The broker's own waiting does not count against it.
         let timeout = request.max_wait + self.limits().request_timeout;
-        let outgoing = self.encode(&encode(request, version), version, timeout)?;
-        let names = Names::of(request);
+        let outgoing = self.encode(&encode(request, &part, version), version, timeout)?;
         let heap_bytes_max = self.limits().decoded_bytes_max();
         let broker: Arc<str> = self.broker().into();
+        let names = part.names;
         let read = move |frame| read(&broker, frame, version, &names, heap_bytes_max);
         self.submit(slot, outgoing, Box::new(read))
     }
 }
 
 /// Ids are all or nothing: a request has either names or ids.
-fn versions(request: &FetchRequest) -> VersionRange {
+fn versions(request: &FetchRequest, part: &InSession<'_>) -> VersionRange {
     let all = WireRequest::VERSIONS;
-    let ids = request.partitions.iter().all(|partition| partition.topic_id != NO_TOPIC_ID);
+    let mut partitions = request.partitions.iter().chain(part.forgotten);
+    let ids = partitions.all(|partition| partition.topic_id != NO_TOPIC_ID) && !part.names.lacks_ids;
     if ids { all } else { VersionRange { min: all.min, max: FIRST_WITH_TOPIC_IDS - 1 } }
 }
 
 /// Partitions keep their order within a topic, topics that of their first partition.
-fn encode(request: &FetchRequest, version: i16) -> WireRequest {
+fn encode(request: &FetchRequest, part: &InSession<'_>, version: i16) -> WireRequest {
     let mut topics: Vec<FetchTopic> = Vec::new();
     let mut places: HashMap<(&str, TopicId), usize> = HashMap::new();
     for partition in &request.partitions {
@@ -185,7 +220,7 @@ fn encode(request: &FetchRequest, version: i16) -> WireRequest {
             );
         }
     }
-    let (session_id, session_epoch) = NO_SESSION;
+    let (session_id, session_epoch) = part.session;
     WireRequest::default()
         .with_replica_id(BrokerId(-1))
         .with_max_wait_ms(i32::try_from(request.max_wait.as_millis()).unwrap_or(i32::MAX))
@@ -195,22 +230,43 @@ fn encode(request: &FetchRequest, version: i16) -> WireRequest {
         .with_session_id(session_id)
         .with_session_epoch(session_epoch)
         .with_topics(topics)
+        .with_forgotten_topics_data(part.forgotten.iter().map(forgotten).collect())
+}
+
+fn forgotten(partition: &FetchPartition) -> ForgottenTopic {
+    ForgottenTopic::default()
+        .with_topic(TopicName(StrBytes::from_string(partition.topic.to_string())))
+        .with_topic_id(Uuid::from_bytes(partition.topic_id))
+        .with_partitions(vec![partition.partition])
 }
 
 /// The names of the requested topics, so that an answer shares them.
-struct Names {
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Names {
     by_name: HashMap<Arc<str>, Arc<str>>,
     by_id: HashMap<TopicId, Arc<str>>,
+    /// A topic is among them whose id is not known: ids can't be used.
+    lacks_ids: bool,
 }
 
 impl Names {
     fn of(request: &FetchRequest) -> Self {
-        let mut names = Self { by_name: HashMap::new(), by_id: HashMap::new() };
+        let mut names = Self::default();
         for partition in &request.partitions {
-            names.by_name.insert(Arc::clone(&partition.topic), Arc::clone(&partition.topic));
-            names.by_id.insert(partition.topic_id, Arc::clone(&partition.topic));
+            names.add(partition);
         }
         names
+    }
+
+    pub(crate) fn add(&mut self, partition: &FetchPartition) {
+        self.by_name.insert(Arc::clone(&partition.topic), Arc::clone(&partition.topic));
+        self.by_id.insert(partition.topic_id, Arc::clone(&partition.topic));
+        self.lacks_ids |= partition.topic_id == NO_TOPIC_ID;
+    }
+
+    pub(crate) fn knows(&self, partition: &FetchPartition) -> bool {
+        self.by_id.get(&partition.topic_id).is_some_and(|name| *name == partition.topic)
+            && self.by_name.contains_key(&partition.topic)
     }
 
     fn of_topic(&self, topic: &FetchableTopicResponse, version: i16) -> Option<&Arc<str>> {
@@ -249,7 +305,8 @@ fn read(
         };
         partitions.extend(topic.partitions.into_iter().map(|partition| fetched(Arc::clone(name), partition)));
     }
-    Ok(FetchResponse { throttle: answer::throttle(response.throttle_time_ms), partitions, frame_bytes })
+    let throttle = answer::throttle(response.throttle_time_ms);
+    Ok(FetchResponse { throttle, partitions, frame_bytes, session_id: response.session_id })
 }
 
 /// Reads a foreign frame as the answer to a request for one partition.
@@ -259,6 +316,7 @@ pub(crate) fn fuzz(frame: Bytes, version: i16, heap_bytes_max: usize) {
     let names = Names {
         by_name: HashMap::from([(Arc::clone(&topic), Arc::clone(&topic))]),
         by_id: HashMap::from([([7; 16], topic)]),
+        lacks_ids: false,
     };
     drop(read(&"broker".into(), frame, version, &names, heap_bytes_max));
 }

@@ -1,14 +1,18 @@
 //! Frames: a big-endian length and that many bytes.
 //!
 //! Owns bounded reading into exact buffers and vectored writing. Must not know what a frame holds.
+//!
+//! A reader with a share of a memory budget leaves a frame in the socket until the budget grants its size.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use futures::future::BoxFuture;
 use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
 
 use super::transport::Reader;
+use crate::memory::{Lease, Share};
 
 /// Small answers come in one system call together with their length; larger ones bypass this buffer.
 const READ_BUFFER_BYTES: usize = 8 * 1024;
@@ -23,42 +27,86 @@ pub(crate) struct FrameError(pub(crate) String);
 pub(crate) struct FrameReader {
     reader: BufReader<Reader>,
     bytes_max: usize,
+    memory: Option<Share>,
     /// The length's bytes as far as they have come.
     head: BytesMut,
-    /// The body so far and how many bytes it still misses.
-    body: Option<(BytesMut, usize)>,
+    state: State,
+}
+
+/// What is known of the next frame.
+enum State {
+    /// Not its length.
+    Head,
+    /// Its length; memory for it is not granted yet.
+    Held(BoxFuture<'static, Lease>, usize),
+    /// What has come so far, and how many bytes are missing.
+    Body(Body, usize),
+}
+
+enum Body {
+    Own(Vec<u8>),
+    Leased(Lease),
+}
+
+impl Body {
+    fn buffer(&mut self) -> &mut Vec<u8> {
+        match self {
+            Self::Own(buffer) => buffer,
+            Self::Leased(lease) => &mut lease.buffer,
+        }
+    }
+
+    fn freeze(self) -> Bytes {
+        match self {
+            Self::Own(buffer) => buffer.into(),
+            Self::Leased(lease) => Bytes::from_owner(lease),
+        }
+    }
 }
 
 impl FrameReader {
-    pub(crate) fn new(reader: Reader, bytes_max: usize) -> Self {
+    pub(crate) fn new(reader: Reader, bytes_max: usize, memory: Option<Share>) -> Self {
         Self {
             reader: BufReader::with_capacity(READ_BUFFER_BYTES, reader),
             bytes_max,
+            memory,
             head: BytesMut::with_capacity(4),
-            body: None,
+            state: State::Head,
         }
+    }
+
+    /// Whether a frame lies in the socket for which there is no memory: its lateness is ours, not the broker's.
+    pub(crate) fn is_held(&self) -> bool {
+        matches!(self.state, State::Held(..))
     }
 
     /// The next frame without its length, in a buffer of exactly its size.
     pub(crate) async fn next(&mut self) -> Result<Bytes, FrameError> {
         loop {
-            let Some((body, missing)) = self.body.as_mut() else {
-                self.read_length().await?;
-                continue;
-            };
-            if *missing == 0 {
-                let (body, _) = self.body.take().unwrap_or_default();
-                return Ok(body.freeze());
+            match &mut self.state {
+                State::Head => self.read_length().await?,
+                State::Held(granted, length) => {
+                    let (lease, length) = (granted.await, *length);
+                    self.state = State::Body(Body::Leased(lease), length);
+                }
+                State::Body(_, 0) => {
+                    if let State::Body(body, _) = std::mem::replace(&mut self.state, State::Head) {
+                        return Ok(body.freeze());
+                    }
+                }
+                State::Body(body, missing) => {
+                    let read = self
+                        .reader
+                        .read_buf(&mut body.buffer().limit(*missing))
+                        .await
+                        .map_err(|e| FrameError(e.to_string()))?;
+                    if read == 0 {
+                        let problem = format!("the broker closed it {missing} bytes before a frame's end");
+                        return Err(FrameError(problem));
+                    }
+                    *missing = missing.saturating_sub(read);
+                }
             }
-            let read = self
-                .reader
-                .read_buf(&mut body.limit(*missing))
-                .await
-                .map_err(|e| FrameError(e.to_string()))?;
-            if read == 0 {
-                return Err(FrameError(format!("the broker closed it {missing} bytes before a frame's end")));
-            }
-            *missing = missing.saturating_sub(read);
         }
     }
 
@@ -80,7 +128,16 @@ impl FrameReader {
             let max = self.bytes_max;
             return Err(FrameError(format!("a frame claims {claimed} bytes, at most {max} are allowed")));
         };
-        self.body = Some((BytesMut::with_capacity(length), length));
+        let Some(share) = &self.memory else {
+            self.state = State::Body(Body::Own(Vec::with_capacity(length)), length);
+            return Ok(());
+        };
+        self.state = if let Some(lease) = share.try_take(length) {
+            State::Body(Body::Leased(lease), length)
+        } else {
+            let share = share.clone();
+            State::Held(Box::pin(async move { share.take(length).await }), length)
+        };
         Ok(())
     }
 }
@@ -121,7 +178,7 @@ mod tests {
     use super::*;
 
     fn reader(bytes: &'static [u8], max: usize) -> FrameReader {
-        FrameReader::new(Box::new(bytes), max)
+        FrameReader::new(Box::new(bytes), max, None)
     }
 
     #[tokio::test]
@@ -152,7 +209,7 @@ mod tests {
     #[tokio::test]
     async fn reading_can_be_interrupted_anywhere() {
         let (mut sender, receiver) = tokio::io::duplex(64);
-        let mut frames = FrameReader::new(Box::new(receiver), 16);
+        let mut frames = FrameReader::new(Box::new(receiver), 16, None);
         for byte in b"\0\0\0\x02x" {
             sender.write_all(&[*byte]).await.unwrap();
             tokio::select! {
@@ -163,6 +220,25 @@ mod tests {
         }
         sender.write_all(b"y").await.unwrap();
         assert_eq!(frames.next().await.unwrap(), "xy");
+    }
+
+    #[tokio::test]
+    async fn a_frame_waits_for_memory() {
+        let share = crate::memory::Budget::new(8).share();
+        let mut frames =
+            FrameReader::new(Box::new(b"\0\0\0\x04abcd\0\0\0\x04efgh".as_slice()), 16, Some(share));
+        let first = frames.next().await.unwrap();
+        let slice = first.slice(1..2);
+        drop(first);
+        tokio::select! {
+            biased;
+            frame = frames.next() => panic!("a slice still holds the memory: {frame:?}"),
+            () = tokio::task::yield_now() => {}
+        }
+        assert!(frames.is_held());
+        assert_eq!(slice, "b");
+        drop(slice);
+        assert_eq!(frames.next().await.unwrap(), "efgh");
     }
 
     #[tokio::test]

@@ -19,6 +19,7 @@ use super::frame::{FrameReader, write_segments};
 use super::transport::{Transport, Writer};
 use crate::config::Limits;
 use crate::error::{Error, Result};
+use crate::memory::Share;
 
 /// Requests are gathered for one write up to this many segments.
 const GATHERED_SEGMENTS_MAX: usize = 256;
@@ -66,6 +67,7 @@ pub(crate) fn start(
     broker: &Arc<str>,
     limits: &Limits,
     transport: Transport,
+    memory: Option<Share>,
 ) -> (mpsc::UnboundedSender<Queued>, Arc<End>, [AbortHandle; 2]) {
     let (queue, queued) = mpsc::unbounded_channel();
     let (awaiting, awaited) = mpsc::unbounded_channel();
@@ -75,7 +77,7 @@ pub(crate) fn start(
         slots: Arc::new(Semaphore::new(limits.in_flight_max.min(Semaphore::MAX_PERMITS))),
     });
     let reader = Reader {
-        frames: FrameReader::new(transport.reader, limits.frame_bytes_max),
+        frames: FrameReader::new(transport.reader, limits.frame_bytes_max, memory),
         awaited,
         broker: Arc::clone(broker),
         waiting: VecDeque::new(),
@@ -207,6 +209,13 @@ impl Reader {
     /// Tells the requests whose time is over; the others learn that the connection ended.
     fn expire(&mut self) -> Option<String> {
         let now = Instant::now();
+        if self.frames.is_held() {
+            // The broker has answered; it is we who don't read.
+            for request in &mut self.waiting {
+                request.deadline = request.deadline.max(now + request.timeout);
+            }
+            return None;
+        }
         let late = self.waiting.iter().find(|request| request.deadline <= now)?;
         let reason = format!("{} was not answered within {} ms", late.api, late.timeout.as_millis());
         // Before any request is dropped: their senders shall see why.

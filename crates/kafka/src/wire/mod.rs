@@ -4,6 +4,7 @@
 
 pub mod conn;
 pub mod fetch;
+pub mod fetch_session;
 pub mod produce;
 
 pub(crate) mod answer;

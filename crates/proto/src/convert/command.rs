@@ -92,6 +92,15 @@ fn kind_to_store(kind: &CommandKind) -> Kind {
             paused: *paused,
             guard: Some(guard.into()),
         }),
+        CommandKind::SetTopicPaused { id, topic, partitions, paused, guard } => {
+            Kind::SetTopicPaused(store::SetTopicPaused {
+                flow_id: id.to_string(),
+                topic: topic.to_string(),
+                partitions: partitions.clone(),
+                paused: *paused,
+                guard: Some(guard.into()),
+            })
+        }
         CommandKind::ClaimProducer { flow, generation } => Kind::ClaimProducer(store::ClaimProducer {
             flow_id: flow.to_string(),
             generation: Some(generation.into()),
@@ -164,6 +173,7 @@ fn kind_from_store(kind: Kind) -> Result<CommandKind, ConvertError> {
         Kind::PutFlow(put) => ("put_flow", put_flow(put)),
         Kind::DeleteFlow(delete) => ("delete_flow", delete_flow(delete)),
         Kind::SetPaused(set) => ("set_paused", set_paused(set)),
+        Kind::SetTopicPaused(set) => ("set_topic_paused", set_topic_paused(set)),
         Kind::ClaimProducer(claim) => ("claim_producer", claim_producer(&claim)),
         Kind::BeginGeneration(begin) => ("begin_generation", begin_generation(begin)),
         Kind::PutInventory(put) => ("put_inventory", put_inventory(put)),
@@ -210,6 +220,16 @@ fn delete_flow(delete: store::DeleteFlow) -> Result<CommandKind, ConvertError> {
 fn set_paused(set: store::SetPaused) -> Result<CommandKind, ConvertError> {
     Ok(CommandKind::SetPaused {
         id: id(&set.flow_id, "flow_id")?,
+        paused: set.paused,
+        guard: inner(set.guard, "guard")?,
+    })
+}
+
+fn set_topic_paused(set: store::SetTopicPaused) -> Result<CommandKind, ConvertError> {
+    Ok(CommandKind::SetTopicPaused {
+        id: id(&set.flow_id, "flow_id")?,
+        topic: id(&set.topic, "topic")?,
+        partitions: each(set.partitions, "partitions", |number| partition(number, ""))?,
         paused: set.paused,
         guard: inner(set.guard, "guard")?,
     })

@@ -1,9 +1,11 @@
 //! The stored form of policies. What an earlier version did not write has the default.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 
 use mirrormesh_core::flow::{LossPolicy, OversizedPolicy, TimestampPolicy};
 use mirrormesh_core::ids::TopicName;
+use mirrormesh_core::throttle::Throttle;
 
 use super::parts::{each, id};
 use crate::error::ConvertError;
@@ -72,4 +74,30 @@ pub(super) fn timestamps(value: i32, field: &str) -> Result<TimestampPolicy, Con
         Ok(store::TimestampPolicy::Clamp) => Ok(TimestampPolicy::Clamp),
         Err(_) => Err(unknown(value, field)),
     }
+}
+
+/// No limit is nothing, so that what never had one reads as before.
+pub(super) fn throttle_to_store(throttle: Throttle) -> Option<store::Throttle> {
+    let number = |limit: Option<NonZeroU64>| limit.map_or(0, NonZeroU64::get);
+    (throttle != Throttle::NONE).then(|| store::Throttle {
+        bytes_per_second: number(throttle.bytes_per_second),
+        records_per_second: number(throttle.records_per_second),
+    })
+}
+
+pub(super) fn throttle(throttle: Option<store::Throttle>) -> Throttle {
+    let throttle = throttle.unwrap_or_default();
+    Throttle {
+        bytes_per_second: NonZeroU64::new(throttle.bytes_per_second),
+        records_per_second: NonZeroU64::new(throttle.records_per_second),
+    }
+}
+
+pub(super) fn throttle_by_topic(
+    map: BTreeMap<String, store::Throttle>,
+) -> Result<BTreeMap<TopicName, Throttle>, ConvertError> {
+    let pair = |(topic, limit): (String, store::Throttle)| Ok((id(topic, "")?, throttle(Some(limit))));
+    let mut topics = BTreeMap::from_iter(each(map, "throttle_by_topic", pair)?);
+    topics.retain(|_, limit| *limit != Throttle::NONE);
+    Ok(topics)
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use mirrormesh_core::control::{
-    ClusterRecord, ControlState, FlowRecord, RequestRecord, RetiredFlow, TopicEntry,
+    ClusterRecord, ControlState, FlowRecord, RequestRecord, RetiredFlow, TopicEntry, TopicPause,
 };
 use mirrormesh_core::flow::FlowSpec;
 use mirrormesh_core::ids::{ClusterId, FlowId, GroupId, TopicName, WorkerId};
@@ -12,7 +12,7 @@ use mirrormesh_core::report::Event;
 use mirrormesh_core::unit::{Owner, Unit, WorkerRecord};
 use prost::Message;
 
-use super::parts::{decode, each, id, ids, inner, optional, role};
+use super::parts::{decode, each, id, ids, inner, optional, partition, role};
 use crate::error::ConvertError;
 use crate::store;
 
@@ -123,7 +123,25 @@ fn flow_to_store(id: &FlowId, record: &FlowRecord) -> store::FlowRecord {
         dropped: record.dropped.values().map(Into::into).collect(),
         groups: record.groups.iter().map(ToString::to_string).collect(),
         event_sequence: record.event_sequence,
+        paused_topics: record.paused_topics.iter().map(pause_to_store).collect(),
     }
+}
+
+fn pause_to_store((topic, pause): (&TopicName, &TopicPause)) -> store::TopicPause {
+    let (all, partitions) = match pause {
+        TopicPause::All => (true, Vec::new()),
+        TopicPause::Partitions(partitions) => (false, partitions.iter().copied().collect()),
+    };
+    store::TopicPause { topic: topic.to_string(), all, partitions }
+}
+
+fn pause_from_store(pause: store::TopicPause) -> Result<(TopicName, TopicPause), ConvertError> {
+    let topic = id(&pause.topic, "topic")?;
+    if pause.all {
+        return Ok((topic, TopicPause::All));
+    }
+    let partitions = each(pause.partitions, "partitions", |number| partition(number, ""))?;
+    Ok((topic, TopicPause::Partitions(BTreeSet::from_iter(partitions))))
 }
 
 fn flow_from_store(record: store::FlowRecord) -> Result<(FlowId, FlowRecord), ConvertError> {
@@ -140,6 +158,7 @@ fn flow_from_store(record: store::FlowRecord) -> Result<(FlowId, FlowRecord), Co
         spec,
         groups: BTreeSet::from_iter(groups),
         event_sequence: record.event_sequence,
+        paused_topics: BTreeMap::from_iter(each(record.paused_topics, "paused_topics", pause_from_store)?),
     };
     Ok((id(&record.flow_id, "flow_id")?, value))
 }

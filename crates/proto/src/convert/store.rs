@@ -85,6 +85,12 @@ impl From<&FlowSpec> for store::FlowSpec {
                 .collect(),
             on_oversized: store::OversizedPolicy::from(spec.on_oversized).into(),
             timestamps: store::TimestampPolicy::from(spec.timestamps).into(),
+            throttle: policy::throttle_to_store(spec.throttle),
+            throttle_by_topic: spec
+                .throttle_by_topic
+                .iter()
+                .filter_map(|(topic, limit)| Some((topic.to_string(), policy::throttle_to_store(*limit)?)))
+                .collect(),
         }
     }
 }
@@ -131,6 +137,8 @@ impl TryFrom<store::FlowSpec> for FlowSpec {
             on_loss_by_topic: policy::loss_by_topic(spec.on_loss_by_topic)?,
             on_oversized: policy::oversized(spec.on_oversized, "on_oversized")?,
             timestamps: policy::timestamps(spec.timestamps, "timestamps")?,
+            throttle: policy::throttle(spec.throttle),
+            throttle_by_topic: policy::throttle_by_topic(spec.throttle_by_topic)?,
         })
     }
 }

@@ -101,6 +101,15 @@ fn all_faults_are_named_at_once() {
             on_loss_by_topic: [("a".to_owned(), 9), ("a b".to_owned(), 1)].into(),
             on_oversized: 10,
             timestamps: 11,
+            throttle: Some(v1::Throttle { bytes_per_second: Some(0), records_per_second: Some(-1) }),
+            throttle_by_topic: [
+                (
+                    "a".to_owned(),
+                    v1::Throttle { bytes_per_second: Some(i64::MAX), records_per_second: Some(7) },
+                ),
+                ("a b".to_owned(), v1::Throttle { bytes_per_second: Some(1_024), records_per_second: None }),
+            ]
+            .into(),
             ..Default::default()
         }),
         checkpoints: Some(v1::CheckpointOptions { enabled: None, interval: seconds(0) }),
@@ -130,6 +139,10 @@ fn all_faults_are_named_at_once() {
             "flow.records.on_loss_by_topic[\"a b\"]",
             "flow.records.on_oversized",
             "flow.records.timestamps",
+            "flow.records.throttle.bytes_per_second",
+            "flow.records.throttle.records_per_second",
+            "flow.records.throttle_by_topic[\"a\"].bytes_per_second",
+            "flow.records.throttle_by_topic[\"a b\"]",
             "flow.checkpoints.interval",
             "flow.heartbeats.interval",
             "flow.topic_creation.replication_factor",

@@ -1,6 +1,7 @@
 //! Updates of flows by field mask.
 
 use mirrormesh_core::flow::{FlowSpec, LossPolicy, Naming, StartAt};
+use mirrormesh_core::throttle::Throttle;
 use mirrormesh_proto::convert::api::{apply_flow_mask, spec_to_api};
 use mirrormesh_proto::{Violations, v1};
 use proptest::prelude::*;
@@ -49,6 +50,8 @@ fn paths() -> Vec<(&'static str, FlowSpec)> {
                 on_loss_by_topic: s().on_loss_by_topic,
                 on_oversized: s().on_oversized,
                 timestamps: s().timestamps,
+                throttle: s().throttle,
+                throttle_by_topic: s().throttle_by_topic,
                 ..p()
             },
         ),
@@ -56,6 +59,16 @@ fn paths() -> Vec<(&'static str, FlowSpec)> {
         ("records.on_loss_by_topic", FlowSpec { on_loss_by_topic: s().on_loss_by_topic, ..p() }),
         ("records.on_oversized", FlowSpec { on_oversized: s().on_oversized, ..p() }),
         ("records.timestamps", FlowSpec { timestamps: s().timestamps, ..p() }),
+        ("records.throttle", FlowSpec { throttle: s().throttle, ..p() }),
+        (
+            "records.throttle.bytes_per_second",
+            FlowSpec { throttle: Throttle { records_per_second: None, ..s().throttle }, ..p() },
+        ),
+        (
+            "records.throttle.records_per_second",
+            FlowSpec { throttle: Throttle { bytes_per_second: None, ..s().throttle }, ..p() },
+        ),
+        ("records.throttle_by_topic", FlowSpec { throttle_by_topic: s().throttle_by_topic, ..p() }),
         ("records.isolation", FlowSpec { read_uncommitted: true, ..p() }),
         ("checkpoints", FlowSpec { checkpoint_interval_ms: 6_000, ..p() }),
         ("checkpoints.interval", FlowSpec { checkpoint_interval_ms: 6_000, ..p() }),

@@ -1,15 +1,17 @@
 //! One value of every kind that is stored, with every field set: what the corpus was made from.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
 
 use mirrormesh_core::control::{
     ClusterRecord, Command, CommandKind, ControlState, FlowRecord, GenerationRequest, InventoryChange,
-    PlanStep, RequestRecord, RetiredFlow, TopicEntry, WriteGuard,
+    PlanStep, RequestRecord, RetiredFlow, TopicEntry, TopicPause, WriteGuard,
 };
 use mirrormesh_core::flow::{FlowSpec, LossPolicy, Naming, OversizedPolicy, StartAt, TimestampPolicy};
 use mirrormesh_core::ids::{ClusterId, FlowId, GroupId, TopicId, TopicName, WorkerId};
 use mirrormesh_core::relay::position::{LastBatch, Position, PositionKey, PositionKind, PositionValue};
 use mirrormesh_core::report::Event;
+use mirrormesh_core::throttle::Throttle;
 use mirrormesh_core::translate::Segment;
 use mirrormesh_core::unit::{
     ClusterSpec, Generation, Owner, PartitionGeneration, PartitionStart, Role, Unit, WorkerRecord,
@@ -74,8 +76,14 @@ pub(crate) fn spec() -> FlowSpec {
         on_loss_by_topic: BTreeMap::from([(topic("payments"), LossPolicy::StopPartition)]),
         on_oversized: OversizedPolicy::Skip,
         timestamps: TimestampPolicy::Clamp,
+        throttle: throttle(1 << 20, 5_000),
+        throttle_by_topic: BTreeMap::from([(topic("payments"), throttle(2_048, 0))]),
         ..FlowSpec::new(cluster("uk"), cluster("hq"))
     }
+}
+
+fn throttle(bytes: u64, records: u64) -> Throttle {
+    Throttle { bytes_per_second: NonZeroU64::new(bytes), records_per_second: NonZeroU64::new(records) }
 }
 
 fn generation() -> Generation {
@@ -146,12 +154,22 @@ fn commands() -> Vec<(&'static str, CommandKind)> {
         ),
         ("delete-cluster", CommandKind::DeleteCluster { id: cluster("uk"), guard: guard() }),
         (
-            "put-flow-policies",
+            "put-flow-throttles",
             CommandKind::PutFlow { id: id(), spec: spec(), create: true, start_over: true, guard: guard() },
         ),
         ("put-flow-defaults", default_flow()),
         ("delete-flow", CommandKind::DeleteFlow { id: id(), guard: WriteGuard::default() }),
         ("set-paused", CommandKind::SetPaused { id: id(), paused: true, guard: guard() }),
+        (
+            "set-topic-paused",
+            CommandKind::SetTopicPaused {
+                id: id(),
+                topic: topic("orders"),
+                partitions: vec![0, 3],
+                paused: true,
+                guard: guard(),
+            },
+        ),
         ("claim-producer", CommandKind::ClaimProducer { flow: flow(), generation: generation() }),
         ("begin-generation", CommandKind::BeginGeneration(generation_request())),
         (
@@ -227,6 +245,10 @@ pub(crate) fn flow_record() -> FlowRecord {
         dropped: BTreeMap::from([dropped_entry()]),
         groups: BTreeSet::from([group("shop-1")]),
         event_sequence: 9,
+        paused_topics: BTreeMap::from([
+            (topic("orders"), TopicPause::Partitions(BTreeSet::from([1]))),
+            (topic("payments"), TopicPause::All),
+        ]),
     }
 }
 
@@ -310,7 +332,7 @@ pub(crate) fn all() -> Vec<(String, Vec<u8>, String)> {
         })
         .collect();
     let state = state();
-    all.push(("state_generations".into(), encode_state(&state), format!("{state:#?}\n")));
+    all.push(("state_pauses".into(), encode_state(&state), format!("{state:#?}\n")));
     let slot = position_key(PositionKind::Position { generation: generation(), slot: 7 });
     let zeros = PositionKey {
         partition: 0,

@@ -3,10 +3,11 @@
 mod mesh;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
 
 use mirrormesh_core::control::{
     ClusterRecord, Command, CommandKind, ControlState, FlowRecord, GenerationRequest, InventoryChange,
-    PlanStep, RequestRecord, RetiredFlow, TopicEntry, WriteGuard,
+    PlanStep, RequestRecord, RetiredFlow, TopicEntry, TopicPause, WriteGuard,
 };
 use mirrormesh_core::flow::{FlowSpec, LossPolicy, Naming, OversizedPolicy, StartAt, TimestampPolicy};
 use mirrormesh_core::ids::{ClusterId, FlowId, GroupId, TopicId, TopicName, WorkerId};
@@ -14,10 +15,11 @@ use mirrormesh_core::relay::position::{
     LastBatch, Position, PositionKey, PositionKind, PositionValue, SLOTS,
 };
 use mirrormesh_core::report::{Delivery, Event, PartitionFigures, UnitReport, UnitState};
+use mirrormesh_core::throttle::{Share, Throttle};
 use mirrormesh_core::translate::Segment;
 use mirrormesh_core::unit::{
     AssignedFlow, AssignedUnit, ClusterSpec, Generation, Owner, PartitionDetail, PartitionGeneration,
-    PartitionStart, Role, Unit, WorkerAssignment, WorkerRecord,
+    PartitionStart, Role, ThrottleShares, Unit, WorkerAssignment, WorkerRecord,
 };
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
@@ -99,14 +101,32 @@ fn start_at(timestamps: std::ops::Range<i64>) -> impl Strategy<Value = StartAt> 
     prop_oneof![Just(StartAt::Earliest), Just(StartAt::Latest), timestamps.prop_map(StartAt::Timestamp)]
 }
 
-fn policies()
--> impl Strategy<Value = (LossPolicy, BTreeMap<TopicName, LossPolicy>, OversizedPolicy, TimestampPolicy)> {
+type Throttles = (Throttle, BTreeMap<TopicName, Throttle>);
+
+fn throttle() -> impl Strategy<Value = Throttle> {
+    (option::of(1_024..=1_u64 << 40), option::of(1..=1_000_000_000_u64)).prop_map(|(bytes, records)| {
+        Throttle {
+            bytes_per_second: bytes.and_then(NonZeroU64::new),
+            records_per_second: records.and_then(NonZeroU64::new),
+        }
+    })
+}
+
+/// One that limits something.
+fn limit() -> impl Strategy<Value = Throttle> {
+    throttle().prop_filter("limits nothing", |throttle| *throttle != Throttle::NONE)
+}
+
+fn policies() -> impl Strategy<
+    Value = (LossPolicy, BTreeMap<TopicName, LossPolicy>, OversizedPolicy, TimestampPolicy, Throttles),
+> {
     let loss = || prop_oneof![Just(LossPolicy::StopPartition), Just(LossPolicy::Continue)];
     (
         loss(),
         btree_map(topic_name(), loss(), 0..3),
         prop_oneof![Just(OversizedPolicy::StopPartition), Just(OversizedPolicy::Skip)],
         prop_oneof![Just(TimestampPolicy::Keep), Just(TimestampPolicy::Clamp)],
+        (throttle(), btree_map(topic_name(), limit(), 0..3)),
     )
 }
 
@@ -152,6 +172,8 @@ pub(crate) fn api_spec() -> impl Strategy<Value = FlowSpec> {
                 on_loss_by_topic: policies.1,
                 on_oversized: policies.2,
                 timestamps: policies.3,
+                throttle: policies.4.0,
+                throttle_by_topic: policies.4.1,
                 source,
                 target,
             }
@@ -284,6 +306,15 @@ fn user_command() -> impl Strategy<Value = CommandKind> {
             paused,
             guard
         }),
+        (flow_id(), topic_name(), vec(0..i32::MAX, 0..3), any::<bool>(), guard()).prop_map(
+            |(id, topic, partitions, paused, guard)| CommandKind::SetTopicPaused {
+                id,
+                topic,
+                partitions,
+                paused,
+                guard
+            }
+        ),
     ]
 }
 
@@ -326,6 +357,10 @@ fn cluster_record() -> impl Strategy<Value = ClusterRecord> {
     })
 }
 
+fn topic_pause() -> impl Strategy<Value = TopicPause> {
+    prop_oneof![Just(TopicPause::All), btree_set(0..i32::MAX, 0..3).prop_map(TopicPause::Partitions),]
+}
+
 pub(crate) fn flow_record() -> impl Strategy<Value = FlowRecord> {
     (
         flow_spec(),
@@ -334,18 +369,22 @@ pub(crate) fn flow_record() -> impl Strategy<Value = FlowRecord> {
         any::<[u64; 4]>(),
         (topics(), topics()),
         btree_set(group_id(), 0..3),
+        btree_map(topic_name(), topic_pause(), 0..3),
     )
-        .prop_map(|(spec, paused, generation, numbers, (topics, dropped), groups)| FlowRecord {
-            spec,
-            paused,
-            generation,
-            created_ms: numbers[0],
-            updated_ms: numbers[1],
-            revision: numbers[2],
-            topics,
-            dropped,
-            groups,
-            event_sequence: numbers[3],
+        .prop_map(|(spec, paused, generation, numbers, (topics, dropped), groups, paused_topics)| {
+            FlowRecord {
+                spec,
+                paused,
+                generation,
+                created_ms: numbers[0],
+                updated_ms: numbers[1],
+                revision: numbers[2],
+                topics,
+                dropped,
+                groups,
+                event_sequence: numbers[3],
+                paused_topics,
+            }
         })
 }
 

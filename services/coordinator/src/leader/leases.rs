@@ -35,6 +35,12 @@ impl Leases {
         self.lock().insert(worker.clone(), Lease { session, ends: now + LEASE });
     }
 
+    /// When each worker was last heard of.
+    pub(crate) fn heard(&self) -> Vec<(WorkerId, Instant)> {
+        let heard = |lease: &Lease| lease.ends.checked_sub(LEASE);
+        self.lock().iter().filter_map(|(worker, lease)| Some((worker.clone(), heard(lease)?))).collect()
+    }
+
     /// Sessions whose lease is over, and when to look again.
     pub(crate) fn expired<'a>(
         &self,

@@ -26,7 +26,6 @@ use leases::Leases;
 pub(crate) use leases::LEASE;
 pub(crate) use placement::{Placement, Refusals, Waiting};
 pub(crate) use progress::{Progress, Tracked};
-pub(crate) use rates::to_f64;
 
 /// How often the leadership is proven to a quorum.
 const PROOF_EVERY: Duration = Duration::from_millis(500);

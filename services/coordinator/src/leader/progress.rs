@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use mirrormesh_core::control::ControlState;
 use mirrormesh_core::ids::{FlowId, WorkerId};
+use mirrormesh_core::lag::Pace;
 use mirrormesh_core::report::UnitReport;
 use mirrormesh_core::unit::Unit;
 use tokio::sync::watch;
@@ -74,6 +75,12 @@ impl Tracked {
         if let Some(end) = figures.source_end_offset {
             self.end.observe(now, end);
         }
+    }
+
+    /// How fast the mirror moves on and the source grows; `None` until that is known.
+    pub(crate) fn pace(&self, now: Instant) -> Option<Pace> {
+        let known = self.place.is_known(now) && self.end.is_known(now);
+        known.then(|| Pace { mirrored: self.place.at(now), produced: self.end.at(now) })
     }
 
     /// The unit's weight for the planner: a power of 4 by bytes per second, 1 for quiet ones.

@@ -42,6 +42,12 @@ impl Rate {
         self.per_second = Some(self.per_second.map_or(present, |rate| rate + weight * (present - rate)));
     }
 
+    /// There is a rate: two counts were seen, or nothing changed for a while since the first.
+    pub(crate) fn is_known(&self, now: Instant) -> bool {
+        let quiet = |(at, _)| now.saturating_duration_since(at) >= SMOOTHING;
+        self.per_second.is_some() || self.last.is_some_and(quiet)
+    }
+
     /// The rate as of `now`; 0 until two counts are known.
     pub(crate) fn at(&self, now: Instant) -> f64 {
         let (Some(rate), Some((at, _))) = (self.per_second, self.last) else { return 0.0 };
@@ -53,7 +59,7 @@ impl Rate {
 
 /// Counts are far below 2^53, where this begins to round.
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
-pub(crate) fn to_f64(count: i64) -> f64 {
+fn to_f64(count: i64) -> f64 {
     count as f64
 }
 
@@ -66,7 +72,9 @@ mod tests {
         let begin = Instant::now();
         let at = |seconds| begin + Duration::from_secs(seconds);
         let mut rate = Rate::default();
-        assert!(rate.at(begin) == 0.0);
+        assert!(rate.at(begin) == 0.0 && !rate.is_known(begin));
+        rate.observe(begin, 0);
+        assert!(!rate.is_known(at(1)) && rate.is_known(at(5)), "nothing moves");
         for second in 0..20 {
             rate.observe(at(second), i64::try_from(second).unwrap() * 500);
         }

@@ -6,16 +6,16 @@ use mirrormesh_core::control::{CommandKind, ControlState, Reply};
 use mirrormesh_core::ids::FlowId;
 use mirrormesh_core::report::Event;
 use mirrormesh_proto::convert::api::{
-    apply_flow_mask, event_to_api, flow_spec, parse_id, parse_name, write_guard,
+    apply_flow_mask, event_to_api, flow_spec, parse_flow_topic, parse_id, parse_name, write_guard,
 };
 use mirrormesh_proto::filter::Filter;
 use mirrormesh_proto::page::{page_size, page_start, page_token};
 use mirrormesh_proto::v1::flow_service_server::FlowService;
 use mirrormesh_proto::v1::{
-    CreateFlowRequest, DeleteFlowRequest, Flow, GetFlowRequest, ListFlowEventsRequest,
+    CreateFlowRequest, DeleteFlowRequest, Flow, FlowTopic, GetFlowRequest, ListFlowEventsRequest,
     ListFlowEventsResponse, ListFlowTopicsRequest, ListFlowTopicsResponse, ListFlowsRequest,
-    ListFlowsResponse, PauseFlowRequest, ResumeFlowRequest, UpdateFlowRequest, WatchFlowRequest,
-    WatchFlowResponse,
+    ListFlowsResponse, PauseFlowRequest, PauseFlowTopicRequest, ResumeFlowRequest, ResumeFlowTopicRequest,
+    UpdateFlowRequest, WatchFlowRequest, WatchFlowResponse,
 };
 use mirrormesh_proto::{ConvertError, Faults, fingerprint};
 use tonic::{Code, Request, Response, Status};
@@ -56,6 +56,31 @@ impl Flows {
         let guard = faults.keep(write_guard(request_id, fingerprint, etag, "etag"));
         let (id, guard) = faults.finish_with(id.zip(guard))?;
         self.put(CommandKind::SetPaused { id, paused, guard }, false).await
+    }
+
+    /// Carries a pause or resumption of a topic out, and shows the topic after it.
+    async fn set_topic_paused(
+        &self,
+        paused: bool,
+        fingerprint: u64,
+        (name, partitions, request_id): (&str, Vec<i32>, &str),
+    ) -> Result<Response<FlowTopic>, Status> {
+        let mut faults = Faults::new();
+        let name = faults.keep(parse_flow_topic(name, "name"));
+        let guard = faults.keep(write_guard(request_id, fingerprint, "", "etag"));
+        for (index, partition) in partitions.iter().enumerate().filter(|(_, partition)| **partition < 0) {
+            faults.push(format!("partitions[{index}]"), format!("{partition} is not a partition number"));
+        }
+        let ((id, topic), guard) = faults.finish_with(name.zip(guard))?;
+        let kind = CommandKind::SetTopicPaused { id, topic: topic.clone(), partitions, paused, guard };
+        let reply = self.0.write(kind).await?;
+        let Reply::Flow(id, record) = &reply else { return Err(status::unexpected(&reply)) };
+        let lead = self.0.lead().await?;
+        let shown =
+            View::now(&lead, &self.0.raft.newest()).topics(id, record, record.topics.get(&topic).into_iter());
+        shown.into_iter().next().map(Response::new).ok_or_else(|| {
+            status::not_found("FLOW_TOPIC_NOT_FOUND", format_args!("flows/{id}/topics/{topic}"))
+        })
     }
 }
 
@@ -157,6 +182,26 @@ impl FlowService for Flows {
         let mut request = request.into_inner();
         let request_id = std::mem::take(&mut request.request_id);
         self.set_paused(false, fingerprint(&request), (&request.name, &request.etag, &request_id)).await
+    }
+
+    async fn pause_flow_topic(
+        &self,
+        request: Request<PauseFlowTopicRequest>,
+    ) -> Result<Response<FlowTopic>, Status> {
+        let mut request = request.into_inner();
+        let request_id = std::mem::take(&mut request.request_id);
+        let fingerprint = fingerprint(&request);
+        self.set_topic_paused(true, fingerprint, (&request.name, request.partitions, &request_id)).await
+    }
+
+    async fn resume_flow_topic(
+        &self,
+        request: Request<ResumeFlowTopicRequest>,
+    ) -> Result<Response<FlowTopic>, Status> {
+        let mut request = request.into_inner();
+        let request_id = std::mem::take(&mut request.request_id);
+        let fingerprint = fingerprint(&request);
+        self.set_topic_paused(false, fingerprint, (&request.name, request.partitions, &request_id)).await
     }
 
     async fn watch_flow(

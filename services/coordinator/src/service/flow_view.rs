@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mirrormesh_core::control::{ControlState, FlowRecord, TopicEntry};
-use mirrormesh_core::ids::{FlowId, TopicName};
+use mirrormesh_core::ids::{FlowId, TopicName, WorkerId};
 use mirrormesh_core::report::{Delivery as Guarantee, UnitState};
 use mirrormesh_core::unit::{Role, Unit};
 use mirrormesh_proto::convert::api::{
@@ -16,10 +16,13 @@ use mirrormesh_proto::v1::{self, flow::State, flow_partition};
 use mirrormesh_runtime::clock::now_ms;
 use tokio::time::Instant;
 
-use crate::leader::{Lead, Tracked, Waiting, to_f64};
+use super::sums::{Moment, Standing, Sums, outlook_to_api};
+use crate::leader::{Lead, Tracked, Waiting};
 
 /// A unit may wait this long for a worker before that is called a problem: planning takes a moment.
 const PLACING_TIME: Duration = Duration::from_secs(5);
+/// Why a partition is slow because it was asked to be: nothing is wrong with it.
+const THROTTLED: &str = "THROTTLED";
 /// Conditions shown of one flow; a flow with thousands of broken partitions has one problem, not thousands.
 const CONDITIONS_MAX: usize = 100;
 
@@ -30,12 +33,27 @@ pub(super) struct View<'a> {
     state: &'a ControlState,
     now: Instant,
     now_ms: u64,
+    /// When each worker reported last.
+    heard_ms: BTreeMap<WorkerId, u64>,
 }
 
 impl<'a> View<'a> {
     /// This moment.
     pub(super) fn now(lead: &'a Lead, state: &'a ControlState) -> Self {
-        Self { lead, state, now: Instant::now(), now_ms: now_ms() }
+        let (now, now_ms) = (Instant::now(), now_ms());
+        let ago = |heard: Instant| {
+            now_ms
+                .saturating_sub(u64::try_from(now.saturating_duration_since(heard).as_millis()).unwrap_or(0))
+        };
+        let heard_ms = lead.leases.heard().into_iter().map(|(worker, heard)| (worker, ago(heard))).collect();
+        Self { lead, state, now, now_ms, heard_ms }
+    }
+
+    fn standing(&self, unit: &Unit, tracked: Option<&Tracked>) -> Standing {
+        let at = Moment { now: self.now, now_ms: self.now_ms };
+        let owner = self.state.owners.get(unit);
+        let heard_ms = owner.and_then(|owner| self.heard_ms.get(&owner.worker)).copied();
+        Standing::of(tracked, at, heard_ms)
     }
 
     /// A flow as users see it.
@@ -61,14 +79,14 @@ impl<'a> View<'a> {
 
     fn sum(&self, record: &FlowRecord, units: &BTreeMap<Unit, Tracked>) -> Sums {
         let mut sums = Sums::default();
-        for unit in units.values() {
-            if matches!(unit.report.unit, Unit::Partition(..)) {
-                sums.add(Some(unit), self.now, self.now_ms);
+        for (unit, tracked) in units {
+            if matches!(unit, Unit::Partition(..)) {
+                sums.add(Some(tracked), &self.standing(unit, Some(tracked)));
             }
         }
         let known = sums.partitions;
         for _ in known..partition_count(record) {
-            sums.add(None, self.now, self.now_ms);
+            sums.add(None, &Standing::UNKNOWN);
         }
         sums
     }
@@ -135,8 +153,9 @@ impl<'a> View<'a> {
         let partitions = numbers.map(|number| {
             let unit = Unit::Partition(id.clone(), entry.topic.clone(), number);
             let tracked = units.get(&unit);
-            sums.add(tracked, self.now, self.now_ms);
-            self.partition(record, entry, &unit, number, tracked)
+            let standing = self.standing(&unit, tracked);
+            sums.add(tracked, &standing);
+            self.partition(record, entry, (&unit, number), tracked, &standing)
         });
         let partitions = partitions.collect();
         v1::FlowTopic {
@@ -151,15 +170,17 @@ impl<'a> View<'a> {
         &self,
         record: &FlowRecord,
         entry: &TopicEntry,
-        unit: &Unit,
-        number: i32,
+        (unit, number): (&Unit, i32),
         tracked: Option<&Tracked>,
+        standing: &Standing,
     ) -> v1::FlowPartition {
         use flow_partition::{Delivery, State};
         let owner = self.state.owners.get(unit);
         let begun = record.generation.and_then(|generation| entry.begun(generation, number));
+        let paused = !record.spec.records_enabled || record.is_paused(&entry.topic, number);
         let state = match tracked.map(|tracked| tracked.report.state) {
-            None if record.paused || !record.spec.records_enabled => State::Paused,
+            _ if paused && owner.is_some() => State::Pausing,
+            _ if paused => State::Paused,
             None => State::Unspecified,
             Some(UnitState::Resyncing) => State::Resyncing,
             Some(UnitState::Running) => State::Running,
@@ -181,7 +202,8 @@ impl<'a> View<'a> {
             | Guarantee::SourceByName
             | Guarantee::OtherWriters => Delivery::DetectedOnly,
         };
-        let lag = tracked.and_then(|tracked| Lag::of(tracked, self.now_ms));
+        let lag = standing.lag;
+        let (outlook, eta_seconds) = outlook_to_api(standing.outlook);
         v1::FlowPartition {
             partition: number,
             state: state.into(),
@@ -191,7 +213,7 @@ impl<'a> View<'a> {
             source_end_offset: figures.and_then(|figures| figures.source_end_offset),
             target_offset: figures.map(|figures| figures.target_offset),
             lag_records: lag.map(|lag| lag.records),
-            lag_seconds: lag.map(|lag| lag.seconds),
+            lag_seconds: lag.and_then(|lag| lag.seconds),
             records: figures.map(|figures| figures.records).unwrap_or_default(),
             bytes: figures.map(|figures| figures.bytes).unwrap_or_default(),
             delivery: delivery.into(),
@@ -200,6 +222,12 @@ impl<'a> View<'a> {
             held_records: figures.map(|figures| figures.held_records),
             source_start_offset: figures.and_then(|figures| figures.source_start_offset),
             generation: begun.map(|begun| generation_to_api(begun.generation)),
+            lag_bytes: lag.and_then(|lag| lag.bytes),
+            records_per_second: standing.records_rate,
+            bytes_per_second: standing.bytes_rate,
+            eta_seconds,
+            outlook: outlook.into(),
+            progress_time: standing.as_of_ms.map(timestamp),
         }
     }
 }
@@ -231,6 +259,9 @@ fn condition(reason: &str, message: &str, subject: String, since_ms: u64) -> v1:
 /// What a unit says is wrong with it.
 fn unit_condition(tracked: &Tracked) -> Option<v1::Condition> {
     let report = &tracked.report;
+    if report.state == UnitState::Running && report.reason == THROTTLED {
+        return None;
+    }
     let unnamed = match report.state {
         UnitState::Resyncing | UnitState::Running => None,
         UnitState::Backoff => Some("BACKOFF"),
@@ -270,96 +301,20 @@ fn partition_count(record: &FlowRecord) -> i64 {
     if record.spec.records_enabled { i64::try_from(count).unwrap_or(i64::MAX) } else { 0 }
 }
 
+/// Partitions that are not paused.
+fn running_count(record: &FlowRecord) -> usize {
+    let running = |entry: &TopicEntry| {
+        let numbers = 0..i32::try_from(entry.starts.len()).unwrap_or(i32::MAX);
+        numbers.filter(|number| !record.is_paused(&entry.topic, *number)).count()
+    };
+    record.topics.values().map(running).sum()
+}
+
 /// How many units should run, by the same rules as [`ControlState::wanted`].
 fn wanted_count(record: &FlowRecord) -> usize {
     let spec = &record.spec;
-    let partitions = if record.generation.is_some() { partition_count(record) } else { 0 };
-    let records = if spec.records_enabled { 1 + usize::try_from(partitions).unwrap_or(0) } else { 0 };
+    let partitions = if record.generation.is_some() { running_count(record) } else { 0 };
+    let records = if spec.records_enabled { 1 + partitions } else { 0 };
     let groups = if spec.checkpoints_enabled { 1 + record.groups.len() } else { 0 };
     records + groups + usize::from(spec.heartbeats_enabled)
-}
-
-/// How far behind one partition is.
-#[derive(Debug, Clone, Copy)]
-struct Lag {
-    records: i64,
-    seconds: f64,
-}
-
-impl Lag {
-    /// `None` until the end of the source partition was seen.
-    fn of(tracked: &Tracked, now_ms: u64) -> Option<Self> {
-        let figures = tracked.report.partition?;
-        let records = figures.source_end_offset?.saturating_sub(figures.source_offset).max(0);
-        let pending = figures.oldest_pending_ms.and_then(|ms| u64::try_from(ms).ok());
-        let seconds =
-            pending.map_or(0.0, |ms| Duration::from_millis(now_ms.saturating_sub(ms)).as_secs_f64());
-        Some(Self { records, seconds })
-    }
-}
-
-/// Sums over partitions.
-#[derive(Debug, Default)]
-struct Sums {
-    partitions: i64,
-    running: i64,
-    stopped: i64,
-    /// Of how many the lag is not known: then neither is the sum.
-    unknown: i64,
-    records: i64,
-    bytes: i64,
-    lag_records: i64,
-    lag_seconds: f64,
-    records_rate: f64,
-    bytes_rate: f64,
-    /// By how many source offsets per second the lag shrinks.
-    gain_rate: f64,
-}
-
-impl Sums {
-    fn add(&mut self, tracked: Option<&Tracked>, now: Instant, now_ms: u64) {
-        self.partitions += 1;
-        let lag = tracked.and_then(|tracked| Lag::of(tracked, now_ms));
-        match lag {
-            Some(lag) => {
-                self.lag_records = self.lag_records.saturating_add(lag.records);
-                self.lag_seconds = self.lag_seconds.max(lag.seconds);
-            }
-            None => self.unknown += 1,
-        }
-        let Some(tracked) = tracked else { return };
-        match tracked.report.state {
-            UnitState::Running => self.running += 1,
-            UnitState::Stopped => self.stopped += 1,
-            UnitState::Resyncing | UnitState::Backoff => {}
-        }
-        if let Some(figures) = tracked.report.partition {
-            self.records = self.records.saturating_add(figures.records);
-            self.bytes = self.bytes.saturating_add(figures.bytes);
-        }
-        self.records_rate += tracked.records.at(now);
-        self.bytes_rate += tracked.bytes.at(now);
-        self.gain_rate += tracked.place.at(now) - tracked.end.at(now);
-    }
-
-    fn finish(self) -> v1::Progress {
-        let known = self.partitions > 0 && self.unknown == 0;
-        let eta = match (known, self.lag_records) {
-            (false, _) => None,
-            (true, 0) => Some(0.0),
-            (true, lag) => (self.gain_rate > 0.001).then(|| to_f64(lag) / self.gain_rate),
-        };
-        v1::Progress {
-            partitions: self.partitions,
-            partitions_running: self.running,
-            partitions_stopped: self.stopped,
-            records: self.records,
-            bytes: self.bytes,
-            lag_records: known.then_some(self.lag_records),
-            lag_seconds: known.then_some(self.lag_seconds),
-            records_per_second: self.records_rate,
-            bytes_per_second: self.bytes_rate,
-            eta_seconds: eta,
-        }
-    }
 }

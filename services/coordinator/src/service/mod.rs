@@ -9,6 +9,7 @@ mod flow_view;
 mod mesh;
 mod session;
 pub(crate) mod status;
+mod sums;
 mod watch;
 mod worker;
 

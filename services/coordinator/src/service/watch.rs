@@ -10,7 +10,7 @@ use futures::Stream;
 use mirrormesh_core::control::ControlState;
 use mirrormesh_core::ids::FlowId;
 use mirrormesh_proto::convert::api::{event_to_api, timestamp};
-use mirrormesh_proto::v1::{Flow, FlowEvent, FlowTopic, WatchFlowResponse};
+use mirrormesh_proto::v1::{Flow, FlowEvent, FlowPartition, FlowTopic, Progress, WatchFlowResponse};
 use mirrormesh_runtime::clock::now_ms;
 use tokio::sync::watch::Receiver;
 use tokio::time::{Instant, sleep_until};
@@ -125,7 +125,9 @@ impl Feed {
         let now = Instant::now();
         let events = match &self.sent {
             Some(sent) => {
-                let same = sent.flow == flow && sent.topics == topics;
+                let same = is_same(&sent.flow, &flow)
+                    && sent.topics.len() == topics.len()
+                    && sent.topics.iter().zip(&topics).all(|(sent, topic)| is_same_topic(sent, topic));
                 if same && sent.event_sequence == record.event_sequence && now < sent.at + SILENCE_MAX {
                     return Ok(None);
                 }
@@ -143,6 +145,25 @@ impl Feed {
         self.sent = Some(Sent { at: now, flow, topics, event_sequence: record.event_sequence });
         Ok(Some(message))
     }
+}
+
+/// That time has passed is no change: the same figures, only newer, are not sent again.
+fn is_same(sent: &Flow, flow: &Flow) -> bool {
+    let timeless = |flow: &Flow| Flow { progress: flow.progress.map(untimed), ..flow.clone() };
+    timeless(sent) == timeless(flow)
+}
+
+fn is_same_topic(sent: &FlowTopic, topic: &FlowTopic) -> bool {
+    let timeless = |p: &FlowPartition| FlowPartition { progress_time: None, ..p.clone() };
+    sent.name == topic.name
+        && sent.target_topic == topic.target_topic
+        && sent.progress.map(untimed) == topic.progress.map(untimed)
+        && sent.partitions.len() == topic.partitions.len()
+        && sent.partitions.iter().zip(&topic.partitions).all(|(a, b)| timeless(a) == timeless(b))
+}
+
+fn untimed(progress: Progress) -> Progress {
+    Progress { progress_time: None, ..progress }
 }
 
 fn events_since(state: &ControlState, id: &FlowId, sequence: u64) -> Vec<FlowEvent> {

@@ -9,7 +9,9 @@
 )]
 
 mod api;
+mod flow_control;
 mod generations;
 mod harness;
+mod lag;
 mod mesh;
 mod session;

@@ -56,7 +56,11 @@ impl Worker {
     }
 
     /// Sends a report and waits until it is acknowledged.
-    async fn report(&mut self, units: &[UnitReport], released: &[(Unit, u64)]) -> Result<(), Status> {
+    pub(crate) async fn report(
+        &mut self,
+        units: &[UnitReport],
+        released: &[(Unit, u64)],
+    ) -> Result<(), Status> {
         self.sequence += 1;
         let report = mesh::ReportProgressRequest {
             worker_id: self.id.clone(),
@@ -100,7 +104,7 @@ fn topic(name: &str, target: &str, partitions: usize) -> store::TopicEntry {
     }
 }
 
-async fn claim(node: &Node, worker: &Worker) {
+pub(crate) async fn claim(node: &Node, worker: &Worker) {
     let generation = Some(store::Generation { producer_id: 7, epoch: 0 });
     let (worker_id, session) = (worker.id.clone(), worker.session);
     let request = mesh::ClaimProducerRequest { worker_id, session, flow_id: "f".into(), generation };
@@ -162,6 +166,8 @@ async fn a_worker_gets_its_units_and_the_flow_shows_what_it_reports() {
         delivery: Delivery::OtherWriters,
         held_records: 0,
         source_start_offset: Some(3),
+        lag_bytes: Some(1_000),
+        stale_since_ms: None,
     };
     let reports: Vec<UnitReport> = set
         .units

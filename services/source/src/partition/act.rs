@@ -14,8 +14,9 @@ use rand::Rng as _;
 use tokio::sync::mpsc;
 
 use super::{Flow, PartitionUnit};
-use crate::fetcher::{CHUNKS_WAITING, Fetched, Memory, Subscription};
+use crate::fetcher::{Fetched, PAGES_WAITING, Subscription};
 use crate::sender;
+use crate::throttle::{Arrived, Intake};
 
 const BACKOFF_MIN_MS: u64 = 50;
 const BACKOFF_MAX_MS: u64 = 2_000;
@@ -23,7 +24,7 @@ const BACKOFF_MAX_MS: u64 = 2_000;
 const SLOW: [&str; 2] = ["REQUEST_TIMED_OUT", "NOT_ENOUGH_REPLICAS"];
 
 impl PartitionUnit {
-    pub(super) async fn act(&mut self, action: Action<Memory>) -> Flow {
+    pub(super) async fn act(&mut self, action: Action<()>) -> Flow {
         match action {
             Action::Ask(ask) => {
                 let probe = self.probe();
@@ -32,7 +33,7 @@ impl PartitionUnit {
             Action::Fetch { offset, read_committed, last_epoch } => {
                 self.fetch(offset, read_committed, last_epoch).await;
             }
-            Action::StopFetching => self.lines.chunks = None,
+            Action::StopFetching => self.lines.pages = None,
             Action::Append(append) => self.append(append).await,
             Action::Write(records) => self.write(records),
             Action::Begin(beginning) => self.begin(&beginning),
@@ -45,7 +46,7 @@ impl PartitionUnit {
             Action::Skipped(skip) => self.link.metrics.skipped(&self.flow_label, skip.name()),
             Action::Broken { reason, leader_moved } => self.broken(reason, leader_moved).await,
             Action::Wait { attempt, .. } => {
-                self.lines.chunks = None;
+                self.lines.pages = None;
                 self.say();
                 let wait = back_off(attempt);
                 self.underway.waiting = Some(Box::pin(tokio::time::sleep(wait)));
@@ -83,7 +84,7 @@ impl PartitionUnit {
         self.lines.sender =
             Some(self.link.sender(target.node_id, target_topic.as_str(), self.partition, self.slow));
         self.slow = false;
-        let (chunk_sender, chunks) = mpsc::channel(CHUNKS_WAITING);
+        let (page_sender, pages) = mpsc::channel(PAGES_WAITING);
         fetcher
             .subscribe(Subscription {
                 topic: self.topic.shared(),
@@ -92,15 +93,17 @@ impl PartitionUnit {
                 offset,
                 leader_epoch: source.leader_epoch,
                 last_epoch,
-                chunks: chunk_sender,
+                end: Arc::clone(&self.end),
+                throttle: Arc::clone(&self.throttle),
+                pages: page_sender,
             })
             .await;
         self.lines.fetcher = Some(fetcher);
-        self.lines.chunks = Some(chunks);
+        self.lines.pages = Some(Intake::new(pages, Arc::clone(&self.throttle)));
         Ok(())
     }
 
-    async fn append(&mut self, append: Append<Memory>) {
+    async fn append(&mut self, append: Append<()>) {
         self.link.metrics.batch(&self.flow_label, append.path.name());
         self.link.metrics.in_flight(&self.flow_label, 1);
         let detail = self.relay.detail();
@@ -111,7 +114,6 @@ impl PartitionUnit {
             id: append.id,
             batch: append.batch,
             answers: self.lines.answers.clone(),
-            memory: append.hold.unwrap_or_default(),
         };
         match &self.lines.sender {
             Some(sender) => sender.append(batch).await,
@@ -181,22 +183,26 @@ impl PartitionUnit {
         self.relay.written(written.is_ok(), now_ms());
     }
 
-    pub(super) fn fetched(&mut self, fetched: Option<Fetched>) {
+    pub(super) fn fetched(&mut self, arrived: Arrived) {
+        if matches!(arrived, Arrived::Waits) {
+            return self.say();
+        }
         if let Some(fetcher) = &self.lines.fetcher {
             fetcher.taken();
         }
-        match fetched {
-            Some(Fetched::Chunk(chunk)) => self.relay.fetched(chunk.page, chunk.memory, &self.codecs),
-            Some(Fetched::Refused(code)) => self.refused(code),
-            Some(Fetched::Lost(message)) => self.lost("SOURCE_UNREACHABLE", &message),
-            None => self.lost("SOURCE_UNREACHABLE", "the fetch ended"),
+        match arrived {
+            Arrived::Waits => {}
+            Arrived::Now(Fetched::Page(page)) => self.relay.fetched(page, (), &self.codecs),
+            Arrived::Now(Fetched::Refused(code)) => self.refused(code),
+            Arrived::Now(Fetched::Lost(message)) => self.lost("SOURCE_UNREACHABLE", &message),
+            Arrived::Ended => self.lost("SOURCE_UNREACHABLE", "the fetch ended"),
         }
     }
 
     fn refused(&mut self, code: ErrorCode) {
         match code {
             ErrorCode::OFFSET_OUT_OF_RANGE => {
-                self.lines.chunks = None;
+                self.lines.pages = None;
                 self.relay.out_of_range();
             }
             code if code.is_leader_error() => {
@@ -207,7 +213,7 @@ impl PartitionUnit {
     }
 
     fn lost(&mut self, reason: &str, message: &str) {
-        self.lines.chunks = None;
+        self.lines.pages = None;
         self.link.source.invalidate(self.topic.as_str(), self.partition);
         self.relay.source_failed(reason, message);
     }

@@ -25,10 +25,13 @@ use mirrormesh_worker::{Failure, UnitContext};
 use opentelemetry::KeyValue;
 use tokio::sync::mpsc;
 
+use crate::ends::SourceEnd;
 use crate::facts::GOOD_FOR;
-use crate::fetcher::{Fetched, Fetcher, Memory};
+use crate::fetcher::Fetcher;
+use crate::lag_board::LagSlot;
 use crate::link::FlowLink;
 use crate::sender::Sender;
+use crate::throttle::{Arrived, Intake, PartitionThrottle};
 use probe::Probe;
 
 /// How often figures are reported and positions looked at while something happens.
@@ -51,7 +54,7 @@ struct Underway {
 /// Where records come from and go to while the machine streams.
 struct Lines {
     fetcher: Option<Arc<Fetcher>>,
-    chunks: Option<mpsc::Receiver<Fetched>>,
+    pages: Option<Intake>,
     sender: Option<Arc<Sender>>,
     answers: mpsc::UnboundedSender<(u64, Answer)>,
 }
@@ -62,9 +65,15 @@ pub(crate) struct PartitionUnit {
     link: Arc<FlowLink>,
     topic: TopicName,
     partition: i32,
-    relay: Relay<Memory>,
+    relay: Relay<()>,
     codecs: RecordCodecs,
     flow_label: KeyValue,
+    /// The end of the source partition, as it is seen by whomever.
+    end: Arc<SourceEnd>,
+    /// Where the lag gauges read.
+    lag: LagSlot,
+    /// How fast it may take what was fetched.
+    throttle: Arc<PartitionThrottle>,
     lines: Lines,
     answers: mpsc::UnboundedReceiver<(u64, Answer)>,
     underway: Underway,
@@ -109,6 +118,10 @@ impl PartitionUnit {
         });
         let flow_label = KeyValue::new("flow", context.flow_id.as_str().to_owned());
         let (answers_in, answers) = mpsc::unbounded_channel();
+        let read_committed = !context.flow.spec.read_uncommitted;
+        let end = link.ends.watch(topic.shared(), partition, read_committed);
+        let throttle = link.throttle(&topic);
+        let lag = link.metrics.lag.enter(&context.flow_id, &topic, partition);
         Some(Self {
             context,
             link,
@@ -117,7 +130,10 @@ impl PartitionUnit {
             relay,
             codecs: RecordCodecs::new(REBUILD_BYTES_MAX),
             flow_label,
-            lines: Lines { fetcher: None, chunks: None, sender: None, answers: answers_in },
+            end,
+            lag,
+            throttle,
+            lines: Lines { fetcher: None, pages: None, sender: None, answers: answers_in },
             answers,
             underway: Underway {
                 asking: None,
@@ -145,6 +161,7 @@ impl PartitionUnit {
         let stop = self.context.stop.clone();
         let lease = self.context.lease.clone();
         let mut assigned = self.context.assigned_changes.clone();
+        let end = Arc::clone(&self.end);
         let mut holds = true;
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -183,12 +200,13 @@ impl PartitionUnit {
                 facts = finish(&mut self.underway.refreshing) => if let Some(facts) = facts {
                     self.relay.facts_now(facts);
                 },
-                arrived = next(&mut self.lines.chunks), if wants => self.fetched(arrived),
+                arrived = next(&mut self.lines.pages), if wants => self.fetched(arrived),
                 () = lease_changed(&lease, holds) => {
                     holds = lease.holds();
                     self.relay.leased(holds);
                 }
                 Ok(()) = assigned.changed() => {}
+                news = end.news() => self.ends(news),
                 _ = ticks.tick(), if busy => self.say(),
                 _ = refresh.tick() => self.refresh(),
             }
@@ -205,7 +223,7 @@ impl PartitionUnit {
 
     fn refresh(&mut self) {
         self.say();
-        if self.lines.chunks.is_some() && self.underway.refreshing.is_none() {
+        if self.lines.pages.is_some() && self.underway.refreshing.is_none() {
             let probe = self.probe();
             self.underway.refreshing = Some(Box::pin(async move { probe.facts().await.ok() }));
         }
@@ -217,9 +235,9 @@ async fn lease_changed(lease: &mirrormesh_worker::Lease, holds: bool) {
     if holds { lease.lost().await } else { lease.regained().await }
 }
 
-async fn next(chunks: &mut Option<mpsc::Receiver<Fetched>>) -> Option<Fetched> {
-    match chunks {
-        Some(chunks) => chunks.recv().await,
+async fn next(pages: &mut Option<Intake>) -> Arrived {
+    match pages {
+        Some(intake) => intake.next().await,
         None => std::future::pending().await,
     }
 }

@@ -157,7 +157,7 @@ impl Probe {
     async fn source_by_name(&self) -> Result<bool, Failure> {
         let leader = self.source().leader().await?;
         let connection = self.link.source.connection(leader.node_id, LANE).await?;
-        Ok(TopicId(leader.topic_id).is_zero() || !connection.knows_topic_ids())
+        Ok(TopicId(leader.topic_id).is_zero() || !connection.fetches_by_topic_id())
     }
 
     async fn identity(&self) -> Result<Told, Failure> {

@@ -2,17 +2,39 @@
 
 use mirrormesh_core::relay::machine::Notice;
 use mirrormesh_core::relay::stop::{Stop, StopReason};
-use mirrormesh_core::report::Event;
+use mirrormesh_core::report::{Event, UnitState};
 use mirrormesh_runtime::clock::now_ms;
 
 use super::PartitionUnit;
+use crate::ends::News;
 
 impl PartitionUnit {
     /// Says what the machine is doing.
     pub(super) fn say(&mut self) {
         let figures = self.relay.figures(now_ms());
+        self.lag.set(figures);
         let (state, reason, message) = self.relay.state();
-        self.context.report.set(state, reason, message, figures);
+        let behind = figures.source_end_offset.is_some_and(|end| end > figures.source_offset);
+        let throttled = (state == UnitState::Running && reason.is_empty() && behind)
+            .then(|| self.throttle.held_back(now_ms()))
+            .flatten();
+        match throttled {
+            Some(why) => self.context.report.set(state, "THROTTLED", &why, figures),
+            None => self.context.report.set(state, reason, message, figures),
+        }
+    }
+
+    /// Somebody looked at the ends of the source partition, or nobody could.
+    pub(super) fn ends(&mut self, news: News) {
+        match news {
+            News::Seen(ends) => {
+                self.relay.ends_seen(ends, now_ms());
+                self.relay.ends_unseen_since(None);
+            }
+            News::Old(since) => self.relay.ends_unseen_since(Some(since)),
+            News::Fresh => self.relay.ends_unseen_since(None),
+        }
+        self.say();
     }
 
     /// Says that the partition stopped, and why. It stays so until the unit is taken away.
@@ -28,7 +50,7 @@ impl PartitionUnit {
         tracing::error!(flow = %self.context.flow_id, subject = event.subject, reason = event.reason,
             message = event.message, "partition stopped");
         self.link.metrics.stop(&self.flow_label, stop.reason.name());
-        self.lines.chunks = None;
+        self.lines.pages = None;
         self.fenced = stop.reason == StopReason::Fenced;
         self.say();
         self.context.coordinator.report_events([event]);

@@ -7,6 +7,7 @@ mod changing;
 mod chaos;
 mod control;
 mod faults;
+mod flow_control;
 mod groups;
 mod loss;
 mod paths;

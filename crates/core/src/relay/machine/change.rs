@@ -82,6 +82,7 @@ impl<T: Clone> Relay<T> {
             // So that a next owner finds a place even before the first batch is acknowledged.
             journal.passed(now_ms);
         }
+        self.behind.placed();
         self.figures.source_offset = found.place.source;
         self.figures.target_offset = found.place.target;
         let last = found.replay.last().map(|m| m.last).or_else(|| found.position.as_ref().map(|p| p.last));
@@ -251,6 +252,7 @@ impl<T: Clone> Relay<T> {
         self.setup.detail.begun = begun;
         self.refusal = None;
         let PartitionStart { source_offset: source, target_offset: target, .. } = begun.start;
+        self.behind.placed();
         self.figures.source_offset = source;
         self.figures.target_offset = target;
         let place = Place { count: 0, source, target };

@@ -9,6 +9,7 @@
 //! answer and what was acknowledged is written down.
 
 mod action;
+mod behind;
 mod change;
 mod outgoing;
 mod refusal;
@@ -16,6 +17,7 @@ mod stream;
 mod written;
 
 pub use action::{Action, Append, Ask, Beginning, Notice, Rules, Setup, Told};
+pub use behind::SourceEnds;
 
 use super::answer::{Answer, Refused};
 use super::facts::Facts;
@@ -31,6 +33,7 @@ use super::window::{Limits, Place};
 use crate::flow::{OversizedPolicy, TimestampPolicy};
 use crate::report::{PartitionFigures, UnitState};
 use crate::unit::{PartitionDetail, PartitionGeneration, PartitionStart};
+use behind::{Behind, InHand};
 use change::Change;
 use std::collections::VecDeque;
 use stream::Stream;
@@ -104,10 +107,13 @@ pub struct Relay<T> {
     refusal: Option<Refusal>,
     /// The target refused a timestamp that its settings did not tell of: move them in every batch until one is in.
     clamp: bool,
+    /// The target found a checksum wrong: records are checked before they are sent.
+    check: bool,
     warned_of_retention: bool,
     /// This owner's own, between two streams.
     journal: Journal,
     figures: PartitionFigures,
+    behind: Behind,
     pending: VecDeque<Action<T>>,
 }
 
@@ -125,9 +131,11 @@ impl<T: Clone> Relay<T> {
             attempts: 0,
             refusal: None,
             clamp: false,
+            check: false,
             warned_of_retention: false,
             journal,
             figures: PartitionFigures::default(),
+            behind: Behind::default(),
             pending: VecDeque::new(),
         }
     }
@@ -146,9 +154,13 @@ impl<T: Clone> Relay<T> {
 
     /// Figures as they are now.
     pub fn figures(&mut self, now_ms: u64) -> PartitionFigures {
+        let mut in_hand = InHand::default();
         if let Phase::Streaming(stream) = &self.phase {
             stream.figures(&mut self.figures, now_ms);
+            in_hand = stream.in_hand();
+            self.behind.settle(self.figures.source_offset, &in_hand, now_ms);
         }
+        self.behind.show(&mut self.figures, &in_hand);
         self.figures
     }
 
@@ -210,6 +222,23 @@ impl<T: Clone> Relay<T> {
         if matches!(self.phase, Phase::Waiting { .. }) {
             self.phase = Phase::Facts { asked: false };
         }
+    }
+
+    /// The ends of the source partition were looked at apart from fetching: for a partition that doesn't fetch just now.
+    pub fn ends_seen(&mut self, ends: SourceEnds, now_ms: u64) {
+        let place = self.figures.source_offset;
+        self.behind.looked(place, (ends.end_offset, ends.high_watermark), now_ms);
+        if ends.log_start >= 0 {
+            self.figures.source_start_offset = Some(ends.log_start);
+            if self.behind.is_placed() {
+                self.watch_retention(ends.log_start, ends.high_watermark);
+            }
+        }
+    }
+
+    /// Nobody could look at the ends of the source partition since then, ms since 1970; `None`: somebody does again.
+    pub fn ends_unseen_since(&mut self, since_ms: Option<u64>) {
+        self.figures.stale_since_ms = since_ms.and_then(|ms| i64::try_from(ms).ok());
     }
 
     /// Settings as they are now, looked at while records flow.

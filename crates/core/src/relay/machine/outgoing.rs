@@ -47,6 +47,33 @@ impl Queue {
         self.items.is_empty() && self.ready.is_empty()
     }
 
+    /// Bytes of the batches.
+    pub(super) fn bytes(&self) -> u64 {
+        let items = self.items.iter().map(|item| match item {
+            Item::Data(data) => data.batch.bytes.len(),
+            Item::Passed(..) | Item::Bad(_) => 0,
+        });
+        let ready = self.ready.iter().map(|ready| match ready {
+            Ready::Send(outgoing) => outgoing.batch.bytes.len(),
+            Ready::Passed(..) | Ready::Oversized(..) | Ready::Stop(_) => 0,
+        });
+        u64::try_from(items.chain(ready).sum::<usize>()).unwrap_or(u64::MAX)
+    }
+
+    /// Timestamp of the first record.
+    pub(super) fn oldest_ms(&self) -> Option<i64> {
+        let ready = self.ready.iter().find_map(|ready| match ready {
+            Ready::Send(outgoing) => Some(outgoing.batch.header.base_timestamp),
+            Ready::Passed(..) | Ready::Oversized(..) | Ready::Stop(_) => None,
+        });
+        ready.or_else(|| {
+            self.items.iter().find_map(|item| match item {
+                Item::Data(data) => Some(data.batch.header.base_timestamp),
+                Item::Passed(..) | Item::Bad(_) => None,
+            })
+        })
+    }
+
     pub(super) fn clear(&mut self) {
         self.items.clear();
         self.ready.clear();

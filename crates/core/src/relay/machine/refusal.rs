@@ -43,6 +43,11 @@ impl<T: Clone> Relay<T> {
                 self.clamp = true;
                 None
             }
+            Refused::Checksum => {
+                // From now on records are checked before they are sent: if the source's are damaged, that is said.
+                self.check = true;
+                None
+            }
             Refused::Content if times > CONTENT_REFUSALS_MAX => Some(unreadable_there(place.source)),
             Refused::Nothing | Refused::Sequence | Refused::Size | Refused::Content => None,
         };

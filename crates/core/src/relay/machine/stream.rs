@@ -1,5 +1,6 @@
 //! Streaming from a settled place: fetched batches in, appends out, answers back, positions written down.
 
+use super::behind::InHand;
 use super::change::Change;
 use super::outgoing::{Outgoing, Queue, Ready};
 use super::refusal::{skipped, too_large};
@@ -68,7 +69,6 @@ pub(super) struct Stream<T> {
     pub(super) after: Option<After>,
     end_offset: i64,
     high_watermark: i64,
-    newest_ms: i64,
 }
 
 impl<T> Stream<T> {
@@ -97,7 +97,6 @@ impl<T> Stream<T> {
             after: None,
             end_offset: -1,
             high_watermark: -1,
-            newest_ms: -1,
         }
     }
 
@@ -128,10 +127,6 @@ impl<T> Stream<T> {
     }
 
     pub(super) fn figures(&self, figures: &mut PartitionFigures, now_ms: u64) {
-        figures.source_end_offset = Some(self.end_offset.max(self.high_watermark)).filter(|end| *end >= 0);
-        figures.held_records = (self.high_watermark - self.end_offset).max(0);
-        let behind = self.end_offset > figures.source_offset;
-        figures.oldest_pending_ms = (behind && self.newest_ms >= 0).then_some(self.newest_ms);
         figures.delivery = if !self.facts.content_fixed() {
             Delivery::ContentNotFixed
         } else if self.facts.source_by_name {
@@ -145,6 +140,14 @@ impl<T> Stream<T> {
         } else {
             Delivery::Unknown
         };
+    }
+
+    /// What was fetched and is not acknowledged: bytes, and the timestamp of the first record.
+    pub(super) fn in_hand(&self) -> InHand {
+        InHand {
+            bytes: self.window.bytes().saturating_add(self.queue.bytes()),
+            oldest_ms: self.window.oldest_ms().or_else(|| self.queue.oldest_ms()).filter(|ms| *ms >= 0),
+        }
     }
 
     /// Under the old generation, there is nothing that its rules would still mirror.
@@ -307,14 +310,15 @@ impl<T: Clone> Relay<T> {
             producer_epoch: generation.epoch,
             base_sequence: stream.window.next_sequence(),
         };
-        let stamped = match batch.stamp(stamp) {
+        let stamped = if self.check { batch.stamp_checked(stamp) } else { batch.stamp(stamp) };
+        let stamped = match stamped {
             Ok(stamped) => stamped,
             Err(error) => {
                 stream.break_off(After::Stop(unreadable(run.first, &error.to_string())));
                 return Next::Changed;
             }
         };
-        stream.newest_ms = stream.newest_ms.max(batch.header.max_timestamp);
+        self.behind.sent(batch.header.max_timestamp);
         let last = LastBatch {
             count: batch.header.count,
             base_timestamp: batch.header.base_timestamp,
@@ -336,7 +340,10 @@ impl<T: Clone> Relay<T> {
         stream.high_watermark = chunk.high_watermark;
         let log_start = chunk.log_start;
         let place = stream.window.next_source();
-        stream.queue.fill(page::read(chunk, read_committed, place, codecs));
+        self.behind.fetched((stream.end_offset, stream.high_watermark));
+        let items = page::read(chunk, read_committed, place, codecs);
+        self.behind.read(place, &items);
+        stream.queue.fill(items);
         stream.hold = Some(hold);
         if log_start >= 0 {
             self.figures.source_start_offset = Some(log_start);
@@ -345,7 +352,7 @@ impl<T: Clone> Relay<T> {
         }
     }
 
-    fn watch_retention(&mut self, log_start: i64, log_end: i64) {
+    pub(super) fn watch_retention(&mut self, log_start: i64, log_end: i64) {
         let place = self.figures.source_offset;
         let Some(margin) = retention_margin(place, log_start, log_end) else {
             self.warned_of_retention = false;

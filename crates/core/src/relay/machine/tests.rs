@@ -78,6 +78,17 @@ impl Bench {
         self.relay.fetched(page, (), &Fake);
     }
 
+    /// Goes on until something else comes than what a broken stream does first.
+    fn drain(&mut self) -> Option<Action<()>> {
+        loop {
+            match self.next() {
+                Some(Action::Write(_)) => self.relay.written(true, NOW),
+                Some(Action::StopFetching | Action::Broken { .. }) => {}
+                other => return other,
+            }
+        }
+    }
+
     fn append(&mut self) -> Append<()> {
         match self.next() {
             Some(Action::Append(append)) => append,
@@ -221,4 +232,27 @@ fn retention_overrun_stops_or_goes_on_behind_a_named_gap() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[test]
+fn records_that_the_target_finds_damaged_are_checked_before_they_go_again() {
+    let mut b = Bench::new(RULES);
+    let damaged = || {
+        let mut batch = dense(0, 3);
+        let mut bytes = batch.bytes.to_vec();
+        *bytes.last_mut().unwrap() ^= 1;
+        batch.bytes = bytes.into();
+        batch
+    };
+    b.settle(Facts::DEFAULT);
+    b.bring(&[damaged()]);
+    let append = b.append();
+    b.relay.answer(append.id, &Answer::Refused { code: 2, message: String::new() }, NOW);
+    assert!(matches!(b.drain(), Some(Action::Wait { .. })));
+    b.relay.resume();
+    let fetch = b.settle(Facts::DEFAULT);
+    assert!(matches!(fetch, Some(Action::Fetch { offset: 0, .. })), "{fetch:?}");
+    b.bring(&[damaged()]);
+    let Some(Action::Stopped(stop)) = b.drain() else { panic!() };
+    assert_eq!((stop.reason, stop.from_offset), (crate::relay::stop::StopReason::BatchCorrupt, Some(0)));
 }

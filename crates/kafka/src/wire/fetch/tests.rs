@@ -9,6 +9,11 @@ use kafka_protocol::protocol::{Decodable as _, Encodable as _};
 use super::*;
 use crate::client::topic_name;
 
+/// A request for itself.
+fn part(request: &FetchRequest) -> InSession<'static> {
+    InSession { session: NO_SESSION, forgotten: &[], names: Arc::new(Names::of(request)) }
+}
+
 fn request(ids: bool) -> FetchRequest {
     let partition = |topic: &str, id: u8, partition| FetchPartition {
         topic: topic.into(),
@@ -34,7 +39,7 @@ fn every_version_can_be_written_and_means_the_same() {
     for version in all.min..=all.max {
         let request = request(version >= FIRST_WITH_TOPIC_IDS);
         let mut bytes = bytes::BytesMut::new();
-        encode(&request, version).encode(&mut bytes, version).unwrap();
+        encode(&request, &part(&request), version).encode(&mut bytes, version).unwrap();
         let read = WireRequest::decode(&mut bytes.freeze(), version).unwrap();
         assert_eq!((read.max_wait_ms, read.min_bytes, read.isolation_level), (500, 1, 1));
         assert_eq!(read.topics.len(), 2, "grouped by topic");
@@ -50,11 +55,12 @@ fn every_version_can_be_written_and_means_the_same() {
 
 #[test]
 fn ids_are_used_only_if_all_are_known() {
-    assert_eq!(versions(&request(true)).max, WireRequest::VERSIONS.max);
-    assert_eq!(versions(&request(false)).max, 12);
+    let max = |request: &FetchRequest| versions(request, &part(request)).max;
+    assert_eq!(max(&request(true)), WireRequest::VERSIONS.max);
+    assert_eq!(max(&request(false)), 12);
     let mut mixed = request(true);
     mixed.partitions[1].topic_id = NO_TOPIC_ID;
-    assert_eq!(versions(&mixed).max, 12);
+    assert_eq!(max(&mixed), 12);
 }
 
 #[test]

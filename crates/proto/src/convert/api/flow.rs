@@ -9,7 +9,7 @@ use mirrormesh_core::flow::{FlowSpec, Naming, StartAt};
 use mirrormesh_core::ids::{ClusterId, TopicName};
 
 use super::time::{DURATION_MAX_MS, Interval, timestamp_ms};
-use super::{parse_name, patterns, policies};
+use super::{parse_name, patterns, policies, throttles};
 use crate::convert::store::replication_factor;
 use crate::error::{Faults, Violations};
 use crate::v1;
@@ -67,6 +67,8 @@ fn read(flow: &v1::Flow, default: FlowSpec, faults: &mut Faults) -> FlowSpec {
         on_loss_by_topic: policies::loss_by_topic(&records.on_loss_by_topic, faults),
         on_oversized: policies::oversized(records.on_oversized, faults),
         timestamps: policies::timestamps(records.timestamps, faults),
+        throttle: throttles::read(records.throttle.as_ref(), "flow.records.throttle", faults),
+        throttle_by_topic: throttles::by_topic(&records.throttle_by_topic, faults),
         heartbeat_topics: records.heartbeat_topics.unwrap_or(default.heartbeat_topics),
         checkpoints_enabled: checkpoints.enabled.unwrap_or(default.checkpoints_enabled),
         checkpoint_interval_ms: interval(default.checkpoint_interval_ms, CHECKPOINT_MS).read(

@@ -94,6 +94,16 @@ fn set_option(merged: &mut v1::Flow, update: &v1::Flow, path: &str) -> bool {
         "records.on_loss_by_topic" => records.on_loss_by_topic = new_records.on_loss_by_topic,
         "records.on_oversized" => records.on_oversized = new_records.on_oversized,
         "records.timestamps" => records.timestamps = new_records.timestamps,
+        "records.throttle" => records.throttle = new_records.throttle,
+        "records.throttle.bytes_per_second" => {
+            records.throttle.get_or_insert_default().bytes_per_second =
+                new_records.throttle.unwrap_or_default().bytes_per_second;
+        }
+        "records.throttle.records_per_second" => {
+            records.throttle.get_or_insert_default().records_per_second =
+                new_records.throttle.unwrap_or_default().records_per_second;
+        }
+        "records.throttle_by_topic" => records.throttle_by_topic = new_records.throttle_by_topic,
         "records.heartbeat_topics" => records.heartbeat_topics = new_records.heartbeat_topics,
         "checkpoints.enabled" => checkpoints.enabled = new_checkpoints.enabled,
         "checkpoints.interval" => checkpoints.interval = new_checkpoints.interval,

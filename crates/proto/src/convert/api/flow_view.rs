@@ -7,7 +7,7 @@ use mirrormesh_core::report::Event;
 use mirrormesh_core::unit::Generation;
 
 use super::time::{duration, timestamp_from};
-use super::{etag, patterns, policies, timestamp};
+use super::{etag, patterns, policies, throttles, timestamp};
 use crate::v1;
 
 /// What is known of a flow beyond its record; soft state, made by the coordinator.
@@ -52,6 +52,7 @@ pub fn spec_to_api(spec: &FlowSpec) -> v1::Flow {
         ..v1::RecordOptions::default()
     };
     policies::show(spec, &mut records);
+    throttles::show(spec, &mut records);
     v1::Flow {
         source: format!("clusters/{}", spec.source),
         target: format!("clusters/{}", spec.target),

@@ -34,3 +34,18 @@ where
 pub fn flow_topic_name(flow: &FlowId, topic: &TopicName) -> String {
     format!("flows/{flow}/topics/{topic}")
 }
+
+/// Flow and topic in a name `flows/{flow}/topics/{topic}`.
+pub fn parse_flow_topic(name: &str, field: &str) -> Result<(FlowId, TopicName), ConvertError> {
+    let parts = name.strip_prefix("flows/").and_then(|rest| rest.split_once("/topics/"));
+    let Some((flow, topic)) = parts else {
+        let shown: String = name.chars().take(128).collect();
+        return Err(ConvertError::new(
+            field,
+            format!(
+                "{shown:?} is not a name like `flows/FLOW/topics/TOPIC`, with the source's name of the topic"
+            ),
+        ));
+    };
+    Ok((parse_id(flow, field)?, parse_id(topic, field)?))
+}

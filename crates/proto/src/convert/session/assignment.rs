@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use mirrormesh_core::ids::{ClusterId, FlowId};
+use mirrormesh_core::throttle::Share;
 use mirrormesh_core::unit::{
-    AssignedFlow, AssignedUnit, ClusterSpec, PartitionDetail, PartitionGeneration, Unit, WorkerAssignment,
+    AssignedFlow, AssignedUnit, ClusterSpec, PartitionDetail, PartitionGeneration, ThrottleShares, Unit,
+    WorkerAssignment,
 };
 
 use crate::convert::parts::{each, id, inner, optional, topic_id};
@@ -21,6 +23,13 @@ impl From<&WorkerAssignment> for mesh::WatchAssignmentsResponse {
             flow_id: id.to_string(),
             spec: Some((&flow.spec).into()),
             generation: flow.generation.as_ref().map(Into::into),
+            throttle_share: share_to_mesh(flow.shares.flow),
+            topic_throttle_shares: flow
+                .shares
+                .topics
+                .iter()
+                .filter_map(|(topic, share)| Some((topic.to_string(), share_to_mesh(*share)?)))
+                .collect(),
         };
         let unit = |(unit, assigned): (&Unit, &AssignedUnit)| mesh::AssignedUnit {
             unit: Some(unit.into()),
@@ -47,6 +56,14 @@ impl TryFrom<mesh::WatchAssignmentsResponse> for WorkerAssignment {
             let assigned = AssignedFlow {
                 spec: inner(flow.spec, "spec")?,
                 generation: optional(flow.generation, "generation")?,
+                shares: ThrottleShares {
+                    flow: share(flow.throttle_share.unwrap_or_default()),
+                    topics: BTreeMap::from_iter(each(
+                        flow.topic_throttle_shares,
+                        "topic_throttle_shares",
+                        |(topic, part)| Ok((id(&topic, "")?, share(part))),
+                    )?),
+                },
             };
             Ok((id(&flow.flow_id, "flow_id")?, assigned))
         };
@@ -62,6 +79,15 @@ impl TryFrom<mesh::WatchAssignmentsResponse> for WorkerAssignment {
             units: BTreeMap::from_iter(each(response.units, "units", unit)?),
         })
     }
+}
+
+/// The whole is not said.
+fn share_to_mesh(share: Share) -> Option<mesh::ThrottleShare> {
+    (share != Share::default()).then_some(mesh::ThrottleShare { partitions: share.partitions, of: share.of })
+}
+
+fn share(share: mesh::ThrottleShare) -> Share {
+    Share { partitions: share.partitions, of: share.of }
 }
 
 impl From<&PartitionDetail> for mesh::AssignedPartition {

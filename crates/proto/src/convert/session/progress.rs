@@ -166,6 +166,8 @@ impl From<&PartitionFigures> for mesh::PartitionFigures {
             delivery: mesh::Delivery::from(figures.delivery).into(),
             held_records: figures.held_records,
             source_start_offset: figures.source_start_offset,
+            lag_bytes: figures.lag_bytes,
+            stale_since_ms: figures.stale_since_ms,
         }
     }
 }
@@ -185,6 +187,8 @@ impl TryFrom<mesh::PartitionFigures> for PartitionFigures {
             delivery: delivery(figures.delivery),
             held_records: figures.held_records,
             source_start_offset: figures.source_start_offset,
+            lag_bytes: figures.lag_bytes,
+            stale_since_ms: figures.stale_since_ms,
         })
     }
 }

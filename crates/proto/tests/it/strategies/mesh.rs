@@ -14,8 +14,11 @@ fn partition_detail() -> impl Strategy<Value = PartitionDetail> {
 }
 
 pub(crate) fn assignment() -> impl Strategy<Value = WorkerAssignment> {
-    let flow = (flow_spec(), option::of(generation()))
-        .prop_map(|(spec, generation)| AssignedFlow { spec, generation });
+    let share = || (1..u32::MAX, 1..u32::MAX).prop_map(|(partitions, of)| Share { partitions, of });
+    let shares = (share(), btree_map(topic_name(), share(), 0..3))
+        .prop_map(|(flow, topics)| ThrottleShares { flow, topics });
+    let flow = (flow_spec(), option::of(generation()), shares)
+        .prop_map(|(spec, generation, shares)| AssignedFlow { spec, generation, shares });
     let assigned = (any::<u64>(), option::of(partition_detail()))
         .prop_map(|(number, partition)| AssignedUnit { number, partition });
     (
@@ -41,18 +44,22 @@ pub(crate) fn unit_report() -> impl Strategy<Value = UnitReport> {
     ];
     let known = || option::of(0..i64::MAX);
     let delivery = proptest::sample::select(Delivery::ALL);
-    let figures = (any::<[i64; 6]>(), known(), known(), known(), delivery).prop_map(
-        |(numbers, source_end_offset, oldest_pending_ms, source_start_offset, delivery)| PartitionFigures {
-            source_offset: numbers[0],
-            source_end_offset,
-            target_offset: numbers[1],
-            records: numbers[2],
-            bytes: numbers[3],
-            oldest_pending_ms,
-            resyncs: numbers[4],
-            delivery,
-            held_records: numbers[5],
-            source_start_offset,
+    let figures = (any::<[i64; 6]>(), known(), known(), known(), [known(), known()], delivery).prop_map(
+        |(numbers, source_end_offset, oldest_pending_ms, source_start_offset, more, delivery)| {
+            PartitionFigures {
+                source_offset: numbers[0],
+                source_end_offset,
+                target_offset: numbers[1],
+                records: numbers[2],
+                bytes: numbers[3],
+                oldest_pending_ms,
+                resyncs: numbers[4],
+                delivery,
+                held_records: numbers[5],
+                source_start_offset,
+                lag_bytes: more[0],
+                stale_since_ms: more[1],
+            }
         },
     );
     (unit(), any::<u64>(), state, "[A-Z]{0,6}", "\\PC{0,8}", option::of(figures)).prop_map(

@@ -1,10 +1,11 @@
 //! The faults row: many faults under load, every record compared, takeovers timed.
 
-use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail};
 use mirrormesh_integration::faults::{self, Options};
+
+use crate::target_directory;
 
 /// Faults come about this often, so that the records last as long as the faults do.
 const SECONDS_PER_FAULT: u64 = 12;
@@ -67,11 +68,4 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
 fn fresh_seed() -> Result<u64> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
     Ok(u64::try_from(now.as_micros() % 1_000_000_000)?)
-}
-
-/// The directory that holds `release` and `debug`.
-fn target_directory() -> Result<PathBuf> {
-    let program = std::env::current_exe().context("the running program's own path")?;
-    let directory = program.ancestors().nth(2).context("the running program is in no folder")?;
-    Ok(directory.to_owned())
 }

@@ -2,14 +2,18 @@
 #![allow(clippy::cast_precision_loss, reason = "figures for people")]
 #![allow(clippy::print_stdout, reason = "a benchmark prints its result")]
 
+mod bare;
 mod faults;
+mod floor;
 mod load;
 mod measure;
 mod rdkafka_loop;
 mod relay;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 
 /// Measures mirrormesh against other mirrors, and under faults.
@@ -22,13 +26,26 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// The source service against an rdkafka consume-and-produce loop.
+    /// The source service beside MirrorMaker 2, an rdkafka consume-and-produce loop and others.
     Relay(relay::Args),
     /// Many faults under load: no record lost, doubled or out of order.
     Faults(faults::Args),
     /// The loop itself, as a process of its own.
     #[command(hide = true)]
     RdkafkaLoop(rdkafka_loop::Args),
+    /// The bare relay, as a process of its own.
+    #[command(hide = true)]
+    BareRelay(bare::Args),
+    /// The floor's process in the middle.
+    #[command(hide = true)]
+    TcpRelay(floor::Args),
+}
+
+/// The directory that holds `release` and `debug`.
+fn target_directory() -> Result<PathBuf> {
+    let program = std::env::current_exe().context("the running program's own path")?;
+    let directory = program.ancestors().nth(2).context("the running program is in no folder")?;
+    Ok(directory.to_owned())
 }
 
 fn main() -> ExitCode {
@@ -52,6 +69,8 @@ fn main() -> ExitCode {
         Some(What::Relay(args)) => runtime.block_on(relay::run(&args)),
         Some(What::Faults(args)) => runtime.block_on(faults::run(&args)),
         Some(What::RdkafkaLoop(args)) => rdkafka_loop::run(&args),
+        Some(What::BareRelay(args)) => runtime.block_on(bare::run(&args)),
+        Some(What::TcpRelay(args)) => floor::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,4 +1,4 @@
-//! The usual way to copy a topic by hand: consume with rdkafka, produce with rdkafka, 1 MB batches.
+//! The usual way to copy a topic by hand: consume with rdkafka, produce with rdkafka.
 
 use std::time::Duration;
 
@@ -25,6 +25,12 @@ pub(crate) struct Args {
     pub(crate) partitions: i32,
     #[arg(long)]
     pub(crate) records: u64,
+    /// Its producer's batch size.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub(crate) batch_bytes: usize,
+    /// Its producer's codec.
+    #[arg(long, default_value = "none")]
+    pub(crate) codec: String,
 }
 
 /// Copies, and waits to be killed so that its memory can be read.
@@ -39,7 +45,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .set("bootstrap.servers", &args.target)
         .set("acks", "all")
         .set("enable.idempotence", "true")
-        .set("batch.size", "1000000")
+        .set("batch.size", args.batch_bytes.to_string())
+        .set("compression.type", &args.codec)
         .set("linger.ms", "5")
         .set("queue.buffering.max.kbytes", "262144")
         .set("queue.buffering.max.messages", "1000000")

@@ -1,0 +1,224 @@
+//! What is known of how far the source goes on behind the place, whether or not records flow.
+//!
+//! Owns the ends of the source partition as they were last seen and what unread bytes are estimated by. Must not know
+//! who looks and when: a partition that doesn't fetch (stopped, held back, waiting) has its ends looked at for it.
+
+use crate::relay::page::Item;
+use crate::report::PartitionFigures;
+
+/// Fetched pages that may be older than what was looked at meanwhile: they waited to be taken.
+const WAITING_PAGES: u8 = 4;
+
+/// Where a source partition begins and ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SourceEnds {
+    /// First offset that the source still has; -1 if it wasn't said.
+    pub log_start: i64,
+    /// End of what may be read: last stable offset or high watermark.
+    pub end_offset: i64,
+    /// End of what is replicated.
+    pub high_watermark: i64,
+}
+
+/// What was fetched and is not acknowledged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct InHand {
+    pub(super) bytes: u64,
+    /// Timestamp of the first record.
+    pub(super) oldest_ms: Option<i64>,
+}
+
+/// What is behind the place.
+#[derive(Debug, Default)]
+pub(super) struct Behind {
+    /// The place is known: before, nothing can be said.
+    placed: bool,
+    /// Ends of what may be read, and of what is replicated.
+    ends: Option<(i64, i64)>,
+    /// How many pages may still come that are older than the ends.
+    older_pages: u8,
+    /// Offset behind what was fetched.
+    read_to: i64,
+    /// Bytes fetched lately, and the offsets that they took; older ones count less and less.
+    bytes: u64,
+    offsets: u64,
+    /// Latest timestamp that was sent.
+    newest_ms: Option<i64>,
+    /// When nothing was left unread: what came later is not older.
+    settled_ms: Option<i64>,
+}
+
+impl Behind {
+    /// A place is known, from which reading begins anew.
+    pub(super) fn placed(&mut self) {
+        self.placed = true;
+        self.read_to = 0;
+    }
+
+    /// A place is known.
+    pub(super) fn is_placed(&self) -> bool {
+        self.placed
+    }
+
+    /// A page said so.
+    pub(super) fn fetched(&mut self, ends: (i64, i64)) {
+        let newer = |(a, b): (i64, i64)| (a.max(ends.0), b.max(ends.1));
+        self.ends = match self.older_pages.checked_sub(1) {
+            Some(left) => {
+                self.older_pages = left;
+                Some(self.ends.map_or(ends, newer))
+            }
+            None => Some(ends),
+        };
+    }
+
+    /// This was in the page, from `place` on.
+    pub(super) fn read(&mut self, place: i64, items: &[Item]) {
+        let (mut bytes, mut next) = (0, place);
+        for item in items {
+            match item {
+                Item::Data(data) => {
+                    bytes += data.batch.bytes.len();
+                    next = next.max(data.batch.header.next_offset());
+                }
+                Item::Passed(after, ..) => next = next.max(*after),
+                Item::Bad(_) => {}
+            }
+        }
+        self.read_to = self.read_to.max(next);
+        let older = |sum: u64| sum - sum / 4;
+        if let Some(offsets) = u64::try_from(next - place).ok().filter(|offsets| *offsets > 0) {
+            self.bytes = older(self.bytes).saturating_add(u64::try_from(bytes).unwrap_or(0));
+            self.offsets = older(self.offsets).saturating_add(offsets);
+        }
+    }
+
+    /// Somebody looked; the place is `place`.
+    pub(super) fn looked(&mut self, place: i64, ends: (i64, i64), now_ms: u64) {
+        self.older_pages = WAITING_PAGES;
+        self.ends = Some(ends);
+        if self.placed && ends.0 <= place {
+            self.settled_ms = i64::try_from(now_ms).ok();
+        }
+    }
+
+    /// Records flow, so the ends are as of now.
+    pub(super) fn settle(&mut self, place: i64, in_hand: &InHand, now_ms: u64) {
+        if *in_hand == InHand::default() && self.ends.is_some_and(|(end, _)| end <= place) {
+            self.settled_ms = i64::try_from(now_ms).ok();
+        }
+    }
+
+    /// A batch with this latest timestamp was sent.
+    pub(super) fn sent(&mut self, newest_ms: i64) {
+        self.newest_ms = self.newest_ms.max(Some(newest_ms).filter(|ms| *ms >= 0));
+    }
+
+    /// Fills in what these figures say of lag.
+    pub(super) fn show(&self, figures: &mut PartitionFigures, in_hand: &InHand) {
+        let ends = self.ends.filter(|_| self.placed);
+        let Some((end, high_watermark)) = ends else {
+            figures.source_end_offset = None;
+            figures.held_records = 0;
+            figures.oldest_pending_ms = None;
+            figures.lag_bytes = None;
+            return;
+        };
+        let place = figures.source_offset;
+        figures.source_end_offset = Some(end.max(high_watermark));
+        figures.held_records = (high_watermark - end).max(0);
+        let unread_ms = self.newest_ms.max(self.settled_ms);
+        figures.oldest_pending_ms = in_hand.oldest_ms.or(unread_ms).filter(|_| end > place);
+        let read_to = if *in_hand == InHand::default() { place } else { self.read_to.max(place) };
+        let unread = u64::try_from(end.max(high_watermark) - read_to).unwrap_or(0);
+        figures.lag_bytes =
+            self.bytes_of(unread).and_then(|unread| i64::try_from(unread.saturating_add(in_hand.bytes)).ok());
+    }
+
+    /// What so many offsets take, by what was fetched lately.
+    fn bytes_of(&self, offsets: u64) -> Option<u64> {
+        if offsets == 0 {
+            return Some(0);
+        }
+        let bytes =
+            u128::from(offsets) * u128::from(self.bytes) / u128::from(Some(self.offsets).filter(|n| *n > 0)?);
+        u64::try_from(bytes).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::page::Data;
+    use crate::relay::testing::dense;
+
+    fn shown(behind: &Behind, place: i64, in_hand: InHand) -> PartitionFigures {
+        let mut figures = PartitionFigures { source_offset: place, ..PartitionFigures::default() };
+        behind.show(&mut figures, &in_hand);
+        figures
+    }
+
+    fn page(base: i64, count: i32) -> [Item; 1] {
+        [Item::Data(Data { batch: dense(base, count), from: base, old_format: false })]
+    }
+
+    #[test]
+    fn nothing_is_said_before_the_place_is_known() {
+        let mut behind = Behind::default();
+        behind.looked(0, (100, 100), 5);
+        assert_eq!(shown(&behind, 0, InHand::default()).source_end_offset, None);
+        behind.placed();
+        let known = shown(&behind, 40, InHand::default());
+        assert_eq!((known.source_end_offset, known.lag_bytes), (Some(100), None), "nothing to estimate by");
+    }
+
+    #[test]
+    fn bytes_are_exact_for_what_was_fetched_and_estimated_behind_it() {
+        let mut behind = Behind::default();
+        behind.placed();
+        let items = page(0, 10);
+        let Item::Data(data) = &items[0] else { panic!() };
+        let bytes = u64::try_from(data.batch.bytes.len()).unwrap();
+        behind.fetched((30, 30));
+        behind.read(0, &items);
+        let in_hand = InHand { bytes, oldest_ms: Some(7) };
+        let read = shown(&behind, 0, in_hand);
+        assert_eq!(
+            read.lag_bytes,
+            i64::try_from(bytes + 2 * bytes).ok(),
+            "20 unread offsets are twice the ten"
+        );
+        assert_eq!(read.oldest_pending_ms, Some(7));
+        assert_eq!(shown(&behind, 10, InHand::default()).lag_bytes, i64::try_from(2 * bytes).ok());
+        assert_eq!(shown(&behind, 30, InHand::default()).lag_bytes, Some(0));
+    }
+
+    #[test]
+    fn unread_records_are_not_older_than_what_was_sent_or_than_when_nothing_was_left() {
+        let mut behind = Behind::default();
+        behind.placed();
+        behind.fetched((10, 10));
+        behind.sent(500);
+        assert_eq!(shown(&behind, 10, InHand::default()).oldest_pending_ms, None, "nothing is left");
+        behind.looked(10, (10, 10), 9_000);
+        behind.looked(10, (12, 15), 11_000);
+        let left = shown(&behind, 10, InHand::default());
+        assert_eq!((left.oldest_pending_ms, left.held_records), (Some(9_000), 3));
+        behind.sent(9_500);
+        assert_eq!(shown(&behind, 11, InHand::default()).oldest_pending_ms, Some(9_500));
+    }
+
+    #[test]
+    fn a_page_that_waited_takes_nothing_back() {
+        let mut behind = Behind::default();
+        behind.placed();
+        behind.looked(0, (50, 50), 1);
+        behind.fetched((30, 30));
+        assert_eq!(shown(&behind, 0, InHand::default()).source_end_offset, Some(50));
+        for _ in 1..WAITING_PAGES {
+            behind.fetched((30, 30));
+        }
+        behind.fetched((40, 40));
+        assert_eq!(shown(&behind, 0, InHand::default()).source_end_offset, Some(40), "a source may be cut");
+    }
+}

@@ -1,0 +1,273 @@
+//! Memory for what is read: a budget that many connections share, fair between their owners.
+//!
+//! Owns the count of bytes that are held, who has to wait, and buffers that are used again. A frame is charged before
+//! its first byte is read: whoever must wait leaves it in the socket, so the broker is held up and nothing is buffered.
+//! What a frame holds is given back when the last slice of it is dropped.
+//!
+//! Invariants: held bytes stay within the limit, but for one larger frame at a time; a share holds at most as much as is
+//! free for all others, so that one whose records go nowhere never takes the budget from the rest (the dynamic threshold
+//! of shared-memory switches). Must not know what the bytes are.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+/// Frames below this are too small to be worth keeping their buffers.
+const SPARE_BYTES_MIN: usize = 64 * 1024;
+/// Buffers kept for use again take at most this part of the limit.
+const SPARE_PART: usize = 4;
+
+/// A budget of bytes.
+pub struct Budget {
+    limit: usize,
+    // Held for a few instructions per frame, never across an await.
+    state: Mutex<State>,
+    freed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    held: usize,
+    /// Somebody holds a frame that doesn't fit beside what the others hold.
+    oversized: bool,
+    spare: Vec<Vec<u8>>,
+    spare_bytes: usize,
+}
+
+/// One owner's part in a budget: all that is read through it is charged to it. Clones are the same share.
+#[derive(Clone)]
+pub struct Share {
+    inner: Arc<Owner>,
+}
+
+struct Owner {
+    budget: Arc<Budget>,
+    // Lock order: the budget's state first.
+    held: Mutex<usize>,
+}
+
+/// Bytes that may be held, in a buffer with room for as many. Given back when dropped.
+pub struct Lease {
+    share: Share,
+    bytes: usize,
+    oversized: bool,
+    pub(crate) buffer: Vec<u8>,
+}
+
+impl Budget {
+    /// A budget of `limit` bytes.
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { limit: limit.max(1), state: Mutex::default(), freed: Notify::new() })
+    }
+
+    /// A new owner's share.
+    pub fn share(self: &Arc<Self>) -> Share {
+        Share { inner: Arc::new(Owner { budget: Arc::clone(self), held: Mutex::new(0) }) }
+    }
+
+    /// Its size in bytes.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Bytes held by all shares.
+    pub fn held(&self) -> usize {
+        self.lock().held
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change is a whole one: a poisoned lock still guards usable numbers.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Share {
+    /// Bytes that the share holds.
+    pub fn held(&self) -> usize {
+        *self.inner.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the share may still take, in bytes.
+    pub fn left(&self) -> usize {
+        let free = self.inner.budget.limit.saturating_sub(self.inner.budget.held());
+        free.saturating_sub(self.held()) / 2
+    }
+
+    /// Takes `bytes` if they are granted now.
+    pub(crate) fn try_take(&self, bytes: usize) -> Option<Lease> {
+        let budget = &self.inner.budget;
+        let mut state = budget.lock();
+        let mut held = self.inner.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let oversized = grant(budget.limit, &state, *held, bytes)?;
+        state.held += bytes;
+        state.oversized |= oversized;
+        *held += bytes;
+        drop(held);
+        let buffer = state.buffer(bytes, budget.limit);
+        drop(state);
+        let buffer = buffer.unwrap_or_else(|| Vec::with_capacity(bytes));
+        Some(Lease { share: self.clone(), bytes, oversized, buffer })
+    }
+
+    /// Takes `bytes`; waits for them.
+    pub(crate) async fn take(&self, bytes: usize) -> Lease {
+        loop {
+            let freed = self.inner.budget.freed.notified();
+            tokio::pin!(freed);
+            // From here on a release wakes us, even one between the question and the wait.
+            freed.as_mut().enable();
+            if let Some(lease) = self.try_take(bytes) {
+                return lease;
+            }
+            freed.await;
+        }
+    }
+}
+
+/// Whether a share that holds `held` may take `bytes` more; and if so, whether that goes beyond the limit.
+fn grant(limit: usize, state: &State, held: usize, bytes: usize) -> Option<bool> {
+    if state.held.saturating_add(bytes) <= limit {
+        let free_after = limit - state.held - bytes;
+        if held == 0 || held + bytes <= free_after {
+            return Some(false);
+        }
+    }
+    // Larger than what a share may ever have beside others: alone, and one at a time.
+    (held == 0 && !state.oversized && bytes > limit / 4).then_some(true)
+}
+
+impl State {
+    /// A kept buffer that fits without wasting more than it holds; others go if they no longer fit into the limit.
+    fn buffer(&mut self, bytes: usize, limit: usize) -> Option<Vec<u8>> {
+        let fits = |b: &Vec<u8>| b.capacity() >= bytes && b.capacity() / 2 <= bytes;
+        let found = if bytes >= SPARE_BYTES_MIN { self.spare.iter().position(fits) } else { None };
+        let taken = found.map(|index| self.spare.swap_remove(index));
+        self.spare_bytes -= taken.as_ref().map_or(0, Vec::capacity);
+        while self.spare_bytes > 0 && self.held + self.spare_bytes > limit {
+            let Some(dropped) = self.spare.pop() else { break };
+            self.spare_bytes -= dropped.capacity();
+        }
+        taken
+    }
+
+    fn keep(&mut self, buffer: Vec<u8>, limit: usize) {
+        let room = self.spare_bytes + buffer.capacity() <= limit / SPARE_PART;
+        if room && buffer.capacity() >= SPARE_BYTES_MIN {
+            self.spare_bytes += buffer.capacity();
+            self.spare.push(buffer);
+        }
+    }
+}
+
+impl AsRef<[u8]> for Lease {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let budget = &self.share.inner.budget;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        {
+            let mut state = budget.lock();
+            state.held -= self.bytes;
+            if self.oversized {
+                state.oversized = false;
+            }
+            *self.share.inner.held.lock().unwrap_or_else(PoisonError::into_inner) -= self.bytes;
+            state.keep(buffer, budget.limit);
+        }
+        budget.freed.notify_waiters();
+    }
+}
+
+impl fmt::Debug for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Budget")
+            .field("limit", &self.limit)
+            .field("held", &self.held())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Share").field("held", &self.held()).field("budget", &self.inner.budget).finish()
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt as _;
+
+    const MIB: usize = 1 << 20;
+
+    #[test]
+    fn a_share_leaves_as_much_as_it_holds() {
+        let budget = Budget::new(64 * MIB);
+        let (stuck, other) = (budget.share(), budget.share());
+        let mut held = Vec::new();
+        while let Some(lease) = stuck.try_take(MIB) {
+            held.push(lease);
+        }
+        assert_eq!(budget.held(), 32 * MIB);
+        let mut others = Vec::new();
+        while let Some(lease) = other.try_take(MIB) {
+            others.push(lease);
+        }
+        assert_eq!(others.len(), 16, "half of what the first left");
+        assert!(budget.share().try_take(MIB).is_some(), "there is always room for a third");
+        held.clear();
+        assert_eq!((stuck.held(), other.held()), (0, 16 * MIB));
+    }
+
+    #[test]
+    fn a_frame_larger_than_the_budget_passes_alone() {
+        let budget = Budget::new(MIB);
+        let (a, b) = (budget.share(), budget.share());
+        let large = a.try_take(10 * MIB).unwrap();
+        assert!(b.try_take(10 * MIB).is_none(), "one at a time");
+        assert!(a.try_take(1).is_none());
+        drop(large);
+        assert!(b.try_take(10 * MIB).is_some());
+        assert_eq!(budget.held(), 0);
+    }
+
+    #[test]
+    fn a_waiter_gets_what_is_given_back() {
+        let budget = Budget::new(MIB);
+        let share = budget.share();
+        let first = share.try_take(MIB / 2).unwrap();
+        let mut second = Box::pin(share.take(MIB / 2));
+        assert!(second.as_mut().now_or_never().is_none());
+        assert_eq!(share.left(), 0);
+        drop(first);
+        assert_eq!(second.now_or_never().unwrap().bytes, MIB / 2);
+    }
+
+    #[test]
+    fn buffers_are_used_again_within_the_limit() {
+        let budget = Budget::new(8 * MIB);
+        let share = budget.share();
+        let mut lease = share.try_take(MIB).unwrap();
+        lease.buffer.extend_from_slice(&[7; 10]);
+        let place = lease.buffer.as_ptr();
+        drop(lease);
+        assert!(share.try_take(3 * MIB).unwrap().buffer.is_empty(), "too small a buffer is not used");
+        let again = share.try_take(MIB - 100).unwrap();
+        assert!(again.buffer.as_ptr() == place && again.buffer.is_empty());
+        let others: Vec<_> = (0..3).filter_map(|_| budget.share().try_take(MIB)).collect();
+        drop((again, others));
+        assert!(budget.lock().spare_bytes <= 2 * MIB, "{}", budget.lock().spare_bytes);
+    }
+}
