@@ -28,18 +28,18 @@ pub fn stored_map<'a>(
         chunks.filter(|((_, number, _), _)| counts(*number)).flat_map(|(_, segments)| segments).copied()
     };
     let first = of(producer_id).min_by_key(|segment| segment.target);
-    let ends_before = |segment: &Segment| {
-        first.is_none_or(|first| {
-            segment.source.saturating_add(segment.count) <= first.source
-                && segment.target.saturating_add(segment.count) <= first.target
-        })
+    let before = |segment: &Segment| {
+        let most = first.map_or(i64::MAX, |first| {
+            let (source, target) = (first.source, first.target);
+            source.saturating_sub(segment.source).min(target.saturating_sub(segment.target))
+        });
+        Some(Segment { count: segment.count.min(most), ..*segment }).filter(|segment| segment.count > 0)
     };
     let mut earlier: Vec<Segment> = chunks
         .iter()
         .filter(|((id, number, _), _)| *id != producer_id && counts(*number))
         .flat_map(|(_, segments)| segments)
-        .copied()
-        .filter(ends_before)
+        .filter_map(before)
         .collect();
     earlier.sort_by_key(|segment| (segment.target, segment.source));
     let mut map = OffsetMap::new(earlier.into_iter().chain(of(producer_id)), None);
@@ -114,6 +114,10 @@ mod tests {
         let positions = [position(1, 1, 0, 100, 100), position(2, 2, 1, 0, 100)];
         let chunks = BTreeMap::from([((7, 1, 0), one(0, 0, 100))]);
         assert_eq!(stored_map(&chunks, positions.iter(), 7).map(|map| map.translate(50)), None);
+        // The source lost its end and a new producer id follows: what was mirrored before that stays known.
+        let chunks = BTreeMap::from([((7, 1, 0), one(0, 0, 100)), ((8, 2, 0), one(90, 100, 20))]);
+        let map = stored_map(&chunks, [].iter(), 8).unwrap();
+        assert_eq!((map.translate(89), map.translate(90)), (Translation::At(89), Translation::At(100)));
         // A source before Kafka 2.8 has no ids: one topic.
         let positions = [position(0, 1, 0, 100, 100), position(0, 2, 1, 110, 110)];
         let chunks = BTreeMap::from([((7, 1, 0), one(0, 0, 100)), ((7, 2, 0), one(100, 100, 10))]);

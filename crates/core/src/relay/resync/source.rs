@@ -9,6 +9,7 @@ use crate::relay::position::LastBatch;
 use crate::relay::reader::unreadable;
 use crate::relay::rebuild::{Codecs, RebuildError, Run};
 use crate::relay::stop::{Stop, StopReason};
+use crate::relay::window::Place;
 use crate::translate::Segment;
 
 impl Resync {
@@ -269,7 +270,8 @@ impl Resync {
     fn is_unproven(&mut self, leader_epoch: i32) -> bool {
         let unproven = self.tail.is_none() && self.epoch >= 0 && leader_epoch > self.epoch;
         if unproven {
-            self.unsure = Some((self.target_of(self.base.count + self.read), self.ends.1));
+            let from = self.target_of(self.base.count + self.read).unwrap_or(self.base.target);
+            self.unsure = Some((from, self.ends.1));
             self.done();
         }
         unproven
@@ -307,7 +309,8 @@ impl Resync {
                 // Others may stand between two batches that one run went into.
                 let count = self.scan.next_batch(at).map_or(end, |next| next.min(end)) - at;
                 let source = run.first + run.count - (end - at);
-                segments.push(Segment { source, target: self.target_of(at), count });
+                // What is not known to stand anywhere is gone: retention took its headers.
+                segments.extend(self.target_of(at).map(|target| Segment { source, target, count }));
                 at += count;
             }
         }
@@ -328,8 +331,12 @@ impl Resync {
         Ok(())
     }
 
-    fn target_of(&self, n: i64) -> i64 {
-        self.scan.place_of(n).unwrap_or(self.base.target + (n - self.base.count))
+    /// Where the n-th record is, if that is known: before the first header of ours only if nobody else's is there.
+    fn target_of(&self, n: i64) -> Option<i64> {
+        let Place { count, target, .. } = self.base;
+        let (known, at) = self.scan.first().unwrap_or((self.count, self.ends.1));
+        let gapless = at - target == known - count;
+        self.scan.place_of(n).or_else(|| gapless.then(|| target + (n - count)))
     }
 
     /// The target's newest record of ours must be the source's record at this offset. One that is gone from either side

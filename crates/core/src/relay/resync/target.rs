@@ -49,6 +49,11 @@ impl Scan {
         self.ours.get(after).map(|(first, _)| *first)
     }
 
+    /// n of the first record of ours, and where it is.
+    pub(super) fn first(&self) -> Option<(i64, i64)> {
+        self.ours.first().copied()
+    }
+
     /// Where the n-th record is, if the scan knows it.
     pub(super) fn place_of(&self, n: i64) -> Option<i64> {
         let after = self.ours.partition_point(|(first, _)| *first <= n);
