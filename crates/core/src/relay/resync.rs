@@ -152,6 +152,8 @@ pub struct Resync {
     epoch: i32,
     /// The source offset up to which that epoch reached at least.
     epoch_source: i64,
+    /// Where that epoch ends on the source: what was mirrored behind it may be of another history.
+    epoch_end: Option<i64>,
     /// How often the ends were asked for again, and that nothing was at the log end even so.
     again: u8,
     count: i64,
@@ -191,6 +193,7 @@ impl Resync {
             unsure: None,
             epoch: -1,
             epoch_source: 0,
+            epoch_end: None,
             again: 0,
             count: 0,
             read: 0,

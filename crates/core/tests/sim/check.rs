@@ -13,6 +13,7 @@ use mirrormesh_core::unit::{Generation, PartitionGeneration};
 
 use crate::record::Rec;
 use crate::source::{Gone, Info, Source, State};
+use crate::target::Batch;
 
 /// A broken invariant.
 #[derive(Debug, Clone)]
@@ -59,6 +60,14 @@ pub struct Claim {
     pub stale: bool,
 }
 
+/// A record that was appended where it does not belong.
+#[derive(Debug, Clone, Copy)]
+struct Unannounced {
+    offset: i64,
+    /// It stands there twice; else behind later ones.
+    again: bool,
+}
+
 #[derive(Debug, Default)]
 pub struct Checker {
     pub ledger: Vec<Mirror>,
@@ -69,7 +78,7 @@ pub struct Checker {
     pub violation: Option<Violation>,
     pub doubles: u32,
     /// Records that stand twice by a change of generations, and of which nobody said so yet.
-    unannounced: BTreeMap<u64, i64>,
+    unannounced: BTreeMap<u64, Unannounced>,
     /// Records of which somebody said that they stand twice.
     announced: BTreeSet<u64>,
     /// The newest generation that appended while the target remembered it.
@@ -214,14 +223,14 @@ impl Checker {
         });
         if window && (self.announced.contains(&uid) || claim.delivery != Delivery::ExactlyOnce) {
             if again {
-                self.unannounced.insert(uid, offset);
+                self.unannounced.insert(uid, Unannounced { offset, again });
             }
             return;
         }
         // Where the content is not fixed, an old batch with exactly the boundaries of the append that hands over lets those
         // behind it pass until the new generation's first append: that they stand where they do is announced.
         if !again && claim.delivery == Delivery::ContentNotFixed && claim.stale {
-            self.unannounced.insert(uid, offset);
+            self.unannounced.insert(uid, Unannounced { offset, again });
             return;
         }
         if sure || claim.delivery == Delivery::ExactlyOnce || !again {
@@ -283,7 +292,7 @@ impl Checker {
     pub fn truncated(&mut self, at: i64, there: &BTreeSet<i64>) {
         self.version += 1;
         self.ledger.retain(|m| m.offset < at);
-        self.unannounced.retain(|_, offset| *offset < at);
+        self.unannounced.retain(|_, double| double.offset < at);
         for mirror in &mut self.ledger {
             mirror.gone |= !there.contains(&mirror.offset);
         }
@@ -427,9 +436,20 @@ impl Checker {
         self.announced.extend(self.ledger.iter().filter(|m| (from..to).contains(&m.offset)).map(|m| m.uid));
     }
 
+    /// A record of which that was not said. What the target's cleaner or retention took of them nobody can see.
+    pub fn unsaid(&self, log: &[Batch]) -> Option<u64> {
+        let there = |uid: u64| log.iter().flat_map(|b| &b.records).filter(move |(_, rec)| rec.uid == uid);
+        let stands = |(uid, double): (&u64, &Unannounced)| {
+            there(*uid).any(|(offset, _)| *offset == double.offset)
+                && (!double.again || there(*uid).count() > 1)
+        };
+        let unsaid = self.unannounced.iter().filter(|(uid, _)| !self.announced.contains(uid));
+        unsaid.filter(|entry| stands(*entry)).map(|(uid, _)| *uid).next()
+    }
+
     /// I2: what stands twice by a change of generations was announced.
-    pub fn all_announced(&mut self) {
-        if let Some(uid) = self.unannounced.keys().find(|uid| !self.announced.contains(uid)) {
+    pub fn all_announced(&mut self, log: &[Batch]) {
+        if let Some(uid) = self.unsaid(log) {
             self.fail(NO_DUP, format!("record {uid} stands twice, and nobody says so"));
         }
     }

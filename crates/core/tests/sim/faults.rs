@@ -417,11 +417,16 @@ impl World {
         for pid in self.source.open_transactions() {
             self.source.finish(pid, true, self.now as i64);
         }
-        // One more, so that the last one before it is not the last thing that anybody looks at.
-        self.source.append(&[(1, self.now as i64, 8)], None, self.now as i64);
-        self.source.high_watermark = self.source.end;
+        // So that the last one before it is not the last thing that anybody looks at.
+        self.one_more();
         let (epoch, end) = (self.target.leader_epoch, self.target.end);
         self.at(1, Event::Replicated(epoch, end));
+    }
+
+    /// One more record comes into the source.
+    pub fn one_more(&mut self) {
+        self.source.append(&[(1, self.now as i64, 8)], None, self.now as i64);
+        self.source.high_watermark = self.source.end;
     }
 
     /// The present owner has nothing left to do.

@@ -26,6 +26,7 @@ impl Resync {
     /// Answers [`Step::SourceHistory`]: the end offset of the epoch asked for, or of the nearest one before it;
     /// `None` if the broker can't tell.
     pub fn source_history(&mut self, end_offset: Option<i64>) {
+        self.epoch_end = end_offset;
         match end_offset {
             Some(end) if end < self.epoch_source => self.lost(Loss::diverged(end, self.base.source)),
             _ => self.find_source(),
@@ -55,8 +56,8 @@ impl Resync {
     /// Retention took what is behind the base on the target, so that nothing leads to the place but what it can't be
     /// before: every record takes an offset or more. What was mirrored behind that is mirrored again, and said.
     fn nothing_to_align(&mut self) {
-        let mirrored = self.at_least.max(self.base.source + (self.count - self.base.count).max(0));
-        if mirrored > self.base.source {
+        let mirrored = self.surely_mirrored();
+        if self.count > self.base.count {
             self.unsure = Some((self.base.target, self.ends.1));
         }
         match self.gap {
@@ -69,6 +70,13 @@ impl Resync {
                 self.done();
             }
         }
+    }
+
+    /// The mirror got at least so far in this history, if n is right: every record takes an offset or more, and what it
+    /// mirrored behind the end of the epoch may be of another.
+    fn surely_mirrored(&self) -> i64 {
+        let mirrored = self.at_least.max(self.base.source + (self.count - self.base.count).max(0));
+        self.epoch_end.map_or(mirrored, |end| mirrored.min(end.max(self.base.source)))
     }
 
     fn deleted_up_to(&mut self, from: i64, mirrored: Option<i64>) {
@@ -133,13 +141,14 @@ impl Resync {
             self.at_least = self.cursor + uncounted;
         }
         let mirrored = self.at_least.max(self.base.source + (self.count - self.base.count).max(0));
+        let surely = self.surely_mirrored();
         if self.cursor < log_start {
             if self.aligner.is_none() && uncounted == 0 {
                 self.deleted(self.cursor, log_start);
                 return;
             }
             // What is behind the deleted part may be on the target already: only its content can tell.
-            let from = mirrored.min(log_start);
+            let from = surely.min(log_start);
             self.gap.get_or_insert((from, log_start)).1 = log_start;
             self.cursor = log_start;
             if self.aligner.is_some() {
