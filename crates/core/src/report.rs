@@ -47,6 +47,9 @@ deliveries! {
     /// Compaction may change the source under the relay: an owner fences its predecessor before it appends, and what
     /// may have been appended twice is compared.
     ContentNotFixed = "CONTENT_NOT_FIXED",
+    /// The source's brokers fetch by topic name only (before Kafka 3.1): records of a topic that was made again under the
+    /// same name may come behind those of the old one before it is noticed.
+    SourceByName = "SOURCE_BY_NAME",
     /// Others append to the target partition: sequences hold, but offsets can't be checked.
     OtherWriters = "OTHER_WRITERS",
 }

@@ -78,6 +78,13 @@ pub struct Generation {
     pub epoch: i16,
 }
 
+impl Generation {
+    /// No epoch of the same producer follows this one.
+    pub fn is_last(&self) -> bool {
+        self.epoch == i16::MAX
+    }
+}
+
 /// How to reach a Kafka cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterSpec {

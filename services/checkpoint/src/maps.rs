@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mirrormesh_core::ids::{FlowId, TopicId};
 use mirrormesh_core::relay::position::{Position, PositionKey, PositionKind, PositionValue};
+use mirrormesh_core::relay::stored_map::{ChunkKey, stored_map};
 use mirrormesh_core::translate::{OffsetMap, Segment, Translation};
 use mirrormesh_core::unit::Generation;
 
@@ -23,10 +24,9 @@ pub(crate) struct OffsetMaps {
 #[derive(Debug, Default)]
 struct Partition {
     positions: BTreeMap<(Generation, u32), Position>,
-    /// By producer id, assignment number and number of the chunk.
-    chunks: BTreeMap<(i64, u64, u32), Vec<Segment>>,
+    chunks: BTreeMap<ChunkKey, Vec<Segment>>,
     /// Chunks whose newest record can't be read.
-    unreadable: BTreeSet<(i64, u64, u32)>,
+    unreadable: BTreeSet<ChunkKey>,
     /// The map for a producer id, until something changes; `None` in it where nothing can be translated.
     map: Option<(i64, Option<OffsetMap>)>,
 }
@@ -126,53 +126,11 @@ impl Partition {
         self.map.as_ref().and_then(|(_, map)| map.as_ref())
     }
 
-    /// Segments of earlier producer ids count as far as they lie before the present one's: what a partition that was
-    /// begun anew has mirrored a second time is translated to the second copy.
     fn build(&self, producer_id: i64) -> Option<OffsetMap> {
         if !self.unreadable.is_empty() || !self.complete() {
             return None;
         }
-        let of = |id: i64| {
-            let chunks = self.chunks.range((id, 0, 0)..=(id, u64::MAX, u32::MAX));
-            chunks.flat_map(|(_, segments)| segments).copied()
-        };
-        let first = of(producer_id).min_by_key(|segment| segment.target);
-        let ends_before = |segment: &Segment| {
-            first.is_none_or(|first| {
-                segment.source.saturating_add(segment.count) <= first.source
-                    && segment.target.saturating_add(segment.count) <= first.target
-            })
-        };
-        let mut earlier: Vec<Segment> = self
-            .chunks
-            .iter()
-            .filter(|((id, ..), _)| *id != producer_id)
-            .flat_map(|(_, segments)| segments)
-            .copied()
-            .filter(ends_before)
-            .collect();
-        earlier.sort_by_key(|segment| (segment.target, segment.source));
-        let mut map = OffsetMap::new(earlier.into_iter().chain(of(producer_id)), None);
-        if let Some(newest) = self.newest(producer_id) {
-            // The position tells of everything up to its end. It is only believed when the segments reach as far:
-            // an offset behind the last segment would otherwise jump over records that no segment tells of yet.
-            let covered = match map.end() {
-                Some((_, target_end)) => target_end >= newest.target_offset,
-                None => newest.count == 0,
-            };
-            if covered {
-                map.advance(newest.source_offset, newest.target_offset);
-            }
-        }
-        map.end().is_some().then_some(map)
-    }
-
-    /// The newest position of a producer id: the highest count within the highest epoch.
-    fn newest(&self, producer_id: i64) -> Option<&Position> {
-        self.positions
-            .values()
-            .filter(|position| position.generation.producer_id == producer_id)
-            .max_by_key(|position| (position.generation.epoch, position.count))
+        stored_map(&self.chunks, self.positions.values(), producer_id)
     }
 
     /// The chunks of each owner are without a hole. They may begin late: old ones are cut off.

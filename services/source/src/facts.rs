@@ -121,6 +121,8 @@ pub(crate) async fn facts(
     Ok(Facts {
         // What can't be known is taken for changing: that costs fences, not records.
         source_compacted: compacts(ours.as_ref()).unwrap_or(true),
+        // Not a setting: the source's leader tells.
+        source_by_name: default.source_by_name,
         target_compacted: compacts(theirs).unwrap_or(true),
         target_bytes_max: bytes_max.unwrap_or(default.target_bytes_max),
         target_append_time: text(theirs, "message.timestamp.type") == Some("LogAppendTime"),

@@ -2,7 +2,8 @@
 //! on a compacted target mirrored ones do (exactly-once.md 4.5).
 //!
 //! Both sides are what is left of one row of records, in the same order. The place is behind the last source record that
-//! the target has. A record missing on one side is no mismatch.
+//! the target has, and before the first one that it lacks although it has a later one: an old owner's late append may have
+//! left that out. A record missing on the source is no mismatch.
 
 use std::collections::BTreeMap;
 
@@ -19,6 +20,8 @@ type Content = (i64, u64);
 #[derive(Debug)]
 pub struct Aligner {
     use_timestamps: bool,
+    /// Nothing is left out before the first of `target`.
+    whole: bool,
     /// The target's records, oldest first.
     target: Vec<(Content, i64)>,
     /// Where each content stands in `target`, ascending.
@@ -28,11 +31,34 @@ pub struct Aligner {
     /// Source offset behind the last record found.
     found: Option<i64>,
     segments: Vec<Segment>,
+    /// The first source record that was not found.
+    missing: Option<i64>,
+    hole: Option<Hole>,
+}
+
+/// A record that the target lacks although it has a later one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hole {
+    /// Source offset of the record.
+    pub source: i64,
+    /// Target offset behind the last record before it that was found; `None` if there is none.
+    pub target: Option<i64>,
+}
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Aligned {
+    /// Source offset to go on from; `None` if nothing was found.
+    pub place: Option<i64>,
+    /// Where the records before it are.
+    pub segments: Vec<Segment>,
+    /// What stands on the target from here on is to be mirrored again.
+    pub hole: Option<Hole>,
 }
 
 impl Aligner {
-    /// Looks for the records of the target, oldest first.
-    pub fn new(target: &[RecordId], use_timestamps: bool) -> Self {
+    /// Looks for the records of the target, oldest first. `whole`: the source is read from where they begin.
+    pub fn new(target: &[RecordId], use_timestamps: bool, whole: bool) -> Self {
         let skip = target.len().saturating_sub(RECORDS_MAX);
         let content = |r: &RecordId| (if use_timestamps { r.timestamp } else { 0 }, r.content);
         let target: Vec<_> = target.iter().skip(skip).map(|r| (content(r), r.offset)).collect();
@@ -40,19 +66,42 @@ impl Aligner {
         for (index, (content, _)) in target.iter().enumerate() {
             places.entry(*content).or_default().push(index);
         }
-        Self { use_timestamps, target, places, next: 0, found: None, segments: Vec::new() }
+        let whole = whole && skip == 0;
+        Self {
+            use_timestamps,
+            whole,
+            target,
+            places,
+            next: 0,
+            found: None,
+            segments: Vec::new(),
+            missing: None,
+            hole: None,
+        }
     }
 
     /// Takes the next record of the source that the relay would mirror; says whether the target has it.
     pub fn source(&mut self, record: &RecordId) -> bool {
         let content = (if self.use_timestamps { record.timestamp } else { 0 }, record.content);
-        let Some(places) = self.places.get(&content) else { return false };
-        let at = places.partition_point(|place| *place < self.next);
-        let Some(&index) = places.get(at) else { return false };
+        let index = self.places.get(&content).and_then(|places| {
+            let at = places.partition_point(|place| *place < self.next);
+            places.get(at).copied()
+        });
+        let Some((index, (_, offset))) = index.and_then(|index| Some((index, *self.target.get(index)?)))
+        else {
+            if self.whole || self.next > 0 {
+                self.missing.get_or_insert(record.offset);
+            }
+            return false;
+        };
         self.next = index + 1;
-        self.found = Some(record.offset + 1);
-        if let Some((_, offset)) = self.target.get(index) {
-            self.segments.push(Segment { source: record.offset, target: *offset, count: 1 });
+        if self.hole.is_none() {
+            let target = self.segments.last().map(|segment| segment.target + 1);
+            self.hole = self.missing.map(|source| Hole { source, target });
+        }
+        if self.hole.is_none() {
+            self.found = Some(record.offset + 1);
+            self.segments.push(Segment { source: record.offset, target: offset, count: 1 });
         }
         true
     }
@@ -62,9 +111,10 @@ impl Aligner {
         self.next == self.target.len()
     }
 
-    /// Source offset behind the last record found, and the pairs that were found.
-    pub fn into_place(self) -> (Option<i64>, Vec<Segment>) {
-        (self.found, self.segments)
+    /// What was found.
+    pub fn into_place(self) -> Aligned {
+        let place = self.hole.map(|hole| hole.source).or(self.found);
+        Aligned { place, segments: self.segments, hole: self.hole }
     }
 }
 
@@ -78,14 +128,14 @@ mod tests {
     }
 
     fn place(target: &[(i64, u64)], source: &[(i64, u64)]) -> Option<i64> {
-        let mut aligner = Aligner::new(&ids(target), true);
+        let mut aligner = Aligner::new(&ids(target), true, true);
         for record in ids(source) {
             if aligner.is_complete() {
                 break;
             }
             aligner.source(&record);
         }
-        aligner.into_place().0
+        aligner.into_place().place
     }
 
     #[test]
@@ -96,14 +146,31 @@ mod tests {
             Some(13),
             "3 is gone on the source"
         );
-        assert_eq!(place(&[(0, 1), (2, 3)], &[(10, 1), (12, 2), (15, 3), (16, 4)]), Some(16));
         assert_eq!(place(&[(0, 7)], &[(10, 1)]), None);
         assert_eq!(place(&[(0, 1), (1, 1)], &[(10, 1), (11, 1), (12, 1)]), Some(12), "equal records count");
     }
 
+    #[test]
+    fn what_the_target_lacks_before_a_later_record_is_mirrored_with_what_follows_it() {
+        let mut aligner = Aligner::new(&ids(&[(0, 1), (2, 3), (3, 4)]), true, true);
+        for record in ids(&[(10, 1), (12, 2), (15, 3), (16, 4)]) {
+            aligner.source(&record);
+        }
+        assert!(aligner.is_complete());
+        let aligned = aligner.into_place();
+        assert_eq!((aligned.place, aligned.hole), (Some(12), Some(Hole { source: 12, target: Some(1) })));
+        assert_eq!(aligned.segments, [Segment { source: 10, target: 0, count: 1 }]);
+        // Where not all that was mirrored is looked at, only what lies between two that were found is known to be lacking.
+        let mut aligner = Aligner::new(&ids(&[(2, 3), (4, 5)]), true, false);
+        for record in ids(&[(10, 1), (12, 2), (15, 3), (16, 4), (17, 5)]) {
+            aligner.source(&record);
+        }
+        assert_eq!(aligner.into_place().place, Some(16));
+    }
+
     proptest! {
-        /// Whatever each side lost, the place is never before a record that both still have, and never behind one that
-        /// was not mirrored.
+        /// Whatever each side lost, the place is never behind a record that was not mirrored, and before one that both still
+        /// have only if the target lacks one before that.
         #[test]
         fn the_place_is_behind_all_that_was_mirrored(
             mirrored in 1_usize..40, ahead in 0_usize..20,
@@ -115,9 +182,9 @@ mod tests {
             let source: Vec<_> = row.iter().enumerate().filter(|(i, _)| !lost_source[*i]).map(|(_, r)| *r).collect();
             let found = place(&target, &source);
             let both = source.iter().filter(|r| target.contains(r)).map(|r| r.0 + 1).max();
-            prop_assert_eq!(found, both);
-            let unmirrored = source.iter().find(|r| r.0 > row[mirrored - 1].0).map(|r| r.0);
-            if let (Some(found), Some(unmirrored)) = (found, unmirrored) { prop_assert!(found <= unmirrored); }
+            let lacking = source.iter().find(|r| !target.contains(r)).map(|r| r.0);
+            let lacking = lacking.filter(|lacking| both.is_some_and(|both| *lacking < both));
+            prop_assert_eq!(found, lacking.or(both));
         }
     }
 }

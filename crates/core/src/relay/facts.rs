@@ -10,6 +10,9 @@ const EDGE_MS: i64 = 5 * 60_000;
 pub struct Facts {
     /// The source's `cleanup.policy` holds `compact`: its content may change under the relay.
     pub source_compacted: bool,
+    /// The source's brokers know topics by name only when records are fetched (before Kafka 3.1): what was made again under
+    /// the same name may be read for the old topic until it is noticed.
+    pub source_by_name: bool,
     /// The target's `cleanup.policy` holds `compact`: records of ours may go from the middle.
     pub target_compacted: bool,
     /// The target's `max.message.bytes`, for a whole batch.
@@ -28,6 +31,7 @@ impl Facts {
     /// What Kafka has by default; taken where a broker doesn't tell.
     pub const DEFAULT: Self = Self {
         source_compacted: false,
+        source_by_name: false,
         target_compacted: false,
         target_bytes_max: 1_048_588,
         target_append_time: false,

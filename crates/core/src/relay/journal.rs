@@ -2,7 +2,7 @@
 //!
 //! Invariant: what is written tells only of appends that were acknowledged.
 
-use super::position::{LastBatch, Position, SLOTS};
+use super::position::{LastBatch, OWNER_SLOTS, Position};
 use crate::translate::{Join, Segment};
 
 /// An active partition writes at least this often, in ms.
@@ -60,6 +60,8 @@ pub struct Journal {
     /// Full chunks that were not written yet.
     full: Vec<(u32, Vec<Segment>)>,
     segments_changed: bool,
+    first_slot: u32,
+    /// Counted from the first one.
     next_slot: u32,
     dirty_since_ms: Option<u64>,
     changed_ms: u64,
@@ -67,14 +69,15 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Begins with no segments, which are this owner's own, behind the slot of the newest position.
-    pub fn new(last_slot: Option<u32>) -> Self {
+    /// Begins with no segments, which are this owner's own. `number`: of its assignment.
+    pub fn new(number: u64) -> Self {
         Self {
             chunk: 0,
             segments: Vec::new(),
             full: Vec::new(),
             segments_changed: false,
-            next_slot: last_slot.map_or(0, |slot| (slot + 1) % SLOTS),
+            first_slot: if number.is_multiple_of(2) { 0 } else { OWNER_SLOTS },
+            next_slot: 0,
             dirty_since_ms: None,
             changed_ms: 0,
             bytes: 0,
@@ -143,8 +146,8 @@ impl Journal {
         self.segments_changed = false;
         self.dirty_since_ms = None;
         self.bytes = 0;
-        let slot = self.next_slot;
-        self.next_slot = (slot + 1) % SLOTS;
+        let slot = self.first_slot + self.next_slot;
+        self.next_slot = (self.next_slot + 1) % OWNER_SLOTS;
         Entry { chunks, slot }
     }
 
@@ -164,8 +167,9 @@ impl Journal {
     /// Goes on behind the slot of the newest position, at a place that was found anew: what is said to stand from this
     /// target offset on was lost.
     pub fn go_on(&mut self, last_slot: Option<u32>, target: i64) {
-        if let Some(slot) = last_slot {
-            self.next_slot = (slot + 1) % SLOTS;
+        let own = self.first_slot..self.first_slot + OWNER_SLOTS;
+        if let Some(slot) = last_slot.filter(|slot| own.contains(slot)) {
+            self.next_slot = (slot - self.first_slot + 1) % OWNER_SLOTS;
         }
         while let Some(last) = self.segments.last_mut().filter(|last| last.target + last.count > target) {
             last.count = target - last.target;
@@ -193,7 +197,7 @@ mod tests {
 
     #[test]
     fn due_by_time_bytes_or_quiet() {
-        let mut journal = Journal::new(None);
+        let mut journal = Journal::new(2);
         assert!(!journal.due(10_000, true), "nothing happened");
         journal.mirrored(&mirrored(0, 0, 5, 100), 10_000);
         assert!(!journal.due(10_099, true) && journal.due(10_100, true) && !journal.due(10_999, false));
@@ -210,12 +214,13 @@ mod tests {
 
     #[test]
     fn chunks_fill_and_slots_turn() {
-        let mut journal = Journal::new(Some(SLOTS - 1));
+        let mut journal = Journal::new(1);
+        journal.go_on(Some(2 * OWNER_SLOTS - 1), 0);
         for i in 0..i64::try_from(CHUNK_SEGMENTS + 2).unwrap() {
             journal.mirrored(&mirrored(i * 3, i, 1, 1), 0);
         }
         let entry = journal.take();
-        assert_eq!(entry.slot, 0);
+        assert_eq!(entry.slot, OWNER_SLOTS, "behind its last one");
         assert_eq!(
             entry.chunks.iter().map(|(n, s)| (*n, s.len())).collect::<Vec<_>>(),
             [(0, CHUNK_SEGMENTS), (1, 2)]
@@ -223,6 +228,8 @@ mod tests {
         journal.mirrored(&mirrored(0, 0, 1, 1), 0);
         let entry = journal.take();
         assert!(entry.chunks.is_empty(), "known already");
-        assert_eq!(entry.slot, 1);
+        assert_eq!(entry.slot, OWNER_SLOTS + 1);
+        journal.go_on(Some(3), 0);
+        assert_eq!(journal.take().slot, OWNER_SLOTS + 2, "another owner's does not count");
     }
 }

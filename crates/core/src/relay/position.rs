@@ -6,8 +6,11 @@ use crate::ids::{FlowId, TopicId};
 use crate::translate::Segment;
 use crate::unit::Generation;
 
-/// Slots that positions are written to in turn, so that older ones survive a truncation of the target.
-pub const SLOTS: u32 = 8;
+/// Slots that an owner writes positions to in turn, so that older ones survive a truncation of the target.
+pub const OWNER_SLOTS: u32 = 8;
+/// All slots: two owners after each other have slots of their own, since one that was replaced and wakes up would put what
+/// it knew in place of what is known by now.
+pub const SLOTS: u32 = 2 * OWNER_SLOTS;
 
 /// Which record of the positions topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

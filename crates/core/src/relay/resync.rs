@@ -67,21 +67,23 @@ pub struct Found {
     pub place: Place,
     /// Nobody else appends to the target partition, as far as can be seen.
     pub sole_writer: bool,
+    /// The flow wrote with another producer id before, and with no other epoch of this one.
+    pub producer_changed: bool,
     /// What was appended but not written to the positions topic.
     pub replay: Vec<Mirrored>,
     /// The position it began with.
     pub position: Option<Position>,
     /// The target lost records that a position tells of: from, to.
     pub truncated: Option<(i64, i64)>,
-    /// An owner of an older generation appended behind the start of this one, and nothing of this one is there: it has
-    /// to begin anew from this place.
-    pub late: bool,
+    /// Counting does not lead here: an owner of an older generation appended behind the start of this one and nothing of
+    /// this one is there, or records may be mirrored again. A generation has to begin at this place.
+    pub apart: bool,
     /// Target offsets (from, to) that hold records twice: an older generation's, or an append that the target had
     /// forgotten.
     pub doubled: Option<(i64, i64)>,
     /// Target offsets (from, to) of records that are gone from there; they may be mirrored again.
     pub unsure: Option<(i64, i64)>,
-    /// Leader epoch on the source at the place that it began with, -1 when not known.
+    /// Leader epoch on the source that reaches to the place, -1 when none is known to.
     pub epoch: i32,
 }
 
@@ -137,16 +139,24 @@ pub struct Resync {
     gap: Option<(i64, i64)>,
     /// The source's history is another one than what was mirrored: up to this offset at least it was.
     diverged: Option<i64>,
-    /// What is told once the topics are known to be the same still.
-    loss: Option<Loss>,
+    /// What follows once the topics are known to be the same still.
+    verdict: Option<Step>,
+    /// What the target's leader remembers of the producer.
+    remembered: Option<Option<(i16, i32)>>,
+    /// The target's contents are read from the base on, none left out.
+    whole: bool,
     /// n was taken from offsets, since nothing on the target tells it.
     assumed: bool,
     /// The mirror got at least so far on the source, if n is right.
     at_least: i64,
     /// Which target offsets held records of ours that are gone from there, where counting does not lead to the place.
     unsure: Option<(i64, i64)>,
-    /// Leader epoch on the source at the base, -1 when not known.
+    /// Leader epoch on the source at the base, or before it where no position is written yet; -1 when not known.
     epoch: i32,
+    /// The source offset up to which that epoch reached at least.
+    epoch_source: i64,
+    /// Where that epoch ends on the source: what was mirrored behind it may be of another history.
+    epoch_end: Option<i64>,
     /// How often the ends were asked for again, and that nothing was at the log end even so.
     again: u8,
     count: i64,
@@ -180,11 +190,15 @@ impl Resync {
             found_epoch: -1,
             gap: None,
             diverged: None,
-            loss: None,
+            verdict: None,
+            remembered: None,
+            whole: true,
             assumed: false,
             at_least: 0,
             unsure: None,
             epoch: -1,
+            epoch_source: 0,
+            epoch_end: None,
             again: 0,
             count: 0,
             read: 0,
@@ -227,17 +241,18 @@ impl Resync {
                 self.stop(StopReason::TargetRecreated, message);
             }
             _ => {
-                self.step = match self.loss.take() {
-                    Some(loss) => Step::Lost(Box::new(loss), self.ends.1),
-                    None => Step::Positions,
-                }
+                self.step = self.verdict.take().unwrap_or(Step::Positions);
             }
         }
     }
 
     /// Ends and epochs are asked for by name: before a loss is believed, the topics must still be the same.
     fn lost(&mut self, loss: Loss) {
-        self.loss = Some(loss);
+        self.confirm(Step::Lost(Box::new(loss), self.ends.1));
+    }
+
+    fn confirm(&mut self, verdict: Step) {
+        self.verdict = Some(verdict);
         self.step = Step::Identity;
     }
 
@@ -255,23 +270,24 @@ impl Resync {
             self.fenced();
             return;
         }
-        self.epoch = self.older_epoch(&positions);
+        (self.epoch, self.epoch_source) = self.older_epoch(&positions);
         self.producers = positions.iter().map(|p| p.generation.producer_id).collect();
         self.known = positions.into_iter().filter(|p| p.generation == self.generation).collect();
         self.known.sort_by_key(|p| std::cmp::Reverse(p.count));
         self.step = Step::TargetEnds;
     }
 
-    /// Leader epoch that reaches at least to the start of the generation, from what older ones wrote: where nothing of this
-    /// one is written yet, a source that loses its end again is seen by it.
-    fn older_epoch(&self, positions: &[Position]) -> i32 {
+    /// Leader epoch of what older generations wrote last, and how far it reached at least: where nothing of this one is
+    /// written yet, a source that loses its end again is seen by it.
+    fn older_epoch(&self, positions: &[Position]) -> (i32, i64) {
         let known = self.premise.detail.source_topic_id;
         positions
             .iter()
             .filter(|p| p.generation != self.generation && p.source_topic_id == known)
-            .filter(|p| p.source_offset >= self.base.source && p.target_offset <= self.base.target)
-            .max_by_key(|p| p.target_offset)
-            .map_or(-1, |p| p.source_leader_epoch)
+            .filter(|p| p.target_offset <= self.base.target && p.source_leader_epoch >= 0)
+            // The newest: before a loss, an older one may have been further on the source.
+            .max_by_key(|p| (p.target_offset, p.assignment_number, p.generation, p.count))
+            .map_or((-1, 0), |p| (p.source_leader_epoch, p.source_offset.min(self.base.source)))
     }
 
     /// What was read does not fit the ends: retention or an election may have moved them meanwhile. Asks for them again,
@@ -300,13 +316,27 @@ impl Resync {
             self.step = Step::Again("TARGET_NOT_SETTLED");
             return;
         }
-        self.ends = (log_start, log_end);
+        let before = std::mem::replace(&mut self.ends, (log_start, log_end));
+        if let Some(remembered) = self.remembered.take() {
+            if before.1 == log_end {
+                self.judge_remembered(remembered);
+                return;
+            }
+            if self.again >= 2 {
+                self.step = Step::Again("TARGET_NOT_SETTLED");
+                return;
+            }
+            self.again += 1;
+            self.scan = target::Scan::default();
+        }
         if let Some(beyond) = self.known.iter().find(|p| p.target_offset > log_end) {
             self.truncated = Some((log_end, beyond.target_offset));
         }
         self.position = self.known.iter().find(|p| p.target_offset <= log_end).cloned();
         if let Some(position) = &self.position {
-            self.epoch = position.source_leader_epoch;
+            if position.source_leader_epoch >= 0 {
+                (self.epoch, self.epoch_source) = (position.source_leader_epoch, position.source_offset);
+            }
             if position.source_topic_id.differs(self.premise.detail.source_topic_id) {
                 let message = format!(
                     "the position was written for another source topic (id {}): delete the flow and create it with \
@@ -331,6 +361,11 @@ impl Resync {
         std::mem::take(&mut self.replay)
     }
 
+    /// Leader epoch on the source of the last record of the target that was found there by content; -1 if none was.
+    pub fn found_epoch(&self) -> i32 {
+        self.found_epoch
+    }
+
     /// Target offsets of records that may be mirrored again.
     pub fn unsure(&self) -> Option<(i64, i64)> {
         self.unsure
@@ -338,18 +373,30 @@ impl Resync {
 
     fn done(&mut self) {
         let (_, log_end) = self.ends;
-        let late = self.scan.late();
-        self.step = Step::Done(Box::new(Found {
+        let epoch = match self.replay.last() {
+            Some(mirrored) => mirrored.source_leader_epoch,
+            None if self.cursor <= self.epoch_source => self.epoch,
+            None => -1,
+        };
+        let apart = self.scan.late() || self.unsure.is_some();
+        let found = Step::Done(Box::new(Found {
             place: Place { count: self.count, source: self.cursor, target: log_end },
             sole_writer: self.scan.is_sole_writer(),
+            producer_changed: self.generation.epoch == 0
+                && self.producers.iter().any(|id| *id != self.generation.producer_id),
             replay: std::mem::take(&mut self.replay),
             position: self.position.take(),
             truncated: self.truncated,
-            late,
+            apart,
             doubled: self.scan.doubled,
             unsure: self.unsure,
-            epoch: self.epoch,
+            epoch,
         }));
+        if self.premise.facts.source_by_name && self.count > self.base.count {
+            self.confirm(found);
+        } else {
+            self.step = found;
+        }
     }
 }
 

@@ -98,6 +98,13 @@ fn found(r: &Resync) -> Found {
     }
 }
 
+/// The target's leader remembers this of the producer, and the log is empty up to its end as it was before.
+fn remembers(r: &mut Resync, remembered: Option<(i16, i32)>, log_end: i64) {
+    r.producer(remembered);
+    assert_eq!(*r.step(), Step::TargetEnds);
+    r.target_ends(log_end, log_end, log_end);
+}
+
 fn place(r: &Resync) -> (Place, bool) {
     let found = found(r);
     (found.place, found.sole_writer)
@@ -150,6 +157,7 @@ fn records_of_a_batch_with_gaps_are_counted_one_by_one() {
     let gappy = batch_of(&[105, 107, 111, 112], header(105, 10), 0);
     target(&mut r, &[batch_of(&[12, 13, 14], ours(12, 5, 3, 105).header, 99)]);
     source(&mut r, std::slice::from_ref(&gappy));
+    still_the_same(&mut r);
     assert_eq!(stopped(&r), StopReason::PositionMismatch, "111 is not what the target has last");
     let mut r = to_ends(vec![position(5, 105, 12)], 0, 15);
     target(&mut r, &[batch_of(&[12, 13, 14], ours(12, 5, 3, 105).header, 97)]);
@@ -163,6 +171,8 @@ fn a_different_record_stops() {
     let mut r = to_ends(vec![position(5, 105, 12)], 0, 16);
     target(&mut r, &[ours(12, 5, 4, 205)]);
     source(&mut r, &[dense(105, 4)]);
+    assert_eq!(*r.step(), Step::Identity, "a topic that was made again has other records");
+    still_the_same(&mut r);
     assert_eq!(stopped(&r), StopReason::PositionMismatch);
 }
 
@@ -289,23 +299,23 @@ fn what_an_older_generation_appended_late_counts_as_mirrored() {
     assert_eq!(*r.step(), Step::TargetRead(7), "for its content");
     target(&mut r, &late);
     source(&mut r, &[dense(100, 2), dense(102, 4)]);
-    assert_eq!((place(&r).0, found(&r).late), (Place { count: 0, source: 103, target: 10 }, true));
+    assert_eq!((place(&r).0, found(&r).apart), (Place { count: 0, source: 103, target: 10 }, true));
 }
 
 #[test]
 fn who_remembers_is_asked_when_retention_took_the_headers() {
     let mut r = to_ends(vec![position(5, 105, 12)], 16, 16);
     assert_eq!(*r.step(), Step::Producer);
-    r.producer(Some((1, 7)));
+    remembers(&mut r, Some((1, 7)), 16);
     source(&mut r, &[dense(105, 9)]);
     assert_eq!(place(&r).0, Place { count: 8, source: 108, target: 16 });
     let mut r = to_ends(vec![position(5, 105, 12)], 16, 16);
-    r.producer(None);
+    remembers(&mut r, None, 16);
     source(&mut r, &[dense(105, 9)]);
     assert_eq!(place(&r).0.count, 9, "as the only writer, offsets count");
     let mut r = resync_with(Facts::DEFAULT, false);
     begun(&mut r, vec![position(5, 105, 12)], 16, 16);
-    r.producer(None);
+    remembers(&mut r, None, 16);
     assert_eq!(stopped(&r), StopReason::PositionUnknown);
 }
 
@@ -374,7 +384,7 @@ fn a_log_may_end_behind_its_last_batch() {
 fn where_both_sides_deleted_what_would_tell_nothing_is_left_out_and_it_is_said() {
     let deleted = |remembered| {
         let mut r = to_ends(vec![position(5, 105, 12)], 16, 16);
-        r.producer(remembered);
+        remembers(&mut r, remembered, 16);
         r.source_out_of_range();
         r.source_ends(107, 130);
         still_the_same(&mut r);
@@ -397,7 +407,7 @@ fn where_both_sides_deleted_what_would_tell_nothing_is_left_out_and_it_is_said()
 #[test]
 fn a_producer_that_is_remembered_by_an_older_epoch_appended_nothing_yet() {
     let mut r = to_ends(vec![], 9, 9);
-    r.producer(Some((0, 36)));
+    remembers(&mut r, Some((0, 36)), 9);
     let found = found(&r);
     assert_eq!((found.place, found.unsure), (Place { count: 0, source: 100, target: 9 }, Some((7, 9))));
 }
@@ -437,4 +447,55 @@ fn a_later_assignment_under_another_producer_id_replaced_this_one() {
     r.identity(Some(SOURCE), Some(TARGET));
     r.positions(vec![other]);
     assert_eq!(stopped(&r), StopReason::Fenced);
+}
+
+#[test]
+fn what_is_remembered_counts_only_if_the_log_did_not_grow_meanwhile() {
+    let mut r = to_ends(vec![position(5, 105, 12)], 16, 16);
+    r.producer(Some((1, 8)));
+    r.target_ends(16, 17, 17);
+    target(&mut r, &[ours(16, 8, 1, 108)]);
+    assert!(matches!(r.step(), Step::TargetRead(_)), "n is read from the log that has grown: {:?}", r.step());
+}
+
+fn of_leader(epoch: i32, base: i64, count: i32) -> RawBatch {
+    let offsets: Vec<i64> = (base..base + i64::from(count)).collect();
+    batch_of(&offsets, BatchHeader { leader_epoch: epoch, ..header(base, count) }, 0)
+}
+
+#[test]
+fn a_history_that_nothing_on_the_target_tells_of_is_mirrored_again() {
+    let known = Position { source_leader_epoch: 3, ..position(5, 105, 12) };
+    let mut r = to_ends(vec![known], 16, 16);
+    remembers(&mut r, Some((1, 8)), 16);
+    r.source_history(Some(107));
+    source(&mut r, &[of_leader(3, 105, 2), of_leader(4, 107, 9)]);
+    let found = found(&r);
+    assert_eq!(found.place, Place { count: 9, source: 107, target: 16 });
+    assert_eq!((found.unsure, found.apart, found.epoch), (Some((14, 16)), true, 3));
+}
+
+#[test]
+fn the_epoch_of_an_older_generation_tells_only_of_what_it_reached() {
+    let older = Generation { epoch: 0, ..GENERATION };
+    let before = Position { generation: older, source_leader_epoch: 3, ..position(9, 95, 6) };
+    let mut r = to_ends(vec![before.clone()], 0, 7);
+    assert_eq!(*r.step(), Step::SourceHistory(3));
+    r.source_history(Some(97));
+    assert_eq!((place(&r).0.source, found(&r).epoch), (100, -1), "the start may lie in a later epoch");
+    let mut r = to_ends(vec![before], 0, 7);
+    r.source_history(Some(94));
+    still_the_same(&mut r);
+    assert_eq!(stopped(&r), StopReason::SourceDiverged);
+}
+
+#[test]
+fn a_source_that_is_read_by_name_is_looked_at_again_before_a_place_is_believed() {
+    let mut r = resync_with(Facts { source_by_name: true, ..Facts::DEFAULT }, true);
+    begun(&mut r, vec![position(5, 105, 12)], 0, 16);
+    target(&mut r, &[ours(12, 5, 4, 105)]);
+    source(&mut r, &[dense(105, 4)]);
+    assert_eq!(*r.step(), Step::Identity);
+    r.identity(Some(TopicId([9; 16])), Some(TARGET));
+    assert_eq!(stopped(&r), StopReason::SourceRecreated);
 }

@@ -19,8 +19,8 @@ const EXPIRATION_MARGIN: i64 = 48;
 /// After this long without traffic the first batch goes alone.
 const IDLE_MS: u64 = 60_000;
 
-/// The reason of a failure that is none: an append was acknowledged, but not whose it is.
-pub const UNTOLD: &str = "HANDED_OVER";
+/// An owner that was replaced is gone after so long: its lease and its requests have ended.
+const WATCH_MS: u64 = 120_000;
 
 /// Limits of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +106,8 @@ pub enum Outcome {
     Mirrored(Mirrored),
     /// The pipeline broke here; drain, then do what the verdict says.
     Failed(Verdict),
+    /// An append was acknowledged, but not whose it is: drain, then look what stands there.
+    Untold,
     /// Nothing to do: the pipeline was broken already.
     Drained,
 }
@@ -127,9 +129,13 @@ pub struct Window {
     /// Place after everything that was acknowledged.
     acked: Place,
     in_flight: VecDeque<Pending>,
+    /// The highest timestamps of those in flight, without those that a later one is older than: the first is the oldest.
+    oldest: VecDeque<i64>,
     bytes: u64,
     last_ack_ms: Option<u64>,
     last_max_timestamp: Option<i64>,
+    /// Until then it is looked at who else appends: nothing fences owners under another producer id of the flow.
+    watched_until_ms: u64,
     /// When an append was there already: another owner of the generation appends too.
     shared_ms: Option<u64>,
 }
@@ -148,9 +154,11 @@ impl Window {
             sent: place,
             acked: place,
             in_flight: VecDeque::new(),
+            oldest: VecDeque::new(),
             bytes: 0,
             last_ack_ms: None,
             last_max_timestamp: None,
+            watched_until_ms: 0,
             shared_ms: None,
         }
     }
@@ -158,6 +166,11 @@ impl Window {
     /// An append must be a new one: a duplicate says that somebody was quicker, and may be further by now.
     pub fn expect_new(&mut self) {
         self.new_only = true;
+    }
+
+    /// The producer id is a new one, and owners under the last one may still append.
+    pub fn watch(&mut self, now_ms: u64) {
+        self.watched_until_ms = now_ms.saturating_add(WATCH_MS);
     }
 
     /// Sequence of the next batch.
@@ -214,10 +227,10 @@ impl Window {
     /// bring it to forget, and none of those in flight can.
     pub fn stays_armed(&self, now_ms: u64) -> bool {
         let shared = self.shared_ms.is_some_and(|t| now_ms.saturating_sub(t) < IDLE_MS);
-        let young = |p: &Pending| self.is_young(p.sending.last.max_timestamp, now_ms);
+        let oldest = self.oldest.front();
         self.is_armed(now_ms)
             && !shared
-            && (self.facts.target_append_time || self.in_flight.iter().all(young))
+            && (self.facts.target_append_time || oldest.is_none_or(|t| self.is_young(*t, now_ms)))
     }
 
     /// The target surely remembers this producer: its last batch is young enough.
@@ -266,6 +279,9 @@ impl Window {
             target: self.sent.target + records,
         };
         self.bytes = self.bytes.saturating_add(sending.bytes);
+        let timestamp = sending.last.max_timestamp;
+        while self.oldest.pop_back_if(|t| *t > timestamp).is_some() {}
+        self.oldest.push_back(timestamp);
         self.in_flight.push_back(Pending { id, after: self.sent, sending });
         id
     }
@@ -295,6 +311,7 @@ impl Window {
             return Outcome::Failed(judge(&Answer::Lost, self.acked.source, self.sent.source));
         }
         let Some(pending) = self.in_flight.pop_front() else { return Outcome::Drained };
+        self.oldest.pop_front_if(|t| *t == pending.sending.last.max_timestamp);
         self.bytes = self.bytes.saturating_sub(pending.sending.bytes);
         if self.failed {
             return Outcome::Drained;
@@ -309,13 +326,14 @@ impl Window {
         }
         if self.new_only && self.facts.target_append_time && !self.facts.content_fixed() {
             // Such a target does not tell a duplicate, and what stands there need not be what was sent.
-            return self.fail(UNTOLD);
+            self.failed = true;
+            return Outcome::Untold;
         }
         if append_time && !self.facts.target_append_time {
             self.shared_ms = Some(now_ms);
         }
         let expected = pending.after.target - pending.records();
-        if base_offset != expected && !self.shift(base_offset, expected) {
+        if base_offset != expected && (now_ms < self.watched_until_ms || !self.shift(base_offset, expected)) {
             return self.fail("OFFSET_UNEXPECTED");
         }
         self.acked = Place {
@@ -340,9 +358,10 @@ impl Window {
     }
 
     /// Other writers append between our batches: what is expected moves up by as much. As the sole writer nothing may
-    /// move, and nothing ever moves down.
+    /// move, and nothing ever moves down. Before the first append of a generation it may have been an older one, which
+    /// nothing fenced until then: that is looked at.
     fn shift(&mut self, base_offset: i64, expected: i64) -> bool {
-        if self.sole_writer || base_offset < expected {
+        if self.sole_writer || base_offset < expected || self.acked.count == 0 {
             return false;
         }
         let by = base_offset - expected;

@@ -176,3 +176,49 @@ fn where_a_duplicate_cannot_be_told_a_hand_over_is_not_believed() {
         assert_eq!(w.acked().count == 15, believed, "what stands there need not be what was sent");
     }
 }
+
+#[test]
+fn before_the_first_append_of_a_generation_a_shift_may_be_an_older_one() {
+    let start = Place { count: 0, source: 20, target: 30 };
+    let mut w = Window::new(start, false, Facts::DEFAULT, Limits::default());
+    let a = send(&mut w, 20, 1);
+    assert!(matches!(w.answer(a, &appended(31), NOW), Outcome::Failed(_)), "who was quicker?");
+    let mut w = Window::new(start, false, Facts::DEFAULT, Limits::default());
+    let a = send(&mut w, 20, 1);
+    w.answer(a, &appended(30), NOW);
+    let b = send(&mut w, 21, 1);
+    assert!(matches!(w.answer(b, &appended(35), NOW), Outcome::Mirrored(_)), "others write here");
+}
+
+#[test]
+fn behind_a_new_producer_id_every_shift_is_looked_at_for_a_while() {
+    let mut w = window(false);
+    w.watch(NOW);
+    let a = send(&mut w, 20, 1);
+    assert!(matches!(w.answer(a, &appended(31), NOW + WATCH_MS - 1), Outcome::Failed(_)));
+    let mut w = window(false);
+    w.watch(NOW);
+    let a = send(&mut w, 20, 1);
+    assert!(matches!(w.answer(a, &appended(31), NOW + WATCH_MS), Outcome::Mirrored(_)));
+}
+
+#[test]
+fn the_oldest_in_flight_is_known_whatever_the_order() {
+    let mut w = window(true);
+    let a = send(&mut w, 20, 1);
+    w.answer(a, &appended(30), NOW);
+    let old = NOW_MS - EXPIRATION_MS;
+    let ids: Vec<u64> = [NOW_MS, old, NOW_MS, NOW_MS - 5]
+        .iter()
+        .zip(21..)
+        .map(|(t, at)| send_at(&mut w, at, 1, *t))
+        .collect();
+    let mut armed = Vec::new();
+    for (id, base) in ids.into_iter().zip(31..) {
+        armed.push(w.stays_armed(NOW));
+        w.answer(id, &appended(base), NOW);
+    }
+    // The second is the last batch once it is appended, until the third is.
+    assert_eq!(armed, [false, false, false, true]);
+    assert!(w.stays_armed(NOW));
+}

@@ -23,7 +23,15 @@ impl World {
         let target_topic = self.owners[o].relay.detail().target_topic_id;
         let timestamps = crate::check::timestamps(self.owners[o].rules);
         let append_time = self.target.facts.target_append_time;
-        let claim = Claim { generation, source_topic, delivery, timestamps, append_time };
+        let claim = Claim {
+            generation,
+            source_topic,
+            delivery,
+            timestamps,
+            append_time,
+            by_name: self.knobs.by_name && delivery != Delivery::ExactlyOnce,
+            stale: false,
+        };
         let c = self.connection(o);
         self.say(|| {
             format!(
@@ -145,13 +153,14 @@ impl World {
         }
         let batch = self.target.log.last().unwrap();
         let records = batch.records.clone();
-        // Where a compacted log lost its end, what it had taken away in favour of that end is nowhere: it has to come again.
-        let cut = self.checker.target_lost && self.target.facts.target_compacted;
-        let sure = armed && !self.target.facts.source_compacted && !self.checker.last_again() && !cut;
+        let sure = armed && !self.target.facts.source_compacted && !self.checker.last_again();
         let bounds = self.target.facts.timestamps(self.now);
         // Another owner may have brought the target to forget: what the present one says counts as well.
         let mut claim = request.claim;
         let present = self.raft.owner;
+        claim.stale = o != present
+            || !self.connections[c].open
+            || claim.generation != self.raft.detail.begun.generation;
         let now = self.owner_now(present);
         if claim.delivery == Delivery::ExactlyOnce && self.owners[present].alive {
             claim.delivery = self.owners[present].relay.figures(now).delivery;
@@ -162,7 +171,21 @@ impl World {
             // What follows in the same pipeline fits then.
             claim.delivery = Delivery::TargetMayForget;
         }
+        let before = self.checker.doubles;
         self.checker.appended(&records, &claim, armed, sure, &self.source, bounds);
+        let (doubles, newest) = (self.checker.doubles, self.checker.newest());
+        if doubles > before {
+            self.say(|| format!("DOUBLES: {} more, {:?} of owner {o}", doubles - before, claim.delivery));
+        }
+        if records.first().is_some_and(|(_, rec)| rec.uid < newest) {
+            self.say(|| {
+                format!(
+                    "{:?} are {:?}",
+                    records.first().map(|r| r.0),
+                    records.iter().map(|r| r.1.uid).collect::<Vec<_>>()
+                )
+            });
+        }
     }
 
     fn wait_for_replicas(&mut self, c: usize, waiting: Waiting) {

@@ -6,12 +6,14 @@ use mirrormesh_core::flow::TimestampPolicy;
 use mirrormesh_core::ids::TopicId;
 use mirrormesh_core::relay::machine::{Notice, Rules};
 use mirrormesh_core::relay::position::{Position, PositionKind, PositionValue};
+use mirrormesh_core::relay::stored_map::stored_map;
 use mirrormesh_core::report::Delivery;
-use mirrormesh_core::translate::{OffsetMap, Segment, Translation};
+use mirrormesh_core::translate::Translation;
 use mirrormesh_core::unit::{Generation, PartitionGeneration};
 
 use crate::record::Rec;
 use crate::source::{Gone, Info, Source, State};
+use crate::target::Batch;
 
 /// A broken invariant.
 #[derive(Debug, Clone)]
@@ -39,6 +41,8 @@ pub struct Mirror {
     pub generation: Generation,
     /// The log had it already.
     pub again: bool,
+    /// The cleaner took it from the target in favour of one that the target lost since: it has to come again.
+    pub gone: bool,
 }
 
 /// What came with an append.
@@ -51,6 +55,18 @@ pub struct Claim {
     pub timestamps: TimestampPolicy,
     /// The target sets its own timestamps.
     pub append_time: bool,
+    /// Its fetches name topics only.
+    pub by_name: bool,
+    /// By now the sender was replaced, gave the connection up, or the generation is not the present one.
+    pub stale: bool,
+}
+
+/// A record that was appended where it does not belong.
+#[derive(Debug, Clone, Copy)]
+struct Unannounced {
+    offset: i64,
+    /// It stands there twice; else behind later ones.
+    again: bool,
 }
 
 #[derive(Debug, Default)]
@@ -63,7 +79,7 @@ pub struct Checker {
     pub violation: Option<Violation>,
     pub doubles: u32,
     /// Records that stand twice by a change of generations, and of which nobody said so yet.
-    unannounced: BTreeSet<u64>,
+    unannounced: BTreeMap<u64, Unannounced>,
     /// Records of which somebody said that they stand twice.
     announced: BTreeSet<u64>,
     /// The newest generation that appended while the target remembered it.
@@ -72,6 +88,8 @@ pub struct Checker {
     pub version: u64,
     /// The target lost acknowledged records, or was made again.
     pub target_lost: bool,
+    /// Records of another topic of the same name were mirrored.
+    pub crossed: bool,
     /// The source lost records and uses their offsets again.
     pub source_cut: bool,
     /// Others write to the target. Where it lost its end too, theirs may stand where ours did, which nothing tells.
@@ -96,6 +114,11 @@ impl Checker {
             .find(|g| Some(g.generation) == generation)
             .or_else(|| self.generations.last());
         by.is_some_and(|g| g.start.read_uncommitted && g.start.source_offset <= info.offset)
+    }
+
+    /// The newest record that is on the target.
+    pub fn newest(&self) -> u64 {
+        self.mirrored.last().copied().unwrap_or(0)
     }
 
     /// The newest record of ours was there already.
@@ -156,27 +179,39 @@ impl Checker {
             };
             self.content(rec, info, claim, bounds);
             self.transaction(info, claim);
-            if info.topic != claim.source_topic {
+            if info.topic != claim.source_topic && claim.by_name {
+                // Such a source can't tell; that it was another topic has to be noticed.
+                self.crossed = true;
+                continue;
+            } else if info.topic != claim.source_topic {
                 self.fail(
                     ORDER,
                     format!("record {} of another topic that has the same name was mirrored", rec.uid),
                 );
             }
-            let again = self.mirrored.contains(&rec.uid);
-            let last = self.ledger.iter().rev().find(|m| !m.again).map(|m| m.uid);
+            let gone = |uid: u64| self.ledger.iter().all(|m| m.uid != uid || m.gone);
+            let again = self.mirrored.contains(&rec.uid) && !gone(rec.uid);
+            let last = self.ledger.iter().rev().find(|m| !m.again && !m.gone).map(|m| m.uid);
             if again || last.is_some_and(|last| rec.uid < last) {
                 self.doubled(rec.uid, *offset, again, claim, sure);
             }
-            self.ledger.push(Mirror { offset: *offset, uid: rec.uid, generation: claim.generation, again });
+            self.ledger.push(Mirror {
+                offset: *offset,
+                uid: rec.uid,
+                generation: claim.generation,
+                again,
+                gone: false,
+            });
             self.mirrored.insert(rec.uid);
-            if !again {
+            // Deferred: who looks for its place then has to see that one is left out.
+            if !again && !(claim.stale && claim.delivery == Delivery::ContentNotFixed) {
                 let from = last.map_or(0, |last| last + 1).min(rec.uid);
                 self.no_loss_before(rec.uid, from, source, "behind it on the target stands a later one");
             }
         }
     }
 
-    /// I2, I3: once and in order. What the figures did not promise may stand twice.
+    /// I2, I3: once and in order. What the figures did not promise may stand twice, if somebody says so.
     fn doubled(&mut self, uid: u64, offset: i64, again: bool, claim: &Claim, sure: bool) {
         if again {
             self.doubles += 1;
@@ -184,11 +219,20 @@ impl Checker {
         // Raising the epoch has a window (exactly-once.md 3): until the new generation's first append, the old one is not
         // fenced. What stands twice then is announced by the next look for the place.
         let first = self.ledger.iter().find(|m| m.uid == uid).or_else(|| self.ledger.last());
-        let window = first.is_some_and(|m| m.generation < claim.generation);
+        let window = first.is_some_and(|m| {
+            // Nothing on a broker relates two producer ids: one does not fence the other.
+            m.generation.producer_id != claim.generation.producer_id || m.generation < claim.generation
+        });
         if window && (self.announced.contains(&uid) || claim.delivery != Delivery::ExactlyOnce) {
             if again {
-                self.unannounced.insert(uid);
+                self.unannounced.insert(uid, Unannounced { offset, again });
             }
+            return;
+        }
+        // Where the content is not fixed, an old batch with exactly the boundaries of the append that hands over lets those
+        // behind it pass until the new generation's first append: that they stand where they do is announced.
+        if !again && claim.delivery == Delivery::ContentNotFixed && claim.stale {
+            self.unannounced.insert(uid, Unannounced { offset, again });
             return;
         }
         if sure || claim.delivery == Delivery::ExactlyOnce || !again {
@@ -243,15 +287,20 @@ impl Checker {
         if armed && same_producer && known < newest {
             self.fail(SINGLE_WRITER, format!("{:?} appended behind {:?}", claim.generation, self.fenced));
         }
-        if known >= newest {
+        // Where it had forgotten, the old one is what it knows from now on.
+        if known >= newest || !armed {
             self.fenced = Some(claim.generation);
         }
     }
 
-    /// The target's log ends here now.
-    pub fn truncated(&mut self, at: i64) {
+    /// The target's log ends here now, and holds this.
+    pub fn truncated(&mut self, at: i64, there: &BTreeSet<i64>) {
         self.version += 1;
         self.ledger.retain(|m| m.offset < at);
+        self.unannounced.retain(|_, double| double.offset < at);
+        for mirror in &mut self.ledger {
+            mirror.gone |= !there.contains(&mirror.offset);
+        }
         self.mirrored = self.ledger.iter().map(|m| m.uid).collect();
     }
 
@@ -280,7 +329,7 @@ impl Checker {
 
     /// I10: a position tells only of what is acknowledged, and of nothing that is missing.
     pub fn position(&mut self, position: &Position, high_watermark: i64, source: &Source) {
-        if self.target_lost {
+        if self.target_lost || self.crossed {
             return;
         }
         if position.target_offset > high_watermark {
@@ -349,19 +398,21 @@ impl Checker {
         exact: bool,
     ) {
         let Some(present) = self.generations.last().map(|g| g.generation) else { return };
-        let (mut segments, mut end): (Vec<Segment>, Option<(i64, i64)>) = (Vec::new(), None);
+        let (mut chunks, mut positions) = (BTreeMap::new(), Vec::new());
         for (kind, value) in values {
-            match (kind, value) {
-                (PositionKind::Segments { .. }, PositionValue::Segments(list)) => segments.extend(list),
-                (PositionKind::Position { generation, .. }, PositionValue::Position(p))
-                    if *generation == present =>
-                {
-                    end = end.max(Some((p.source_offset, p.target_offset)));
+            match (*kind, value) {
+                (PositionKind::Segments { producer_id, number, chunk }, PositionValue::Segments(list)) => {
+                    chunks.insert((producer_id, number, chunk), list.clone());
+                }
+                (PositionKind::Position { .. }, PositionValue::Position(position)) => {
+                    positions.push(position)
                 }
                 _ => {}
             }
         }
-        let map = OffsetMap::new(segments, end);
+        let Some(map) = stored_map(&chunks, positions.into_iter(), present.producer_id) else {
+            return self.fail(TRANSLATION, format!("nothing can be translated: {chunks:?}"));
+        };
         for mirror in self.ledger.iter().filter(|m| !m.again) {
             let info = &source.infos[mirror.uid as usize];
             if info.topic != source.topic || info.gone.is_some() || !there.contains(&mirror.uid) {
@@ -377,7 +428,7 @@ impl Checker {
             };
             if !right {
                 let message = format!(
-                    "source offset {} is at {}, translated {translated:?}",
+                    "source offset {} is at {}, translated {translated:?} by {chunks:?}",
                     info.offset, mirror.offset
                 );
                 return self.fail(TRANSLATION, message);
@@ -390,9 +441,20 @@ impl Checker {
         self.announced.extend(self.ledger.iter().filter(|m| (from..to).contains(&m.offset)).map(|m| m.uid));
     }
 
+    /// A record of which that was not said. What the target's cleaner or retention took of them nobody can see.
+    pub fn unsaid(&self, log: &[Batch]) -> Option<u64> {
+        let there = |uid: u64| log.iter().flat_map(|b| &b.records).filter(move |(_, rec)| rec.uid == uid);
+        let stands = |(uid, double): (&u64, &Unannounced)| {
+            there(*uid).any(|(offset, _)| *offset == double.offset)
+                && (!double.again || there(*uid).count() > 1)
+        };
+        let unsaid = self.unannounced.iter().filter(|(uid, _)| !self.announced.contains(uid));
+        unsaid.filter(|entry| stands(*entry)).map(|(uid, _)| *uid).next()
+    }
+
     /// I2: what stands twice by a change of generations was announced.
-    pub fn all_announced(&mut self) {
-        if let Some(uid) = self.unannounced.difference(&self.announced).next() {
+    pub fn all_announced(&mut self, log: &[Batch]) {
+        if let Some(uid) = self.unsaid(log) {
             self.fail(NO_DUP, format!("record {uid} stands twice, and nobody says so"));
         }
     }
@@ -400,8 +462,7 @@ impl Checker {
     /// I9: who takes over under a new generation had an append acknowledged under the old one first: it was refused if
     /// the old owner was quicker.
     pub fn handed_over(&mut self, o: usize, begins: &Generation, handed: bool) {
-        let late = self.ledger.last().is_some_and(|m| m.generation != *begins);
-        if !handed && !late && !self.ledger.is_empty() {
+        if !handed && !self.ledger.is_empty() {
             self.fail(
                 SINGLE_WRITER,
                 format!("owner {o} raises the epoch of {begins:?} without a hand-over append"),

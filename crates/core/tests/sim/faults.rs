@@ -226,9 +226,25 @@ impl World {
                 self.topics += 1;
                 self.source.recreate(topic_id(self.topics));
                 self.after_recreation();
+                if self.knobs.by_name {
+                    let notices = self.rng.within(100, 3_000);
+                    self.at(notices, Event::LookAtTopics);
+                }
             }
         }
         true
+    }
+
+    /// The mesh looks at its topics now and then: whoever mirrors one that was made again has to begin anew.
+    pub fn look_at_topics(&mut self) {
+        let o = self.raft.owner;
+        let Some(owner) = self.owners.get_mut(o) else { return };
+        if owner.relay.detail().source_topic_id != self.source.topic {
+            owner.relay.stop();
+            self.drive(o);
+            let again = self.rng.within(100, 3_000);
+            self.at(again, Event::LookAtTopics);
+        }
     }
 
     /// New records stand in the topic soon, at offsets that were mirrored.
@@ -296,7 +312,7 @@ impl World {
                 self.topics += 1;
                 self.target.recreate(topic_id(self.topics));
                 self.checker.target_lost = true;
-                self.checker.truncated(0);
+                self.checker.truncated(0, &std::collections::BTreeSet::new());
             }
             Fault::Size => {
                 let size = self.rng.pick(&[400, 600, 1_000, 2_000, 6_000]);
@@ -317,7 +333,8 @@ impl World {
             .map_or(at, |b| b.header.base_offset.max(at.min(b.header.base_offset)));
         if at < self.target.end {
             self.target.truncate(at);
-            self.checker.truncated(at);
+            let there = self.target.offsets();
+            self.checker.truncated(at, &there);
         }
         self.target.leader_epoch += 1;
         let (epoch, end) = (self.target.leader_epoch, self.target.end);
@@ -405,11 +422,16 @@ impl World {
         for pid in self.source.open_transactions() {
             self.source.finish(pid, true, self.now as i64);
         }
-        // One more, so that the last one before it is not the last thing that anybody looks at.
-        self.source.append(&[(1, self.now as i64, 8)], None, self.now as i64);
-        self.source.high_watermark = self.source.end;
+        // So that the last one before it is not the last thing that anybody looks at.
+        self.one_more();
         let (epoch, end) = (self.target.leader_epoch, self.target.end);
         self.at(1, Event::Replicated(epoch, end));
+    }
+
+    /// One more record comes into the source.
+    pub fn one_more(&mut self) {
+        self.source.append(&[(1, self.now as i64, 8)], None, self.now as i64);
+        self.source.high_watermark = self.source.end;
     }
 
     /// The present owner has nothing left to do.

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mirrormesh_core::relay::position::PositionValue;
 
-use crate::check::{LIVENESS, Violation};
+use crate::check::{LIVENESS, ORDER, Violation};
 use crate::knobs::Fault;
 use crate::world::World;
 
@@ -79,6 +79,18 @@ fn run_inside(seed: u64, trace: bool) -> Outcome {
     // The last position is on its way.
     let until = world.elapsed() + 3_000;
     while world.elapsed() < until && world.step() {}
+    // A double that came last shows in the base offset of the next append.
+    for _ in 0..3 {
+        if world.checker.violation.is_some() || world.checker.unsaid(&world.target.log).is_none() {
+            break;
+        }
+        world.one_more();
+        let until = world.elapsed() + 20_000;
+        while world.elapsed() < until && world.step() {}
+    }
+    // That a topic was made again is noticed by whoever looks at topics.
+    let until = world.elapsed() + 20_000;
+    while world.checker.crossed && world.elapsed() < until && world.step() {}
     finish(&mut world);
     Outcome {
         seed,
@@ -95,6 +107,11 @@ fn run_inside(seed: u64, trace: bool) -> Outcome {
 
 /// What has to hold at the end.
 fn finish(world: &mut World) {
+    if world.checker.violation.is_none() && world.checker.crossed && world.ended != Some("source re-created")
+    {
+        let message = "records of another topic were mirrored, and nobody says so".to_owned();
+        world.checker.fail(ORDER, message);
+    }
     if world.checker.violation.is_some() || world.ended.is_some() || world.checker.target_lost {
         return;
     }
@@ -102,7 +119,7 @@ fn finish(world: &mut World) {
     if world.source.stable() == world.source.end {
         world.checker.no_loss_before(all, 0, &world.source, "at the end");
     }
-    world.checker.all_announced();
+    world.checker.all_announced(&world.target.log);
     let exact = !world.knobs.facts.source_compacted && world.checker.doubles == 0;
     let values: BTreeMap<_, &PositionValue> =
         world.positions.iter().map(|(key, value)| (key.kind, value)).collect();

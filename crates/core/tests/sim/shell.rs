@@ -2,6 +2,7 @@
 
 use mirrormesh_core::format::batch::entries;
 use mirrormesh_core::ids::{ClusterId, TopicName};
+use mirrormesh_core::relay::facts::Facts;
 use mirrormesh_core::relay::journal::Stored;
 use mirrormesh_core::relay::machine::{Action, Ask, Beginning, Notice, Relay, Setup, Told};
 use mirrormesh_core::relay::page::SourcePage;
@@ -49,6 +50,8 @@ impl World {
             stopped: None,
             released: false,
             version: 0,
+            newest: None,
+            unsure: false,
             sent: false,
             notices: Vec::new(),
             refused: 0,
@@ -84,16 +87,15 @@ impl World {
     fn act(&mut self, o: usize, action: Action<()>) {
         match action {
             Action::Ask(ask) => match self.registries(o, &ask) {
-                Some(told) => {
-                    let now = self.owner_now(o);
-                    self.owners[o].relay.told(told, now, &Fake);
-                }
+                Some(told) => self.owners[o].relay.told(told, &Fake),
                 None => {
                     let delay = self.delay();
                     self.at(delay, Event::AskAt(o, ask));
                 }
             },
-            Action::Fetch { offset, read_committed } => self.start_fetching(o, offset, read_committed),
+            Action::Fetch { offset, read_committed, last_epoch } => {
+                self.start_fetching(o, offset, read_committed, last_epoch);
+            }
             Action::StopFetching => self.owners[o].fetching = None,
             Action::Append(append) => self.send(o, append),
             Action::Write(records) => self.write(o, records),
@@ -106,6 +108,7 @@ impl World {
                 self.say(|| format!("owner {o} notices {notice:?}"));
                 if let Some((from, to)) = doubled(&notice) {
                     self.checker.announce(from, to);
+                    self.owners[o].unsure = true;
                 }
                 self.owners[o].notices.push(notice);
             }
@@ -149,7 +152,7 @@ impl World {
             return self.tell(o, Told::Failed("UNREACHABLE".to_owned(), "no answer".to_owned()));
         }
         let told = match ask {
-            Ask::Facts => Told::Facts(self.target.facts),
+            Ask::Facts => Told::Facts(Facts { source_by_name: self.knobs.by_name, ..self.target.facts }),
             Ask::SourceEnds => Told::SourceEnds(self.source.start, self.source.end),
             Ask::NewProducer => {
                 self.raft.producers += 1;
@@ -195,6 +198,8 @@ impl World {
             Step::TargetEnds => {
                 self.owners[o].version = self.checker.version;
                 self.owners[o].sent = false;
+                self.owners[o].unsure = false;
+                self.owners[o].newest = self.checker.ledger.last().map(|m| m.generation);
                 Told::TargetEnds(self.target.start, self.target.end, self.target.high_watermark)
             }
             Step::TargetRead(offset) => {
@@ -237,7 +242,6 @@ impl World {
     }
 
     pub fn told(&mut self, o: usize, told: Told) {
-        let now = self.owner_now(o);
         self.say(|| match &told {
             Told::TargetRecords(b) => format!("owner {o} told of {} bytes of the target", b.len()),
             Told::SourcePage(p) => format!("owner {o} told of {} bytes of the source", p.records.len()),
@@ -250,14 +254,14 @@ impl World {
             ),
             told => format!("owner {o} told {told:?}"),
         });
-        self.owners[o].relay.told(told, now, &Fake);
+        self.owners[o].relay.told(told, &Fake);
         self.drive(o);
     }
 
     // Fetching.
 
-    fn start_fetching(&mut self, o: usize, offset: i64, committed: bool) {
-        self.say(|| format!("owner {o} fetches from {offset}, committed {committed}"));
+    fn start_fetching(&mut self, o: usize, offset: i64, committed: bool, last_epoch: i32) {
+        self.say(|| format!("owner {o} fetches from {offset}, committed {committed}, epoch {last_epoch}"));
         self.sessions += 1;
         let session = self.sessions;
         let known = self.owners[o].relay.detail().source_topic_id;
@@ -269,7 +273,8 @@ impl World {
             self.checker.passed(offset, known, &self.source, "fetching goes on behind it");
         }
         let (epoch, topic) = (self.source.epoch, self.source.topic);
-        self.owners[o].fetching = Some(Fetching { session, offset, committed, asked: false, epoch, topic });
+        self.owners[o].fetching =
+            Some(Fetching { session, offset, committed, asked: false, epoch, last_epoch, topic });
     }
 
     pub fn fetch_at(&mut self, o: usize, session: u64) {
@@ -283,7 +288,10 @@ impl World {
             fetching.topic != self.source.topic || (!self.knobs.by_name && known != self.source.topic);
         // A fetch tells the leader epoch that it knows: a new leader refuses it, whatever its log holds.
         let moved = fetching.epoch != self.source.epoch;
-        let fetched = if other || moved || (!self.healing && self.rng.permille(2)) {
+        // The broker compares the histories (Partition.readRecords, since Kafka 2.7).
+        let parted = fetching.last_epoch >= 0
+            && self.source.epoch_end(fetching.last_epoch).is_some_and(|end| end < offset);
+        let fetched = if other || moved || parted || (!self.healing && self.rng.permille(2)) {
             Fetched::Failed
         } else {
             match self.source.fetch(offset, committed, self.knobs.fetch_bytes) {
@@ -304,6 +312,7 @@ impl World {
                 let before = fetching.offset;
                 for entry in entries(page.records.clone()).flatten() {
                     fetching.offset = fetching.offset.max(entry.next_offset());
+                    fetching.last_epoch = -1;
                 }
                 fetching.asked = false;
                 owner.seen_end = page.end_offset;
@@ -383,7 +392,14 @@ impl World {
             let refused = self.owners[o].refused > 1;
             let readable = self.owners[o].seen_end > beginning.start.source_offset;
             let acked = self.owners[o].acked == Some(beginning.after);
-            let handed = own || acked || !beginning.notices.is_empty() || refused || !readable;
+            let late = self.owners[o].newest.is_some_and(|newest| newest != beginning.after);
+            let handed = own
+                || acked
+                || late
+                || !beginning.notices.is_empty()
+                || refused
+                || !readable
+                || self.owners[o].unsure;
             self.checker.handed_over(o, &beginning.after, handed);
             self.raft.begun_by = Some(o);
             self.raft.before = Some(beginning.after);

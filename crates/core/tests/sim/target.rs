@@ -153,6 +153,12 @@ impl Target {
         known.last_time = header.max_timestamp;
     }
 
+    /// Offsets of the records that the cleaner left, and of those that retention may have taken.
+    pub fn offsets(&self) -> std::collections::BTreeSet<i64> {
+        let records = self.log.iter().flat_map(|b| &b.records).map(|(offset, _)| *offset);
+        records.chain(0..self.start).collect()
+    }
+
     /// Another writer's batch.
     pub fn foreign(&mut self, producer: i64, count: i64, now: i64) {
         let mut header = record::header(0);

@@ -48,6 +48,7 @@ pub enum Event {
     BeginAt(usize, Beginning),
     Begun(usize, Begun),
     Resume(usize),
+    LookAtTopics,
     /// The mesh gives the partition to a new owner.
     Assign,
     /// An owner learns that it was replaced, or is asked to let go.
@@ -104,6 +105,9 @@ pub struct Fetching {
     pub asked: bool,
     /// The source's leader epoch that it began under.
     pub epoch: i32,
+    /// Leader epoch of what is before the first offset, as the relay says; not needed behind it, since a new leader ends
+    /// the session.
+    pub last_epoch: i32,
     /// The topic that it began on.
     pub topic: TopicId,
 }
@@ -122,6 +126,10 @@ pub struct Owner {
     pub released: bool,
     /// The target's log as it was when its ends were told.
     pub version: u64,
+    /// The generation of the target's newest record of ours at that time.
+    pub newest: Option<Generation>,
+    /// It said since then that records may come again.
+    pub unsure: bool,
     /// Own appends since then.
     pub sent: bool,
     pub notices: Vec<Notice>,
@@ -386,6 +394,7 @@ impl World {
                 self.owners[o].relay.resume();
                 self.drive(o);
             }
+            Event::LookAtTopics => self.look_at_topics(),
             Event::Assign => self.assign(),
             Event::Stop(o) => {
                 self.say(|| format!("owner {o} is asked to stop"));

@@ -178,6 +178,11 @@ impl Connection {
             && versions.select(1, VersionRange { min: 13, max: i16::MAX }).is_some()
     }
 
+    /// Whether requests to fetch can name topics by id.
+    pub fn fetches_by_topic_id(&self) -> bool {
+        self.versions().select(1, VersionRange { min: 13, max: i16::MAX }).is_some()
+    }
+
     pub(crate) fn limits(&self) -> &Limits {
         &self.inner.limits
     }

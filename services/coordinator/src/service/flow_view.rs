@@ -197,9 +197,10 @@ impl<'a> View<'a> {
         let delivery = match guarantee {
             Guarantee::Unknown => Delivery::Unspecified,
             Guarantee::ExactlyOnce => Delivery::ExactlyOnce,
-            Guarantee::TargetMayForget | Guarantee::ContentNotFixed | Guarantee::OtherWriters => {
-                Delivery::DetectedOnly
-            }
+            Guarantee::TargetMayForget
+            | Guarantee::ContentNotFixed
+            | Guarantee::SourceByName
+            | Guarantee::OtherWriters => Delivery::DetectedOnly,
         };
         let lag = standing.lag;
         let (outlook, eta_seconds) = outlook_to_api(standing.outlook);

@@ -102,7 +102,7 @@ impl Subscribed {
             partition: self.wanted.partition,
             offset: self.wanted.offset,
             leader_epoch: self.wanted.leader_epoch,
-            last_fetched_epoch: -1,
+            last_fetched_epoch: self.wanted.last_epoch,
             max_bytes: at_most(self.wanted.throttle.fetch_bytes(), self.bytes_max),
         }
     }
@@ -114,6 +114,10 @@ impl Subscribed {
         self.quiet = next == self.wanted.offset && !unreadable;
         if self.quiet && told == self.told {
             return;
+        }
+        if next > self.wanted.offset {
+            // Behind it a new leader refuses the epoch that the fetch names.
+            self.wanted.last_epoch = -1;
         }
         self.wanted.offset = next;
         self.told = told;

@@ -55,6 +55,8 @@ pub(crate) struct Subscription {
     pub(crate) offset: i64,
     /// Leader epoch as the metadata has it.
     pub(crate) leader_epoch: i32,
+    /// Leader epoch of what is before the offset; -1 when not known.
+    pub(crate) last_epoch: i32,
     /// Told whenever the end of the partition was seen.
     pub(crate) end: Arc<SourceEnd>,
     /// Says when nothing is to be fetched, and how much at a time.

@@ -329,6 +329,10 @@ impl Task {
             let Some(&id) = self.by_place.get(&place) else { continue };
             // What was subscribed anew meanwhile has nothing to do with this answer.
             let Some(s) = self.subscriptions.get_mut(&id).filter(|s| s.lane == lane) else { continue };
+            if partition.diverging.is_some() {
+                self.end(id, Fetched::Lost("the source's history parts before the offset".to_owned()));
+                continue;
+            }
             if !partition.error.is_ok() {
                 self.end(id, Fetched::Refused(partition.error));
                 continue;

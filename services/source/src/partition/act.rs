@@ -30,7 +30,9 @@ impl PartitionUnit {
                 let probe = self.probe();
                 self.underway.asking = Some(Box::pin(probe.ask(ask)));
             }
-            Action::Fetch { offset, read_committed } => self.fetch(offset, read_committed).await,
+            Action::Fetch { offset, read_committed, last_epoch } => {
+                self.fetch(offset, read_committed, last_epoch).await;
+            }
             Action::StopFetching => self.lines.pages = None,
             Action::Append(append) => self.append(append).await,
             Action::Write(records) => self.write(records),
@@ -59,10 +61,10 @@ impl PartitionUnit {
     }
 
     /// Subscribes at the source's leader, and takes the connection to the target's.
-    async fn fetch(&mut self, offset: i64, read_committed: bool) {
+    async fn fetch(&mut self, offset: i64, read_committed: bool, last_epoch: i32) {
         let stop = self.context.stop.clone();
         let connected = tokio::select! {
-            connected = self.connect(offset, read_committed) => connected,
+            connected = self.connect(offset, read_committed, last_epoch) => connected,
             () = stop.cancelled() => Ok(()),
         };
         if let Err(error) = connected {
@@ -72,7 +74,7 @@ impl PartitionUnit {
         self.say();
     }
 
-    async fn connect(&mut self, offset: i64, read_committed: bool) -> Result<(), Error> {
+    async fn connect(&mut self, offset: i64, read_committed: bool, last_epoch: i32) -> Result<(), Error> {
         let detail = self.relay.detail();
         let target_topic = detail.target_topic.clone();
         let topic_id = detail.source_topic_id.0;
@@ -90,6 +92,7 @@ impl PartitionUnit {
                 partition: self.partition,
                 offset,
                 leader_epoch: source.leader_epoch,
+                last_epoch,
                 end: Arc::clone(&self.end),
                 throttle: Arc::clone(&self.throttle),
                 pages: page_sender,

@@ -189,7 +189,7 @@ impl PartitionUnit {
                 }
                 () = stop.cancelled(), if !self.relay.is_stopping() => self.relay.stop(),
                 told = finish(&mut self.underway.asking) => {
-                    self.relay.told(told, now_ms(), &self.codecs);
+                    self.relay.told(told, &self.codecs);
                     self.say();
                 }
                 begun = finish(&mut self.underway.beginning) => {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mirrormesh_core::ids::{TopicId, TopicName};
+use mirrormesh_core::relay::facts::Facts;
 use mirrormesh_core::relay::machine::{Ask, Told};
 use mirrormesh_core::relay::page::SourcePage;
 use mirrormesh_core::relay::registry::WriterKey;
@@ -155,10 +156,17 @@ impl Probe {
     }
 
     /// Settings of both sides.
-    pub(super) async fn facts(&self) -> Result<mirrormesh_core::relay::facts::Facts, Failure> {
+    pub(super) async fn facts(&self) -> Result<Facts, Failure> {
         let leader = self.target().leader().await?;
         let topics = (self.topic.as_str(), self.detail.target_topic.as_str());
-        facts(&self.link.source_settings, &self.link.target_settings, topics, leader.node_id).await
+        let settings = facts(&self.link.source_settings, &self.link.target_settings, topics, leader.node_id);
+        Ok(Facts { source_by_name: self.source_by_name().await?, ..settings.await? })
+    }
+
+    async fn source_by_name(&self) -> Result<bool, Failure> {
+        let leader = self.source().leader().await?;
+        let connection = self.link.source.connection(leader.node_id, LANE).await?;
+        Ok(TopicId(leader.topic_id).is_zero() || !connection.fetches_by_topic_id())
     }
 
     async fn identity(&self) -> Result<Told, Failure> {

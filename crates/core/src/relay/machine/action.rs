@@ -148,6 +148,9 @@ pub enum Action<T> {
         offset: i64,
         /// Leave out transactions that are open or aborted.
         read_committed: bool,
+        /// Leader epoch of what is before it, -1 when not known: where a leader's history parts before the offset, it must
+        /// not answer with records (KIP-595), which ends the fetching as a failure.
+        last_epoch: i32,
     },
     /// Fetch no more.
     StopFetching,

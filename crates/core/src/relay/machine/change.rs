@@ -57,12 +57,8 @@ impl Change {
 impl<T: Clone> Relay<T> {
     fn journal_of(&self, stored: &Stored, target: i64) -> Journal {
         let generation = self.setup.detail.begun.generation;
-        let newest = stored
-            .positions
-            .iter()
-            .filter(|(_, p)| p.generation == generation)
-            .max_by_key(|(_, p)| p.count)
-            .map(|(slot, _)| *slot);
+        let newest = stored.positions.iter().filter(|(_, p)| p.generation == generation);
+        let newest = newest.max_by_key(|(_, p)| p.count).map(|(slot, _)| *slot);
         let mut journal = self.journal.clone();
         journal.go_on(newest, target);
         journal
@@ -90,12 +86,9 @@ impl<T: Clone> Relay<T> {
         self.behind.placed();
         self.figures.source_offset = found.place.source;
         self.figures.target_offset = found.place.target;
-        let last = found
-            .replay
-            .last()
-            .map(|m| (m.last, m.source_leader_epoch))
-            .or_else(|| found.position.as_ref().map(|p| (p.last, p.source_leader_epoch)))
-            .or_else(|| (found.epoch >= 0).then(|| (LastBatch::default(), found.epoch)));
+        let last = found.replay.last().map(|m| m.last).or_else(|| found.position.as_ref().map(|p| p.last));
+        let last =
+            last.or_else(|| (found.epoch >= 0).then(LastBatch::default)).map(|last| (last, found.epoch));
         let refused_again = self
             .refusal
             .is_some_and(|r| r.what == Refused::Sequence && r.times > 1 && r.count == found.place.count);
@@ -103,7 +96,13 @@ impl<T: Clone> Relay<T> {
         let begun = self.setup.detail.begun;
         // An own generation is no better: what this owner sent before may still arrive, between two that it sends now.
         let fences = !self.facts.content_fixed();
-        let handover = fences || self.setup.rules.differ_from(begun.start);
+        let handover = fences || self.setup.rules.differ_from(begun.start) || begun.generation.is_last();
+        if found.apart {
+            // A position would tell of a place that counting does not lead to.
+            let change = Change::at(found.place, journal, last);
+            self.phase = Phase::Keeping { change, asked: false };
+            return;
+        }
         let mut stream = Stream::new(
             (found.place, found.sole_writer),
             (self.facts, self.setup.limits),
@@ -111,7 +110,10 @@ impl<T: Clone> Relay<T> {
             last,
             handover,
         );
-        if found.late || refused_again || handed_over {
+        if found.producer_changed {
+            stream.window.watch(now_ms);
+        }
+        if refused_again || handed_over {
             // What was found is written down first: whoever follows looks no further back than to the new generation.
             stream.break_off(After::Begin);
         }
@@ -152,8 +154,8 @@ impl<T: Clone> Relay<T> {
             reason: "RECORDS_DOUBLED",
             message: format!(
                 "the target's offsets {from} to {to} held records that may come to stand there twice: retention or \
-                 compaction took some before it was known how far they go on the source; raise the target's retention, \
-                 or min.compaction.lag.ms where it is compacted"
+                 compaction took some before it was known how far they go on the source, or a replaced owner's append \
+                 came late; raise the target's retention, or min.compaction.lag.ms where it is compacted"
             ),
             from_offset: None,
             to_offset: None,
@@ -163,9 +165,9 @@ impl<T: Clone> Relay<T> {
 
     /// What is needed is gone from the source.
     pub(super) fn lost(&mut self, loss: Loss, target: i64, now_ms: u64) {
-        let (replay, unsure) = match &mut self.phase {
-            Phase::Locating { resync, .. } => (resync.take_replay(), resync.unsure()),
-            _ => (Vec::new(), None),
+        let (replay, unsure, found_epoch) = match &mut self.phase {
+            Phase::Locating { resync, .. } => (resync.take_replay(), resync.unsure(), resync.found_epoch()),
+            _ => (Vec::new(), None, -1),
         };
         self.tell_of_unsure(unsure);
         let stored = self.take_stored();
@@ -177,12 +179,15 @@ impl<T: Clone> Relay<T> {
                 for mirrored in &replay {
                     journal.mirrored(mirrored, now_ms);
                 }
-                journal.passed(now_ms);
                 let place = Place { count: 0, source: loss.go_on, target };
                 let newest = stored.positions.iter().map(|(_, p)| p).filter(|p| p.generation == generation);
                 let last = newest.max_by_key(|p| p.count).map(|p| (p.last, p.source_leader_epoch));
+                let last = match last {
+                    Some((last, epoch)) => Some((last, epoch.max(found_epoch))),
+                    None => (found_epoch >= 0).then(|| (LastBatch::default(), found_epoch)),
+                };
                 let change = Change::at(place, journal, last).behind(&loss);
-                self.phase = Phase::Beginning { change, asked: false };
+                self.phase = Phase::Keeping { change, asked: false };
             }
         }
     }
@@ -218,7 +223,7 @@ impl<T: Clone> Relay<T> {
             return None;
         }
         *asked = true;
-        if after.epoch == i16::MAX && change.offered.is_none() {
+        if after.is_last() && change.offered.is_none() {
             return Some(Action::Ask(Ask::NewProducer));
         }
         Some(Action::Begin(Beginning {
@@ -244,7 +249,7 @@ impl<T: Clone> Relay<T> {
         };
         let Change { journal, last, .. } = change.clone();
         let same_producer = begun.generation.producer_id == self.setup.detail.begun.generation.producer_id;
-        let mut journal = if same_producer { journal } else { Journal::new(None) };
+        let mut journal = if same_producer { journal } else { Journal::new(self.setup.number) };
         journal.passed(now_ms);
         self.setup.detail.begun = begun;
         self.refusal = None;
@@ -253,7 +258,13 @@ impl<T: Clone> Relay<T> {
         self.figures.source_offset = source;
         self.figures.target_offset = target;
         let place = Place { count: 0, source, target };
-        let stream = Stream::new((place, true), (self.facts, self.setup.limits), journal, last, false);
+        // No later epoch can fence this one: one append of it, which fences the one before, and a new producer id follows.
+        let last_epoch = begun.generation.is_last();
+        let mut stream =
+            Stream::new((place, true), (self.facts, self.setup.limits), journal, last, last_epoch);
+        if !same_producer {
+            stream.window.watch(now_ms);
+        }
         self.register(Then::Stream(Box::new(stream)));
     }
 }

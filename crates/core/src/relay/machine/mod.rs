@@ -63,6 +63,11 @@ enum Phase<T> {
         same: bool,
         asked: bool,
     },
+    /// What was found before a loss is written down.
+    Keeping {
+        change: Change,
+        asked: bool,
+    },
     Beginning {
         change: Change,
         asked: bool,
@@ -123,6 +128,7 @@ pub struct Relay<T> {
 impl<T: Clone> Relay<T> {
     /// Begins with nothing known.
     pub fn new(setup: Setup) -> Self {
+        let journal = Journal::new(setup.number);
         Self {
             setup,
             facts: Facts::DEFAULT,
@@ -137,7 +143,7 @@ impl<T: Clone> Relay<T> {
             warned_of_retention: false,
             registered: None,
             origins: Origins::default(),
-            journal: Journal::new(None),
+            journal,
             figures: PartitionFigures::default(),
             behind: Behind::default(),
             pending: VecDeque::new(),
@@ -182,6 +188,7 @@ impl<T: Clone> Relay<T> {
             | Phase::Registering(_)
             | Phase::Locating { .. }
             | Phase::Ends { .. }
+            | Phase::Keeping { .. }
             | Phase::Beginning { .. }
             | Phase::Waiting { .. } => (UnitState::Resyncing, "", ""),
         }
@@ -293,6 +300,11 @@ impl<T: Clone> Relay<T> {
                     };
                     return Some(Action::Ask(ask));
                 }
+                Phase::Keeping { asked: false, .. } => {
+                    if let Some(action) = self.keep() {
+                        return Some(action);
+                    }
+                }
                 Phase::Beginning { .. } => return self.begin(),
                 Phase::Streaming(_) => match self.stream(now_ms, codecs) {
                     stream::Next::Action(action) => return Some(*action),
@@ -322,7 +334,7 @@ impl<T: Clone> Relay<T> {
     // Inputs.
 
     /// Answers [`Action::Ask`]. What was not asked for is left alone.
-    pub fn told(&mut self, told: Told, _now_ms: u64, codecs: &dyn Codecs) {
+    pub fn told(&mut self, told: Told, codecs: &dyn Codecs) {
         match (&mut self.phase, told) {
             (Phase::Stopped { .. } | Phase::Released { .. }, _) => {}
             // Only where batches come from is asked for while records flow.

@@ -11,15 +11,17 @@ use super::{
     PartitionFigures, Phase, Place, Relay, SourcePage, Stop,
 };
 use crate::format::batch::Stamp;
-use crate::relay::answer::Verdict;
 use crate::relay::journal::Mirrored;
 use crate::relay::loss::retention_margin;
 use crate::relay::page::{self, Reading};
 use crate::relay::path::Conditions;
 use crate::relay::reader::unreadable;
 use crate::relay::rebuild::Oversized;
-use crate::relay::window::{Outcome, Sending, UNTOLD, Window};
+use crate::relay::window::{Outcome, Sending, Window};
 use crate::report::Delivery;
+
+/// The pipeline ends with the append that hands over.
+const HANDED_OVER: &str = "HANDED_OVER";
 
 /// What follows once everything has its answer and is written down.
 #[derive(Debug, Clone)]
@@ -148,6 +150,8 @@ impl<T> Stream<T> {
     pub(super) fn figures(&self, figures: &mut PartitionFigures, now_ms: u64) {
         figures.delivery = if !self.facts.content_fixed() {
             Delivery::ContentNotFixed
+        } else if self.facts.source_by_name {
+            Delivery::SourceByName
         } else if self.window.stays_armed(now_ms) {
             Delivery::ExactlyOnce
         } else if !self.window.is_sole_writer() {
@@ -192,7 +196,8 @@ impl<T: Clone> Relay<T> {
         if !stream.fetching {
             stream.fetching = true;
             let offset = stream.window.next_source();
-            return act(Action::Fetch { offset, read_committed: !start.read_uncommitted });
+            let last_epoch = stream.last.map_or(-1, |(_, epoch)| epoch);
+            return act(Action::Fetch { offset, read_committed: !start.read_uncommitted, last_epoch });
         }
         if let Some(held) = stream.held.as_mut().filter(|held| !held.asked) {
             held.asked = true;
@@ -429,10 +434,10 @@ impl<T: Clone> Relay<T> {
         let Phase::Streaming(stream) = &mut self.phase else { return };
         let sent = stream.window.sent_count();
         match stream.window.answer(id, answer, now_ms) {
-            Outcome::Failed(Verdict::Resync { reason, .. }) if reason == UNTOLD => {
+            Outcome::Untold => {
                 // A hand-over: the content that is found tells what stands there, and n whether the log ends with it.
                 self.handed_over = Some(sent);
-                stream.break_off_failed(After::Locate { reason, leader_moved: false });
+                stream.break_off_failed(After::Locate { reason: HANDED_OVER, leader_moved: false });
             }
             Outcome::Mirrored(mirrored) => self.mirrored(&mirrored, now_ms),
             Outcome::Failed(verdict) => self.failed(verdict),
@@ -455,7 +460,7 @@ impl<T: Clone> Relay<T> {
         if stream.handover && self.facts.target_append_time {
             // Such a target does not say whether this was a duplicate: see whether the log ends here.
             self.handed_over = Some(acked.count);
-            stream.break_off(After::Locate { reason: "HANDED_OVER", leader_moved: false });
+            stream.break_off(After::Locate { reason: HANDED_OVER, leader_moved: false });
         } else if stream.handover {
             stream.break_off(After::Begin);
         }

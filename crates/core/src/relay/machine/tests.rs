@@ -83,7 +83,7 @@ impl Bench {
                 }
                 action => return action,
             };
-            self.relay.told(told, NOW, &Fake);
+            self.relay.told(told, &Fake);
         }
     }
 
@@ -104,7 +104,7 @@ impl Bench {
                 Some(Action::Ask(Ask::Locate(Step::TargetEnds))) => Told::TargetEnds(0, 0, 0),
                 other => return other,
             };
-            self.relay.told(told, NOW, &Fake);
+            self.relay.told(told, &Fake);
         }
     }
 
@@ -146,7 +146,7 @@ impl Bench {
 fn from_nothing_to_an_acknowledged_batch_and_a_clean_release() {
     let mut b = Bench::new(RULES);
     let fetch = b.settle(Facts::DEFAULT);
-    assert!(matches!(fetch, Some(Action::Fetch { offset: 0, read_committed: true })));
+    assert!(matches!(fetch, Some(Action::Fetch { offset: 0, read_committed: true, .. })));
     assert!(b.next().is_none() && b.relay.wants_records());
     b.bring(&[dense(0, 3), dense(3, 2)]);
     let first = b.append();
@@ -233,7 +233,7 @@ fn a_place_that_is_refused_twice_begins_anew() {
                 other => panic!("{other:?}"),
             }
         }
-        b.relay.told(Told::Facts(Facts::DEFAULT), NOW, &Fake);
+        b.relay.told(Told::Facts(Facts::DEFAULT), &Fake);
     }
     assert!(
         matches!(b.settle(Facts::DEFAULT), Some(Action::Write(_))),
@@ -257,10 +257,10 @@ fn retention_overrun_stops_or_goes_on_behind_a_named_gap() {
             }
         };
         assert!(matches!(ask, Some(Action::Ask(Ask::SourceEnds))));
-        b.relay.told(Told::SourceEnds(12, 50), NOW, &Fake);
+        b.relay.told(Told::SourceEnds(12, 50), &Fake);
         let ask = b.next();
         assert!(matches!(ask, Some(Action::Ask(Ask::Locate(Step::Identity)))), "is it the same topic still?");
-        b.relay.told(Told::Identity(Some(TopicId([1; 16])), Some(TopicId([2; 16]))), NOW, &Fake);
+        b.relay.told(Told::Identity(Some(TopicId([1; 16])), Some(TopicId([2; 16]))), &Fake);
         match b.next() {
             Some(Action::Stopped(stop)) if !continues => {
                 assert_eq!((stop.from_offset, stop.to_offset), (Some(0), Some(12)));

@@ -1,7 +1,29 @@
 //! Writing the acknowledged place down (exactly-once.md 5): when, and what.
 
 use super::stream::{Next, act};
-use super::{Action, LastBatch, Phase, Position, PositionKey, PositionKind, PositionValue, Relay};
+use super::{
+    Action, Entry, LastBatch, Phase, Position, PositionKey, PositionKind, PositionValue, Relay, Setup,
+};
+
+impl Setup {
+    fn key(&self, kind: PositionKind) -> PositionKey {
+        PositionKey {
+            flow: self.flow.clone(),
+            target_topic_id: self.detail.target_topic_id,
+            partition: self.partition,
+            kind,
+        }
+    }
+
+    fn chunks(&self, entry: &Entry) -> Vec<(PositionKey, PositionValue)> {
+        let producer_id = self.detail.begun.generation.producer_id;
+        let chunks = entry.chunks.iter().map(|(chunk, segments)| {
+            let kind = PositionKind::Segments { producer_id, number: self.number, chunk: *chunk };
+            (self.key(kind), PositionValue::Segments(segments.clone()))
+        });
+        chunks.collect()
+    }
+}
 
 impl<T: Clone> Relay<T> {
     pub(super) fn write_if_due(&mut self, now_ms: u64) -> Next<T> {
@@ -19,12 +41,6 @@ impl<T: Clone> Relay<T> {
         let Phase::Streaming(stream) = &mut self.phase else { return Next::Changed };
         let entry = stream.journal.take();
         let generation = setup.detail.begun.generation;
-        let key = |kind| PositionKey {
-            flow: setup.flow.clone(),
-            target_topic_id: setup.detail.target_topic_id,
-            partition: setup.partition,
-            kind,
-        };
         let acked = stream.window.acked();
         let (last, source_leader_epoch) = stream.last.unwrap_or_else(|| (LastBatch::default(), -1));
         let position = Position {
@@ -42,20 +58,39 @@ impl<T: Clone> Relay<T> {
             topic: setup.topic.to_string(),
             target_topic: setup.detail.target_topic.to_string(),
         };
-        let producer_id = generation.producer_id;
-        let chunks = entry.chunks.iter().map(|(chunk, segments)| {
-            let kind = PositionKind::Segments { producer_id, number: setup.number, chunk: *chunk };
-            (key(kind), PositionValue::Segments(segments.clone()))
-        });
-        let mut records: Vec<_> = chunks.collect();
+        let mut records = setup.chunks(&entry);
         let kind = PositionKind::Position { generation, slot: entry.slot };
-        records.push((key(kind), PositionValue::Position(position)));
+        records.push((setup.key(kind), PositionValue::Position(position)));
         stream.writing = Some(entry);
         act(Action::Write(records))
     }
 
+    /// Where a loss ends a generation, what was found of it: nobody looks behind the start of the next one.
+    pub(super) fn keep(&mut self) -> Option<Action<T>> {
+        let Phase::Keeping { change, asked } = &mut self.phase else { return None };
+        *asked = true;
+        let records = self.setup.chunks(&change.journal.take());
+        if records.is_empty() {
+            self.phase = Phase::Beginning { change: change.clone(), asked: false };
+            return None;
+        }
+        Some(Action::Write(records))
+    }
+
+    pub(super) fn wait_to_write(&mut self) {
+        self.wait("POSITION_NOT_WRITTEN", "the positions topic can't be written to; trying again");
+    }
+
     /// Says whether what was to be written is written.
     pub fn written(&mut self, written: bool, now_ms: u64) {
+        if let Phase::Keeping { change, asked: true } = &self.phase {
+            if written {
+                self.phase = Phase::Beginning { change: change.clone(), asked: false };
+            } else {
+                self.wait_to_write();
+            }
+            return;
+        }
         let Phase::Streaming(stream) = &mut self.phase else { return };
         let Some(entry) = stream.writing.take() else { return };
         if !written {

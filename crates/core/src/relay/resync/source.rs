@@ -1,7 +1,7 @@
 //! The source's side: which record the n-th one is.
 
 use super::{Resync, Step};
-use crate::relay::align::Aligner;
+use crate::relay::align::{Aligned, Aligner};
 use crate::relay::journal::Mirrored;
 use crate::relay::loss::Loss;
 use crate::relay::origins::Origins;
@@ -10,6 +10,7 @@ use crate::relay::position::LastBatch;
 use crate::relay::reader::unreadable;
 use crate::relay::rebuild::{Codecs, RebuildError, Run};
 use crate::relay::stop::{Stop, StopReason};
+use crate::relay::window::Place;
 use crate::translate::Segment;
 
 impl Resync {
@@ -26,8 +27,9 @@ impl Resync {
     /// Answers [`Step::SourceHistory`]: the end offset of the epoch asked for, or of the nearest one before it;
     /// `None` if the broker can't tell.
     pub fn source_history(&mut self, end_offset: Option<i64>) {
+        self.epoch_end = end_offset;
         match end_offset {
-            Some(end) if end < self.base.source => self.lost(Loss::diverged(end, self.base.source)),
+            Some(end) if end < self.epoch_source => self.lost(Loss::diverged(end, self.base.source)),
             _ => self.find_source(),
         }
     }
@@ -42,7 +44,7 @@ impl Resync {
 
     /// The contents to look for are known.
     pub(super) fn align(&mut self) {
-        let aligner = Aligner::new(&self.contents, self.premise.times_kept);
+        let aligner = Aligner::new(&self.contents, self.premise.times_kept, self.whole);
         self.contents.clear();
         if aligner.is_complete() {
             self.nothing_to_align();
@@ -55,8 +57,8 @@ impl Resync {
     /// Retention took what is behind the base on the target, so that nothing leads to the place but what it can't be
     /// before: every record takes an offset or more. What was mirrored behind that is mirrored again, and said.
     fn nothing_to_align(&mut self) {
-        let mirrored = self.at_least.max(self.base.source + (self.count - self.base.count).max(0));
-        if mirrored > self.base.source {
+        let mirrored = self.surely_mirrored();
+        if self.count > self.base.count {
             self.unsure = Some((self.base.target, self.ends.1));
         }
         match self.gap {
@@ -69,6 +71,13 @@ impl Resync {
                 self.done();
             }
         }
+    }
+
+    /// The mirror got at least so far in this history, if n is right: every record takes an offset or more, and what it
+    /// mirrored behind the end of the epoch may be of another.
+    fn surely_mirrored(&self) -> i64 {
+        let mirrored = self.at_least.max(self.base.source + (self.count - self.base.count).max(0));
+        self.epoch_end.map_or(mirrored, |end| mirrored.min(end.max(self.base.source)))
     }
 
     fn deleted_up_to(&mut self, from: i64, mirrored: Option<i64>) {
@@ -146,17 +155,18 @@ impl Resync {
     pub fn source_ends(&mut self, log_start: i64, log_end: i64) {
         let uncounted = (self.count - self.base.count - self.read).max(0);
         // At least so far the mirror got: every record takes an offset or more.
-        let mirrored = self.cursor + uncounted;
         if self.aligner.is_none() {
-            self.at_least = mirrored;
+            self.at_least = self.cursor + uncounted;
         }
+        let mirrored = self.at_least.max(self.base.source + (self.count - self.base.count).max(0));
+        let surely = self.surely_mirrored();
         if self.cursor < log_start {
             if self.aligner.is_none() && uncounted == 0 {
                 self.deleted(self.cursor, log_start);
                 return;
             }
             // What is behind the deleted part may be on the target already: only its content can tell.
-            let from = mirrored.min(log_start);
+            let from = surely.min(log_start);
             self.gap.get_or_insert((from, log_start)).1 = log_start;
             self.cursor = log_start;
             if self.aligner.is_some() {
@@ -232,7 +242,13 @@ impl Resync {
         if let Some(aligner) = self.aligner.take() {
             let epoch = self.found_epoch;
             let complete = aligner.is_complete();
-            let (place, segments) = aligner.into_place();
+            let Aligned { place, segments, hole } = aligner.into_place();
+            if let Some(hole) = hole {
+                // An owner that was replaced appended what it had read behind that: it follows once more.
+                self.unsure = Some((hole.target.unwrap_or(self.base.target), self.ends.1));
+            } else if !complete {
+                self.scan.out_of_place();
+            }
             self.replay.extend(segments.into_iter().map(|segment| Mirrored {
                 segment,
                 more: Vec::new(),
@@ -257,11 +273,13 @@ impl Resync {
     fn read_counting(&mut self, items: &[Item], codecs: &dyn Codecs) -> Result<(), RebuildError> {
         for item in items {
             match item {
+                Item::Passed(_, epoch, _) if self.is_unproven(*epoch) => {}
                 Item::Passed(next, ..) => self.cursor = *next,
                 Item::Bad(stop) => {
                     self.step = Step::Stop(stop.clone());
                     return Ok(());
                 }
+                Item::Data(data) if self.is_unproven(data.batch.header.leader_epoch) => {}
                 Item::Data(data) => self.count_batch(data, codecs)?,
             }
             if !matches!(self.step, Step::SourceRead { .. }) || self.diverged.is_some() {
@@ -273,6 +291,17 @@ impl Resync {
             }
         }
         Ok(())
+    }
+
+    /// Nothing on the target tells whether it was this history that was mirrored from here on: then it goes on from here.
+    fn is_unproven(&mut self, leader_epoch: i32) -> bool {
+        let unproven = self.tail.is_none() && self.epoch >= 0 && leader_epoch > self.epoch;
+        if unproven {
+            let from = self.target_of(self.base.count + self.read).unwrap_or(self.base.target);
+            self.unsure = Some((from, self.ends.1));
+            self.done();
+        }
+        unproven
     }
 
     /// Counts the records of a batch, up to n. n may lie inside.
@@ -307,7 +336,8 @@ impl Resync {
                 // Others may stand between two batches that one run went into.
                 let count = self.scan.next_batch(at).map_or(end, |next| next.min(end)) - at;
                 let source = run.first + run.count - (end - at);
-                segments.push(Segment { source, target: self.target_of(at), count });
+                // What is not known to stand anywhere is gone: retention took its headers.
+                segments.extend(self.target_of(at).map(|target| Segment { source, target, count }));
                 at += count;
             }
         }
@@ -328,8 +358,12 @@ impl Resync {
         Ok(())
     }
 
-    fn target_of(&self, n: i64) -> i64 {
-        self.scan.place_of(n).unwrap_or(self.base.target + (n - self.base.count))
+    /// Where the n-th record is, if that is known: before the first header of ours only if nobody else's is there.
+    fn target_of(&self, n: i64) -> Option<i64> {
+        let Place { count, target, .. } = self.base;
+        let (known, at) = self.scan.first().unwrap_or((self.count, self.ends.1));
+        let gapless = at - target == known - count;
+        self.scan.place_of(n).or_else(|| gapless.then(|| target + (n - count)))
     }
 
     /// The target's newest record of ours must be the source's record at this offset. One that is gone from either side
@@ -355,7 +389,7 @@ impl Resync {
             return Ok(false);
         }
         let stop = Stop::new(StopReason::PositionMismatch, message).at(offset, Some(offset + 1));
-        self.step = Step::Stop(stop);
+        self.confirm(Step::Stop(stop));
         Ok(false)
     }
 }

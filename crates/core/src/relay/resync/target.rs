@@ -33,6 +33,11 @@ impl Scan {
         self.older.is_some() && self.ours.is_empty()
     }
 
+    /// What an older generation appended behind the start stands where it does not belong.
+    pub(super) fn out_of_place(&mut self) {
+        self.doubled = self.doubled.or(self.older);
+    }
+
     /// Older generations' batches are there.
     pub(super) fn has_older(&self) -> bool {
         self.older.is_some()
@@ -42,6 +47,11 @@ impl Scan {
     pub(super) fn next_batch(&self, n: i64) -> Option<i64> {
         let after = self.ours.partition_point(|(first, _)| *first <= n);
         self.ours.get(after).map(|(first, _)| *first)
+    }
+
+    /// n of the first record of ours, and where it is.
+    pub(super) fn first(&self) -> Option<(i64, i64)> {
+        self.ours.first().copied()
     }
 
     /// Where the n-th record is, if the scan knows it.
@@ -205,6 +215,7 @@ impl Resync {
             if self.scan.ours.is_empty() && self.base.count == 0 {
                 // Nothing of this generation is there: what the older one appended counts as mirrored.
                 let from = self.base.target.max(log_start);
+                self.whole = from == self.base.target;
                 self.read_target(Purpose::Content(from), from);
                 return;
             }
@@ -224,6 +235,13 @@ impl Resync {
     /// Answers [`Step::Producer`]: epoch and last sequence that the target's leader remembers of our producer id;
     /// `None` if it remembers nothing or can't tell.
     pub fn producer(&mut self, remembered: Option<(i16, i32)>) {
+        // What it remembers is of now, and the ends are of before: they have to be the same still.
+        self.remembered = Some(remembered);
+        self.step = Step::TargetEnds;
+    }
+
+    /// The log did not grow meanwhile.
+    pub(super) fn judge_remembered(&mut self, remembered: Option<(i16, i32)>) {
         let (log_start, log_end) = self.ends;
         let appended = log_end - self.base.target;
         match remembered {
@@ -291,6 +309,7 @@ impl Resync {
             }
         }
         let surplus = self.contents.len().saturating_sub(RECORDS_MAX);
+        self.whole &= surplus == 0;
         self.contents.drain(..surplus);
         if next >= log_end || next == at && self.again >= 2 {
             self.align();
@@ -306,6 +325,7 @@ impl Resync {
         let (log_start, log_end) = self.ends;
         let most = i64::try_from(RECORDS_MAX).unwrap_or(i64::MAX);
         let from = self.base.target.max(log_start).max(log_end - most);
+        self.whole = from == self.base.target;
         if from >= log_end {
             self.align();
         } else {

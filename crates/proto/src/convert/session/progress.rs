@@ -135,6 +135,7 @@ impl From<Delivery> for mesh::Delivery {
             Delivery::ExactlyOnce => Self::ExactlyOnce,
             Delivery::TargetMayForget => Self::TargetMayForget,
             Delivery::ContentNotFixed => Self::ContentNotFixed,
+            Delivery::SourceByName => Self::SourceByName,
             Delivery::OtherWriters => Self::OtherWriters,
         }
     }
@@ -146,6 +147,7 @@ fn delivery(value: i32) -> Delivery {
         Ok(mesh::Delivery::ExactlyOnce) => Delivery::ExactlyOnce,
         Ok(mesh::Delivery::TargetMayForget) => Delivery::TargetMayForget,
         Ok(mesh::Delivery::ContentNotFixed) => Delivery::ContentNotFixed,
+        Ok(mesh::Delivery::SourceByName) => Delivery::SourceByName,
         Ok(mesh::Delivery::OtherWriters) => Delivery::OtherWriters,
         Ok(mesh::Delivery::Unspecified) | Err(_) => Delivery::Unknown,
     }
