@@ -3,6 +3,7 @@
 //! Owns creation and growth of target topics and the choice of where mirroring begins; nothing is ever deleted or
 //! shrunk, and no broker is left to create a topic by itself.
 
+mod claims;
 mod incarnations;
 mod scan;
 mod starts;
@@ -23,8 +24,10 @@ use incarnations::FormerIds;
 
 /// Topics and partitions in one report at most; one topic with more partitions goes alone.
 const REPORT_MAX: usize = 10_000;
-/// After a failed scan the next one comes this soon, whatever the interval.
-const RETRY: Duration = Duration::from_millis(500);
+/// After a failed scan the next one comes this soon, whatever the interval; each further failure doubles it. A topic
+/// that was just made has no leader yet for some milliseconds.
+const RETRY_MIN: Duration = Duration::from_millis(20);
+const RETRY_MAX: Duration = Duration::from_millis(500);
 
 /// What went wrong with a scan: a stable name and what to do.
 pub(crate) type Trouble = (String, String);
@@ -40,10 +43,14 @@ struct Topology {
     first: bool,
     /// Topics that the coordinator did not take, with why; they are offered again with every scan.
     refused: BTreeMap<TopicName, Trouble>,
+    /// Topics that another mesh has, with why they are left alone.
+    claimed: BTreeMap<TopicName, Trouble>,
     /// Refusals that an event was recorded for: one that comes again, or goes and comes, is said once.
     said: BTreeMap<TopicName, Trouble>,
     /// What brokers that lag behind may still say.
     former: FormerIds,
+    /// How long to wait after the next failure.
+    retry: Duration,
 }
 
 /// Runs the unit until it is asked to stop.
@@ -54,8 +61,10 @@ pub(crate) async fn run(context: UnitContext, link: Arc<FlowLink>) {
         link,
         reported: BTreeMap::new(),
         refused: BTreeMap::new(),
+        claimed: BTreeMap::new(),
         said: BTreeMap::new(),
         former: FormerIds::default(),
+        retry: RETRY_MIN,
     };
     let stop = topology.context.stop.clone();
     let mut changes = topology.context.flow_changes.clone();
@@ -80,10 +89,11 @@ impl Topology {
         match self.scan(&view.flow.spec).await {
             Ok(()) => {
                 self.first = false;
-                match self.refused.iter().next() {
+                self.retry = RETRY_MIN;
+                match self.refused.iter().chain(&self.claimed).next() {
                     None => self.context.report.set(UnitState::Running, "", "", None),
                     Some((topic, (reason, message))) => {
-                        let more = self.refused.len() - 1;
+                        let more = self.refused.len() + self.claimed.len() - 1;
                         let text = format!("{topic}: {message} (and {more} more topics)");
                         self.context.report.set(UnitState::Running, reason, &text, None);
                     }
@@ -93,7 +103,9 @@ impl Topology {
             Err((reason, message)) => {
                 tracing::warn!(flow = %self.context.flow_id, %reason, %message, "topics were not looked at");
                 self.context.report.set(UnitState::Backoff, &reason, &message, None);
-                RETRY
+                let wait = self.retry;
+                self.retry = (wait * 2).min(RETRY_MAX);
+                wait
             }
         }
     }

@@ -4,7 +4,8 @@
 //! together and says what to do; the source service only carries it out. [`resync`] finds the place to go on from
 //! ([`align`]: by content, where counting can't be trusted), [`page`] and [`reader`] say what of a fetch is to be
 //! mirrored, [`path`] which way a batch goes, [`rebuild`] what is wanted of codecs, [`window`] what may be sent and what
-//! an answer means ([`answer`]), [`journal`] when and what to write to the positions topic, [`loss`] what is gone.
+//! an answer means ([`answer`]), [`journal`] when and what to write to the positions topic, [`loss`] what is gone,
+//! [`registry`] who writes to a cluster's topics, [`origins`] which batches were mirrored there.
 
 pub mod align;
 pub mod answer;
@@ -12,11 +13,13 @@ pub mod facts;
 pub mod journal;
 pub mod loss;
 pub mod machine;
+pub mod origins;
 pub mod page;
 pub mod path;
 pub mod position;
 pub mod reader;
 pub mod rebuild;
+pub mod registry;
 pub mod resync;
 pub mod stop;
 #[cfg(test)]

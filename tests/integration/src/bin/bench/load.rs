@@ -79,7 +79,7 @@ pub(crate) async fn create_topic(bootstrap: &str, topic: &str, partitions: i32) 
     }
     let mut counter = Counter::new(bootstrap, topic, partitions)?;
     let deadline = Instant::now() + READY_TIMEOUT;
-    while counter.counts()?.is_empty() {
+    while !counter.is_ready()? {
         ensure!(Instant::now() < deadline, "{topic} was made, but is not ready within {READY_TIMEOUT:?}");
         tokio::time::sleep(READY_STEP).await;
     }
@@ -189,31 +189,44 @@ impl Counter {
 
     /// Records in each partition; empty while the topic does not exist.
     pub(crate) fn counts(&mut self) -> Result<Vec<u64>> {
-        // A question about the offsets of an absent topic would wait for it: whether it is there is asked first.
-        if !self.there {
-            let metadata = self.consumer.fetch_metadata(Some(&self.topic), ASK_TIMEOUT)?;
-            let found = metadata.topics().iter().find(|t| t.name() == self.topic && t.error().is_none());
-            let led = |t: &&rdkafka::metadata::MetadataTopic| {
-                t.partitions().iter().filter(|p| p.leader() >= 0).count()
-            };
-            let led = found.as_ref().map_or(0, led);
-            self.there = led >= usize::try_from(self.partitions)?;
-        }
-        if !self.there {
+        if !self.is_there()? {
             return Ok(Vec::new());
         }
         let mut counts = Vec::new();
         for partition in 0..self.partitions {
-            match self.consumer.fetch_watermarks(&self.topic, partition, ASK_TIMEOUT) {
-                Ok((low, high)) => counts.push(u64::try_from(high - low)?),
-                // A leader that was just made does not know it yet.
-                Err(KafkaError::MetadataFetch(code)) if UNREADY.contains(&code) => return Ok(Vec::new()),
-                Err(error) => {
-                    return Err(error)
-                        .with_context(|| format!("asking for the end of {}-{partition}", self.topic));
-                }
+            match self.held(partition)? {
+                Some(count) => counts.push(count),
+                None => return Ok(Vec::new()),
             }
         }
         Ok(counts)
+    }
+
+    /// Whether it exists. A question about the offsets of an absent topic would wait for it.
+    fn is_there(&mut self) -> Result<bool> {
+        if self.there {
+            return Ok(true);
+        }
+        let metadata = self.consumer.fetch_metadata(Some(&self.topic), ASK_TIMEOUT)?;
+        let found = metadata.topics().iter().find(|t| t.name() == self.topic && t.error().is_none());
+        let led = found.map_or(0, |t| t.partitions().iter().filter(|p| p.leader() >= 0).count());
+        self.there = led >= usize::try_from(self.partitions)?;
+        Ok(self.there)
+    }
+
+    /// Whether the first and the last partition can be asked.
+    fn is_ready(&mut self) -> Result<bool> {
+        Ok(self.is_there()? && self.held(0)?.is_some() && self.held(self.partitions - 1)?.is_some())
+    }
+
+    /// Records in one partition; nothing while its leader does not know yet that it is.
+    fn held(&self, partition: i32) -> Result<Option<u64>> {
+        match self.consumer.fetch_watermarks(&self.topic, partition, ASK_TIMEOUT) {
+            Ok((low, high)) => Ok(Some(u64::try_from(high - low)?)),
+            Err(KafkaError::MetadataFetch(code)) if UNREADY.contains(&code) => Ok(None),
+            Err(error) => {
+                Err(error).with_context(|| format!("asking for the end of {}-{partition}", self.topic))
+            }
+        }
     }
 }

@@ -4,10 +4,13 @@ use serde_json::{Value, json};
 
 use super::results::Results;
 use super::row::Row;
-use super::{first, idle, latency};
+use super::{first, idle, latency, stall};
 
 /// From this share of coalesced batches on a data set counts as one where coalescing ran.
 const COALESCED_PERCENT_MIN: f64 = 50.0;
+
+/// The default budget of 64 MiB and 100 MB.
+const STALL_MB_MAX: f64 = 167.1;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
@@ -109,7 +112,7 @@ impl Bars<'_> {
             let what = "far: one partition, 100 ms round trip on each leg".to_owned();
             self.push(what, rate, Side::AtLeast, 50.0, "MB/s");
         }
-        if set != idle::NAME {
+        if ![idle::NAME, stall::NAME].contains(&set) {
             let peak = self.ours(set, "peak_mb");
             self.push(format!("{set}: memory at full speed"), peak, Side::AtMost, 150.0, "MB");
         }
@@ -130,5 +133,10 @@ impl Bars<'_> {
         let p99 = self.ours(latency::NAME, "p99_ms").zip(theirs).map(|(ours, theirs)| ours / theirs);
         let what = "added latency: 99th percentile against MirrorMaker 2".to_owned();
         self.push(what, p99, Side::AtMost, 1.0 / 3.0, "x");
+        let most = self.ours(stall::NAME, "resident_max_mb");
+        let what = "a stalled target: memory (budget + 100 MB)".to_owned();
+        self.push(what, most, Side::AtMost, STALL_MB_MAX, "MB");
+        let kept = self.ours(stall::NAME, "other_rate_ratio");
+        self.push("a stalled target: the other flow's rate".to_owned(), kept, Side::AtLeast, 0.9, "x");
     }
 }

@@ -33,14 +33,22 @@ pub(crate) fn topics(prefix: &str, partitions: i32) -> Vec<(String, i32)> {
     whole.chain(last).map(|(n, count)| (format!("{prefix}-{n}"), count)).collect()
 }
 
+/// Makes topics on both sides: what is measured is watching them.
+pub(crate) async fn create(rig: &Rig, topics: &[(String, i32)]) -> Result<()> {
+    for bootstrap in [rig.source.direct_bootstrap(), rig.target.direct_bootstrap()] {
+        for (topic, count) in topics {
+            load::create_topic(&bootstrap, topic, *count).await?;
+        }
+    }
+    Ok(())
+}
+
 /// One run; the topics are made and removed.
 pub(crate) async fn run(rig: &Rig, plan: Plan) -> Result<Values> {
     let serial = rig.serial();
     let prefix = format!("idle{serial}");
     let topics = topics(&prefix, plan.partitions);
-    for (topic, count) in &topics {
-        load::create_topic(&rig.source.direct_bootstrap(), topic, *count).await?;
-    }
+    create(rig, &topics).await?;
     let mut ours = Ours::start(rig, serial, &rig.direct()).await?;
     let began = Instant::now();
     ours.flow("idle", &format!("{prefix}-.*"), identity()).await?;

@@ -15,8 +15,8 @@ use crate::load::{self, Counter};
 /// The name of this measurement.
 pub(crate) const NAME: &str = "latency";
 const PARTITIONS: i32 = 4;
-/// From the first mirrored record to the first that counts: Java compiles what it runs, and works off what waited.
-const WARM_UP: Duration = Duration::from_secs(10);
+/// From when what had waited has been worked off to the first record that counts: Java compiles what it runs.
+const WARM_UP: Duration = Duration::from_secs(5);
 const START_LIMIT: Duration = Duration::from_mins(2);
 /// From the last record that counts until all have been read.
 const END_LIMIT: Duration = Duration::from_secs(30);
@@ -70,6 +70,12 @@ fn measure(route: &Route, topic: &str, target_topic: &str, plan: Plan) -> Result
         std::thread::sleep(Duration::from_millis(50));
     }
     stream.read_target();
+    while stream.behind() > plan.records_per_second {
+        if began.elapsed() > START_LIMIT {
+            bail!("{} records behind after {START_LIMIT:?}", stream.behind());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
     std::thread::sleep(WARM_UP);
     let from = stream.sent();
     std::thread::sleep(plan.measured);

@@ -4,22 +4,26 @@
 //! stretch from the first record seen on the target to the last counts; the start is a figure of its own.
 
 mod bars;
+mod cost;
 mod first;
 mod idle;
 mod latency;
 mod mm2;
 mod ours;
+mod plot;
 mod report;
 mod results;
 mod rig;
 mod row;
 mod sets;
+mod stall;
 mod stream;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
-use serde_json::json;
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
 
 use crate::{load, target_directory};
 use results::Results;
@@ -30,7 +34,7 @@ use sets::{Scale, Set};
 const SEED: u64 = 42;
 
 /// What to measure.
-#[derive(Debug, Clone, Default, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Args {
     /// The short form, which is the default: five minutes.
     #[arg(long, conflicts_with = "full")]
@@ -38,7 +42,8 @@ pub(crate) struct Args {
     /// The long form: more data, MirrorMaker 2 everywhere, three runs of everything.
     #[arg(long)]
     full: bool,
-    /// Only these: 1kb, lz4, zstd, 100b, one-record, far, first, latency, idle.
+    /// Only these: 1kb, lz4, zstd, 100b, one-record, far, first, latency, idle; and what only the full form has: cost
+    /// (how cost grows with partitions and flows) and stall (a target that takes nothing for minutes).
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Only these rows.
@@ -53,11 +58,38 @@ pub(crate) struct Args {
     /// Idle partitions.
     #[arg(long)]
     idle_partitions: Option<i32>,
+    /// How long the target stalls, in minutes; each takes about 3 GB of disk.
+    #[arg(long, default_value_t = 10.0)]
+    stall_minutes: f64,
+    /// The most partitions when cost grows.
+    #[arg(long, default_value_t = 10_000)]
+    cost_partitions: i32,
+}
+
+impl Default for Args {
+    fn default() -> Self {
+        Self {
+            quick: false,
+            full: false,
+            only: Vec::new(),
+            rows: Vec::new(),
+            runs: None,
+            megabytes: None,
+            idle_partitions: None,
+            stall_minutes: 10.0,
+            cost_partitions: 10_000,
+        }
+    }
 }
 
 impl Args {
     fn wants(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|only| only == name)
+    }
+
+    /// For what takes too long for the quick form, if it is not asked for by name.
+    fn wants_long(&self, name: &str) -> bool {
+        self.wants(name) && (self.full || !self.only.is_empty())
     }
 
     fn wants_row(&self, row: Row) -> bool {
@@ -74,7 +106,7 @@ impl Args {
 pub(crate) async fn run(args: &Args) -> Result<()> {
     let scale = Scale { full: args.full, runs: args.runs, megabytes: args.megabytes };
     let sets: Vec<Set> = sets::all(scale).into_iter().filter(|set| args.wants(set.name)).collect();
-    let special = [first::NAME, latency::NAME, idle::NAME];
+    let special = [first::NAME, latency::NAME, idle::NAME, cost::NAME, stall::NAME];
     if let Some(unknown) = args
         .only
         .iter()
@@ -92,9 +124,10 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         report::table(&results, set);
     }
     measure_special(&rig, args, &mut results).await?;
-    report::special(&results);
+    let growth =
+        if args.wants_long(cost::NAME) { grow(&rig, args, &mut results).await? } else { json!(null) };
     let good = report::verdicts(&results);
-    report::write(&bench.join("relay.json"), args.full, &results, &json!({ "seed": SEED }))?;
+    report::write(&bench.join("relay.json"), args.full, &results, &json!({ "seed": SEED, "cost": growth }))?;
     println!("took {:.0} s", began.elapsed().as_secs_f64());
     if !good {
         bail!("not every bar is met");
@@ -127,6 +160,7 @@ async fn measure_special(rig: &Rig, args: &Args, results: &mut Results) -> Resul
         for _ in 0..args.runs_of(Row::Source) {
             results.take(first::NAME, Row::Source, first::run(rig).await);
         }
+        report::special(results, first::NAME);
     }
     if args.wants(latency::NAME) {
         let measured = Duration::from_secs(if args.full { 30 } else { 10 });
@@ -138,11 +172,32 @@ async fn measure_special(rig: &Rig, args: &Args, results: &mut Results) -> Resul
                 results.take(latency::NAME, row, latency::run(rig, row, plan).await);
             }
         }
+        report::special(results, latency::NAME);
     }
     if args.wants(idle::NAME) && args.wants_row(Row::Source) {
         let partitions = args.idle_partitions.unwrap_or(10_000);
         let measured = Duration::from_secs(if args.full { 30 } else { 10 });
         results.take(idle::NAME, Row::Source, idle::run(rig, idle::Plan { partitions, measured }).await);
+        report::special(results, idle::NAME);
+    }
+    if args.wants_long(stall::NAME) {
+        let length = Duration::try_from_secs_f64(60.0 * args.stall_minutes).context("--stall-minutes")?;
+        results.take(stall::NAME, Row::Source, stall::run(rig, length).await);
+        report::special(results, stall::NAME);
     }
     Ok(())
+}
+
+/// Measures how cost grows, prints it and writes it to the documentation.
+async fn grow(rig: &Rig, args: &Args, results: &mut Results) -> Result<Value> {
+    let mut measured = Vec::new();
+    for point in cost::points(args.cost_partitions) {
+        match cost::run(rig, point).await {
+            Ok(values) => measured.push((point, values)),
+            Err(error) => results.fail(&format!("cost, {point:?}"), &error),
+        }
+    }
+    println!("\ncost: {}\n{}", cost::ABOUT, plot::table(&measured)?);
+    plot::write(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs"), &measured, cost::ABOUT)?;
+    Ok(json!(measured.into_iter().map(|(_, values)| values).collect::<Vec<_>>()))
 }

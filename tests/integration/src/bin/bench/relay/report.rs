@@ -9,7 +9,7 @@ use super::bars;
 use super::results::Results;
 use super::row::Row;
 use super::sets::Set;
-use super::{first, idle, latency};
+use super::{first, idle, latency, stall};
 use crate::measure::{hardware, today};
 
 /// Where and when.
@@ -71,8 +71,8 @@ pub(crate) fn table(results: &Results, set: &Set) {
     }
 }
 
-/// What is no data set that is copied at full speed.
-pub(crate) fn special(results: &Results) {
+/// One of those that are no data sets which are copied at full speed.
+pub(crate) fn special(results: &Results, wanted: &str) {
     for (set, title, names) in [
         (latency::NAME, "added latency, ms", &["p50_ms", "p99_ms", "max_ms", "records"][..]),
         (first::NAME, "exec to first record", &["to_first_s"][..]),
@@ -81,8 +81,13 @@ pub(crate) fn special(results: &Results) {
             "idle partitions",
             &["partitions", "cpu_percent", "resident_mb", "peak_mb", "sockets", "start_s"][..],
         ),
+        (
+            stall::NAME,
+            "a stalled target",
+            &["stalled_s", "waited_records", "resident_max_mb", "other_rate_ratio", "catch_up_s"][..],
+        ),
     ] {
-        for (row, runs) in results.rows(set) {
+        for (row, runs) in results.rows(set).into_iter().filter(|_| set == wanted) {
             let of = |name: &&str| {
                 let value = results.median(set, row, name);
                 value.map_or_else(|| format!("{name} -"), |value| format!("{name} {value:.2}"))

@@ -28,12 +28,15 @@ impl Results {
         }
         match outcome {
             Ok(values) => self.runs.entry((set, row)).or_default().push(values),
-            Err(error) => {
-                let error = format!("{set}, {}: {error:#}", row.name());
-                println!("{error}");
-                self.errors.push(error);
-            }
+            Err(error) => self.fail(&format!("{set}, {}", row.name()), &error),
         }
+    }
+
+    /// Takes a failure, and says it at once.
+    pub(crate) fn fail(&mut self, what: &str, error: &anyhow::Error) {
+        let error = format!("{what}: {error:#}");
+        println!("{error}");
+        self.errors.push(error);
     }
 
     /// Data sets in the order in which they were measured.

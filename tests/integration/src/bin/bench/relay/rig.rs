@@ -58,10 +58,20 @@ impl Rig {
         if delay_each_way.is_zero() {
             return self.direct();
         }
-        for proxy in self.source.proxies().chain(self.target.proxies()) {
-            proxy.delay(delay_each_way);
-        }
+        self.delay(delay_each_way);
         Route { source: self.source.bootstrap(), target: self.target.bootstrap() }
+    }
+
+    fn delay(&self, each_way: Duration) {
+        for proxy in self.source.proxies().chain(self.target.proxies()) {
+            proxy.delay(each_way);
+        }
+    }
+
+    /// Straight to the source, and to the target through a proxy that can be blocked.
+    pub(crate) fn blockable(&self) -> Route {
+        self.delay(Duration::ZERO);
+        Route { source: self.source.direct_bootstrap(), target: self.target.bootstrap() }
     }
 
     /// Straight to the brokers.

@@ -49,6 +49,8 @@ pub(crate) fn spots(topics: &[(String, String, i32)]) -> Vec<Spot> {
 /// When each record was read, in nanoseconds since the stream began; 0 if it was not.
 struct Arrivals {
     began: Instant,
+    /// The highest number so far.
+    newest: AtomicU64,
     at: Vec<AtomicU64>,
 }
 
@@ -56,7 +58,8 @@ impl Arrivals {
     fn note(&self, value: Option<&[u8]>) {
         let number = value.and_then(|v| v.first_chunk::<8>()).map(|bytes| u64::from_be_bytes(*bytes));
         let slot = number.and_then(|n| usize::try_from(n).ok()).and_then(|n| self.at.get(n));
-        if let Some(slot) = slot {
+        if let (Some(slot), Some(number)) = (slot, number) {
+            self.newest.fetch_max(number, Ordering::Relaxed);
             let nanos = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
             // The first time counts; at least once may bring it again.
             slot.compare_exchange(0, nanos, Ordering::Relaxed, Ordering::Relaxed).ok();
@@ -87,7 +90,10 @@ impl Stream {
     pub(crate) fn start(route: &Route, spots: Vec<Spot>, rate: u64, longest: Duration) -> Result<Self> {
         let records = usize::try_from(rate * longest.as_secs())?;
         let began = Instant::now();
-        let arrivals = || Arc::new(Arrivals { began, at: (0..records).map(|_| AtomicU64::new(0)).collect() });
+        let arrivals = || {
+            let at = (0..records).map(|_| AtomicU64::new(0)).collect();
+            Arc::new(Arrivals { began, newest: AtomicU64::new(0), at })
+        };
         let mut stream = Self {
             route: route.clone(),
             step: spots.len().div_ceil(READ_PARTITIONS_MAX).max(1),
@@ -120,6 +126,11 @@ impl Stream {
         let from = self.read_spots().map(|s| (s.target_topic.clone(), s.partition)).collect();
         let (bootstrap, arrivals) = (self.route.target.clone(), Arc::clone(&self.at_target));
         self.read(&bootstrap, from, arrivals);
+    }
+
+    /// How many records the target's reader is behind the producer.
+    pub(crate) fn behind(&self) -> u64 {
+        self.sent().saturating_sub(self.at_target.newest.load(Ordering::Relaxed))
     }
 
     /// How many records have been sent.
