@@ -194,7 +194,9 @@ mod tests {
         assert_eq!(LagSum::default().total(), None);
         let sum = |parts: &[Option<Lag>]| {
             let mut sum = LagSum::default();
-            parts.iter().for_each(|part| sum.add(*part));
+            for part in parts {
+                sum.add(*part);
+            }
             sum.total()
         };
         let part = |records, bytes, seconds| Some(Lag { records, bytes, seconds });

@@ -68,7 +68,9 @@ impl ControlState {
             match taken {
                 Ok(stored) => {
                     changed |= stored;
-                    before.map(|before| written.own.remove(&before));
+                    if let Some(before) = before {
+                        written.own.remove(&before);
+                    }
                     written.own.insert(entry.target_topic.clone(), entry.topic.clone());
                 }
                 Err((reason, message)) => refused.push((entry.topic.clone(), reason, message)),

@@ -79,6 +79,18 @@ fn the_empty_pattern_alone_excludes_nothing() {
     assert_eq!(spec_to_api(&spec).topics.unwrap().exclude, [""]);
 }
 
+fn absurd_throttles() -> v1::RecordOptions {
+    v1::RecordOptions {
+        throttle: Some(v1::Throttle { bytes_per_second: Some(0), records_per_second: Some(-1) }),
+        throttle_by_topic: [
+            ("a".to_owned(), v1::Throttle { bytes_per_second: Some(i64::MAX), records_per_second: Some(7) }),
+            ("a b".to_owned(), v1::Throttle { bytes_per_second: Some(1_024), records_per_second: None }),
+        ]
+        .into(),
+        ..Default::default()
+    }
+}
+
 #[test]
 fn all_faults_are_named_at_once() {
     let seconds = |seconds| Some(Duration { seconds, nanos: 0 });
@@ -101,16 +113,7 @@ fn all_faults_are_named_at_once() {
             on_loss_by_topic: [("a".to_owned(), 9), ("a b".to_owned(), 1)].into(),
             on_oversized: 10,
             timestamps: 11,
-            throttle: Some(v1::Throttle { bytes_per_second: Some(0), records_per_second: Some(-1) }),
-            throttle_by_topic: [
-                (
-                    "a".to_owned(),
-                    v1::Throttle { bytes_per_second: Some(i64::MAX), records_per_second: Some(7) },
-                ),
-                ("a b".to_owned(), v1::Throttle { bytes_per_second: Some(1_024), records_per_second: None }),
-            ]
-            .into(),
-            ..Default::default()
+            ..absurd_throttles()
         }),
         checkpoints: Some(v1::CheckpointOptions { enabled: None, interval: seconds(0) }),
         heartbeats: Some(v1::HeartbeatOptions { enabled: None, interval: seconds(-1) }),

@@ -19,6 +19,23 @@ fn plain() -> FlowSpec {
     FlowSpec::new(cluster("uk"), cluster("hq"))
 }
 
+/// The paths of throttles.
+fn throttle_paths() -> Vec<(&'static str, FlowSpec)> {
+    let (p, s) = (plain, spec);
+    vec![
+        ("records.throttle", FlowSpec { throttle: s().throttle, ..p() }),
+        (
+            "records.throttle.bytes_per_second",
+            FlowSpec { throttle: Throttle { records_per_second: None, ..s().throttle }, ..p() },
+        ),
+        (
+            "records.throttle.records_per_second",
+            FlowSpec { throttle: Throttle { bytes_per_second: None, ..s().throttle }, ..p() },
+        ),
+        ("records.throttle_by_topic", FlowSpec { throttle_by_topic: s().throttle_by_topic, ..p() }),
+    ]
+}
+
 /// Every path, and what it does to a flow with all defaults when the update is the sample.
 fn paths() -> Vec<(&'static str, FlowSpec)> {
     let (p, s) = (plain, spec);
@@ -60,16 +77,6 @@ fn paths() -> Vec<(&'static str, FlowSpec)> {
         ("records.on_loss_by_topic", FlowSpec { on_loss_by_topic: s().on_loss_by_topic, ..p() }),
         ("records.on_oversized", FlowSpec { on_oversized: s().on_oversized, ..p() }),
         ("records.timestamps", FlowSpec { timestamps: s().timestamps, ..p() }),
-        ("records.throttle", FlowSpec { throttle: s().throttle, ..p() }),
-        (
-            "records.throttle.bytes_per_second",
-            FlowSpec { throttle: Throttle { records_per_second: None, ..s().throttle }, ..p() },
-        ),
-        (
-            "records.throttle.records_per_second",
-            FlowSpec { throttle: Throttle { bytes_per_second: None, ..s().throttle }, ..p() },
-        ),
-        ("records.throttle_by_topic", FlowSpec { throttle_by_topic: s().throttle_by_topic, ..p() }),
         ("records.isolation", FlowSpec { read_uncommitted: true, ..p() }),
         ("records.forward_mirrored", FlowSpec { skip_mirrored: true, ..p() }),
         ("adopt", FlowSpec { adopt: true, ..p() }),
@@ -97,7 +104,7 @@ fn paths() -> Vec<(&'static str, FlowSpec)> {
 #[test]
 fn each_path_changes_what_it_names_and_nothing_else() {
     let update = spec_to_api(&spec());
-    for (path, expected) in paths() {
+    for (path, expected) in paths().into_iter().chain(throttle_paths()) {
         assert_eq!(apply(&plain(), &update, &[path]), Ok(expected), "{path}");
     }
     let both = FlowSpec { shared_target: true, start: spec().start, ..plain() };

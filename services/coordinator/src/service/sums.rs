@@ -48,7 +48,7 @@ impl Standing {
         Self {
             lag,
             outlook: lag.map_or(Outlook::Unknown, |lag| Outlook::of(lag.records, pace)),
-            as_of_ms: figures.source_end_offset.and(stale.or(heard_ms)),
+            as_of_ms: figures.source_end_offset.and_then(|_| stale.or(heard_ms)),
             records_rate: tracked.records.at(at.now),
             bytes_rate: tracked.bytes.at(at.now),
         }

@@ -29,6 +29,15 @@ fn any_command() -> impl Strategy<Value = CommandKind> {
         )),
         name().prop_map(delete_flow),
         (name(), any::<bool>()).prop_map(|(id, paused)| pause(id, paused)),
+        (name(), name(), proptest::collection::vec(0..4_i32, 0..2), any::<bool>()).prop_map(
+            |(flow, topic, partitions, paused)| CommandKind::SetTopicPaused {
+                id: flow_id(flow),
+                topic: TopicName::new(topic).unwrap(),
+                partitions,
+                paused,
+                guard: WriteGuard::default(),
+            }
+        ),
         (name(), role).prop_map(|(worker, role)| register(worker, role)),
         (name(), 1..6_u64)
             .prop_map(|(w, session)| CommandKind::ExpireWorker { worker: worker_id(w), session }),
@@ -104,5 +113,10 @@ fn check(state: &ControlState, before: &ControlState) -> Result<(), TestCaseErro
     }
     let wanted = state.wanted_units();
     prop_assert!(wanted.iter().all(|unit| state.wanted(unit)));
+    for unit in &wanted {
+        if let Unit::Partition(flow, topic, partition) = unit {
+            prop_assert!(!state.flows[flow].is_paused(topic, *partition), "{} is paused", unit);
+        }
+    }
     Ok(())
 }
