@@ -19,6 +19,7 @@ mod sets;
 mod stall;
 mod stream;
 
+use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -117,6 +118,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     println!("{}", report::heading(args.full));
     let began = Instant::now();
     let bench = target_directory()?.join("bench");
+    let _alone = alone(&bench)?;
     let rig = Rig::start(bench.join("relay")).await?;
     let mut results = Results::default();
     for set in &sets {
@@ -133,6 +135,15 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         bail!("not every bar is met");
     }
     Ok(())
+}
+
+/// Two at once would measure each other. Held as long as the file is open.
+fn alone(bench: &Path) -> Result<File> {
+    std::fs::create_dir_all(bench).with_context(|| format!("creating {}", bench.display()))?;
+    let path = bench.join("relay.lock");
+    let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
+    file.try_lock().with_context(|| format!("another bench runs: {} is locked", path.display()))?;
+    Ok(file)
 }
 
 /// Makes the data and lets all rows run in turn.
