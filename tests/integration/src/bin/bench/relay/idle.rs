@@ -1,4 +1,4 @@
-//! Ten thousand partitions that nobody writes to: what it costs to watch them.
+//! Thousands of partitions that nobody writes to: what it costs to watch them.
 
 use std::time::{Duration, Instant};
 
@@ -35,11 +35,13 @@ pub(crate) fn topics(prefix: &str, partitions: i32) -> Vec<(String, i32)> {
 
 /// Makes topics on both sides: what is measured is watching them.
 pub(crate) async fn create(rig: &Rig, topics: &[(String, i32)]) -> Result<()> {
-    for bootstrap in [rig.source.direct_bootstrap(), rig.target.direct_bootstrap()] {
+    let create = async |bootstrap: String| -> Result<()> {
         for (topic, count) in topics {
             load::create_topic(&bootstrap, topic, *count).await?;
         }
-    }
+        Ok(())
+    };
+    tokio::try_join!(create(rig.source.direct_bootstrap()), create(rig.target.direct_bootstrap()))?;
     Ok(())
 }
 

@@ -19,6 +19,7 @@ mod sets;
 mod stall;
 mod stream;
 
+use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -42,7 +43,7 @@ pub(crate) struct Args {
     /// The long form: more data, MirrorMaker 2 everywhere, three runs of everything.
     #[arg(long)]
     full: bool,
-    /// Only these: 1kb, lz4, zstd, 100b, one-record, far, first, latency, idle; and what only the full form has: cost
+    /// Only these: 1kb, lz4, zstd, 100b, one-record, far, first, latency; and what only the full form has: idle, cost
     /// (how cost grows with partitions and flows) and stall (a target that takes nothing for minutes).
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -55,7 +56,7 @@ pub(crate) struct Args {
     /// Megabytes of 1 KB records; the other data sets in proportion.
     #[arg(long)]
     megabytes: Option<u64>,
-    /// Idle partitions.
+    /// Idle partitions. To make ten thousand on each side takes minutes.
     #[arg(long)]
     idle_partitions: Option<i32>,
     /// How long the target stalls, in minutes; each takes about 3 GB of disk.
@@ -117,6 +118,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     println!("{}", report::heading(args.full));
     let began = Instant::now();
     let bench = target_directory()?.join("bench");
+    let _alone = alone(&bench)?;
     let rig = Rig::start(bench.join("relay")).await?;
     let mut results = Results::default();
     for set in &sets {
@@ -133,6 +135,15 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         bail!("not every bar is met");
     }
     Ok(())
+}
+
+/// Two at once would measure each other. Held as long as the file is open.
+fn alone(bench: &Path) -> Result<File> {
+    std::fs::create_dir_all(bench).with_context(|| format!("creating {}", bench.display()))?;
+    let path = bench.join("relay.lock");
+    let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
+    file.try_lock().with_context(|| format!("another bench runs: {} is locked", path.display()))?;
+    Ok(file)
 }
 
 /// Makes the data and lets all rows run in turn.
@@ -163,7 +174,7 @@ async fn measure_special(rig: &Rig, args: &Args, results: &mut Results) -> Resul
         report::special(results, first::NAME);
     }
     if args.wants(latency::NAME) {
-        let measured = Duration::from_secs(if args.full { 30 } else { 10 });
+        let measured = Duration::from_secs(if args.full { 30 } else { 8 });
         let plan = latency::Plan { records_per_second: 5_000, measured };
         // The quick form measures each once: a run takes half a minute.
         let rounds = if args.full { args.runs_of(Row::Source) } else { args.runs.unwrap_or(1) };
@@ -174,7 +185,7 @@ async fn measure_special(rig: &Rig, args: &Args, results: &mut Results) -> Resul
         }
         report::special(results, latency::NAME);
     }
-    if args.wants(idle::NAME) && args.wants_row(Row::Source) {
+    if args.wants_long(idle::NAME) && args.wants_row(Row::Source) {
         let partitions = args.idle_partitions.unwrap_or(10_000);
         let measured = Duration::from_secs(if args.full { 30 } else { 10 });
         results.take(idle::NAME, Row::Source, idle::run(rig, idle::Plan { partitions, measured }).await);
