@@ -58,6 +58,7 @@ pub struct InventoryChange {
 }
 
 /// Every change there is.
+#[expect(clippy::large_enum_variant, reason = "commands are few, and each is gone soon")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommandKind {
     /// Creates (`create`) or changes a cluster.
