@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mirrormesh_core::ids::{TopicId, TopicName};
 use mirrormesh_core::relay::registry::{
@@ -21,6 +21,9 @@ use tokio::sync::{Mutex, OnceCell};
 
 use crate::internal::InternalWriter;
 
+/// Thousands of partitions that start together ask once which cluster it is.
+const ID_GOOD_FOR: Duration = Duration::from_secs(5);
+
 #[derive(Debug, Default)]
 struct Tail {
     reader: Option<InternalReader>,
@@ -34,7 +37,8 @@ struct Tail {
 pub(crate) struct RegistryStore {
     client: Client,
     replication_factor: Option<i16>,
-    cluster_id: OnceCell<Arc<str>>,
+    /// Kafka's id of the cluster, and when it was asked for. Held over the question, as `tail` is.
+    cluster_id: Mutex<Option<(Instant, Arc<str>)>>,
     created: OnceCell<()>,
     /// Held over the reading: many partitions that ask together read once.
     tail: Mutex<Tail>,
@@ -46,15 +50,26 @@ impl RegistryStore {
         Self {
             client,
             replication_factor,
-            cluster_id: OnceCell::new(),
+            cluster_id: Mutex::new(None),
             created: OnceCell::new(),
             tail: Mutex::new(Tail::default()),
         }
     }
 
-    /// Kafka's id of the cluster, as it was when it was first asked for.
+    /// Kafka's id of the cluster, a few seconds old at most.
     pub(crate) async fn cluster_id(&self) -> Result<Arc<str>, Failure> {
-        self.cluster_id.get_or_try_init(|| cluster_id_now(&self.client)).await.cloned()
+        let mut known = self.cluster_id.lock().await;
+        if let Some((_, id)) = known.as_ref().filter(|(asked, _)| asked.elapsed() < ID_GOOD_FOR) {
+            return Ok(Arc::clone(id));
+        }
+        let asked = Instant::now();
+        let id = self.client.cluster().await?.cluster_id.map(Arc::<str>::from).ok_or_else(|| {
+            let message = "the brokers tell no cluster id, without which it can't be known what came from where: they \
+                           must run Kafka 0.10.1 or later";
+            Failure::new("CLUSTER_ID_UNKNOWN", message)
+        })?;
+        *known = Some((asked, Arc::clone(&id)));
+        Ok(id)
     }
 
     /// Makes the topic if it is missing: one partition, compacted.
@@ -138,14 +153,4 @@ impl RegistryStore {
         };
         writer.write(REGISTRY_TOPIC, records.iter().map(bytes)).await
     }
-}
-
-/// Kafka's id of the cluster as it is now.
-pub(crate) async fn cluster_id_now(client: &Client) -> Result<Arc<str>, Failure> {
-    let id = client.cluster().await?.cluster_id;
-    id.map(Arc::from).ok_or_else(|| {
-        let message = "the brokers tell no cluster id, without which it can't be known what came from where: they must \
-                       run Kafka 0.10.1 or later";
-        Failure::new("CLUSTER_ID_UNKNOWN", message)
-    })
 }

@@ -70,7 +70,8 @@ fn contradiction(header: &BatchHeader, first: Option<i64>) -> Stop {
     let message = format!(
         "the batch at source offset {base_offset} carries producer id {producer_id} of a flow, which is registered \
          {registered}: whether it must be mirrored is not known; an unclean election may have moved the log's end back, or \
-         the flow wrote before it was registered; delete this flow and create it again to start behind it"
+         the flow wrote before it was registered; exclude the topic, or create this flow anew with start_over and start \
+         latest"
     );
     Stop::new(StopReason::OriginUnclear, message).at(*base_offset, Some(header.next_offset()))
 }

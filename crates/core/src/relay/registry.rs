@@ -230,8 +230,10 @@ impl Applicant {
             flow: self.writer.flow.clone(),
             source: self.writer.source.clone(),
         };
-        if !claim.mesh_id.is_empty() && seen.claim.as_ref() != Some(&claim) {
-            if let Some(other) = seen.claim.as_ref().filter(|c| c.mesh_id != claim.mesh_id && !adopted) {
+        // Which flow of a mesh may write to a topic is its coordinators' business.
+        let other = seen.claim.as_ref().filter(|other| other.mesh_id != claim.mesh_id);
+        if !claim.mesh_id.is_empty() && (seen.claim.is_none() || other.is_some()) {
+            if let Some(other) = other.filter(|_| !adopted) {
                 return Err(claimed(&self.topic, other));
             }
             let key = ClaimKey { source_cluster: seen.source_cluster.clone(), topic: self.topic.clone() };

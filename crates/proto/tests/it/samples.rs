@@ -169,7 +169,7 @@ fn commands() -> Vec<(&'static str, CommandKind)> {
         ),
         ("delete-cluster", CommandKind::DeleteCluster { id: cluster("uk"), guard: guard() }),
         (
-            "put-flow-loops",
+            "put-flow-loops-throttles",
             CommandKind::PutFlow { id: id(), spec: spec(), create: true, start_over: true, guard: guard() },
         ),
         ("put-flow-defaults", default_flow()),
@@ -371,7 +371,7 @@ pub(crate) fn all() -> Vec<(String, Vec<u8>, String)> {
         })
         .collect();
     let state = state();
-    all.push(("state_mesh".into(), encode_state(&state), format!("{state:#?}\n")));
+    all.push(("state_mesh-pauses".into(), encode_state(&state), format!("{state:#?}\n")));
     let slot = position_key(PositionKind::Position { generation: generation(), slot: 7 });
     let zeros = PositionKey {
         partition: 0,

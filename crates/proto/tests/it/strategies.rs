@@ -1,7 +1,7 @@
 //! Any domain value that is valid.
 
 mod mesh;
-mod registry;
+mod topics;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
@@ -12,12 +12,8 @@ use mirrormesh_core::control::{
 };
 use mirrormesh_core::flow::{FlowSpec, LossPolicy, Naming, OversizedPolicy, StartAt, TimestampPolicy};
 use mirrormesh_core::ids::{ClusterId, FlowId, GroupId, TopicId, TopicName, WorkerId};
-use mirrormesh_core::relay::position::{
-    LastBatch, Position, PositionKey, PositionKind, PositionValue, SLOTS,
-};
 use mirrormesh_core::report::{Delivery, Event, PartitionFigures, UnitReport, UnitState};
 use mirrormesh_core::throttle::{Share, Throttle};
-use mirrormesh_core::translate::Segment;
 use mirrormesh_core::unit::{
     AssignedFlow, AssignedUnit, ClusterSpec, Generation, Owner, PartitionDetail, PartitionGeneration,
     PartitionStart, Role, ThrottleShares, Unit, WorkerAssignment, WorkerRecord,
@@ -27,7 +23,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 pub(crate) use mesh::{assignment, unit_report};
-pub(crate) use registry::registry_record;
+pub(crate) use topics::{position_record, registry_record};
 
 pub(crate) fn cluster_id() -> impl Strategy<Value = ClusterId> {
     "[a-zA-Z0-9][a-zA-Z0-9_-]{0,12}".prop_map(|id| ClusterId::new(id).unwrap())
@@ -452,51 +448,4 @@ pub(crate) fn state() -> impl Strategy<Value = ControlState> {
             }
         },
     )
-}
-
-pub(crate) fn position_record() -> impl Strategy<Value = (PositionKey, PositionValue)> {
-    let positions = (generation(), 0..SLOTS, position()).prop_map(|(generation, slot, position)| {
-        (PositionKind::Position { generation, slot }, PositionValue::Position(position))
-    });
-    let segment = any::<[i64; 3]>().prop_map(|[source, target, count]| Segment { source, target, count });
-    let segments = (any::<i64>(), any::<u64>(), any::<u32>(), vec(segment, 0..4)).prop_map(
-        |(producer_id, number, chunk, segments)| {
-            (PositionKind::Segments { producer_id, number, chunk }, PositionValue::Segments(segments))
-        },
-    );
-    (flow_id(), topic_id(), 0..i32::MAX, prop_oneof![positions, segments]).prop_map(
-        |(flow, target_topic_id, partition, (kind, value))| {
-            (PositionKey { flow, target_topic_id, partition, kind }, value)
-        },
-    )
-}
-
-fn position() -> impl Strategy<Value = Position> {
-    let last = (any::<i32>(), any::<[i64; 2]>(), any::<u32>());
-    (generation(), any::<[i64; 3]>(), any::<[i32; 3]>(), topic_id(), last, any::<[u64; 2]>(), "\\PC{0,8}")
-        .prop_map(
-            |(
-                generation,
-                offsets,
-                epochs,
-                source_topic_id,
-                (count, [base, max], body_crc),
-                numbers,
-                topic,
-            )| Position {
-                generation,
-                sequence_base: epochs[0],
-                count: offsets[0],
-                source_offset: offsets[1],
-                source_topic_id,
-                source_leader_epoch: epochs[1],
-                target_offset: offsets[2],
-                target_leader_epoch: epochs[2],
-                last: LastBatch { count, base_timestamp: base, max_timestamp: max, body_crc },
-                skip_version: numbers[0],
-                assignment_number: numbers[1],
-                target_topic: format!("x.{topic}"),
-                topic,
-            },
-        )
 }

@@ -21,7 +21,6 @@ use mirrormesh_worker::Failure;
 use crate::facts::facts;
 use crate::fetcher::page_of;
 use crate::link::FlowLink;
-use crate::registry::cluster_id_now;
 
 /// Connection for questions, apart from those that carry records.
 const LANE: u32 = 200;
@@ -202,7 +201,7 @@ impl Probe {
         // It is about to be written, and connects meanwhile.
         self.link.writer.warm_up().await?;
         self.link.target_registry.ensure().await?;
-        let source = cluster_id_now(&self.link.source).await?;
+        let source = self.link.source_registry.cluster_id().await?;
         let key = WriterKey {
             producer_id: self.detail.begun.generation.producer_id,
             topic: self.detail.target_topic.clone(),

@@ -2,7 +2,7 @@
 //!
 //! Looked at before a topic enters the inventory. What stands in the registry, and what a claim means, is core's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mirrormesh_core::control::TopicEntry;
 use mirrormesh_core::flow::FlowSpec;
@@ -12,7 +12,6 @@ use mirrormesh_core::unit::{PartitionGeneration, PartitionStart};
 use mirrormesh_worker::Failure;
 
 use super::{Topology, Trouble};
-use crate::registry::cluster_id_now;
 
 /// A topic that another mesh has, and who wrote last to each of its partitions.
 type Claimed = (Claim, BTreeMap<i32, Writer>);
@@ -57,7 +56,7 @@ impl Topology {
         }
         let registry = &self.link.target_registry;
         registry.ensure().await?;
-        let source_cluster = cluster_id_now(&self.link.source).await?;
+        let source_cluster = self.link.source_registry.cluster_id().await?;
         registry
             .look(|registry| {
                 let claimed = |entry: &&TopicEntry| {
@@ -83,7 +82,7 @@ impl Topology {
         writers: BTreeMap<i32, Writer>,
     ) -> Result<(), Failure> {
         let mut number = 0;
-        let mut taken = std::collections::BTreeSet::new();
+        let mut taken = BTreeSet::new();
         for writer in writers.values() {
             if taken.insert((&writer.source, &writer.flow)) {
                 let from = (&writer.source, &writer.flow);

@@ -80,11 +80,10 @@ async fn the_same_topic_is_mirrored_both_ways_exactly_once() -> Result<()> {
     let owner = rig.owner(&topic, 0).await?;
     for wave in 1..11 {
         let numbers = wave * 100..(wave + 1) * 100;
-        let sent = tokio::join!(
+        tokio::try_join!(
             probe::send(&uk, &[], &topic, from("uk", numbers.clone())),
             probe::send(&hq, &[], &topic, from("hq", numbers)),
-        );
-        (sent.0?, sent.1?);
+        )?;
         if wave == 4 {
             rig.mesh.signal_worker(&owner, Signal::Kill)?;
         }
@@ -158,8 +157,8 @@ async fn a_chain_forwards_unless_told_not_to_and_a_ring_is_refused() -> Result<(
     wanted.extend(texts(from("uk", 50..60)));
     ensure!(texts(probe::read(&us, &shut).await?) == wanted);
 
-    let ring = rig.api.create_flow(&unique("flow"), between("us", "uk", &open)).await;
-    let refused = ring.expect_err("a ring of three");
+    let closing = rig.api.create_flow(&unique("flow"), between("us", "uk", &open)).await;
+    let refused = closing.expect_err("a ring of three");
     ensure!(refused.code() == tonic::Code::FailedPrecondition, "{refused:?}");
     ensure!(refused.message().contains("forward_mirrored"), "{refused:?}");
     Ok(())

@@ -339,7 +339,7 @@ impl<T: Clone> Relay<T> {
             (Phase::Stopped { .. } | Phase::Released { .. }, _) => {}
             // Only where batches come from is asked for while records flow.
             (Phase::Streaming(stream), Told::Failed(reason, message)) => {
-                stream.origins_unknown(reason, message)
+                stream.origins_unknown(reason, message);
             }
             (_, Told::Failed(reason, message)) => self.wait(&reason, &message),
             (phase, Told::Origins(found)) => {
@@ -358,31 +358,7 @@ impl<T: Clone> Relay<T> {
             }
             (Phase::Registering(_), Told::Registry(seen)) => self.registry(&seen),
             (Phase::Registering(registering), Told::Registered) => registering.look_again(),
-            (Phase::Locating { resync, stored, asked }, told) => {
-                *asked = false;
-                match told {
-                    Told::Identity(source, target) => resync.identity(source, target),
-                    Told::Positions(found) => {
-                        resync.positions(found.positions.iter().map(|(_, p)| p.clone()).collect());
-                        *stored = found;
-                    }
-                    Told::TargetEnds(start, end, high_watermark) => {
-                        resync.target_ends(start, end, high_watermark);
-                    }
-                    Told::TargetRecords(records) => resync.target_read(records, codecs),
-                    Told::Remembered(remembered) => resync.producer(remembered),
-                    Told::SourceHistory(end) => resync.source_history(end),
-                    Told::SourcePage(page) => resync.source_read(page, &self.origins, codecs),
-                    Told::SourceOutOfRange => resync.source_out_of_range(),
-                    Told::SourceEnds(start, end) => resync.source_ends(start, end),
-                    Told::Facts(_)
-                    | Told::Producer(_)
-                    | Told::Origins(_)
-                    | Told::Registry(_)
-                    | Told::Registered
-                    | Told::Failed(..) => {}
-                }
-            }
+            (Phase::Locating { .. }, told) => self.told_locating(told, codecs),
             (Phase::Ends { ends, asked, .. }, Told::SourceEnds(start, end)) => {
                 *ends = Some((start, end));
                 *asked = false;
@@ -408,6 +384,33 @@ impl<T: Clone> Relay<T> {
                 *asked = false;
             }
             _ => {}
+        }
+    }
+
+    fn told_locating(&mut self, told: Told, codecs: &dyn Codecs) {
+        let Phase::Locating { resync, stored, asked } = &mut self.phase else { return };
+        *asked = false;
+        match told {
+            Told::Identity(source, target) => resync.identity(source, target),
+            Told::Positions(found) => {
+                resync.positions(found.positions.iter().map(|(_, p)| p.clone()).collect());
+                *stored = found;
+            }
+            Told::TargetEnds(start, end, high_watermark) => {
+                resync.target_ends(start, end, high_watermark);
+            }
+            Told::TargetRecords(records) => resync.target_read(records, codecs),
+            Told::Remembered(remembered) => resync.producer(remembered),
+            Told::SourceHistory(end) => resync.source_history(end),
+            Told::SourcePage(page) => resync.source_read(page, &self.origins, codecs),
+            Told::SourceOutOfRange => resync.source_out_of_range(),
+            Told::SourceEnds(start, end) => resync.source_ends(start, end),
+            Told::Facts(_)
+            | Told::Producer(_)
+            | Told::Origins(_)
+            | Told::Registry(_)
+            | Told::Registered
+            | Told::Failed(..) => {}
         }
     }
 
