@@ -233,6 +233,12 @@ impl Checker {
             self.unannounced.insert(uid, Unannounced { offset, again });
             return;
         }
+        // It was said of everything behind it that it comes again.
+        let later = |m: &&Mirror| m.uid > uid && !m.gone;
+        let said = self.ledger.iter().filter(later).all(|m| self.announced.contains(&m.uid));
+        if !again && said && claim.delivery != Delivery::ExactlyOnce {
+            return;
+        }
         if sure || claim.delivery == Delivery::ExactlyOnce || !again {
             let name = if again { NO_DUP } else { ORDER };
             let message = format!(
