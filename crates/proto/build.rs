@@ -19,11 +19,12 @@ const PUBLIC: [&str; 5] = [
 ];
 
 /// What coordinators and workers say to each other, and what is stored.
-const INTERNAL: [&str; 5] = [
+const INTERNAL: [&str; 6] = [
     "mirrormesh/mesh/v1/raft_service.proto",
     "mirrormesh/mesh/v1/worker_session_service.proto",
     "mirrormesh/store/v1/position.proto",
     "mirrormesh/store/v1/raft.proto",
+    "mirrormesh/store/v1/registry.proto",
     "mirrormesh/store/v1/state.proto",
 ];
 

@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn a_generation_that_moved_on_restarts_nothing_and_another_topic_does() {
-        let start = PartitionStart { source_offset: 1, target_offset: 2, read_uncommitted: false };
+        let start = PartitionStart { source_offset: 1, target_offset: 2, ..PartitionStart::default() };
         let detail = PartitionDetail {
             target_topic: TopicName::new("uk.t").unwrap(),
             source_topic_id: TopicId([1; 16]),

@@ -105,6 +105,12 @@ pub struct PartitionStart {
     /// Aborted and open transactional records count too. What counts can't change within a generation: a flow that
     /// reads otherwise now begins a new one, from the place that was found under these rules.
     pub read_uncommitted: bool,
+    /// What any flow mirrored to the source is left out; otherwise only what came from the target.
+    pub skip_mirrored: bool,
+    /// Another mesh began this generation: its place is found under it, and then a new one begins, before anything is
+    /// appended for longer than a hand-over takes. The highest number that an assignment had there, as far as is known:
+    /// what is written from now on has higher ones.
+    pub adopted: Option<u64>,
 }
 
 /// A generation of one partition: what [`crate::control::CommandKind::BeginGeneration`] gave out, or the flow's first.
@@ -145,6 +151,8 @@ pub struct AssignedFlow {
     pub spec: FlowSpec,
     /// The producer identity; absent until one was claimed.
     pub generation: Option<Generation>,
+    /// What tells this mesh from others; empty until it was fixed.
+    pub mesh_id: String,
     /// The worker's part of the flow's throttles.
     pub shares: ThrottleShares,
 }

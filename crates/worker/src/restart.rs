@@ -28,7 +28,9 @@ pub(crate) fn needs_restart(unit: &Unit, old: &FlowView, new: &FlowView) -> bool
             Unit::Partition(_, topic, _) => {
                 let (old_spec, new_spec) = (&old.flow.spec, &new.flow.spec);
                 old.flow.generation != new.flow.generation
+                    || old.flow.mesh_id != new.flow.mesh_id
                     || old_spec.read_uncommitted != new_spec.read_uncommitted
+                    || old_spec.skip_mirrored != new_spec.skip_mirrored
                     || old_spec.loss_policy(topic) != new_spec.loss_policy(topic)
                     || old_spec.on_oversized != new_spec.on_oversized
                     || old_spec.timestamps != new_spec.timestamps
@@ -61,7 +63,12 @@ mod tests {
         };
         FlowView {
             id: FlowId::new("uk-hq").unwrap(),
-            flow: AssignedFlow { spec, generation: None, shares: ThrottleShares::default() },
+            flow: AssignedFlow {
+                spec,
+                generation: None,
+                mesh_id: "m".to_owned(),
+                shares: ThrottleShares::default(),
+            },
             source: cluster("a:9092"),
             target: cluster("b:9092"),
         }
@@ -86,12 +93,13 @@ mod tests {
         let mut cluster = view();
         cluster.target.bootstrap_servers = vec!["c:9092".into()];
 
-        let mut policies = [view(), view(), view(), view()];
+        let mut policies = [view(), view(), view(), view(), view()];
         let t = TopicName::new("t").unwrap();
         policies[0].flow.spec.on_loss = LossPolicy::Continue;
         policies[1].flow.spec.on_loss_by_topic.insert(t.clone(), LossPolicy::Continue);
         policies[2].flow.spec.on_oversized = OversizedPolicy::Skip;
         policies[3].flow.spec.timestamps = TimestampPolicy::Clamp;
+        policies[4].flow.spec.skip_mirrored = true;
         for changed in &policies {
             assert!(needs_restart(&partition, &view(), changed), "{changed:?}");
             assert!(!needs_restart(&others[0], &view(), changed), "{changed:?}");

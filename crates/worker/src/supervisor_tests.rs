@@ -132,6 +132,7 @@ impl Bench {
         let mut flow = AssignedFlow {
             spec: FlowSpec::new(uk.clone(), hq.clone()),
             generation: None,
+            mesh_id: String::new(),
             shares: ThrottleShares::default(),
         };
         change(&mut flow);

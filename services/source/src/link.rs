@@ -17,8 +17,10 @@ use crate::config::Settings;
 use crate::ends::EndWatch;
 use crate::facts::SettingsCache;
 use crate::fetcher::{Fetcher, FetcherLimits};
+use crate::internal::InternalWriter;
 use crate::metrics::Metrics;
 use crate::positions::PositionStore;
+use crate::registry::RegistryStore;
 use crate::sender::Sender;
 use crate::throttle::{PartitionThrottle, Throttles, TopicRow};
 
@@ -40,6 +42,12 @@ pub(crate) struct FlowLink {
     pub(crate) target_settings: SettingsCache,
     /// The flow's positions.
     pub(crate) positions: PositionStore,
+    /// Who writes to the source cluster.
+    pub(crate) source_registry: RegistryStore,
+    /// Who writes to the target cluster.
+    pub(crate) target_registry: RegistryStore,
+    /// Writes to internal topics of the target.
+    pub(crate) writer: Arc<InternalWriter>,
     /// Ends of source partitions that don't fetch.
     pub(crate) ends: EndWatch,
     /// How fast it may copy.
@@ -69,13 +77,18 @@ impl FlowLink {
     ) -> Result<Self, Failure> {
         let source = client("source", flow_id, clusters.0)?;
         let target = client("target", flow_id, clusters.1)?;
+        let writer = Arc::new(InternalWriter::new(target.clone()));
+        let factor = flow.spec.internal_replication_factor;
         let throttles = Arc::new(Throttles::new(
             KeyValue::new("flow", flow_id.as_str().to_owned()),
             changes,
             Arc::clone(metrics),
         ));
         Ok(Self {
-            positions: PositionStore::new(flow_id.clone(), &flow.spec, target.clone()),
+            positions: PositionStore::new(flow_id.clone(), &flow.spec, target.clone(), Arc::clone(&writer)),
+            source_registry: RegistryStore::new(source.clone(), factor),
+            target_registry: RegistryStore::new(target.clone(), factor),
+            writer,
             source_settings: SettingsCache::new(source.clone()),
             target_settings: SettingsCache::new(target.clone()),
             ends: EndWatch::start(source.clone()),

@@ -49,7 +49,7 @@ impl Metrics {
                 .u64_counter("mirrormesh.skipped.batches")
                 .with_unit("{batch}")
                 .with_description(
-                    "Batches that are not mirrored on purpose, by reason: control, aborted, empty.",
+                    "Batches that are not mirrored on purpose, by reason: control, aborted, empty, loop.",
                 )
                 .build(),
             in_flight: meter

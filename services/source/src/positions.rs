@@ -3,18 +3,20 @@
 //! Owns the topic's creation, its writer and what was read from it so far; the meaning of a position is core's.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
-use mirrormesh_core::flow::FlowSpec;
-use mirrormesh_core::ids::{FlowId, TopicId};
+use mirrormesh_core::flow::{FlowSpec, positions_topic};
+use mirrormesh_core::ids::{ClusterId, FlowId, TopicId};
 use mirrormesh_core::relay::journal::Stored;
 use mirrormesh_core::relay::position::{PositionKey, PositionKind, PositionValue};
 use mirrormesh_kafka::Client;
-use mirrormesh_kafka::librdkafka::{InternalProducer, InternalReader};
+use mirrormesh_kafka::librdkafka::InternalReader;
 use mirrormesh_proto::convert::position::{decode_key, decode_value, encode_key, encode_value};
-use mirrormesh_runtime::clock::now_ms;
-use mirrormesh_worker::{Failure, ensure_internal_topic};
+use mirrormesh_worker::{Failure, ensure_internal_topic, topic_exists};
 use tokio::sync::{Mutex, OnceCell};
+
+use crate::internal::InternalWriter;
 
 /// Everything of one partition by kind of record.
 type Records = BTreeMap<PositionKind, PositionValue>;
@@ -35,20 +37,20 @@ pub(crate) struct PositionStore {
     replication_factor: Option<i16>,
     target: Client,
     created: OnceCell<()>,
-    producer: OnceCell<InternalProducer>,
+    writer: Arc<InternalWriter>,
     tail: Mutex<Tail>,
 }
 
 impl PositionStore {
     /// Opens nothing yet: connections are made when first needed.
-    pub(crate) fn new(flow: FlowId, spec: &FlowSpec, target: Client) -> Self {
+    pub(crate) fn new(flow: FlowId, spec: &FlowSpec, target: Client, writer: Arc<InternalWriter>) -> Self {
         Self {
             flow,
             topic: spec.positions_topic(),
             replication_factor: spec.internal_replication_factor,
             target,
             created: OnceCell::new(),
-            producer: OnceCell::new(),
+            writer,
             tail: Mutex::new(Tail { reader: None, read_from: None, records: BTreeMap::new() }),
         }
     }
@@ -120,19 +122,49 @@ impl PositionStore {
         Ok(())
     }
 
+    /// Takes over what a flow of another mesh wrote about a target topic: its positions are this flow's from now on.
+    /// Returns the highest assignment number in them.
+    pub(crate) async fn adopt(
+        &self,
+        (source, flow): (&ClusterId, &FlowId),
+        topic_id: TopicId,
+    ) -> Result<u64, Failure> {
+        let topic = positions_topic(source);
+        if !topic_exists(&self.target, &topic).await? {
+            return Ok(0);
+        }
+        let mut reader = InternalReader::open(&self.target, &topic).await?;
+        let records = reader.read_to_end().await?;
+        reader.close().await;
+        let mut theirs: BTreeMap<PositionKey, PositionValue> = BTreeMap::new();
+        for record in records {
+            let Some(Ok(key)) = record.key.as_deref().map(decode_key) else { continue };
+            if key.flow != *flow || key.target_topic_id != topic_id {
+                continue;
+            }
+            if let Some(Ok(value)) = record.value.as_deref().map(|value| decode_value(&key, value)) {
+                theirs.insert(key, value);
+            }
+        }
+        let number = |(key, value): (&PositionKey, &PositionValue)| match (key.kind, value) {
+            (_, PositionValue::Position(position)) => position.assignment_number,
+            (PositionKind::Segments { number, .. }, _) => number,
+            (PositionKind::Position { .. }, PositionValue::Segments(_)) => 0,
+        };
+        let highest = theirs.iter().map(number).max().unwrap_or(0);
+        if topic != self.topic || *flow != self.flow {
+            let renamed = theirs
+                .into_iter()
+                .map(|(key, value)| (PositionKey { flow: self.flow.clone(), ..key }, value));
+            self.write(renamed.collect()).await?;
+        }
+        Ok(highest)
+    }
+
     /// Writes records in order and waits until they are acknowledged.
     pub(crate) async fn write(&self, records: Vec<(PositionKey, PositionValue)>) -> Result<(), Failure> {
         self.ensure().await?;
-        let producer =
-            self.producer.get_or_try_init(|| async { InternalProducer::new(self.target.config()) }).await?;
-        let now = i64::try_from(now_ms()).unwrap_or(-1);
-        let sends = records.iter().map(|(key, value)| {
-            let (key, value) = (encode_key(key), encode_value(value));
-            async move { producer.send(&self.topic, 0, &key, Some(&value), now).await }
-        });
-        for sent in futures::future::join_all(sends).await {
-            sent?;
-        }
-        Ok(())
+        let bytes = |(key, value): &(PositionKey, PositionValue)| (encode_key(key), encode_value(value));
+        self.writer.write(&self.topic, records.iter().map(bytes)).await
     }
 }

@@ -3,6 +3,7 @@
 //! Owns creation and growth of target topics and the choice of where mirroring begins; nothing is ever deleted or
 //! shrunk, and no broker is left to create a topic by itself.
 
+mod claims;
 mod incarnations;
 mod scan;
 mod starts;
@@ -42,6 +43,8 @@ struct Topology {
     first: bool,
     /// Topics that the coordinator did not take, with why; they are offered again with every scan.
     refused: BTreeMap<TopicName, Trouble>,
+    /// Topics that another mesh has, with why they are left alone.
+    claimed: BTreeMap<TopicName, Trouble>,
     /// Refusals that an event was recorded for: one that comes again, or goes and comes, is said once.
     said: BTreeMap<TopicName, Trouble>,
     /// What brokers that lag behind may still say.
@@ -58,6 +61,7 @@ pub(crate) async fn run(context: UnitContext, link: Arc<FlowLink>) {
         link,
         reported: BTreeMap::new(),
         refused: BTreeMap::new(),
+        claimed: BTreeMap::new(),
         said: BTreeMap::new(),
         former: FormerIds::default(),
         retry: RETRY_MIN,
@@ -86,10 +90,10 @@ impl Topology {
             Ok(()) => {
                 self.first = false;
                 self.retry = RETRY_MIN;
-                match self.refused.iter().next() {
+                match self.refused.iter().chain(&self.claimed).next() {
                     None => self.context.report.set(UnitState::Running, "", "", None),
                     Some((topic, (reason, message))) => {
-                        let more = self.refused.len() - 1;
+                        let more = self.refused.len() + self.claimed.len() - 1;
                         let text = format!("{topic}: {message} (and {more} more topics)");
                         self.context.report.set(UnitState::Running, reason, &text, None);
                     }

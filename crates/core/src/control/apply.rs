@@ -68,6 +68,7 @@ impl ControlState {
                 self.set_topic_paused(now, (id, topic), partitions, *paused, guard)
             }
             CommandKind::ClaimProducer { flow, generation } => self.claim_producer(flow, *generation),
+            CommandKind::NameMesh { mesh_id } => Ok(self.name_mesh(mesh_id)),
             CommandKind::BeginGeneration(request) => self.begin_generation(request),
             CommandKind::PutInventory { flow, number, change } => {
                 self.put_inventory(now, flow, *number, change)
@@ -321,6 +322,15 @@ impl ControlState {
         }
         self.remember(guard);
         self.flow_reply(id)
+    }
+
+    /// Every coordinator that comes to lead a nameless mesh offers an id; the first in the log is everybody's.
+    fn name_mesh(&mut self, mesh_id: &str) -> Reply {
+        if self.mesh_id.is_empty() && !mesh_id.is_empty() {
+            mesh_id.clone_into(&mut self.mesh_id);
+            self.bump();
+        }
+        Reply::Done
     }
 
     pub(super) fn record_events(&mut self, events: &[Event]) -> Reply {

@@ -127,6 +127,11 @@ pub enum CommandKind {
         /// What the target gave out.
         generation: Generation,
     },
+    /// Gives the mesh its id; the first one stays.
+    NameMesh {
+        /// A random id.
+        mesh_id: String,
+    },
     /// Begins a new generation of one partition: content before it and behind it is counted apart. The next epoch, or
     /// the offered producer id where epochs have run out.
     BeginGeneration(GenerationRequest),
@@ -192,6 +197,7 @@ impl CommandKind {
             Self::SetPaused { .. } => "SetPaused",
             Self::SetTopicPaused { .. } => "SetTopicPaused",
             Self::ClaimProducer { .. } => "ClaimProducer",
+            Self::NameMesh { .. } => "NameMesh",
             Self::BeginGeneration(_) => "BeginGeneration",
             Self::PutInventory { .. } => "PutInventory",
             Self::RegisterWorker { .. } => "RegisterWorker",

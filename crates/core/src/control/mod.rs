@@ -10,6 +10,7 @@ mod generation;
 mod pause;
 mod plan_apply;
 mod recreated;
+mod rings;
 mod rules;
 mod state;
 #[cfg(test)]

@@ -131,15 +131,22 @@ impl ControlState {
     /// record is the flow's word, not the worker's.
     fn put_topic(&mut self, now: u64, flow: &FlowId, entry: &TopicEntry) -> Result<bool, Refusal> {
         let Some(record) = self.flows.get_mut(flow) else { return Ok(false) };
-        let mut entry = TopicEntry { generations: BTreeMap::new(), ..entry.clone() };
+        let mut entry = entry.clone();
+        // Only a flow that says so goes on from another mesh's generations, and only where it has none of its own.
+        entry.generations.retain(|_, begun| record.spec.adopt && begun.start.adopted.is_some());
+        let adopted = entry.generations.values().filter_map(|begun| begun.start.adopted).max();
         for start in &mut entry.starts {
             start.read_uncommitted = record.spec.read_uncommitted;
+            start.skip_mirrored = record.spec.skip_mirrored;
         }
         let is_mirror = |known: &&TopicEntry| known.target_topic == entry.target_topic;
         let present = record.topics.get(&entry.topic).filter(is_mirror);
         let known = present.or_else(|| record.dropped.get(&entry.topic).filter(is_mirror));
         let (next, event) = match known.map(|known| (known, MadeAgain::of(known, &entry))) {
-            None => (entry, None),
+            None => {
+                self.assignment_number = self.assignment_number.max(adopted.unwrap_or(0));
+                (entry, None)
+            }
             Some((known, None)) => (known.clone().found_again(&entry), None),
             Some((known, Some(made_again))) => {
                 let follow = record.spec.loss_policy(&entry.topic) == LossPolicy::Continue;

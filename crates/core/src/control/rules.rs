@@ -85,7 +85,7 @@ impl ControlState {
                 ),
             ));
         }
-        Ok(())
+        self.check_rings(id, spec)
     }
 }
 

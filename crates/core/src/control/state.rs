@@ -104,6 +104,8 @@ pub struct RequestRecord {
 pub struct ControlState {
     /// Grows with every change.
     pub revision: u64,
+    /// What tells this mesh from others that use the same clusters; fixed once, empty before.
+    pub mesh_id: String,
     /// Number given to the last assignment.
     pub assignment_number: u64,
     /// Number given to the last session.

@@ -1,7 +1,9 @@
 //! `apply`: what each command answers and does, as transcripts, and what holds after any commands.
 
+mod adoption;
 mod any;
 mod generations;
+mod rings;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -64,7 +66,7 @@ fn claim(flow: &str, producer_id: i64) -> CommandKind {
 }
 
 fn start(source_offset: i64, target_offset: i64) -> PartitionStart {
-    PartitionStart { source_offset, target_offset, read_uncommitted: false }
+    PartitionStart { source_offset, target_offset, ..PartitionStart::default() }
 }
 
 fn entry(topic: &str, target: &str, partitions: i64) -> TopicEntry {

@@ -26,6 +26,7 @@ impl ControlState {
             assignment.flows.entry(unit.flow().clone()).or_insert_with(|| AssignedFlow {
                 spec: flow.spec.clone(),
                 generation: flow.generation,
+                mesh_id: self.mesh_id.clone(),
                 shares: self.throttle_shares(unit.flow(), &flow.spec, worker),
             });
             let assigned = AssignedUnit { number: owner.number, partition: self.partition_detail(unit) };

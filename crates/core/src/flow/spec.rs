@@ -105,10 +105,19 @@ pub struct FlowSpec {
     pub on_oversized: OversizedPolicy,
     /// What to do with timestamps that the target refuses.
     pub timestamps: TimestampPolicy,
+    /// Leave out what any flow mirrored to the source, not only what came from this flow's target.
+    pub skip_mirrored: bool,
+    /// Go on where another mesh stopped, on target topics that it claims.
+    pub adopt: bool,
     /// How fast records are copied at most, over all workers.
     pub throttle: Throttle,
     /// The same for single source topics, beside the flow's.
     pub throttle_by_topic: BTreeMap<TopicName, Throttle>,
+}
+
+/// Name of the positions topic of all flows from a source, on their targets.
+pub fn positions_topic(source: &ClusterId) -> String {
+    format!("mirrormesh-positions.{source}.internal")
 }
 
 impl FlowSpec {
@@ -139,6 +148,8 @@ impl FlowSpec {
             on_loss_by_topic: BTreeMap::new(),
             on_oversized: OversizedPolicy::default(),
             timestamps: TimestampPolicy::default(),
+            skip_mirrored: false,
+            adopt: false,
             throttle: Throttle::NONE,
             throttle_by_topic: BTreeMap::new(),
         }
@@ -170,7 +181,7 @@ impl FlowSpec {
 
     /// `mirrormesh-positions.{source}.internal` on the target.
     pub fn positions_topic(&self) -> String {
-        format!("mirrormesh-positions.{}.internal", self.source)
+        positions_topic(&self.source)
     }
 
     /// Could a record of the two flows land in the same target topic? Only what is certain from the specifications

@@ -4,8 +4,9 @@
 //! together and says what to do; the source service only carries it out. [`resync`] finds the place to go on from
 //! ([`align`]: by content, where counting can't be trusted), [`page`] and [`reader`] say what of a fetch is to be
 //! mirrored, [`path`] which way a batch goes, [`rebuild`] what is wanted of codecs, [`window`] what may be sent and what
-//! an answer means ([`answer`]), [`journal`] when and what to write to the positions topic, [`loss`] what is gone, [`stored_map`]
-//! where source offsets are on the target as that topic tells it.
+//! an answer means ([`answer`]), [`journal`] when and what to write to the positions topic, [`loss`] what is gone,
+//! [`registry`] who writes to a cluster's topics, [`origins`] which batches were mirrored there,
+//! [`stored_map`] where source offsets are on the target as the positions topic tells it.
 
 pub mod align;
 pub mod answer;
@@ -13,11 +14,13 @@ pub mod facts;
 pub mod journal;
 pub mod loss;
 pub mod machine;
+pub mod origins;
 pub mod page;
 pub mod path;
 pub mod position;
 pub mod reader;
 pub mod rebuild;
+pub mod registry;
 pub mod resync;
 pub mod stop;
 pub mod stored_map;

@@ -2,12 +2,16 @@
 //!
 //! The same reading serves streaming and counting: were the two different, a place found by counting would be wrong.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
+use super::origins::{Origins, Passage};
 use super::reader::{Aborted, FetchReader, Judgement, Skip, unreadable};
 use super::rebuild::{Codecs, RebuildError, RecordId, Run};
 use super::stop::Stop;
 use crate::format::batch::{Entry, RawBatch, entries};
+use crate::unit::PartitionStart;
 
 /// What a fetch of the source answered.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +26,21 @@ pub struct SourcePage {
     pub high_watermark: i64,
     /// First offset that the source still has; -1 if it wasn't said.
     pub log_start: i64,
+}
+
+/// What of the source counts as a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading {
+    /// Transactions that are open or aborted are left out.
+    pub read_committed: bool,
+    /// What any flow mirrored to the source is left out; otherwise only what came from the target.
+    pub skip_mirrored: bool,
+}
+
+impl From<PartitionStart> for Reading {
+    fn from(start: PartitionStart) -> Self {
+        Self { read_committed: !start.read_uncommitted, skip_mirrored: start.skip_mirrored }
+    }
 }
 
 /// A batch that is to be mirrored.
@@ -46,12 +65,29 @@ pub enum Item {
     Bad(Stop),
 }
 
-/// Reads a page from source offset `place` on. At the first entry that can't be read it ends with [`Item::Bad`].
-pub fn read(page: SourcePage, read_committed: bool, place: i64, codecs: &dyn Codecs) -> Vec<Item> {
-    let mut reader = FetchReader::new(read_committed, page.aborted);
-    let mut place = place;
+/// Reads a page from source offset `place` on. At the first entry that can't be read it ends with [`Item::Bad`]. An
+/// error names the producer ids that have to be looked up first: nothing is read then.
+pub fn read(
+    page: &SourcePage,
+    reading: Reading,
+    place: i64,
+    origins: &Origins,
+    codecs: &dyn Codecs,
+) -> Result<Vec<Item>, BTreeSet<i64>> {
+    let mut unknown = BTreeSet::new();
+    let items = read_known(page, (reading, place), (origins, codecs), &mut unknown);
+    if unknown.is_empty() { Ok(items) } else { Err(unknown) }
+}
+
+fn read_known(
+    page: &SourcePage,
+    (reading, mut place): (Reading, i64),
+    (origins, codecs): (&Origins, &dyn Codecs),
+    unknown: &mut BTreeSet<i64>,
+) -> Vec<Item> {
+    let mut reader = FetchReader::new(reading.read_committed, page.aborted.clone());
     let mut items = Vec::new();
-    for entry in entries(page.records) {
+    for entry in entries(page.records.clone()) {
         let (batch, old_format) = match entry {
             Ok(Entry::Batch(batch)) => (batch, false),
             Ok(Entry::Old { offset, .. }) if offset < place => continue,
@@ -69,7 +105,18 @@ pub fn read(page: SourcePage, read_committed: bool, place: i64, codecs: &dyn Cod
         };
         let next = batch.header.next_offset();
         items.push(match reader.judge(&batch, place) {
-            Judgement::Mirror(from) => Item::Data(Data { batch, from, old_format }),
+            Judgement::Mirror(from) => match origins.judge(&batch.header, reading.skip_mirrored) {
+                Passage::Mirror => Item::Data(Data { batch, from, old_format }),
+                Passage::Skip => Item::Passed(next.max(place), batch.header.leader_epoch, Skip::Loop),
+                Passage::Unknown(producer_id) => {
+                    unknown.insert(producer_id);
+                    continue;
+                }
+                Passage::Stop(stop) => {
+                    items.push(Item::Bad(stop));
+                    return items;
+                }
+            },
             Judgement::Skip(skip) => Item::Passed(next.max(place), batch.header.leader_epoch, skip),
         });
         place = place.max(next);

@@ -37,6 +37,8 @@ pub enum Skip {
     Empty,
     /// It ends before the place to go on from: a fetch may begin with such a batch.
     Before,
+    /// A flow mirrored it to the source.
+    Loop,
 }
 
 /// Judges the batches of one fetch, in order.
@@ -101,6 +103,7 @@ impl Skip {
             Self::Aborted => "aborted",
             Self::Empty => "empty",
             Self::Before => "before",
+            Self::Loop => "loop",
         }
     }
 }

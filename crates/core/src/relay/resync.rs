@@ -14,6 +14,7 @@ use super::align::Aligner;
 use super::facts::Facts;
 use super::journal::Mirrored;
 use super::loss::Loss;
+use super::page::SourcePage;
 use super::position::Position;
 use super::rebuild::RecordId;
 use super::stop::{Stop, StopReason};
@@ -45,6 +46,8 @@ pub enum Step {
         /// As the generation reads; what an older one appended may have been read otherwise.
         read_committed: bool,
     },
+    /// Whose are these producer ids in the source partition? → [`Resync::classified`].
+    Origins(BTreeSet<i64>),
     /// Log start and log end of the source → [`Resync::source_ends`].
     SourceEnds,
     /// The place is found.
@@ -164,6 +167,8 @@ pub struct Resync {
     read: i64,
     cursor: i64,
     replay: Vec<Mirrored>,
+    /// A page that can't be read before it is known where its batches come from.
+    held: Option<SourcePage>,
 }
 
 impl Resync {
@@ -203,6 +208,7 @@ impl Resync {
             read: 0,
             cursor: base.source,
             replay: Vec::new(),
+            held: None,
         }
     }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::format::batch::tests::header;
 use crate::ids::TopicName;
+use crate::relay::origins::Origins;
 use crate::relay::page::SourcePage;
 use crate::relay::position::LastBatch;
 use crate::relay::testing::{Fake, batch_of, dense, joined};
@@ -13,7 +14,7 @@ const SOURCE: TopicId = TopicId([1; 16]);
 const TARGET: TopicId = TopicId([2; 16]);
 
 fn resync_with(facts: Facts, sole_writer: bool) -> Resync {
-    let start = PartitionStart { source_offset: 100, target_offset: 7, read_uncommitted: false };
+    let start = PartitionStart { source_offset: 100, target_offset: 7, ..PartitionStart::default() };
     let detail = PartitionDetail {
         target_topic: TopicName::new("t").unwrap(),
         source_topic_id: SOURCE,
@@ -87,7 +88,7 @@ fn target(r: &mut Resync, batches: &[RawBatch]) {
 }
 
 fn source(r: &mut Resync, batches: &[RawBatch]) {
-    r.source_read(page(batches), &Fake);
+    r.source_read(page(batches), &Origins::default(), &Fake);
 }
 
 fn found(r: &Resync) -> Found {
@@ -179,17 +180,17 @@ fn a_different_record_stops() {
 fn a_source_that_ends_too_early_lost_its_end() {
     let mut r = to_ends(vec![position(5, 105, 12)], 0, 16);
     target(&mut r, &[ours(12, 5, 4, 105)]);
-    r.source_read(SourcePage { end_offset: 105, ..SourcePage::default() }, &Fake);
+    r.source_read(SourcePage { end_offset: 105, ..SourcePage::default() }, &Origins::default(), &Fake);
     assert_eq!(*r.step(), Step::SourceEnds);
     r.source_ends(0, 105);
     assert_eq!(*r.step(), Step::TargetRead(12), "where the histories part, content says");
     target(&mut r, &[ours(12, 5, 4, 105)]);
-    r.source_read(SourcePage { end_offset: 105, ..SourcePage::default() }, &Fake);
+    r.source_read(SourcePage { end_offset: 105, ..SourcePage::default() }, &Origins::default(), &Fake);
     still_the_same(&mut r);
     assert_eq!(stopped(&r), StopReason::SourceDiverged);
     let mut r = to_ends(vec![position(5, 105, 12)], 0, 16);
     target(&mut r, &[ours(12, 5, 4, 105)]);
-    r.source_read(SourcePage { end_offset: 105, ..SourcePage::default() }, &Fake);
+    r.source_read(SourcePage { end_offset: 105, ..SourcePage::default() }, &Origins::default(), &Fake);
     r.source_ends(0, 109);
     assert_eq!(*r.step(), Step::Again("SOURCE_NOT_SETTLED"), "the high watermark will follow");
 }
@@ -204,7 +205,7 @@ fn a_source_that_deleted_what_is_to_be_counted_lost_at_least_what_follows() {
     assert_eq!(*r.step(), Step::TargetRead(12));
     target(&mut r, &[ours(12, 5, 4, 105)]);
     assert_eq!(*r.step(), Step::SourceRead { offset: 120, read_committed: true });
-    r.source_read(SourcePage { end_offset: 125, ..page(&[dense(120, 5)]) }, &Fake);
+    r.source_read(SourcePage { end_offset: 125, ..page(&[dense(120, 5)]) }, &Origins::default(), &Fake);
     still_the_same(&mut r);
     let Step::Lost(loss, 16) = r.step() else { panic!("{:?}", r.step()) };
     assert_eq!((loss.stop.reason, loss.go_on), (StopReason::RetentionOverrun, 120));

@@ -76,6 +76,12 @@ reasons! {
     SequenceRefused = "SEQUENCE_REFUSED",
     /// Another owner writes under a newer epoch.
     Fenced = "FENCED",
+    /// A batch of a flow stands where the registry says that none of that flow can.
+    OriginUnclear = "ORIGIN_UNCLEAR",
+    /// The source is another Kafka cluster than the one that was mirrored from.
+    SourceClusterChanged = "SOURCE_CLUSTER_CHANGED",
+    /// A flow of another mesh writes to the target topic.
+    FlowClaimed = "FLOW_CLAIMED",
 }
 
 impl fmt::Display for StopReason {

@@ -31,6 +31,7 @@ pub const SINGLE_WRITER: &str = "I9 single writer";
 pub const PROGRESS: &str = "I10 progress durable";
 pub const LIVENESS: &str = "I14 liveness";
 pub const ABORTED: &str = "I18 aborted";
+pub const LOOP: &str = "no record goes back to where it came from";
 
 /// A record of ours on the target.
 #[derive(Debug, Clone, Copy)]
@@ -132,7 +133,8 @@ impl Checker {
             return false;
         }
         match (info.gone, info.state) {
-            (Some(Gone::Compacted | Gone::Truncated), _)
+            (_, State::Mirrored)
+            | (Some(Gone::Compacted | Gone::Truncated), _)
             | (Some(Gone::Retained), State::Open | State::Aborted) => false,
             (_, State::Plain | State::Committed) => true,
             (None, State::Open | State::Aborted) => self.rule_at(info),
@@ -271,6 +273,9 @@ impl Checker {
             .iter()
             .find(|g| g.generation == claim.generation)
             .is_some_and(|g| g.start.read_uncommitted);
+        if info.state == State::Mirrored {
+            self.fail(LOOP, format!("{info:?} came from the target and was mirrored back"));
+        }
         let hidden = matches!(info.state, State::Open | State::Aborted) && info.gone != Some(Gone::Truncated);
         if hidden && !uncommitted && !info.shown {
             self.fail(ABORTED, format!("{info:?} was mirrored"));

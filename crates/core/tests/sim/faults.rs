@@ -395,7 +395,12 @@ impl World {
             }
             // A worker that was replaced; the owner's own assignment says more soon.
             StopReason::Fenced => self.owners[o].relay.generation() != self.raft.detail.begun,
-            StopReason::BatchCorrupt | StopReason::TargetRefused | StopReason::SequenceRefused => false,
+            StopReason::BatchCorrupt
+            | StopReason::TargetRefused
+            | StopReason::SequenceRefused
+            | StopReason::OriginUnclear
+            | StopReason::SourceClusterChanged
+            | StopReason::FlowClaimed => false,
         };
         if !justified {
             let name = if stop.reason == StopReason::TargetHole { NO_LOSS } else { LIVENESS };

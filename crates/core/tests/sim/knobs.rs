@@ -111,6 +111,7 @@ impl Knobs {
                 OversizedPolicy::StopPartition
             },
             timestamps,
+            skip_mirrored: false,
             sole_writer: rng.percent(80),
         };
         let limits = Limits {

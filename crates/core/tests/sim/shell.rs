@@ -1,12 +1,13 @@
 //! The shell of an owner: carries out what its relay asks for, as the source service does, with delays and failures.
 
 use mirrormesh_core::format::batch::entries;
-use mirrormesh_core::ids::TopicName;
+use mirrormesh_core::ids::{ClusterId, TopicName};
 use mirrormesh_core::relay::facts::Facts;
 use mirrormesh_core::relay::journal::Stored;
 use mirrormesh_core::relay::machine::{Action, Ask, Beginning, Notice, Relay, Setup, Told};
 use mirrormesh_core::relay::page::SourcePage;
 use mirrormesh_core::relay::position::{PositionKey, PositionKind, PositionValue};
+use mirrormesh_core::relay::registry::WriterKey;
 use mirrormesh_core::relay::resync::Step;
 use mirrormesh_core::unit::{Generation, PartitionGeneration};
 
@@ -21,6 +22,8 @@ impl World {
         let o = self.owners.len();
         self.raft.owner = o;
         let setup = Setup {
+            mesh_id: "m".to_owned(),
+            source: ClusterId::new("uk").unwrap(),
             flow: Self::flow(),
             topic: TopicName::new("s").unwrap(),
             partition: 0,
@@ -83,10 +86,15 @@ impl World {
 
     fn act(&mut self, o: usize, action: Action<()>) {
         match action {
-            Action::Ask(ask) => {
-                let delay = self.delay();
-                self.at(delay, Event::AskAt(o, ask));
-            }
+            Action::Ask(ask) => match self.registries(o, &ask) {
+                Some(told) => {
+                    self.owners[o].relay.told(told, &Fake);
+                }
+                None => {
+                    let delay = self.delay();
+                    self.at(delay, Event::AskAt(o, ask));
+                }
+            },
             Action::Fetch { offset, read_committed, last_epoch } => {
                 self.start_fetching(o, offset, read_committed, last_epoch);
             }
@@ -153,8 +161,30 @@ impl World {
                 Told::Producer(self.raft.producers)
             }
             Ask::Locate(step) => self.locate(o, step),
+            Ask::Origins(_) | Ask::Registry | Ask::Register(_) => return,
         };
         self.tell(o, told);
+    }
+
+    /// Questions about registries are answered at once: they are topics apart, of which no fault is modelled.
+    fn registries(&mut self, o: usize, ask: &Ask) -> Option<Told> {
+        Some(match ask {
+            Ask::Origins(ids) => Told::Origins(ids.iter().map(|id| (*id, self.source.origin(*id))).collect()),
+            Ask::Registry => {
+                let relay = &self.owners[o].relay;
+                let producer_id = relay.generation().generation.producer_id;
+                let topic = relay.detail().target_topic.clone();
+                let key = WriterKey { producer_id, topic, partition: 0 };
+                Told::Registry(Box::new(self.registry.seen(&key, "source")))
+            }
+            Ask::Register(records) => {
+                for (key, value) in records.clone() {
+                    self.registry.apply(0, key, value);
+                }
+                Told::Registered
+            }
+            _ => return None,
+        })
     }
 
     fn tell(&mut self, o: usize, told: Told) {
@@ -193,7 +223,9 @@ impl World {
                 }
             }
             Step::SourceEnds => Told::SourceEnds(self.source.start, self.source.end),
-            Step::Done(_) | Step::Lost(..) | Step::Stop(_) | Step::Again(_) => failed("not a question"),
+            Step::Origins(_) | Step::Done(_) | Step::Lost(..) | Step::Stop(_) | Step::Again(_) => {
+                failed("not a question")
+            }
         }
     }
 

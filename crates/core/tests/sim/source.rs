@@ -7,6 +7,7 @@ use bytes::Bytes;
 use mirrormesh_core::ids::TopicId;
 use mirrormesh_core::relay::page::SourcePage;
 use mirrormesh_core::relay::reader::Aborted;
+use mirrormesh_core::relay::registry::Origin;
 
 use crate::record::{self, APPEND_TIME, CONTROL, Rec, TRANSACTIONAL};
 
@@ -17,7 +18,12 @@ pub enum State {
     Open,
     Committed,
     Aborted,
+    /// A flow from the target appended it: it must not go back.
+    Mirrored,
 }
+
+/// Producer id of a flow from the target.
+const FLOW: i64 = 700;
 
 /// Where a record went from the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +74,8 @@ pub struct Source {
     /// By number.
     pub infos: Vec<Info>,
     pub append_time: bool,
+    /// A flow from the target writes here too.
+    pub loops: bool,
 }
 
 impl Source {
@@ -84,7 +92,16 @@ impl Source {
             aborted: Vec::new(),
             infos: Vec::new(),
             append_time,
+            loops: false,
         }
+    }
+
+    /// What the registry says of a producer id.
+    pub fn origin(&self, producer_id: i64) -> Origin {
+        if producer_id != FLOW {
+            return Origin::Client;
+        }
+        Origin::Flow { from_target: true, first_offset: Some(0) }
     }
 
     pub fn stable(&self) -> i64 {
@@ -130,10 +147,15 @@ impl Source {
     /// Appends records; `transaction`: the producer of an open transaction, which begins here if it was not open.
     pub fn append(&mut self, records: &[(u32, i64, u32)], transaction: Option<i64>, now: i64) {
         let mut placed = Vec::new();
+        let mirrored = self.loops && transaction.is_none() && self.infos.len() % 4 == 1;
         for (i, (key, time, size)) in records.iter().enumerate() {
             let offset = self.end + i as i64;
             let rec = Rec { uid: self.infos.len() as u64, key: *key, time: *time, size: *size };
-            let state = if transaction.is_some() { State::Open } else { State::Plain };
+            let state = match transaction {
+                Some(_) => State::Open,
+                None if mirrored => State::Mirrored,
+                None => State::Plain,
+            };
             let seen = if self.append_time { now } else { *time };
             self.infos.push(Info {
                 rec,
@@ -153,7 +175,8 @@ impl Source {
             self.open.entry(pid).or_insert(self.end);
         }
         let last = self.end + records.len() as i64 - 1;
-        self.push(transaction.unwrap_or(-1), attributes, placed, last, None, now);
+        let pid = transaction.unwrap_or(if mirrored { FLOW } else { -1 });
+        self.push(pid, attributes, placed, last, None, now);
     }
 
     /// Ends a transaction.
@@ -340,6 +363,6 @@ impl Source {
             Self::forget(&mut self.infos, &batch, Gone::Truncated);
         }
         let infos = std::mem::take(&mut self.infos);
-        *self = Self { infos, ..Self::new(topic, self.append_time, 0) };
+        *self = Self { infos, loops: self.loops, ..Self::new(topic, self.append_time, 0) };
     }
 }

@@ -8,6 +8,7 @@ use mirrormesh_core::relay::answer::Answer;
 use mirrormesh_core::relay::machine::{Ask, Beginning, Notice, Relay, Rules, Told};
 use mirrormesh_core::relay::page::SourcePage;
 use mirrormesh_core::relay::position::{PositionKey, PositionValue};
+use mirrormesh_core::relay::registry::Registry;
 use mirrormesh_core::relay::stop::Stop;
 use mirrormesh_core::unit::{Generation, PartitionDetail, PartitionGeneration, PartitionStart};
 
@@ -165,6 +166,8 @@ pub struct World {
     pub target: Target,
     pub raft: Raft,
     pub positions: BTreeMap<PositionKey, PositionValue>,
+    /// The target's.
+    pub registry: Registry,
     pub owners: Vec<Owner>,
     pub connections: Vec<Connection>,
     pub checker: Checker,
@@ -196,6 +199,8 @@ impl World {
         let mut rng = Rng::new(seed);
         let knobs = Knobs::new(&mut rng);
         let mut source = Source::new(topic_id(1), knobs.append_time, knobs.first_source);
+        // Not drawn: the other worlds stay what they are.
+        source.loops = seed % 16 == 11;
         let mut target = Target::new(topic_id(2), knobs.facts);
         if knobs.first_target > 0 {
             target.foreign(-1, knobs.first_target, START_MS as i64);
@@ -212,6 +217,7 @@ impl World {
                 source_offset: source.start,
                 target_offset: target.end,
                 read_uncommitted: knobs.rules.read_uncommitted,
+                ..PartitionStart::default()
             },
         };
         let detail = PartitionDetail {
@@ -242,6 +248,7 @@ impl World {
             target,
             raft,
             positions: BTreeMap::new(),
+            registry: Registry::default(),
             owners: Vec::new(),
             connections: Vec::new(),
             checker,

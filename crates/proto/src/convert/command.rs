@@ -105,6 +105,7 @@ fn kind_to_store(kind: &CommandKind) -> Kind {
             flow_id: flow.to_string(),
             generation: Some(generation.into()),
         }),
+        CommandKind::NameMesh { mesh_id } => Kind::NameMesh(store::NameMesh { mesh_id: mesh_id.clone() }),
         CommandKind::BeginGeneration(request) => Kind::BeginGeneration(request.into()),
         CommandKind::PutInventory { flow, number, change } => {
             Kind::PutInventory(inventory_to_store(flow, *number, change))
@@ -175,6 +176,7 @@ fn kind_from_store(kind: Kind) -> Result<CommandKind, ConvertError> {
         Kind::SetPaused(set) => ("set_paused", set_paused(set)),
         Kind::SetTopicPaused(set) => ("set_topic_paused", set_topic_paused(set)),
         Kind::ClaimProducer(claim) => ("claim_producer", claim_producer(&claim)),
+        Kind::NameMesh(store::NameMesh { mesh_id }) => ("name_mesh", Ok(CommandKind::NameMesh { mesh_id })),
         Kind::BeginGeneration(begin) => ("begin_generation", begin_generation(begin)),
         Kind::PutInventory(put) => ("put_inventory", put_inventory(put)),
         Kind::RegisterWorker(register) => ("register_worker", register_worker(register)),

@@ -2,7 +2,7 @@
 //!
 //! Must not know what is done with a value.
 //!
-//! `store`, `command`, `state` and `position` read what was stored: the first fault ends the reading, since stored
+//! `store`, `command`, `state`, `position` and `registry` read what was stored: the first fault ends the reading, since stored
 //! bytes are right or damaged. `session` reads what workers and coordinators of the same mesh send. `api` reads what
 //! users send, and names every fault.
 
@@ -11,6 +11,7 @@ pub mod command;
 mod parts;
 mod policy;
 pub mod position;
+pub mod registry;
 pub mod session;
 pub mod state;
 pub mod store;

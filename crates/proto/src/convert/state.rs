@@ -40,6 +40,7 @@ impl From<&ControlState> for store::State {
             owners: state.owners.iter().map(|(unit, owner)| owner_to_store(unit, owner)).collect(),
             events: state.events.iter().map(Into::into).collect(),
             requests: state.requests.iter().map(Into::into).collect(),
+            mesh_id: state.mesh_id.clone(),
         }
     }
 }
@@ -61,6 +62,7 @@ impl TryFrom<store::State> for ControlState {
             owners: unique(each(state.owners, "owners", owner_from_store)?, "owners")?,
             events: events.into(),
             requests,
+            mesh_id: state.mesh_id,
         })
     }
 }

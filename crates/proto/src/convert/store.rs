@@ -85,6 +85,8 @@ impl From<&FlowSpec> for store::FlowSpec {
                 .collect(),
             on_oversized: store::OversizedPolicy::from(spec.on_oversized).into(),
             timestamps: store::TimestampPolicy::from(spec.timestamps).into(),
+            skip_mirrored: spec.skip_mirrored,
+            adopt: spec.adopt,
             throttle: policy::throttle_to_store(spec.throttle),
             throttle_by_topic: spec
                 .throttle_by_topic
@@ -137,6 +139,8 @@ impl TryFrom<store::FlowSpec> for FlowSpec {
             on_loss_by_topic: policy::loss_by_topic(spec.on_loss_by_topic)?,
             on_oversized: policy::oversized(spec.on_oversized, "on_oversized")?,
             timestamps: policy::timestamps(spec.timestamps, "timestamps")?,
+            skip_mirrored: spec.skip_mirrored,
+            adopt: spec.adopt,
             throttle: policy::throttle(spec.throttle),
             throttle_by_topic: policy::throttle_by_topic(spec.throttle_by_topic)?,
         })
@@ -208,6 +212,8 @@ impl From<&PartitionStart> for store::PartitionStart {
             source_offset: start.source_offset,
             target_offset: start.target_offset,
             read_uncommitted: Some(start.read_uncommitted),
+            skip_mirrored: start.skip_mirrored,
+            adopted: start.adopted,
         }
     }
 }
@@ -221,6 +227,8 @@ impl TryFrom<store::PartitionStart> for PartitionStart {
             target_offset: start.target_offset,
             // Absent in what earlier versions wrote: who reads a whole flow fills it in before.
             read_uncommitted: start.read_uncommitted.unwrap_or_default(),
+            skip_mirrored: start.skip_mirrored,
+            adopted: start.adopted,
         })
     }
 }

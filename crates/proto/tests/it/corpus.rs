@@ -5,12 +5,16 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use mirrormesh_core::ids::{FlowId, TopicId};
+use mirrormesh_core::ids::{FlowId, TopicId, TopicName};
 use mirrormesh_core::relay::position::{PositionKey, PositionKind};
+use mirrormesh_core::relay::registry::{ClaimKey, RegistryKey, WriterKey};
 use mirrormesh_core::unit::Generation;
 use mirrormesh_proto::ConvertError;
 use mirrormesh_proto::convert::command::{decode_command, encode_command};
 use mirrormesh_proto::convert::position::{decode_key, decode_value, encode_key, encode_value};
+use mirrormesh_proto::convert::registry::{
+    decode_registry_key, decode_registry_value, encode_registry_key, encode_registry_value,
+};
 use mirrormesh_proto::convert::state::{decode_state, encode_state};
 
 use crate::samples;
@@ -49,10 +53,17 @@ fn read(kind: &str, bytes: &[u8]) -> Result<(String, Vec<u8>), ConvertError> {
     };
     let slot = PositionKind::Position { generation: Generation { producer_id: 0, epoch: 0 }, slot: 0 };
     let value = |kind| decode_value(&key(kind), bytes).map(|v| (format!("{v:#?}\n"), encode_value(&v)));
+    let any = || TopicName::new("any").unwrap();
+    let registry = |key: RegistryKey| {
+        decode_registry_value(&key, bytes).map(|v| (format!("{v:#?}\n"), encode_registry_value(&v)))
+    };
     match kind {
         "command" => decode_command(bytes).map(|v| (format!("{v:#?}\n"), encode_command(&v))),
         "state" => decode_state(bytes).map(|v| (format!("{v:#?}\n"), encode_state(&v))),
         "key" => decode_key(bytes).map(|v| (format!("{v:#?}\n"), encode_key(&v))),
+        "registry-key" => decode_registry_key(bytes).map(|v| (format!("{v:#?}\n"), encode_registry_key(&v))),
+        "writer" => registry(RegistryKey::Writer(WriterKey { producer_id: 0, topic: any(), partition: 0 })),
+        "claim" => registry(RegistryKey::Claim(ClaimKey { source_cluster: String::new(), topic: any() })),
         "position" => value(slot),
         "segments" => value(PositionKind::Segments { producer_id: 0, number: 0, chunk: 0 }),
         _ => panic!("unknown kind {kind}"),
@@ -86,7 +97,7 @@ fn stored_bytes_are_read_for_ever() {
         let kind = name.split('_').next().unwrap();
         let (text, again) = read(kind, &bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(text, expected, "{name} is read as something else");
-        if kind == "key" {
+        if kind == "key" || kind == "registry-key" {
             assert_eq!(again, bytes, "{name}: compaction compares the bytes of keys");
         }
     }
@@ -113,5 +124,5 @@ fn every_kind_of_command_is_in_the_corpus() {
             decode_command(&bytes).unwrap().kind.name()
         })
         .collect();
-    assert_eq!(kinds.len(), 15, "a new kind of command needs a sample: {kinds:?}");
+    assert_eq!(kinds.len(), 16, "a new kind of command needs a sample: {kinds:?}");
 }

@@ -50,6 +50,7 @@ fn paths() -> Vec<(&'static str, FlowSpec)> {
                 on_loss_by_topic: s().on_loss_by_topic,
                 on_oversized: s().on_oversized,
                 timestamps: s().timestamps,
+                skip_mirrored: true,
                 throttle: s().throttle,
                 throttle_by_topic: s().throttle_by_topic,
                 ..p()
@@ -70,6 +71,8 @@ fn paths() -> Vec<(&'static str, FlowSpec)> {
         ),
         ("records.throttle_by_topic", FlowSpec { throttle_by_topic: s().throttle_by_topic, ..p() }),
         ("records.isolation", FlowSpec { read_uncommitted: true, ..p() }),
+        ("records.forward_mirrored", FlowSpec { skip_mirrored: true, ..p() }),
+        ("adopt", FlowSpec { adopt: true, ..p() }),
         ("checkpoints", FlowSpec { checkpoint_interval_ms: 6_000, ..p() }),
         ("checkpoints.interval", FlowSpec { checkpoint_interval_ms: 6_000, ..p() }),
         ("heartbeats", FlowSpec { heartbeat_interval_ms: 2_000, ..p() }),

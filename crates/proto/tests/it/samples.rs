@@ -10,6 +10,7 @@ use mirrormesh_core::control::{
 use mirrormesh_core::flow::{FlowSpec, LossPolicy, Naming, OversizedPolicy, StartAt, TimestampPolicy};
 use mirrormesh_core::ids::{ClusterId, FlowId, GroupId, TopicId, TopicName, WorkerId};
 use mirrormesh_core::relay::position::{LastBatch, Position, PositionKey, PositionKind, PositionValue};
+use mirrormesh_core::relay::registry::{Claim, ClaimKey, RegistryKey, RegistryValue, Writer, WriterKey};
 use mirrormesh_core::report::Event;
 use mirrormesh_core::throttle::Throttle;
 use mirrormesh_core::translate::Segment;
@@ -18,6 +19,7 @@ use mirrormesh_core::unit::{
 };
 use mirrormesh_proto::convert::command::encode_command;
 use mirrormesh_proto::convert::position::{encode_key, encode_value};
+use mirrormesh_proto::convert::registry::{encode_registry_key, encode_registry_value};
 use mirrormesh_proto::convert::state::encode_state;
 
 const AT_MS: u64 = 1_795_000_000_123;
@@ -76,6 +78,8 @@ pub(crate) fn spec() -> FlowSpec {
         on_loss_by_topic: BTreeMap::from([(topic("payments"), LossPolicy::StopPartition)]),
         on_oversized: OversizedPolicy::Skip,
         timestamps: TimestampPolicy::Clamp,
+        skip_mirrored: true,
+        adopt: true,
         throttle: throttle(1 << 20, 5_000),
         throttle_by_topic: BTreeMap::from([(topic("payments"), throttle(2_048, 0))]),
         ..FlowSpec::new(cluster("uk"), cluster("hq"))
@@ -93,7 +97,13 @@ fn generation() -> Generation {
 fn partition_generation() -> PartitionGeneration {
     PartitionGeneration {
         generation: Generation { producer_id: 4_711, epoch: 4 },
-        start: PartitionStart { source_offset: 150, target_offset: 57, read_uncommitted: true },
+        start: PartitionStart {
+            source_offset: 150,
+            target_offset: 57,
+            read_uncommitted: true,
+            skip_mirrored: true,
+            adopted: Some(31),
+        },
     }
 }
 
@@ -104,8 +114,13 @@ fn topic_entry() -> TopicEntry {
         source_topic_id: TopicId([1; 16]),
         target_topic_id: TopicId([2; 16]),
         starts: vec![
-            PartitionStart { source_offset: 0, target_offset: 0, read_uncommitted: false },
-            PartitionStart { source_offset: 100, target_offset: 7, read_uncommitted: true },
+            PartitionStart::default(),
+            PartitionStart {
+                source_offset: 100,
+                target_offset: 7,
+                read_uncommitted: true,
+                ..PartitionStart::default()
+            },
         ],
         generations: BTreeMap::from([(1, partition_generation())]),
     }
@@ -154,7 +169,7 @@ fn commands() -> Vec<(&'static str, CommandKind)> {
         ),
         ("delete-cluster", CommandKind::DeleteCluster { id: cluster("uk"), guard: guard() }),
         (
-            "put-flow-throttles",
+            "put-flow-loops",
             CommandKind::PutFlow { id: id(), spec: spec(), create: true, start_over: true, guard: guard() },
         ),
         ("put-flow-defaults", default_flow()),
@@ -171,9 +186,10 @@ fn commands() -> Vec<(&'static str, CommandKind)> {
             },
         ),
         ("claim-producer", CommandKind::ClaimProducer { flow: flow(), generation: generation() }),
-        ("begin-generation", CommandKind::BeginGeneration(generation_request())),
+        ("name-mesh", CommandKind::NameMesh { mesh_id: "b1946ac9".into() }),
+        ("begin-generation-loops", CommandKind::BeginGeneration(generation_request())),
         (
-            "put-inventory-generations",
+            "put-inventory-loops",
             CommandKind::PutInventory { flow: flow(), number: 5, change: inventory_change() },
         ),
         (
@@ -273,6 +289,7 @@ fn state() -> ControlState {
     let workers = [("w1", Role::Source), ("w2", Role::Checkpoint), ("w3", Role::Heartbeat)];
     ControlState {
         revision: 20,
+        mesh_id: "b1946ac9".into(),
         assignment_number: 30,
         session_number: 8,
         clusters: BTreeMap::from([(cluster("uk"), record)]),
@@ -322,6 +339,28 @@ fn position() -> PositionValue {
     })
 }
 
+fn registry() -> Vec<(&'static str, RegistryKey, RegistryValue)> {
+    let key = WriterKey { producer_id: 0, topic: topic("uk-orders"), partition: 1 };
+    let generation = Generation { producer_id: 0, epoch: 4 };
+    let writer = Writer {
+        source_cluster: "MkU3OEVBNTcwNTJENDM2Qk".into(),
+        source: cluster("uk"),
+        flow: flow(),
+        mesh_id: "b1946ac9".into(),
+        source_topic: topic("orders"),
+        source_topic_id: TopicId([1; 16]),
+        target_topic_id: TopicId([2; 16]),
+        first_offset: 12,
+        begun: PartitionGeneration { generation, ..partition_generation() },
+    };
+    let claim_key = ClaimKey { source_cluster: "MkU3OEVBNTcwNTJENDM2Qk".into(), topic: topic("uk-orders") };
+    let claim = Claim { mesh_id: "b1946ac9".into(), flow: flow(), source: cluster("uk") };
+    vec![
+        ("writer", RegistryKey::Writer(key), RegistryValue::Writer(writer)),
+        ("claim", RegistryKey::Claim(claim_key), RegistryValue::Claim(claim)),
+    ]
+}
+
 /// A stored value: its name, its bytes, and what it is as text. The part of the name before `_` says what kind.
 pub(crate) fn all() -> Vec<(String, Vec<u8>, String)> {
     let mut all: Vec<_> = commands()
@@ -332,7 +371,7 @@ pub(crate) fn all() -> Vec<(String, Vec<u8>, String)> {
         })
         .collect();
     let state = state();
-    all.push(("state_pauses".into(), encode_state(&state), format!("{state:#?}\n")));
+    all.push(("state_mesh".into(), encode_state(&state), format!("{state:#?}\n")));
     let slot = position_key(PositionKind::Position { generation: generation(), slot: 7 });
     let zeros = PositionKey {
         partition: 0,
@@ -350,6 +389,11 @@ pub(crate) fn all() -> Vec<(String, Vec<u8>, String)> {
         Segment { source: 0, target: 0, count: 10 },
         Segment { source: 11, target: 10, count: 5 },
     ]);
+    for (name, key, value) in registry() {
+        all.push((format!("registry-key_{name}"), encode_registry_key(&key), format!("{key:#?}\n")));
+        let kind = if matches!(key, RegistryKey::Writer(_)) { "writer" } else { "claim" };
+        all.push((format!("{kind}_{name}"), encode_registry_value(&value), format!("{value:#?}\n")));
+    }
     all.push(("position_full".into(), encode_value(&position()), format!("{:#?}\n", position())));
     all.push(("segments_two".into(), encode_value(&segments), format!("{segments:#?}\n")));
     all

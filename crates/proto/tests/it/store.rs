@@ -5,6 +5,9 @@ use mirrormesh_core::ids::{FlowId, WorkerId};
 use mirrormesh_core::unit::{Generation, Unit};
 use mirrormesh_proto::convert::command::{decode_command, encode_command};
 use mirrormesh_proto::convert::position::{decode_key, decode_value, encode_key, encode_value};
+use mirrormesh_proto::convert::registry::{
+    decode_registry_key, decode_registry_value, encode_registry_key, encode_registry_value,
+};
 use mirrormesh_proto::convert::state::{decode_state, encode_state};
 use mirrormesh_proto::store;
 use proptest::prelude::*;
@@ -32,6 +35,12 @@ proptest! {
         prop_assert_eq!(decode_value(&key, &encode_value(&value)), Ok(value));
     }
 
+    #[test]
+    fn registry_records_come_back((key, value) in strategies::registry_record()) {
+        prop_assert_eq!(decode_registry_key(&encode_registry_key(&key)), Ok(key.clone()));
+        prop_assert_eq!(decode_registry_value(&key, &encode_registry_value(&value)), Ok(value));
+    }
+
     /// A later version may add fields: field 1000, varint 7.
     #[test]
     fn unknown_fields_are_ignored(command in strategies::command(), record in strategies::position_record()) {
@@ -48,6 +57,9 @@ proptest! {
         let _state = decode_state(&bytes);
         if let Ok(key) = decode_key(&bytes) {
             let _value = decode_value(&key, &bytes);
+        }
+        if let Ok(key) = decode_registry_key(&bytes) {
+            let _value = decode_registry_value(&key, &bytes);
         }
     }
 }

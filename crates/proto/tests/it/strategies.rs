@@ -1,6 +1,7 @@
 //! Any domain value that is valid.
 
 mod mesh;
+mod registry;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
@@ -26,6 +27,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 pub(crate) use mesh::{assignment, unit_report};
+pub(crate) use registry::registry_record;
 
 pub(crate) fn cluster_id() -> impl Strategy<Value = ClusterId> {
     "[a-zA-Z0-9][a-zA-Z0-9_-]{0,12}".prop_map(|id| ClusterId::new(id).unwrap())
@@ -144,7 +146,7 @@ pub(crate) fn api_spec() -> impl Strategy<Value = FlowSpec> {
         lists,
         naming(),
         start_at(0..YEAR_10000_MS),
-        any::<[bool; 6]>(),
+        any::<[bool; 8]>(),
         intervals,
         factors,
         policies(),
@@ -172,6 +174,8 @@ pub(crate) fn api_spec() -> impl Strategy<Value = FlowSpec> {
                 on_loss_by_topic: policies.1,
                 on_oversized: policies.2,
                 timestamps: policies.3,
+                skip_mirrored: flags[6],
+                adopt: flags[7],
                 throttle: policies.4.0,
                 throttle_by_topic: policies.4.1,
                 source,
@@ -197,11 +201,13 @@ pub(crate) fn flow_spec() -> impl Strategy<Value = FlowSpec> {
 }
 
 pub(crate) fn partition_start() -> impl Strategy<Value = PartitionStart> {
-    (any::<i64>(), any::<i64>(), any::<bool>()).prop_map(
-        |(source_offset, target_offset, read_uncommitted)| PartitionStart {
+    (any::<i64>(), any::<i64>(), any::<[bool; 2]>(), option::of(any::<u64>())).prop_map(
+        |(source_offset, target_offset, [read_uncommitted, skip_mirrored], adopted)| PartitionStart {
             source_offset,
             target_offset,
             read_uncommitted,
+            skip_mirrored,
+            adopted,
         },
     )
 }
@@ -328,6 +334,7 @@ fn mesh_command() -> impl Strategy<Value = CommandKind> {
         generation_request().prop_map(CommandKind::BeginGeneration),
         (flow_id(), generation())
             .prop_map(|(flow, generation)| CommandKind::ClaimProducer { flow, generation }),
+        "\\PC{0,8}".prop_map(|mesh_id| CommandKind::NameMesh { mesh_id }),
         (flow_id(), any::<u64>(), inventory_change())
             .prop_map(|(flow, number, change)| CommandKind::PutInventory { flow, number, change }),
         (worker_id(), role(), any::<u32>(), "\\PC{0,8}").prop_map(|(worker, role, capacity, version)| {
@@ -428,18 +435,21 @@ pub(crate) fn state() -> impl Strategy<Value = ControlState> {
         (btree_map(cluster_id(), cluster_record(), 0..3), btree_map(flow_id(), flow_record(), 0..3));
     let workers = (btree_map(worker_id(), worker_record(), 0..3), btree_map(unit(), owner(), 0..3));
     let logs = (vec(retired_flow(), 0..3), vec(event(), 0..3), vec(request_record(), 0..3));
-    (any::<[u64; 3]>(), resources, workers, logs).prop_map(
-        |(numbers, (clusters, flows), (workers, owners), (retired, events, requests))| ControlState {
-            revision: numbers[0],
-            assignment_number: numbers[1],
-            session_number: numbers[2],
-            clusters,
-            flows,
-            retired: retired.into(),
-            workers,
-            owners,
-            events: events.into(),
-            requests: requests.into(),
+    (any::<[u64; 3]>(), "[a-f0-9]{0,8}", resources, workers, logs).prop_map(
+        |(numbers, mesh_id, (clusters, flows), (workers, owners), (retired, events, requests))| {
+            ControlState {
+                revision: numbers[0],
+                mesh_id,
+                assignment_number: numbers[1],
+                session_number: numbers[2],
+                clusters,
+                flows,
+                retired: retired.into(),
+                workers,
+                owners,
+                events: events.into(),
+                requests: requests.into(),
+            }
         },
     )
 }

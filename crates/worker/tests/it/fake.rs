@@ -155,6 +155,7 @@ impl Fake {
                 flow_id: "f".to_owned(),
                 spec: Some(store::FlowSpec::from(&spec)),
                 generation: None,
+                mesh_id: "m".to_owned(),
                 ..AssignedFlow::default()
             }],
             units: units.collect(),

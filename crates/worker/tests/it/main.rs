@@ -371,7 +371,12 @@ async fn units_claim_and_report_and_are_told_when_they_are_outdated() {
     assert_eq!(coordinator.claim_producer(&flow(), first).await, Ok(first));
     assert_eq!(coordinator.claim_producer(&flow(), second).await, Ok(first), "the first one wins");
 
-    let start = PartitionStart { source_offset: 40, target_offset: 30, read_uncommitted: true };
+    let start = PartitionStart {
+        source_offset: 40,
+        target_offset: 30,
+        read_uncommitted: true,
+        ..PartitionStart::default()
+    };
     let request = GenerationRequest {
         flow: flow(),
         topic: TopicName::new("t").unwrap(),

@@ -11,6 +11,7 @@ use mirrormesh_runtime::clock::now_ms;
 use mirrormesh_runtime::trace_context::follow;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::Instrument as _;
+use uuid::Uuid;
 
 use super::Lead;
 use crate::raft::RaftHandle;
@@ -27,6 +28,14 @@ const RETRY: Duration = Duration::from_millis(200);
 /// Runs as long as this coordinator leads.
 pub(super) async fn run(raft: RaftHandle, lead: Arc<Lead>) {
     let mut states = raft.watch_states();
+    // What runs without a name claims nothing.
+    while states.borrow_and_update().mesh_id.is_empty() {
+        let mesh_id = Uuid::new_v4().simple().to_string();
+        if let Err(error) = raft.propose(CommandKind::NameMesh { mesh_id }).await {
+            tracing::warn!(%error, "the mesh could not be given an id");
+            sleep(RETRY).await;
+        }
+    }
     let mut weights = BTreeMap::new();
     let mut weights_due = Instant::now() + WEIGHTS_EVERY;
     loop {

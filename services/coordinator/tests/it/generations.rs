@@ -32,7 +32,7 @@ fn request(worker: &Worker, number: u64, after: Generation) -> mesh::BeginGenera
         number,
         after,
         offered: None,
-        start: PartitionStart { source_offset: 50, target_offset: 10, read_uncommitted: false },
+        start: PartitionStart { source_offset: 50, target_offset: 10, ..PartitionStart::default() },
         events: vec![lost()],
     };
     let (worker_id, session) = (worker.id.clone(), worker.session);

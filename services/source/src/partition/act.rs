@@ -192,7 +192,14 @@ impl PartitionUnit {
         }
         match arrived {
             Arrived::Waits => {}
-            Arrived::Now(Fetched::Page(page)) => self.relay.fetched(page, (), &self.codecs),
+            Arrived::Now(Fetched::Page(page)) => {
+                let only_end = page.records.is_empty();
+                self.relay.fetched(page, (), &self.codecs);
+                if only_end {
+                    // Nothing else follows that would tell it.
+                    self.say();
+                }
+            }
             Arrived::Now(Fetched::Refused(code)) => self.refused(code),
             Arrived::Now(Fetched::Lost(message)) => self.lost("SOURCE_UNREACHABLE", &message),
             Arrived::Ended => self.lost("SOURCE_UNREACHABLE", "the fetch ended"),

@@ -108,6 +108,8 @@ impl PartitionUnit {
             return None;
         };
         let relay = Relay::new(Setup {
+            mesh_id: context.flow.mesh_id.clone(),
+            source: context.flow.spec.source.clone(),
             flow: context.flow_id.clone(),
             topic: topic.clone(),
             partition,

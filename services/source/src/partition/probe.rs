@@ -1,5 +1,6 @@
 //! Single questions to the two clusters, as core's relay machine asks them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use mirrormesh_core::ids::{TopicId, TopicName};
 use mirrormesh_core::relay::facts::Facts;
 use mirrormesh_core::relay::machine::{Ask, Told};
 use mirrormesh_core::relay::page::SourcePage;
+use mirrormesh_core::relay::registry::WriterKey;
 use mirrormesh_core::relay::resync::Step;
 use mirrormesh_core::unit::PartitionDetail;
 use mirrormesh_kafka::admin::{EpochQuery, OffsetQuery, OffsetSpec};
@@ -19,6 +21,7 @@ use mirrormesh_worker::Failure;
 use crate::facts::facts;
 use crate::fetcher::page_of;
 use crate::link::FlowLink;
+use crate::registry::cluster_id_now;
 
 /// Connection for questions, apart from those that carry records.
 const LANE: u32 = 200;
@@ -119,6 +122,12 @@ impl Probe {
             Ask::Facts => Told::Facts(self.facts().await?),
             Ask::SourceEnds => self.source_ends().await?,
             Ask::NewProducer => Told::Producer(self.link.target.init_producer_id().await?.producer_id),
+            Ask::Origins(ids) => self.origins(ids).await?,
+            Ask::Registry => self.registry().await?,
+            Ask::Register(records) => {
+                self.link.target_registry.write(&self.link.writer, records).await?;
+                Told::Registered
+            }
             Ask::Locate(step) => match step {
                 Step::Identity => self.identity().await?,
                 Step::Positions => self.positions().await?,
@@ -130,7 +139,7 @@ impl Probe {
                     self.source_read(offset, read_committed).await?
                 }
                 Step::SourceEnds => self.source_ends().await?,
-                Step::Done(_) | Step::Lost(..) | Step::Stop(_) | Step::Again(_) => {
+                Step::Origins(_) | Step::Done(_) | Step::Lost(..) | Step::Stop(_) | Step::Again(_) => {
                     return Err(Failure::new("NOT_A_QUESTION", "the relay asked for nothing"));
                 }
             },
@@ -180,6 +189,27 @@ impl Probe {
             of(&self.link.target, self.detail.target_topic.as_str())
         );
         Ok(Told::Identity(source?, target?))
+    }
+
+    /// Read to its end only now: the batches in question were there before.
+    async fn origins(&self, ids: BTreeSet<i64>) -> Result<Told, Failure> {
+        let target = self.link.target_registry.cluster_id().await?;
+        let place = (&self.topic, self.detail.source_topic_id, self.partition);
+        Ok(Told::Origins(self.link.source_registry.origins(ids, place, &target).await?))
+    }
+
+    async fn registry(&self) -> Result<Told, Failure> {
+        // It is about to be written, and connects meanwhile.
+        self.link.writer.warm_up().await?;
+        self.link.target_registry.ensure().await?;
+        let source = cluster_id_now(&self.link.source).await?;
+        let key = WriterKey {
+            producer_id: self.detail.begun.generation.producer_id,
+            topic: self.detail.target_topic.clone(),
+            partition: self.partition,
+        };
+        let seen = self.link.target_registry.look(|registry| registry.seen(&key, &source)).await?;
+        Ok(Told::Registry(Box::new(seen)))
     }
 
     async fn positions(&self) -> Result<Told, Failure> {

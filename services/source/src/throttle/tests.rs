@@ -17,6 +17,7 @@ fn view(bytes_per_second: u64) -> Arc<FlowView> {
         flow: AssignedFlow {
             spec: FlowSpec { throttle, ..spec },
             generation: None,
+            mesh_id: String::new(),
             shares: ThrottleShares::default(),
         },
         source: cluster(),

@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     fn entry(source: u8, target: u8) -> TopicEntry {
-        let start = PartitionStart { source_offset: 5, target_offset: 6, read_uncommitted: false };
+        let start = PartitionStart { source_offset: 5, target_offset: 6, ..PartitionStart::default() };
         TopicEntry {
             topic: TopicName::new("t").unwrap(),
             target_topic: TopicName::new("uk.t").unwrap(),

@@ -34,7 +34,8 @@ impl Topology {
         let wanted = self.wanted(spec).await?;
         self.claim().await?;
         let targets = self.bring_in_step(spec, &wanted).await?;
-        let (found, trouble) = self.entries(spec, wanted, &targets).await?;
+        let (mut found, trouble) = self.entries(spec, wanted, &targets).await?;
+        self.settle_claims(spec, &mut found).await?;
         // A topic that vanished from the source stays in the inventory: its partitions say what is wrong. Only one
         // that the flow does not select any more goes.
         let rules = spec.topic_rules().map_err(|error| ("PATTERN_INVALID".to_owned(), error.to_string()))?;

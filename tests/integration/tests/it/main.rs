@@ -5,10 +5,12 @@
 mod api;
 mod changing;
 mod chaos;
+mod claims;
 mod control;
 mod faults;
 mod flow_control;
 mod groups;
+mod loops;
 mod loss;
 mod paths;
 mod rig;

@@ -1,10 +1,12 @@
 //! What the machine asks for, and what it is told.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use crate::flow::{FlowSpec, LossPolicy, OversizedPolicy, TimestampPolicy};
 use crate::format::batch::StampedBatch;
-use crate::ids::{FlowId, TopicId, TopicName};
+use crate::ids::{ClusterId, FlowId, TopicId, TopicName};
 use crate::relay::facts::Facts;
 use crate::relay::journal::Stored;
 use crate::relay::loss::Loss;
@@ -12,6 +14,7 @@ use crate::relay::page::SourcePage;
 use crate::relay::path::Path;
 use crate::relay::position::{PositionKey, PositionValue};
 use crate::relay::reader::Skip;
+use crate::relay::registry::{Origin, RegistryKey, RegistryValue, Seen};
 use crate::relay::resync::Step;
 use crate::relay::stop::Stop;
 use crate::relay::window::Limits;
@@ -28,6 +31,8 @@ pub struct Rules {
     pub on_oversized: OversizedPolicy,
     /// When the target refuses a timestamp.
     pub timestamps: TimestampPolicy,
+    /// What any flow mirrored to the source is left out.
+    pub skip_mirrored: bool,
     /// No other flow may write to the target topics.
     pub sole_writer: bool,
 }
@@ -40,16 +45,30 @@ impl Rules {
             on_loss: spec.loss_policy(topic),
             on_oversized: spec.on_oversized,
             timestamps: spec.timestamps,
+            skip_mirrored: spec.skip_mirrored,
             sole_writer: !spec.shared_target,
         }
+    }
+}
+
+impl Rules {
+    /// What was begun with this start does not count as the flow copies now, or is another mesh's: it has to end.
+    pub fn differ_from(self, start: PartitionStart) -> bool {
+        start.adopted.is_some()
+            || self.read_uncommitted != start.read_uncommitted
+            || self.skip_mirrored != start.skip_mirrored
     }
 }
 
 /// Which partition, and how.
 #[derive(Debug, Clone)]
 pub struct Setup {
+    /// What tells the mesh from others; empty: it claims nothing.
+    pub mesh_id: String,
     /// The flow.
     pub flow: FlowId,
+    /// Cluster to copy from.
+    pub source: ClusterId,
     /// Source topic.
     pub topic: TopicName,
     /// The partition.
@@ -178,6 +197,13 @@ pub enum Ask {
     SourceEnds,
     /// A fresh producer id from the target → [`Told::Producer`].
     NewProducer,
+    /// Whose are these producer ids in the source partition, after the source's registry was read to its end →
+    /// [`Told::Origins`].
+    Origins(BTreeSet<i64>),
+    /// What stands for the partition in the target's registry, after it was read to its end → [`Told::Registry`].
+    Registry,
+    /// Write these records to the target's registry → [`Told::Registered`], once they are acknowledged.
+    Register(Vec<(RegistryKey, RegistryValue)>),
 }
 
 /// What was found out.
@@ -205,6 +231,12 @@ pub enum Told {
     SourceEnds(i64, i64),
     /// A fresh producer id.
     Producer(i64),
+    /// Whose producer ids are.
+    Origins(Vec<(i64, Origin)>),
+    /// What stands in the registry.
+    Registry(Box<Seen>),
+    /// It stands there.
+    Registered,
     /// It could not be found out: a stable name, and what is wrong.
     Failed(String, String),
 }

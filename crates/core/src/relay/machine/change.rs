@@ -3,6 +3,7 @@
 //! Every discontinuity (a gap, a skip, other rules, an owner that must be fenced) is a generation of its own, with its
 //! first place in the Raft log: inside a generation the n-th record is the same for every worker.
 
+use super::register::Then;
 use super::stream::{After, Stream};
 use super::{
     Action, Ask, Beginning, Found, Handling, Journal, Loss, Notice, PartitionGeneration, PartitionStart,
@@ -95,8 +96,7 @@ impl<T: Clone> Relay<T> {
         let begun = self.setup.detail.begun;
         // An own generation is no better: what this owner sent before may still arrive, between two that it sends now.
         let fences = !self.facts.content_fixed();
-        let reads_otherwise = begun.start.read_uncommitted != self.setup.rules.read_uncommitted;
-        let handover = fences || reads_otherwise || begun.generation.is_last();
+        let handover = fences || self.setup.rules.differ_from(begun.start) || begun.generation.is_last();
         if found.apart {
             // A position would tell of a place that counting does not lead to.
             let change = Change::at(found.place, journal, last);
@@ -217,7 +217,7 @@ impl<T: Clone> Relay<T> {
     /// Asks for the generation, or first for a producer id.
     pub(super) fn begin(&mut self) -> Option<Action<T>> {
         let after = self.setup.detail.begun.generation;
-        let read_uncommitted = self.setup.rules.read_uncommitted;
+        let rules = self.setup.rules;
         let Phase::Beginning { change, asked } = &mut self.phase else { return None };
         if *asked {
             return None;
@@ -232,7 +232,9 @@ impl<T: Clone> Relay<T> {
             start: PartitionStart {
                 source_offset: change.source,
                 target_offset: change.target,
-                read_uncommitted,
+                read_uncommitted: rules.read_uncommitted,
+                skip_mirrored: rules.skip_mirrored,
+                adopted: None,
             },
             notices: change.notices.clone(),
         }))
@@ -263,6 +265,6 @@ impl<T: Clone> Relay<T> {
         if !same_producer {
             stream.window.watch(now_ms);
         }
-        self.phase = Phase::Streaming(Box::new(stream));
+        self.register(Then::Stream(Box::new(stream)));
     }
 }

@@ -5,7 +5,7 @@
 //! [`Relay::written`] and [`Relay::begun`] say what became of a position and of a new generation. Time and codecs are
 //! arguments.
 //!
-//! Phases: settings → locating → streaming → (draining) → … A partition leaves streaming only when every append has its
+//! Phases: settings → registering → locating → streaming → (draining) → … A partition leaves streaming only when every append has its
 //! answer and what was acknowledged is written down.
 
 mod action;
@@ -13,6 +13,7 @@ mod behind;
 mod change;
 mod outgoing;
 mod refusal;
+mod register;
 mod stream;
 mod written;
 
@@ -23,6 +24,7 @@ use super::answer::{Answer, Refused};
 use super::facts::Facts;
 use super::journal::{Entry, Journal, Stored};
 use super::loss::{Handling, Loss};
+use super::origins::Origins;
 use super::page::SourcePage;
 use super::position::{LastBatch, Position, PositionKey, PositionKind, PositionValue};
 use super::reader::Skip;
@@ -35,6 +37,7 @@ use crate::report::{PartitionFigures, UnitState};
 use crate::unit::{PartitionDetail, PartitionGeneration, PartitionStart};
 use behind::{Behind, InHand};
 use change::Change;
+use register::{Registering, Then};
 use std::collections::VecDeque;
 use stream::Stream;
 
@@ -44,6 +47,7 @@ enum Phase<T> {
     Facts {
         asked: bool,
     },
+    Registering(Registering<T>),
     Locating {
         resync: Box<Resync>,
         stored: Stored,
@@ -110,6 +114,10 @@ pub struct Relay<T> {
     /// The target found a checksum wrong: records are checked before they are sent.
     check: bool,
     warned_of_retention: bool,
+    /// The generation that stands in the target's registry.
+    registered: Option<PartitionGeneration>,
+    /// Where the source's batches come from.
+    origins: Origins,
     /// This owner's own, between two streams.
     journal: Journal,
     figures: PartitionFigures,
@@ -133,6 +141,8 @@ impl<T: Clone> Relay<T> {
             clamp: false,
             check: false,
             warned_of_retention: false,
+            registered: None,
+            origins: Origins::default(),
             journal,
             figures: PartitionFigures::default(),
             behind: Behind::default(),
@@ -175,6 +185,7 @@ impl<T: Clone> Relay<T> {
             }
             Phase::Stopped { stop, .. } => (UnitState::Stopped, stop.reason.name(), &stop.message),
             Phase::Facts { .. }
+            | Phase::Registering(_)
             | Phase::Locating { .. }
             | Phase::Ends { .. }
             | Phase::Keeping { .. }
@@ -266,6 +277,9 @@ impl<T: Clone> Relay<T> {
                     *asked = true;
                     return Some(Action::Ask(Ask::Facts));
                 }
+                Phase::Registering(registering) => {
+                    return registering.ask().map(Action::Ask);
+                }
                 Phase::Locating { resync, asked, .. } if !*asked => {
                     *asked = true;
                     match resync.step().clone() {
@@ -273,6 +287,7 @@ impl<T: Clone> Relay<T> {
                         Step::Stop(stop) => self.phase = Phase::Stopped { stop, said: false },
                         Step::Again(reason) => self.wait(reason, explain(reason)),
                         Step::Lost(loss, target) => self.lost(*loss, target, now_ms),
+                        Step::Origins(unknown) => return Some(Action::Ask(Ask::Origins(unknown))),
                         step => return Some(Action::Ask(Ask::Locate(step))),
                     }
                 }
@@ -320,14 +335,29 @@ impl<T: Clone> Relay<T> {
 
     /// Answers [`Action::Ask`]. What was not asked for is left alone.
     pub fn told(&mut self, told: Told, codecs: &dyn Codecs) {
-        if let Told::Failed(reason, message) = told {
-            if !matches!(self.phase, Phase::Streaming(_) | Phase::Stopped { .. } | Phase::Released { .. }) {
-                self.wait(&reason, &message);
-            }
-            return;
-        }
         match (&mut self.phase, told) {
-            (Phase::Facts { .. }, Told::Facts(facts)) => self.locate(facts),
+            (Phase::Stopped { .. } | Phase::Released { .. }, _) => {}
+            // Only where batches come from is asked for while records flow.
+            (Phase::Streaming(stream), Told::Failed(reason, message)) => {
+                stream.origins_unknown(reason, message)
+            }
+            (_, Told::Failed(reason, message)) => self.wait(&reason, &message),
+            (phase, Told::Origins(found)) => {
+                self.origins.learn(found);
+                match phase {
+                    Phase::Locating { resync, asked, .. } => {
+                        *asked = false;
+                        resync.classified(&self.origins, codecs);
+                    }
+                    _ => self.classified(codecs),
+                }
+            }
+            (Phase::Facts { .. }, Told::Facts(facts)) => {
+                self.facts = facts;
+                self.register(Then::Locate);
+            }
+            (Phase::Registering(_), Told::Registry(seen)) => self.registry(&seen),
+            (Phase::Registering(registering), Told::Registered) => registering.look_again(),
             (Phase::Locating { resync, stored, asked }, told) => {
                 *asked = false;
                 match told {
@@ -342,10 +372,15 @@ impl<T: Clone> Relay<T> {
                     Told::TargetRecords(records) => resync.target_read(records, codecs),
                     Told::Remembered(remembered) => resync.producer(remembered),
                     Told::SourceHistory(end) => resync.source_history(end),
-                    Told::SourcePage(page) => resync.source_read(page, codecs),
+                    Told::SourcePage(page) => resync.source_read(page, &self.origins, codecs),
                     Told::SourceOutOfRange => resync.source_out_of_range(),
                     Told::SourceEnds(start, end) => resync.source_ends(start, end),
-                    Told::Facts(_) | Told::Producer(_) | Told::Failed(..) => {}
+                    Told::Facts(_)
+                    | Told::Producer(_)
+                    | Told::Origins(_)
+                    | Told::Registry(_)
+                    | Told::Registered
+                    | Told::Failed(..) => {}
                 }
             }
             (Phase::Ends { ends, asked, .. }, Told::SourceEnds(start, end)) => {
@@ -376,8 +411,8 @@ impl<T: Clone> Relay<T> {
         }
     }
 
-    fn locate(&mut self, facts: Facts) {
-        self.facts = facts;
+    pub(super) fn locate(&mut self) {
+        let facts = self.facts;
         let rules = &self.setup.rules;
         let premise = Premise {
             detail: self.setup.detail.clone(),
@@ -411,5 +446,7 @@ fn explain(reason: &str) -> &'static str {
     }
 }
 
+#[cfg(test)]
+mod registry_tests;
 #[cfg(test)]
 mod tests;

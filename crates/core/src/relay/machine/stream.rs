@@ -1,17 +1,19 @@
 //! Streaming from a settled place: fetched batches in, appends out, answers back, positions written down.
 
+use std::collections::BTreeSet;
+
 use super::behind::InHand;
 use super::change::Change;
 use super::outgoing::{Outgoing, Queue, Ready};
 use super::refusal::{skipped, too_large};
 use super::{
-    Action, Answer, Append, Codecs, Entry, Facts, Journal, LastBatch, Limits, Notice, OversizedPolicy,
+    Action, Answer, Append, Ask, Codecs, Entry, Facts, Journal, LastBatch, Limits, Notice, OversizedPolicy,
     PartitionFigures, Phase, Place, Relay, SourcePage, Stop,
 };
 use crate::format::batch::Stamp;
 use crate::relay::journal::Mirrored;
 use crate::relay::loss::retention_margin;
-use crate::relay::page;
+use crate::relay::page::{self, Reading};
 use crate::relay::path::Conditions;
 use crate::relay::reader::unreadable;
 use crate::relay::rebuild::Oversized;
@@ -51,6 +53,15 @@ pub(super) fn act<T>(action: Action<T>) -> Next<T> {
     Next::Action(Box::new(action))
 }
 
+/// A page whose batches are not all classified yet.
+#[derive(Debug)]
+struct Held<T> {
+    page: SourcePage,
+    hold: T,
+    unknown: BTreeSet<i64>,
+    asked: bool,
+}
+
 /// The state of one stream.
 #[derive(Debug)]
 pub(super) struct Stream<T> {
@@ -59,6 +70,8 @@ pub(super) struct Stream<T> {
     pub(super) journal: Journal,
     pub(super) queue: Queue,
     hold: Option<T>,
+    /// Fetched, but where some of it comes from has to be looked up first.
+    held: Option<Held<T>>,
     fetching: bool,
     pub(super) writing: Option<Entry>,
     /// Writing failed while draining: there is no second try.
@@ -89,6 +102,7 @@ impl<T> Stream<T> {
             journal,
             queue: Queue::default(),
             hold: None,
+            held: None,
             fetching: false,
             writing: None,
             unwritten: false,
@@ -105,7 +119,7 @@ impl<T> Stream<T> {
     }
 
     pub(super) fn wants_records(&self) -> bool {
-        self.after.is_none() && self.fetching && self.queue.is_empty()
+        self.after.is_none() && self.fetching && self.queue.is_empty() && self.held.is_none()
     }
 
     pub(super) fn is_busy(&self) -> bool {
@@ -124,6 +138,13 @@ impl<T> Stream<T> {
             self.after = None;
         }
         self.break_off(after);
+    }
+
+    /// It could not be looked up where a page comes from.
+    pub(super) fn origins_unknown(&mut self, reason: String, message: String) {
+        if self.held.is_some() {
+            self.break_off(After::Wait { reason, message });
+        }
     }
 
     pub(super) fn figures(&self, figures: &mut PartitionFigures, now_ms: u64) {
@@ -153,6 +174,7 @@ impl<T> Stream<T> {
     /// Under the old generation, there is nothing that its rules would still mirror.
     fn caught_up(&self) -> bool {
         self.queue.is_empty()
+            && self.held.is_none()
             && self.window.is_empty()
             && self.end_offset >= 0
             && self.window.next_source() >= self.end_offset
@@ -170,15 +192,18 @@ impl<T: Clone> Relay<T> {
         if stream.after.is_some() {
             return self.drain();
         }
-        let read_uncommitted = self.setup.detail.begun.start.read_uncommitted;
+        let start = self.setup.detail.begun.start;
         if !stream.fetching {
             stream.fetching = true;
             let offset = stream.window.next_source();
             let last_epoch = stream.last.map_or(-1, |(_, epoch)| epoch);
-            return act(Action::Fetch { offset, read_committed: !read_uncommitted, last_epoch });
+            return act(Action::Fetch { offset, read_committed: !start.read_uncommitted, last_epoch });
         }
-        let reads_otherwise = read_uncommitted != self.setup.rules.read_uncommitted;
-        if stream.handover && reads_otherwise && stream.caught_up() {
+        if let Some(held) = stream.held.as_mut().filter(|held| !held.asked) {
+            held.asked = true;
+            return act(Action::Ask(Ask::Origins(held.unknown.clone())));
+        }
+        if stream.handover && self.setup.rules.differ_from(start) && stream.caught_up() {
             stream.break_off(After::Begin);
             return Next::Changed;
         }
@@ -193,6 +218,7 @@ impl<T: Clone> Relay<T> {
         let Phase::Streaming(stream) = &mut self.phase else { return Next::Changed };
         stream.queue.clear();
         stream.hold = None;
+        stream.held = None;
         if stream.fetching {
             stream.fetching = false;
             return act(Action::StopFetching);
@@ -331,17 +357,23 @@ impl<T: Clone> Relay<T> {
 
     /// Brings records that were fetched. `hold` is what their memory belongs to.
     pub fn fetched(&mut self, chunk: SourcePage, hold: T, codecs: &dyn Codecs) {
-        let read_committed = !self.setup.detail.begun.start.read_uncommitted;
+        let reading = Reading::from(self.setup.detail.begun.start);
         let Phase::Streaming(stream) = &mut self.phase else { return };
         if stream.after.is_some() {
             return;
         }
+        let place = stream.window.next_source();
+        let items = match page::read(&chunk, reading, place, &self.origins, codecs) {
+            Ok(items) => items,
+            Err(unknown) => {
+                stream.held = Some(Held { page: chunk, hold, unknown, asked: false });
+                return;
+            }
+        };
         stream.end_offset = chunk.end_offset;
         stream.high_watermark = chunk.high_watermark;
         let log_start = chunk.log_start;
-        let place = stream.window.next_source();
         self.behind.fetched((stream.end_offset, stream.high_watermark));
-        let items = page::read(chunk, read_committed, place, codecs);
         self.behind.read(place, &items);
         stream.queue.fill(items);
         stream.hold = Some(hold);
@@ -349,6 +381,14 @@ impl<T: Clone> Relay<T> {
             self.figures.source_start_offset = Some(log_start);
             let end = stream.high_watermark;
             self.watch_retention(log_start, end);
+        }
+    }
+
+    /// It is known where the batches of a held page come from.
+    pub(super) fn classified(&mut self, codecs: &dyn Codecs) {
+        let Phase::Streaming(stream) = &mut self.phase else { return };
+        if let Some(held) = stream.held.take() {
+            self.fetched(held.page, held.hold, codecs);
         }
     }
 

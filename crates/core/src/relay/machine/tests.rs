@@ -3,17 +3,20 @@
 use super::*;
 use crate::flow::LossPolicy;
 use crate::format::batch::tests::header;
-use crate::ids::{FlowId, TopicId, TopicName};
+use crate::ids::{ClusterId, FlowId, TopicId, TopicName};
 use crate::relay::path::Path;
+use crate::relay::registry::{Origin, Registry, WriterKey};
 use crate::relay::testing::{Fake, batch_of, dense, joined};
 use crate::unit::Generation;
 
-const NOW: u64 = 1_000;
+pub(super) const NOW: u64 = 1_000;
 
-fn setup(rules: Rules) -> Setup {
-    let start = PartitionStart { source_offset: 0, target_offset: 0, read_uncommitted: false };
+pub(super) fn setup(rules: Rules) -> Setup {
+    let start = PartitionStart { source_offset: 0, target_offset: 0, ..PartitionStart::default() };
     let generation = Generation { producer_id: 5, epoch: 0 };
     Setup {
+        mesh_id: "m".to_owned(),
+        source: ClusterId::new("uk").unwrap(),
         flow: FlowId::new("f").unwrap(),
         topic: TopicName::new("s").unwrap(),
         partition: 0,
@@ -29,30 +32,68 @@ fn setup(rules: Rules) -> Setup {
     }
 }
 
-const RULES: Rules = Rules {
+pub(super) const RULES: Rules = Rules {
     read_uncommitted: false,
     on_loss: LossPolicy::StopPartition,
     on_oversized: OversizedPolicy::StopPartition,
     timestamps: TimestampPolicy::Keep,
+    skip_mirrored: false,
     sole_writer: true,
 };
 
-struct Bench {
-    relay: Relay<()>,
-    told: Vec<&'static str>,
+pub(super) struct Bench {
+    pub(super) relay: Relay<()>,
+    pub(super) told: Vec<&'static str>,
+    pub(super) registry: Registry,
+    /// Producer ids that are flows'.
+    pub(super) flows: Vec<(i64, Origin)>,
 }
 
 impl Bench {
-    fn new(rules: Rules) -> Self {
-        Self { relay: Relay::new(setup(rules)), told: Vec::new() }
+    pub(super) fn new(rules: Rules) -> Self {
+        Self {
+            relay: Relay::new(setup(rules)),
+            told: Vec::new(),
+            registry: Registry::default(),
+            flows: Vec::new(),
+        }
     }
 
-    fn next(&mut self) -> Option<Action<()>> {
-        self.relay.next(NOW, &Fake)
+    /// What it wants; questions about the registries are answered on the way.
+    pub(super) fn next(&mut self) -> Option<Action<()>> {
+        loop {
+            let action = self.relay.next(NOW, &Fake);
+            let told = match action {
+                Some(Action::Ask(Ask::Registry)) => {
+                    self.told.push("registry");
+                    Told::Registry(Box::new(self.registry.seen(&self.key(), "source-id")))
+                }
+                Some(Action::Ask(Ask::Register(records))) => {
+                    self.told.push("register");
+                    for (key, value) in records {
+                        self.registry.apply(0, key, value);
+                    }
+                    Told::Registered
+                }
+                Some(Action::Ask(Ask::Origins(ids))) => {
+                    self.told.push("origins");
+                    let of =
+                        |id: &i64| self.flows.iter().find(|f| f.0 == *id).map_or(Origin::Client, |f| f.1);
+                    Told::Origins(ids.iter().map(|id| (*id, of(id))).collect())
+                }
+                action => return action,
+            };
+            self.relay.told(told, &Fake);
+        }
+    }
+
+    pub(super) fn key(&self) -> WriterKey {
+        let producer_id = self.relay.generation().generation.producer_id;
+        WriterKey { producer_id, topic: TopicName::new("t").unwrap(), partition: 0 }
     }
 
     /// Answers questions about an empty target until something else comes.
-    fn settle(&mut self, facts: Facts) -> Option<Action<()>> {
+    pub(super) fn settle(&mut self, facts: Facts) -> Option<Action<()>> {
         loop {
             let told = match self.next() {
                 Some(Action::Ask(Ask::Facts)) => Told::Facts(facts),
@@ -67,7 +108,7 @@ impl Bench {
         }
     }
 
-    fn bring(&mut self, batches: &[crate::format::batch::RawBatch]) {
+    pub(super) fn bring(&mut self, batches: &[crate::format::batch::RawBatch]) {
         let page = SourcePage {
             records: joined(batches),
             end_offset: 100,
@@ -89,14 +130,14 @@ impl Bench {
         }
     }
 
-    fn append(&mut self) -> Append<()> {
+    pub(super) fn append(&mut self) -> Append<()> {
         match self.next() {
             Some(Action::Append(append)) => append,
             other => panic!("{other:?} after {:?}", self.told),
         }
     }
 
-    fn ack(&mut self, id: u64, base_offset: i64) {
+    pub(super) fn ack(&mut self, id: u64, base_offset: i64) {
         self.relay.answer(id, &Answer::Appended { base_offset, append_time: false }, NOW);
     }
 }

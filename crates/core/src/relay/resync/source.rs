@@ -4,7 +4,8 @@ use super::{Resync, Step};
 use crate::relay::align::{Aligned, Aligner};
 use crate::relay::journal::Mirrored;
 use crate::relay::loss::Loss;
-use crate::relay::page::{self, Data, Item, SourcePage};
+use crate::relay::origins::Origins;
+use crate::relay::page::{self, Data, Item, Reading, SourcePage};
 use crate::relay::position::LastBatch;
 use crate::relay::reader::unreadable;
 use crate::relay::rebuild::{Codecs, RebuildError, Run};
@@ -85,13 +86,16 @@ impl Resync {
         self.lost(Loss::deleted_on_both(from.min(log_start), log_start, go_on));
     }
 
-    fn reads_committed(&self) -> bool {
-        let by_older = self.aligner.is_some() && self.scan.has_older();
-        !by_older && !self.premise.detail.begun.start.read_uncommitted
+    /// What older generations counted is not known: for them all counts that may have.
+    fn reading(&self) -> Reading {
+        if self.aligner.is_some() && self.scan.has_older() {
+            return Reading { read_committed: false, skip_mirrored: false };
+        }
+        Reading::from(self.premise.detail.begun.start)
     }
 
     fn source_read_step(&self) -> Step {
-        Step::SourceRead { offset: self.cursor, read_committed: self.reads_committed() }
+        Step::SourceRead { offset: self.cursor, read_committed: self.reading().read_committed }
     }
 
     fn count_forward(&mut self) {
@@ -102,11 +106,17 @@ impl Resync {
         }
     }
 
-    /// Answers [`Step::SourceRead`].
-    pub fn source_read(&mut self, page: SourcePage, codecs: &dyn Codecs) {
+    /// Answers [`Step::SourceRead`]. `origins` is what is known of producer ids.
+    pub fn source_read(&mut self, page: SourcePage, origins: &Origins, codecs: &dyn Codecs) {
         let end_offset = page.end_offset;
-        let read_committed = self.reads_committed();
-        let items = page::read(page, read_committed, self.cursor, codecs);
+        let items = match page::read(&page, self.reading(), self.cursor, origins, codecs) {
+            Ok(items) => items,
+            Err(unknown) => {
+                self.held = Some(page);
+                self.step = Step::Origins(unknown);
+                return;
+            }
+        };
         let before = self.cursor;
         let read = match self.aligner.take() {
             Some(aligner) => self.read_aligning(aligner, &items, codecs),
@@ -125,6 +135,14 @@ impl Resync {
             } else {
                 self.step = self.source_read_step();
             }
+        }
+    }
+
+    /// Answers [`Step::Origins`].
+    pub fn classified(&mut self, origins: &Origins, codecs: &dyn Codecs) {
+        if let Some(page) = self.held.take() {
+            self.step = self.source_read_step();
+            self.source_read(page, origins, codecs);
         }
     }
 

@@ -97,6 +97,8 @@ fn read(flow: &v1::Flow, default: FlowSpec, faults: &mut Faults) -> FlowSpec {
             faults,
         ),
         shared_target: flow.shared_target,
+        skip_mirrored: !records.forward_mirrored.unwrap_or(!default.skip_mirrored),
+        adopt: flow.adopt,
         source: default.source,
         target: default.target,
     }

@@ -55,6 +55,7 @@ fn set(merged: &mut v1::Flow, update: &v1::Flow, path: &str) -> bool {
         "topic_creation" => merged.topic_creation.clone_from(&update.topic_creation),
         "discovery_interval" => merged.discovery_interval.clone_from(&update.discovery_interval),
         "shared_target" => merged.shared_target = update.shared_target,
+        "adopt" => merged.adopt = update.adopt,
         _ => {
             return set_option(merged, update, path)
                 || set_selection(merged, update, path)
@@ -94,6 +95,7 @@ fn set_option(merged: &mut v1::Flow, update: &v1::Flow, path: &str) -> bool {
         "records.on_loss_by_topic" => records.on_loss_by_topic = new_records.on_loss_by_topic,
         "records.on_oversized" => records.on_oversized = new_records.on_oversized,
         "records.timestamps" => records.timestamps = new_records.timestamps,
+        "records.forward_mirrored" => records.forward_mirrored = new_records.forward_mirrored,
         "records.throttle" => records.throttle = new_records.throttle,
         "records.throttle.bytes_per_second" => {
             records.throttle.get_or_insert_default().bytes_per_second =

@@ -49,6 +49,7 @@ pub fn spec_to_api(spec: &FlowSpec) -> v1::Flow {
         enabled: Some(spec.records_enabled),
         isolation: isolation.into(),
         heartbeat_topics: Some(spec.heartbeat_topics),
+        forward_mirrored: Some(!spec.skip_mirrored),
         ..v1::RecordOptions::default()
     };
     policies::show(spec, &mut records);
@@ -81,6 +82,7 @@ pub fn spec_to_api(spec: &FlowSpec) -> v1::Flow {
         }),
         discovery_interval: Some(duration(spec.discovery_interval_ms)),
         shared_target: spec.shared_target,
+        adopt: spec.adopt,
         ..v1::Flow::default()
     }
 }

@@ -23,6 +23,7 @@ impl From<&WorkerAssignment> for mesh::WatchAssignmentsResponse {
             flow_id: id.to_string(),
             spec: Some((&flow.spec).into()),
             generation: flow.generation.as_ref().map(Into::into),
+            mesh_id: flow.mesh_id.clone(),
             throttle_share: share_to_mesh(flow.shares.flow),
             topic_throttle_shares: flow
                 .shares
@@ -56,6 +57,7 @@ impl TryFrom<mesh::WatchAssignmentsResponse> for WorkerAssignment {
             let assigned = AssignedFlow {
                 spec: inner(flow.spec, "spec")?,
                 generation: optional(flow.generation, "generation")?,
+                mesh_id: flow.mesh_id,
                 shares: ThrottleShares {
                     flow: share(flow.throttle_share.unwrap_or_default()),
                     topics: BTreeMap::from_iter(each(

@@ -17,8 +17,8 @@ pub(crate) fn assignment() -> impl Strategy<Value = WorkerAssignment> {
     let share = || (1..u32::MAX, 1..u32::MAX).prop_map(|(partitions, of)| Share { partitions, of });
     let shares = (share(), btree_map(topic_name(), share(), 0..3))
         .prop_map(|(flow, topics)| ThrottleShares { flow, topics });
-    let flow = (flow_spec(), option::of(generation()), shares)
-        .prop_map(|(spec, generation, shares)| AssignedFlow { spec, generation, shares });
+    let flow = (flow_spec(), option::of(generation()), "[a-f0-9]{0,8}", shares)
+        .prop_map(|(spec, generation, mesh_id, shares)| AssignedFlow { spec, generation, mesh_id, shares });
     let assigned = (any::<u64>(), option::of(partition_detail()))
         .prop_map(|(number, partition)| AssignedUnit { number, partition });
     (

@@ -1,0 +1,151 @@
+//! The registry topic of one cluster: read to its end before anything is concluded from it, written before anything is
+//! appended.
+//!
+//! Owns the topic's creation and what was read from it so far; the meaning of its records is core's.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use mirrormesh_core::ids::{TopicId, TopicName};
+use mirrormesh_core::relay::registry::{
+    Origin, REGISTRY_TOPIC, Registry, RegistryKey, RegistryValue, WriterKey,
+};
+use mirrormesh_kafka::Client;
+use mirrormesh_kafka::librdkafka::InternalReader;
+use mirrormesh_proto::convert::registry::{
+    decode_registry_key, decode_registry_value, encode_registry_key, encode_registry_value,
+};
+use mirrormesh_worker::{Failure, ensure_internal_topic, topic_exists};
+use tokio::sync::{Mutex, OnceCell};
+
+use crate::internal::InternalWriter;
+
+#[derive(Debug, Default)]
+struct Tail {
+    reader: Option<InternalReader>,
+    /// When the last complete reading began: who asked before then is served by it.
+    read_from: Option<Instant>,
+    registry: Registry,
+}
+
+/// The registry of one cluster, for one flow.
+#[derive(Debug)]
+pub(crate) struct RegistryStore {
+    client: Client,
+    replication_factor: Option<i16>,
+    cluster_id: OnceCell<Arc<str>>,
+    created: OnceCell<()>,
+    /// Held over the reading: many partitions that ask together read once.
+    tail: Mutex<Tail>,
+}
+
+impl RegistryStore {
+    /// Opens nothing yet: connections are made when first needed.
+    pub(crate) fn new(client: Client, replication_factor: Option<i16>) -> Self {
+        Self {
+            client,
+            replication_factor,
+            cluster_id: OnceCell::new(),
+            created: OnceCell::new(),
+            tail: Mutex::new(Tail::default()),
+        }
+    }
+
+    /// Kafka's id of the cluster, as it was when it was first asked for.
+    pub(crate) async fn cluster_id(&self) -> Result<Arc<str>, Failure> {
+        self.cluster_id.get_or_try_init(|| cluster_id_now(&self.client)).await.cloned()
+    }
+
+    /// Makes the topic if it is missing: one partition, compacted.
+    pub(crate) async fn ensure(&self) -> Result<(), Failure> {
+        let create = || ensure_internal_topic(&self.client, REGISTRY_TOPIC, self.replication_factor);
+        self.created.get_or_try_init(create).await.copied()
+    }
+
+    /// What stands in the registry now, in the words of `say`. A cluster without the topic has nothing in it.
+    pub(crate) async fn look<T>(&self, say: impl FnOnce(&Registry) -> T) -> Result<T, Failure> {
+        let asked = Instant::now();
+        let mut tail = self.tail.lock().await;
+        if tail.read_from.is_none_or(|began| began < asked) {
+            self.read(&mut tail).await?;
+        }
+        Ok(say(&tail.registry))
+    }
+
+    /// Whose producer ids are in a partition of this cluster, as a flow to `target` sees it.
+    pub(crate) async fn origins(
+        &self,
+        ids: BTreeSet<i64>,
+        (topic, topic_id, partition): (&TopicName, TopicId, i32),
+        target: &str,
+    ) -> Result<Vec<(i64, Origin)>, Failure> {
+        self.look(|registry| {
+            let origin = |producer_id| {
+                let key = WriterKey { producer_id, topic: topic.clone(), partition };
+                (producer_id, registry.origin(&key, topic_id, target))
+            };
+            ids.into_iter().map(origin).collect()
+        })
+        .await
+    }
+
+    async fn read(&self, tail: &mut Tail) -> Result<(), Failure> {
+        let began = Instant::now();
+        let reader = match &mut tail.reader {
+            Some(reader) => reader,
+            None if !topic_exists(&self.client, REGISTRY_TOPIC).await? => {
+                tail.read_from = Some(began);
+                return Ok(());
+            }
+            None => tail.reader.insert(InternalReader::open(&self.client, REGISTRY_TOPIC).await?),
+        };
+        let records = match reader.read_to_end().await {
+            Ok(records) => records,
+            Err(error) => {
+                // A reader that failed half-way is not trusted again: begin at the beginning.
+                *tail = Tail::default();
+                return Err(error.into());
+            }
+        };
+        for record in records {
+            let Some(value) = record.value else { continue };
+            let read = || {
+                let key = decode_registry_key(&record.key.unwrap_or_default())?;
+                let value = decode_registry_value(&key, &value)?;
+                Ok::<_, mirrormesh_proto::ConvertError>((key, value))
+            };
+            match read() {
+                Ok((key, value)) => tail.registry.apply(record.offset, key, value),
+                Err(error) => {
+                    tracing::warn!(topic = REGISTRY_TOPIC, offset = record.offset, %error, "skipped an unreadable record");
+                }
+            }
+        }
+        tail.read_from = Some(began);
+        Ok(())
+    }
+
+    /// Writes records in order and waits until they are acknowledged.
+    pub(crate) async fn write(
+        &self,
+        writer: &InternalWriter,
+        records: Vec<(RegistryKey, RegistryValue)>,
+    ) -> Result<(), Failure> {
+        self.ensure().await?;
+        let bytes = |(key, value): &(RegistryKey, RegistryValue)| {
+            (encode_registry_key(key), encode_registry_value(value))
+        };
+        writer.write(REGISTRY_TOPIC, records.iter().map(bytes)).await
+    }
+}
+
+/// Kafka's id of the cluster as it is now.
+pub(crate) async fn cluster_id_now(client: &Client) -> Result<Arc<str>, Failure> {
+    let id = client.cluster().await?.cluster_id;
+    id.map(Arc::from).ok_or_else(|| {
+        let message = "the brokers tell no cluster id, without which it can't be known what came from where: they must \
+                       run Kafka 0.10.1 or later";
+        Failure::new("CLUSTER_ID_UNKNOWN", message)
+    })
+}
