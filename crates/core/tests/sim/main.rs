@@ -27,6 +27,7 @@ mod run;
 mod shell;
 mod source;
 mod target;
+mod translation;
 mod world;
 
 use run::{Tally, run};
