@@ -6,6 +6,7 @@
 const EDGE_MS: i64 = 5 * 60_000;
 
 /// `message.timestamp.type` and friends of the target, and what the source may do to its content.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each with a name of its own")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Facts {
     /// The source's `cleanup.policy` holds `compact`: its content may change under the relay.

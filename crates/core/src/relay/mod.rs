@@ -4,9 +4,9 @@
 //! together and says what to do; the source service only carries it out. [`resync`] finds the place to go on from
 //! ([`align`]: by content, where counting can't be trusted), [`page`] and [`reader`] say what of a fetch is to be
 //! mirrored, [`path`] which way a batch goes, [`rebuild`] what is wanted of codecs, [`window`] what may be sent and what
-//! an answer means ([`answer`]), [`journal`] when and what to write to the positions topic, [`stored_map`] where source
-//! offsets are on the target as that topic tells it, [`loss`] what is gone, [`registry`] who writes to a cluster's topics,
-//! [`origins`] which batches were mirrored there.
+//! an answer means ([`answer`]), [`journal`] when and what to write to the positions topic, [`loss`] what is gone,
+//! [`registry`] who writes to a cluster's topics, [`origins`] which batches were mirrored there,
+//! [`stored_map`] where source offsets are on the target as the positions topic tells it.
 
 pub mod align;
 pub mod answer;

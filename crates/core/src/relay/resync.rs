@@ -113,6 +113,10 @@ enum Purpose {
     Content(i64),
 }
 
+/// Epoch and last sequence of a producer; `None` if nothing is remembered, or it can't be told.
+#[derive(Debug, Clone, Copy)]
+struct Remembered(Option<(i16, i32)>);
+
 /// The machine.
 #[derive(Debug)]
 pub struct Resync {
@@ -142,7 +146,7 @@ pub struct Resync {
     /// What follows once the topics are known to be the same still.
     verdict: Option<Step>,
     /// What the target's leader remembers of the producer.
-    remembered: Option<Option<(i16, i32)>>,
+    remembered: Option<Remembered>,
     /// The target's contents are read from the base on, none left out.
     whole: bool,
     /// n was taken from offsets, since nothing on the target tells it.
@@ -317,7 +321,7 @@ impl Resync {
             return;
         }
         let before = std::mem::replace(&mut self.ends, (log_start, log_end));
-        if let Some(remembered) = self.remembered.take() {
+        if let Some(Remembered(remembered)) = self.remembered.take() {
             if before.1 == log_end {
                 self.judge_remembered(remembered);
                 return;

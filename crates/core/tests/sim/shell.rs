@@ -87,7 +87,9 @@ impl World {
     fn act(&mut self, o: usize, action: Action<()>) {
         match action {
             Action::Ask(ask) => match self.registries(o, &ask) {
-                Some(told) => self.owners[o].relay.told(told, &Fake),
+                Some(told) => {
+                    self.owners[o].relay.told(told, &Fake);
+                }
                 None => {
                     let delay = self.delay();
                     self.at(delay, Event::AskAt(o, ask));

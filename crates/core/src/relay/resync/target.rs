@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Purpose, Resync, Step, is_ours};
+use super::{Purpose, Remembered, Resync, Step, is_ours};
 use crate::format::batch::{BatchHeader, RawBatch, split};
 use crate::relay::align::RECORDS_MAX;
 use crate::relay::rebuild::Codecs;
@@ -236,7 +236,7 @@ impl Resync {
     /// `None` if it remembers nothing or can't tell.
     pub fn producer(&mut self, remembered: Option<(i16, i32)>) {
         // What it remembers is of now, and the ends are of before: they have to be the same still.
-        self.remembered = Some(remembered);
+        self.remembered = Some(Remembered(remembered));
         self.step = Step::TargetEnds;
     }
 
