@@ -157,9 +157,9 @@ mod tests {
             aligner.source(&record);
         }
         assert!(aligner.is_complete());
-        let aligned = aligner.into_place();
-        assert_eq!((aligned.place, aligned.hole), (Some(12), Some(Hole { source: 12, target: Some(1) })));
-        assert_eq!(aligned.segments, [Segment { source: 10, target: 0, count: 1 }]);
+        let found = aligner.into_place();
+        assert_eq!((found.place, found.hole), (Some(12), Some(Hole { source: 12, target: Some(1) })));
+        assert_eq!(found.segments, [Segment { source: 10, target: 0, count: 1 }]);
         // Where not all that was mirrored is looked at, only what lies between two that were found is known to be lacking.
         let mut aligner = Aligner::new(&ids(&[(2, 3), (4, 5)]), true, false);
         for record in ids(&[(10, 1), (12, 2), (15, 3), (16, 4), (17, 5)]) {

@@ -67,6 +67,7 @@ struct Unannounced {
     again: bool,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each with a name of its own")]
 #[derive(Debug, Default)]
 pub struct Checker {
     pub ledger: Vec<Mirror>,
@@ -202,7 +203,8 @@ impl Checker {
             });
             self.mirrored.insert(rec.uid);
             // Deferred: who looks for its place then has to see that one is left out.
-            if !again && !(claim.stale && claim.delivery == Delivery::ContentNotFixed) {
+            let deferred = claim.stale && claim.delivery == Delivery::ContentNotFixed;
+            if !again && !deferred {
                 let from = last.map_or(0, |last| last + 1).min(rec.uid);
                 self.no_loss_before(rec.uid, from, source, "behind it on the target stands a later one");
             }

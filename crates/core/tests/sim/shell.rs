@@ -86,15 +86,14 @@ impl World {
 
     fn act(&mut self, o: usize, action: Action<()>) {
         match action {
-            Action::Ask(ask) => match self.registries(o, &ask) {
-                Some(told) => {
+            Action::Ask(ask) => {
+                if let Some(told) = self.registries(o, &ask) {
                     self.owners[o].relay.told(told, &Fake);
-                }
-                None => {
+                } else {
                     let delay = self.delay();
                     self.at(delay, Event::AskAt(o, ask));
                 }
-            },
+            }
             Action::Fetch { offset, read_committed, last_epoch } => {
                 self.start_fetching(o, offset, read_committed, last_epoch);
             }
@@ -169,7 +168,7 @@ impl World {
     /// Questions about registries are answered at once: they are topics apart, of which no fault is modelled.
     fn registries(&mut self, o: usize, ask: &Ask) -> Option<Told> {
         Some(match ask {
-            Ask::Origins(ids) => Told::Origins(ids.iter().map(|id| (*id, self.source.origin(*id))).collect()),
+            Ask::Origins(ids) => Told::Origins(ids.iter().map(|id| (*id, super::source::origin(*id))).collect()),
             Ask::Registry => {
                 let relay = &self.owners[o].relay;
                 let producer_id = relay.generation().generation.producer_id;

@@ -96,14 +96,6 @@ impl Source {
         }
     }
 
-    /// What the registry says of a producer id.
-    pub fn origin(&self, producer_id: i64) -> Origin {
-        if producer_id != FLOW {
-            return Origin::Client;
-        }
-        Origin::Flow { from_target: true, first_offset: Some(0) }
-    }
-
     pub fn stable(&self) -> i64 {
         self.open.values().copied().min().unwrap_or(self.end).min(self.high_watermark)
     }
@@ -365,4 +357,12 @@ impl Source {
         let infos = std::mem::take(&mut self.infos);
         *self = Self { infos, loops: self.loops, ..Self::new(topic, self.append_time, 0) };
     }
+}
+
+/// What the registry says of a producer id.
+pub fn origin(producer_id: i64) -> Origin {
+    if producer_id != FLOW {
+        return Origin::Client;
+    }
+    Origin::Flow { from_target: true, first_offset: Some(0) }
 }

@@ -26,7 +26,7 @@ impl Checker {
                     chunks.insert((producer_id, number, chunk), list.clone());
                 }
                 (PositionKind::Position { .. }, PositionValue::Position(position)) => {
-                    positions.push(position)
+                    positions.push(position);
                 }
                 _ => {}
             }

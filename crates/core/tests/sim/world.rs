@@ -112,6 +112,7 @@ pub struct Fetching {
     pub topic: TopicId,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each with a name of its own")]
 pub struct Owner {
     pub number: u64,
     pub relay: Relay<()>,
@@ -194,6 +195,18 @@ pub fn topic_id(n: u8) -> TopicId {
     TopicId([n; 16])
 }
 
+impl Raft {
+    fn new(source: &Source, target: &Target, begun: PartitionGeneration, rules: Rules) -> Self {
+        let detail = PartitionDetail {
+            target_topic: TopicName::new("t").unwrap(),
+            source_topic_id: source.topic,
+            target_topic_id: target.topic,
+            begun,
+        };
+        Self { number: 0, owner: 0, detail, rules, producers: PRODUCER, before: None, begun_by: None }
+    }
+}
+
 impl World {
     pub fn new(seed: u64, trace: bool) -> Self {
         let mut rng = Rng::new(seed);
@@ -220,21 +233,7 @@ impl World {
                 ..PartitionStart::default()
             },
         };
-        let detail = PartitionDetail {
-            target_topic: TopicName::new("t").unwrap(),
-            source_topic_id: source.topic,
-            target_topic_id: target.topic,
-            begun,
-        };
-        let raft = Raft {
-            number: 0,
-            owner: 0,
-            detail,
-            rules: knobs.rules,
-            producers: PRODUCER,
-            before: None,
-            begun_by: None,
-        };
+        let raft = Raft::new(&source, &target, begun, knobs.rules);
         let mut checker = Checker::default();
         checker.begun(begun, &[], &source);
         let mut world = Self {
