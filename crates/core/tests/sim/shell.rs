@@ -168,7 +168,9 @@ impl World {
     /// Questions about registries are answered at once: they are topics apart, of which no fault is modelled.
     fn registries(&mut self, o: usize, ask: &Ask) -> Option<Told> {
         Some(match ask {
-            Ask::Origins(ids) => Told::Origins(ids.iter().map(|id| (*id, super::source::origin(*id))).collect()),
+            Ask::Origins(ids) => {
+                Told::Origins(ids.iter().map(|id| (*id, super::source::origin(*id))).collect())
+            }
             Ask::Registry => {
                 let relay = &self.owners[o].relay;
                 let producer_id = relay.generation().generation.producer_id;

@@ -44,6 +44,7 @@ async fn a_paused_partition_is_let_go_and_goes_on_where_it_was() {
     let directory = tempfile::tempdir().unwrap();
     let node = single(&directory).await;
     let (mut worker, set) = running_flow(&node, 3).await;
+    let _kept = worker.keep(&node).await;
     let shown = node.flows().pause_flow_topic(pause(&[1])).await.unwrap().into_inner();
     assert_eq!((&*shown.name, shown.partitions[1].state()), ("flows/f/topics/t", State::Pausing));
     let without = worker.set("one partition less", |set| numbers(set) == [0, 2]).await;
@@ -73,7 +74,8 @@ async fn a_paused_partition_is_let_go_and_goes_on_where_it_was() {
 async fn pauses_survive_a_restart_and_what_does_not_exist_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let node = single(&directory).await;
-    let (_worker, _set) = running_flow(&node, 2).await;
+    let (worker, _set) = running_flow(&node, 2).await;
+    let _kept = worker.keep(&node).await;
     node.flows().pause_flow_topic(pause(&[0])).await.unwrap();
     let refused = async |node: &Node, request: v1::PauseFlowTopicRequest| {
         let status = node.flows().pause_flow_topic(request).await.unwrap_err();
@@ -112,6 +114,7 @@ async fn a_throttle_is_live_shared_among_workers_and_refused_if_absurd() {
     let directory = tempfile::tempdir().unwrap();
     let node = single(&directory).await;
     let (mut worker, set) = running_flow(&node, 4).await;
+    let _kept = worker.keep(&node).await;
     for (bytes, records, field) in [
         (0, 1, "bytes"),
         (-1, 1, "bytes"),
@@ -137,6 +140,7 @@ async fn a_throttle_is_live_shared_among_workers_and_refused_if_absurd() {
 
     // Another worker takes over some: each has its part, and the parts are one whole.
     let mut other = Worker::register(&node, "s2", store::Role::Source, 100).await;
+    let _other_kept = other.keep(&node).await;
     let moved = worker.set("some are to be let go", |set| numbers(set).len() < 4).await;
     let gone: Vec<(Unit, u64)> = set
         .units
@@ -158,6 +162,7 @@ async fn five_thousand_topics_at_once_are_planned_at_once() {
     let node = single(&directory).await;
     make_flow(&node, "f").await;
     let mut worker = Worker::register(&node, "s1", store::Role::Source, 20_000).await;
+    let _kept = worker.keep(&node).await;
     let set = worker.set("the topology unit", |set| set.units.len() == 1).await;
     crate::session::claim(&node, &worker).await;
     let number = set.units.values().next().unwrap().number;

@@ -51,6 +51,7 @@ async fn partition_topic_flow_and_watch_show_the_same_lag() {
     let directory = tempfile::tempdir().unwrap();
     let node = single(&directory).await;
     let (mut worker, set) = running_flow(&node, 2).await;
+    let _kept = worker.keep(&node).await;
     worker.report(&reports(&set, UnitState::Running, figures(100)), &[]).await.unwrap();
     let shown = topic(&node).await;
     let first = &shown.partitions[0];
@@ -73,6 +74,7 @@ async fn never_is_told_apart_from_unknown_and_from_caught_up() {
     let directory = tempfile::tempdir().unwrap();
     let node = single(&directory).await;
     let (mut worker, set) = running_flow(&node, 1).await;
+    let _kept = worker.keep(&node).await;
     let shown = async |worker: &mut Worker, state, figures| {
         worker.report(&reports(&set, state, figures), &[]).await.unwrap();
         topic(&node).await.partitions[0].clone()
@@ -93,6 +95,7 @@ async fn an_end_that_nobody_can_look_at_is_no_lag_but_a_time() {
     let directory = tempfile::tempdir().unwrap();
     let node = single(&directory).await;
     let (mut worker, set) = running_flow(&node, 2).await;
+    let _kept = worker.keep(&node).await;
     let mut parts = reports(&set, UnitState::Running, figures(100));
     parts[1].partition = Some(PartitionFigures { stale_since_ms: Some(7_000), ..figures(100) });
     worker.report(&parts, &[]).await.unwrap();

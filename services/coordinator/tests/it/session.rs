@@ -9,6 +9,7 @@ use mirrormesh_proto::v1::{self, flow::State, flow_partition};
 use mirrormesh_proto::{mesh, store};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status, Streaming};
 
 use crate::harness::{Node, flow_request, make_flow, reason, single, soon};
@@ -35,6 +36,30 @@ impl Worker {
         let (reports, receiver) = mpsc::channel(16);
         let stream = node.sessions().report_progress(ReceiverStream::new(receiver)).await.unwrap();
         Self { id: id.into(), session, assignments, reports, acknowledged: stream.into_inner(), sequence: 0 }
+    }
+
+    /// Renews the lease beside everything else, as long as what is returned lives: how long a test takes must not decide.
+    pub(crate) async fn keep(&self, node: &Node) -> AbortOnDropHandle<()> {
+        let (reports, receiver) = mpsc::channel(1);
+        let mut acknowledged =
+            node.sessions().report_progress(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+        let (worker_id, session) = (self.id.clone(), self.session);
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(Duration::from_millis(500));
+            for sequence in 1.. {
+                ticks.tick().await;
+                let report = mesh::ReportProgressRequest {
+                    worker_id: worker_id.clone(),
+                    session,
+                    sequence,
+                    ..mesh::ReportProgressRequest::default()
+                };
+                if reports.send(report).await.is_err() || !matches!(acknowledged.message().await, Ok(Some(_)))
+                {
+                    return;
+                }
+            }
+        }))
     }
 
     /// The next set in which `done` finds what it looks for.

@@ -86,6 +86,11 @@ impl Subscribed {
         self.wanted.pages.is_closed()
     }
 
+    /// It was told where the partition ends.
+    pub(super) fn knows_end(&self) -> bool {
+        self.told != (-1, -1)
+    }
+
     /// Its consumer can take a page, no page waits for its turn that it would wait behind, and it holds no more than is
     /// left for the flow's other partitions.
     pub(super) fn has_room(&self, limits: &FetcherLimits) -> bool {

@@ -196,17 +196,21 @@ impl Task {
         // Those beside the session that are quiet are about to join it.
         let joins = self.side_out && self.side_quiet;
         if let Some(mut session) = self.session.take_if(|_| !joins) {
-            for id in std::mem::take(&mut self.ready) {
-                if let Some(s) = self.subscriptions.get_mut(&id) {
+            let (subscriptions, ready) = (&mut self.subscriptions, &mut self.ready);
+            ready.retain(|id| match subscriptions.get_mut(id) {
+                // A session tells of an end only when it moved: who does not know it yet would wait for ever.
+                Some(s) if s.knows_end() => {
                     s.lane = Lane::Session;
                     session.set(s.request());
+                    false
                 }
+                Some(_) => true,
+                None => false,
+            });
+            if !session.is_empty() {
+                return Some(self.fetch_session(session));
             }
-            if session.is_empty() {
-                self.session = Some(session);
-                return None;
-            }
-            return Some(self.fetch_session(session));
+            self.session = Some(session);
         }
         if self.side_out || self.ready.is_empty() || joins {
             return None;

@@ -14,8 +14,9 @@ use mirrormesh_kafka::client::metadata::TopicInfo;
 use super::incarnations::known_starts;
 use super::{Topology, Trouble, unreachable};
 
-/// Topics created in one request; brokers with quotas refuse large ones.
-const CREATE_MAX: usize = 50;
+/// Topics and partitions created in one request; one larger topic goes alone. A controller refuses requests of more than
+/// 10,000 records (`ReplicationControlManager`), of which every topic, partition and setting is one.
+const CREATE_MAX: usize = 2_000;
 /// How often and how long changed topics are waited for.
 const SETTLE_TRIES: u32 = 50;
 const SETTLE_WAIT: Duration = Duration::from_millis(20);
@@ -33,7 +34,7 @@ impl Topology {
     pub(super) async fn scan(&mut self, spec: &FlowSpec) -> Result<(), Trouble> {
         let wanted = self.wanted(spec).await?;
         self.claim().await?;
-        let targets = self.bring_in_step(spec, &wanted).await?;
+        let (targets, not_made) = self.bring_in_step(spec, &wanted).await?;
         let (mut found, trouble) = self.entries(spec, wanted, &targets).await?;
         self.settle_claims(spec, &mut found).await?;
         // A topic that vanished from the source stays in the inventory: its partitions say what is wrong. Only one
@@ -42,7 +43,7 @@ impl Topology {
         let gone =
             self.reported.keys().filter(|topic| rules.target_of(topic.as_str()).is_none()).cloned().collect();
         self.tell(found, gone).await?;
-        trouble.map_or(Ok(()), Err)
+        not_made.or(trouble).map_or(Ok(()), Err)
     }
 
     async fn wanted(&self, spec: &FlowSpec) -> Result<Vec<Wanted>, Trouble> {
@@ -61,32 +62,36 @@ impl Topology {
         Ok(wanted)
     }
 
-    /// Creates and grows target topics; returns those that are as they should be, by name.
+    /// Creates and grows target topics; returns those that are there, by name. One that can't be made, or not grown, holds
+    /// up no other: it is said.
     async fn bring_in_step(
         &self,
         spec: &FlowSpec,
         wanted: &[Wanted],
-    ) -> Result<BTreeMap<Arc<str>, TopicInfo>, Trouble> {
+    ) -> Result<(BTreeMap<Arc<str>, TopicInfo>, Option<Trouble>), Trouble> {
         let present = self.targets(wanted).await?;
-        let mut changed = BTreeSet::new();
+        let (mut changed, mut trouble) = (BTreeSet::new(), None);
         let missing: Vec<&Wanted> =
             wanted.iter().filter(|w| !present.contains_key(w.target.as_str())).collect();
-        for chunk in missing.chunks(CREATE_MAX) {
-            self.create(spec, chunk).await?;
-            changed.extend(chunk.iter().map(|w| w.target.clone()));
+        for portion in portions(&missing, |w| w.source.partitions.len() + 1) {
+            let (made, not_made) = self.create(spec, portion).await?;
+            changed.extend(made);
+            trouble = trouble.or(not_made);
         }
         for w in wanted {
             let Some(target) = present.get(w.target.as_str()) else { continue };
             let count = w.source.partitions.len();
             if target.partitions.len() < count {
-                self.grow(&w.target, count).await?;
-                changed.insert(w.target.clone());
+                match self.grow(&w.target, count).await {
+                    Ok(()) => drop(changed.insert(w.target.clone())),
+                    Err(not_grown) => trouble = trouble.or(Some(not_grown)),
+                }
             }
         }
         if changed.is_empty() {
-            return Ok(present);
+            return Ok((present, trouble));
         }
-        self.settled(wanted, &changed).await
+        Ok((self.settled(wanted, &changed).await?, trouble))
     }
 
     /// Metadata lags behind a creation: waits until the changed topics show all their partitions. What does not show
@@ -120,7 +125,12 @@ impl Topology {
         Ok(topics.into_iter().filter(exists).map(|t| (Arc::clone(&t.name), t)).collect())
     }
 
-    async fn create(&self, spec: &FlowSpec, wanted: &[&Wanted]) -> Result<(), Trouble> {
+    /// Returns the topics that are there now, and what is wrong with the first of the others.
+    async fn create(
+        &self,
+        spec: &FlowSpec,
+        wanted: &[&Wanted],
+    ) -> Result<(BTreeSet<TopicName>, Option<Trouble>), Trouble> {
         let topics = wanted
             .iter()
             .map(|w| NewTopic {
@@ -130,21 +140,23 @@ impl Topology {
                 configs: BTreeMap::new(),
             })
             .collect();
+        let (mut made, mut trouble) = (BTreeSet::new(), None);
         for created in self.link.target.create_topics(topics).await.map_err(unreachable)? {
             let name = &created.name;
-            if !created.error.is_ok() && created.error != ErrorCode::TOPIC_ALREADY_EXISTS {
-                let said = created.message.as_deref().unwrap_or_default();
-                return Err((
-                    "TOPIC_NOT_CREATED".to_owned(),
-                    format!(
-                        "{name} could not be created on clusters/{}: {} {said}; create it by hand or allow it",
-                        spec.target, created.error
-                    ),
-                ));
+            if created.error.is_ok() || created.error == ErrorCode::TOPIC_ALREADY_EXISTS {
+                tracing::info!(flow = %self.context.flow_id, topic = %name, "target topic created");
+                made.extend(wanted.iter().find(|w| *w.target.as_str() == **name).map(|w| w.target.clone()));
+                continue;
             }
-            tracing::info!(flow = %self.context.flow_id, topic = %name, "target topic created");
+            let said = created.message.as_deref().unwrap_or_default();
+            let text = format!(
+                "{name} could not be created on clusters/{}: {} {said}; create it by hand or allow it",
+                spec.target, created.error
+            );
+            tracing::warn!(flow = %self.context.flow_id, topic = %name, text, "target topic not created");
+            trouble.get_or_insert_with(|| ("TOPIC_NOT_CREATED".to_owned(), text));
         }
-        Ok(())
+        Ok((made, trouble))
     }
 
     async fn grow(&self, topic: &TopicName, count: usize) -> Result<(), Trouble> {
@@ -193,5 +205,39 @@ impl Topology {
         let (started, trouble) = self.starts(spec, fresh).await?;
         found.extend(started.into_iter().map(|entry| (entry.topic.clone(), entry)));
         Ok((found, trouble))
+    }
+}
+
+/// Cuts a row into portions whose sizes add up to [`CREATE_MAX`] at most; a larger one is alone.
+fn portions<T>(row: &[T], size: impl Fn(&T) -> usize) -> Vec<&[T]> {
+    let (mut portions, mut begin, mut sum) = (Vec::new(), 0, 0);
+    for (index, item) in row.iter().enumerate() {
+        let size = size(item);
+        if sum > 0 && sum + size > CREATE_MAX {
+            portions.extend(row.get(begin..index));
+            (begin, sum) = (index, 0);
+        }
+        sum += size;
+    }
+    portions.extend(row.get(begin..).filter(|rest| !rest.is_empty()));
+    portions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_are_created_in_portions_that_a_controller_takes() {
+        let cut = |sizes: &[usize]| -> Vec<Vec<usize>> {
+            portions(sizes, |size| *size).into_iter().map(<[usize]>::to_vec).collect()
+        };
+        assert!(cut(&[]).is_empty());
+        assert_eq!(cut(&[5, 7]), [[5, 7]]);
+        assert_eq!(cut(&[1_001, 1_001, 998]), [vec![1_001], vec![1_001, 998]]);
+        assert_eq!(cut(&[9_001, 3, 9_001]), [[9_001], [3], [9_001]]);
+        let many = vec![2; 5_000];
+        assert_eq!(cut(&many).concat(), many);
+        assert!(cut(&many).iter().all(|portion| portion.iter().sum::<usize>() <= CREATE_MAX));
     }
 }
