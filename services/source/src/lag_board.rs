@@ -29,12 +29,26 @@ pub(crate) struct LagBoard {
 
 /// Where one partition says how far it is; it is off the board when this is dropped.
 #[derive(Debug)]
-pub(crate) struct LagSlot(Arc<Slot>);
+pub(crate) struct LagSlot {
+    slot: Arc<Slot>,
+    key: Key,
+    board: LagBoard,
+}
 
 impl LagSlot {
     /// The newest figures.
     pub(crate) fn set(&self, figures: PartitionFigures) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = figures;
+        *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = figures;
+    }
+}
+
+impl Drop for LagSlot {
+    fn drop(&mut self) {
+        let mut slots = self.board.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        // The next owner of the partition may be on the board already.
+        if slots.get(&self.key).is_some_and(|slot| std::ptr::eq(slot.as_ptr(), Arc::as_ptr(&self.slot))) {
+            slots.remove(&self.key);
+        }
     }
 }
 
@@ -49,11 +63,10 @@ impl LagBoard {
 
     /// Puts a partition on the board.
     pub(crate) fn enter(&self, flow: &FlowId, topic: &TopicName, partition: i32) -> LagSlot {
-        let slot = Arc::new(Slot::default());
+        let (slot, key) = (Arc::new(Slot::default()), (flow.clone(), topic.clone(), partition));
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.retain(|_, slot| slot.strong_count() > 0);
-        slots.insert((flow.clone(), topic.clone(), partition), Arc::downgrade(&slot));
-        LagSlot(slot)
+        slots.insert(key.clone(), Arc::downgrade(&slot));
+        LagSlot { slot, key, board: self.clone() }
     }
 
     /// Lag by series; those of which nothing is known are left out.

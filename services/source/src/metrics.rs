@@ -1,4 +1,5 @@
-//! Instruments of the source service. Updated per batch or rarer, never per record.
+//! Instruments of the source service. What happens per batch is counted by its partition first ([`Tally`]) and brought here
+//! a few times a second: an instrument costs more than a batch does.
 
 use std::time::Duration;
 
@@ -75,21 +76,26 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn mirrored(&self, flow: &KeyValue, records: u64, bytes: u64) {
-        self.records.add(records, std::slice::from_ref(flow));
-        self.bytes.add(bytes, std::slice::from_ref(flow));
-    }
-
-    pub(crate) fn batch(&self, flow: &KeyValue, path: &'static str) {
-        self.batches.add(1, &[flow.clone(), KeyValue::new("path", path)]);
+    /// Takes over what a partition has counted since the last time.
+    pub(crate) fn count(&self, flow: &KeyValue, tally: &mut Tally) {
+        let flow_only = std::slice::from_ref(flow);
+        for (counter, by) in [(&self.records, &mut tally.records), (&self.bytes, &mut tally.bytes)] {
+            if *by > 0 {
+                counter.add(std::mem::take(by), flow_only);
+            }
+        }
+        if tally.in_flight != 0 {
+            self.in_flight.add(std::mem::take(&mut tally.in_flight), flow_only);
+        }
+        for (path, batches) in &mut tally.batches {
+            if *batches > 0 {
+                self.batches.add(std::mem::take(batches), &[flow.clone(), KeyValue::new("path", *path)]);
+            }
+        }
     }
 
     pub(crate) fn skipped(&self, flow: &KeyValue, reason: &'static str) {
         self.skipped.add(1, &[flow.clone(), KeyValue::new("reason", reason)]);
-    }
-
-    pub(crate) fn in_flight(&self, flow: &KeyValue, by: i64) {
-        self.in_flight.add(by, std::slice::from_ref(flow));
     }
 
     pub(crate) fn throttled(&self, flow: &KeyValue, ms: u64) {
@@ -102,5 +108,37 @@ impl Metrics {
 
     pub(crate) fn stop(&self, flow: &KeyValue, reason: &'static str) {
         self.stops.add(1, &[flow.clone(), KeyValue::new("reason", reason)]);
+    }
+}
+
+/// What one partition has counted and not brought to the instruments yet.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    records: u64,
+    bytes: u64,
+    in_flight: i64,
+    /// By path; there are few.
+    batches: Vec<(&'static str, u64)>,
+}
+
+impl Tally {
+    /// A batch goes out.
+    pub(crate) fn sent(&mut self, path: &'static str) {
+        self.in_flight += 1;
+        match self.batches.iter_mut().find(|(known, _)| *known == path) {
+            Some((_, batches)) => *batches += 1,
+            None => self.batches.push((path, 1)),
+        }
+    }
+
+    /// An answer came.
+    pub(crate) fn answered(&mut self) {
+        self.in_flight -= 1;
+    }
+
+    /// Records were mirrored.
+    pub(crate) fn mirrored(&mut self, records: u64, bytes: u64) {
+        self.records += records;
+        self.bytes += bytes;
     }
 }

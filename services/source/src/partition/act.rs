@@ -104,8 +104,7 @@ impl PartitionUnit {
     }
 
     async fn append(&mut self, append: Append<()>) {
-        self.link.metrics.batch(&self.flow_label, append.path.name());
-        self.link.metrics.in_flight(&self.flow_label, 1);
+        self.tally.sent(append.path.name());
         let detail = self.relay.detail();
         let batch = sender::Append {
             topic: detail.target_topic.shared(),
@@ -164,7 +163,7 @@ impl PartitionUnit {
     }
 
     pub(super) fn answered(&mut self, id: u64, answer: &Answer) {
-        self.link.metrics.in_flight(&self.flow_label, -1);
+        self.tally.answered();
         if !matches!(answer, Answer::Appended { .. }) {
             tracing::debug!(flow = %self.context.flow_id, topic = %self.topic, partition = self.partition,
                 ?answer, "append failed");
@@ -172,7 +171,7 @@ impl PartitionUnit {
         let before = self.relay.totals();
         self.relay.answer(id, answer, now_ms());
         let (records, bytes) = self.relay.totals();
-        self.link.metrics.mirrored(&self.flow_label, records - before.0, bytes - before.1);
+        self.tally.mirrored(records - before.0, bytes - before.1);
     }
 
     pub(super) fn written(&mut self, written: &Result<(), Failure>) {
@@ -181,6 +180,8 @@ impl PartitionUnit {
                 "position not written; a later one, or a later owner, makes up for it");
         }
         self.relay.written(written.is_ok(), now_ms());
+        // Nothing may follow for long.
+        self.say();
     }
 
     pub(super) fn fetched(&mut self, arrived: Arrived) {

@@ -30,6 +30,7 @@ use crate::facts::GOOD_FOR;
 use crate::fetcher::Fetcher;
 use crate::lag_board::LagSlot;
 use crate::link::FlowLink;
+use crate::metrics::Tally;
 use crate::sender::Sender;
 use crate::throttle::{Arrived, Intake, PartitionThrottle};
 use probe::Probe;
@@ -68,6 +69,7 @@ pub(crate) struct PartitionUnit {
     relay: Relay<()>,
     codecs: RecordCodecs,
     flow_label: KeyValue,
+    tally: Tally,
     /// The end of the source partition, as it is seen by whomever.
     end: Arc<SourceEnd>,
     /// Where the lag gauges read.
@@ -132,6 +134,7 @@ impl PartitionUnit {
             relay,
             codecs: RecordCodecs::new(REBUILD_BYTES_MAX),
             flow_label,
+            tally: Tally::default(),
             end,
             lag,
             throttle,

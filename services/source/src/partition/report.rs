@@ -11,6 +11,7 @@ use crate::ends::News;
 impl PartitionUnit {
     /// Says what the machine is doing.
     pub(super) fn say(&mut self) {
+        self.link.metrics.count(&self.flow_label, &mut self.tally);
         let figures = self.relay.figures(now_ms());
         self.lag.set(figures);
         let (state, reason, message) = self.relay.state();
