@@ -1,3 +1,5 @@
+//! Tests of the throttles.
+
 use std::num::NonZeroU64;
 
 use bytes::Bytes;
