@@ -66,11 +66,6 @@ impl Budget {
         Share { inner: Arc::new(Owner { budget: Arc::clone(self), held: Mutex::new(0) }) }
     }
 
-    /// Its size in bytes.
-    pub fn limit(&self) -> usize {
-        self.limit
-    }
-
     /// Bytes held by all shares.
     pub fn held(&self) -> usize {
         self.lock().held

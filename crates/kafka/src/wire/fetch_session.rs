@@ -72,16 +72,6 @@ impl FetchSession {
         }
     }
 
-    /// Whether the partition is read.
-    pub fn contains(&self, place: &Place) -> bool {
-        self.known.contains_key(place)
-    }
-
-    /// The partitions that are read.
-    pub fn places(&self) -> impl Iterator<Item = &Place> {
-        self.known.keys()
-    }
-
     /// Whether nothing is read.
     pub fn is_empty(&self) -> bool {
         self.known.is_empty()
