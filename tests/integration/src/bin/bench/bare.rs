@@ -25,7 +25,7 @@ const IN_FLIGHT_MAX: usize = 16;
 
 /// What to copy.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct CopyArgs {
     #[arg(long)]
     pub(crate) source: String,
     #[arg(long)]
@@ -58,7 +58,7 @@ async fn end(bootstrap: &str, topic: &str) -> Result<End> {
 }
 
 /// Copies, and waits to be killed so that its memory can be read.
-pub(crate) async fn run(args: &Args) -> Result<()> {
+pub(crate) async fn run(args: &CopyArgs) -> Result<()> {
     let source = end(&args.source, &args.topic).await?;
     let target = end(&args.target, &args.target_topic).await?;
     let mut offsets = vec![0_i64; usize::try_from(args.partitions)?];

@@ -35,7 +35,7 @@ enum What {
     RdkafkaLoop(rdkafka_loop::Args),
     /// The bare relay, as a process of its own.
     #[command(hide = true)]
-    BareRelay(bare::Args),
+    BareRelay(bare::CopyArgs),
     /// The floor's process in the middle.
     #[command(hide = true)]
     TcpRelay(floor::Args),

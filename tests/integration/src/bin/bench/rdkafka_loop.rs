@@ -10,21 +10,13 @@ use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{Offset, TopicPartitionList};
 
+use crate::bare;
+
 /// What to copy.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Args {
-    #[arg(long)]
-    pub(crate) source: String,
-    #[arg(long)]
-    pub(crate) target: String,
-    #[arg(long)]
-    pub(crate) topic: String,
-    #[arg(long)]
-    pub(crate) target_topic: String,
-    #[arg(long)]
-    pub(crate) partitions: i32,
-    #[arg(long)]
-    pub(crate) records: u64,
+    #[command(flatten)]
+    pub(crate) copy: bare::CopyArgs,
     /// Its producer's batch size.
     #[arg(long, default_value_t = 1_000_000)]
     pub(crate) batch_bytes: usize,
@@ -36,7 +28,7 @@ pub(crate) struct Args {
 /// Copies, and waits to be killed so that its memory can be read.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", &args.source)
+        .set("bootstrap.servers", &args.copy.source)
         .set("group.id", "bench-loop")
         .set("enable.auto.commit", "false")
         .set("fetch.message.max.bytes", "1048576")
@@ -45,7 +37,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .set("fetch.queue.backoff.ms", "5")
         .create()?;
     let producer: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", &args.target)
+        .set("bootstrap.servers", &args.copy.target)
         .set("acks", "all")
         .set("enable.idempotence", "true")
         .set("batch.size", args.batch_bytes.to_string())
@@ -55,16 +47,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .set("queue.buffering.max.messages", "1000000")
         .create()?;
     let mut assignment = TopicPartitionList::new();
-    for partition in 0..args.partitions {
-        assignment.add_partition_offset(&args.topic, partition, Offset::Beginning)?;
+    for partition in 0..args.copy.partitions {
+        assignment.add_partition_offset(&args.copy.topic, partition, Offset::Beginning)?;
     }
     consumer.assign(&assignment)?;
     let mut copied = 0;
-    while copied < args.records {
+    while copied < args.copy.records {
         let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
         let message = message?;
         let mut record: BaseRecord<'_, [u8], [u8]> =
-            BaseRecord::to(&args.target_topic).partition(message.partition());
+            BaseRecord::to(&args.copy.target_topic).partition(message.partition());
         record.key = message.key();
         record.payload = message.payload();
         record.timestamp = message.timestamp().to_millis();
