@@ -1,11 +1,21 @@
 //! Writing records to internal topics.
+//!
+//! Polls by itself instead of using `FutureProducer`: its thread waits 100 ms at a time and spins through the last
+//! millisecond of each, which is most of what a worker with nothing to do would cost.
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
+use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message as _;
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 use rdkafka::util::Timeout;
+use rdkafka::{ClientContext, config::RDKafkaLogLevel};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::context::Quiet;
 use super::{base_config, failed};
@@ -14,11 +24,69 @@ use crate::error::{Class, Error, Result};
 
 /// Long enough to send what a task hands over at once in one batch, too short to matter.
 const LINGER_MS: &str = "5";
+/// How long the thread waits at a time; what comes meanwhile is handled when it comes. The thread ends this late.
+const POLL: Duration = Duration::from_secs(2);
+/// Pause while librdkafka's queue is full.
+const FULL_PAUSE: Duration = Duration::from_millis(50);
+
+type Told = oneshot::Sender<std::result::Result<i64, KafkaError>>;
+
+/// Tells each record's sender what became of it.
+#[derive(Debug, Clone, Copy)]
+struct Deliveries;
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        Quiet.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        Quiet.error(error, reason);
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = Box<Told>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, told: Box<Told>) {
+        let outcome = match result {
+            Ok(message) => Ok(message.offset()),
+            Err((error, _)) => Err(error.clone()),
+        };
+        // Who sent it may have given up.
+        let _gone = told.send(outcome);
+    }
+}
+
+/// The producer with the thread that polls it.
+struct Polled {
+    producer: Arc<BaseProducer<Deliveries>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Polled {
+    fn start(producer: BaseProducer<Deliveries>) -> std::io::Result<Self> {
+        let polled = Self { producer: Arc::new(producer), stop: Arc::default() };
+        let (producer, stop) = (Arc::clone(&polled.producer), Arc::clone(&polled.stop));
+        std::thread::Builder::new().name("internal-topics".to_owned()).spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                producer.poll(POLL);
+            }
+        })?;
+        Ok(polled)
+    }
+}
+
+impl Drop for Polled {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
 
 /// An idempotent producer with acks=all. Clones share it.
 #[derive(Clone)]
 pub struct InternalProducer {
-    producer: FutureProducer<Quiet>,
+    polled: Arc<Polled>,
     timeout: Duration,
 }
 
@@ -36,10 +104,10 @@ impl InternalProducer {
         native.set("enable.idempotence", "true");
         native.set("delivery.timeout.ms", config.limits.admin_timeout.as_millis().to_string());
         native.set("request.timeout.ms", config.limits.request_timeout.as_millis().to_string());
-        let producer = native
-            .create_with_context(Quiet)
-            .map_err(|error| failed("make a producer for", &"internal topics".into(), &error))?;
-        Ok(Self { producer, timeout: config.limits.admin_timeout })
+        let producer = BaseProducer::from_config_and_context(&native, Deliveries)
+            .map_err(|error| failed("make a producer for", &internal_topics(), &error))?;
+        let polled = Polled::start(producer).map_err(|error| unusual("start a thread for", error))?;
+        Ok(Self { polled: Arc::new(polled), timeout: config.limits.admin_timeout })
     }
 
     /// Appends one record and returns its offset. No value is a tombstone. Timestamps are in ms.
@@ -56,34 +124,63 @@ impl InternalProducer {
         value: Option<&[u8]>,
         timestamp_ms: i64,
     ) -> Result<i64> {
-        let mut record = FutureRecord::to(topic).partition(partition).key(key).timestamp(timestamp_ms);
+        let (told, outcome) = oneshot::channel();
+        let mut record = BaseRecord::with_opaque_to(topic, Box::new(told))
+            .partition(partition)
+            .key(key)
+            .timestamp(timestamp_ms);
         if let Some(value) = value {
             record = record.payload(value);
         }
-        // The queue is full only while nothing gets through.
-        match self.producer.send(record, Timeout::After(self.timeout)).await {
-            Ok(delivery) => Ok(delivery.offset),
-            Err((error, _)) => Err(failed("append to", &topic.into(), &error)),
+        self.enqueue(record).await.map_err(|error| failed("append to", &topic.into(), &error))?;
+        match outcome.await {
+            Ok(Ok(offset)) => Ok(offset),
+            Ok(Err(error)) => Err(failed("append to", &topic.into(), &error)),
+            Err(closed) => Err(unusual("append to", closed)),
         }
+    }
+
+    /// The queue is full only while nothing gets through.
+    async fn enqueue(
+        &self,
+        record: BaseRecord<'_, [u8], [u8], Box<Told>>,
+    ) -> std::result::Result<(), KafkaError> {
+        let deadline = Instant::now() + self.timeout;
+        let mut record = Some(record);
+        while let Some(next) = record.take() {
+            match self.polled.producer.send(next) {
+                Ok(()) => {}
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
+                    if Instant::now() < deadline =>
+                {
+                    record = Some(back);
+                    tokio::time::sleep(FULL_PAUSE).await;
+                }
+                Err((error, _)) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Waits until everything handed over so far is appended or has failed.
     pub async fn flush(&self) -> Result<()> {
-        let producer = self.producer.clone();
-        let timeout = self.timeout;
-        let topic: Arc<str> = "internal topics".into();
+        let (polled, timeout) = (Arc::clone(&self.polled), self.timeout);
         // It blocks its thread.
-        match tokio::task::spawn_blocking(move || producer.flush(Timeout::After(timeout))).await {
+        match tokio::task::spawn_blocking(move || polled.producer.flush(Timeout::After(timeout))).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(failed("flush", &topic, &error)),
-            Err(error) => Err(Error::Librdkafka {
-                operation: "flush",
-                topic,
-                problem: error.to_string(),
-                class: Class::Retriable,
-            }),
+            Ok(Err(error)) => Err(failed("flush", &internal_topics(), &error)),
+            Err(error) => Err(unusual("flush", error)),
         }
     }
+}
+
+fn internal_topics() -> Arc<str> {
+    "internal topics".into()
+}
+
+fn unusual(operation: &'static str, problem: impl fmt::Display) -> Error {
+    let (topic, problem) = (internal_topics(), problem.to_string());
+    Error::Librdkafka { operation, topic, problem, class: Class::Retriable }
 }
 
 impl fmt::Debug for InternalProducer {
