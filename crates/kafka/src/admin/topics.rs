@@ -179,14 +179,13 @@ impl Client {
         Ok(result.low_watermark)
     }
 
-    /// The settings of topics, by topic. A topic that cannot be described has an error of its own.
-    pub async fn describe_topic_configs(&self, topics: &[&str]) -> Result<BTreeMap<Arc<str>, TopicConfigs>> {
-        let resources = topics.iter().map(|topic| {
-            DescribeConfigsResource::default()
-                .with_resource_type(RESOURCE_TOPIC)
-                .with_resource_name(text(topic))
-                .with_configuration_keys(None)
-        });
+    /// The settings of topics, by topic: those named, or all. A topic that cannot be described has an error of its own.
+    pub async fn describe_topic_configs(
+        &self,
+        topics: &[&str],
+        names: Option<&[&str]>,
+    ) -> Result<BTreeMap<Arc<str>, TopicConfigs>> {
+        let resources = topics.iter().map(|topic| resource(RESOURCE_TOPIC, topic, names));
         let request = DescribeConfigsRequest::default().with_resources(resources.collect());
         self.retrying("describing topic configurations", worth_asking_again, || async {
             let timeout = self.limits().admin_timeout;
@@ -201,13 +200,14 @@ impl Client {
         .await
     }
 
-    /// The settings of one broker, as that broker has them now.
-    pub async fn describe_broker_configs(&self, node_id: i32) -> Result<TopicConfigs> {
+    /// The settings of one broker, as that broker has them now: those named, or all.
+    pub async fn describe_broker_configs(
+        &self,
+        node_id: i32,
+        names: Option<&[&str]>,
+    ) -> Result<TopicConfigs> {
         let name = node_id.to_string();
-        let resource = DescribeConfigsResource::default()
-            .with_resource_type(RESOURCE_BROKER)
-            .with_resource_name(text(&name))
-            .with_configuration_keys(None);
+        let resource = resource(RESOURCE_BROKER, &name, names);
         let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
         let timeout = self.limits().admin_timeout;
         let (broker, response) =
@@ -268,6 +268,13 @@ fn all_ok(api: &'static str, topics: &[&str], outcomes: &[TopicOutcome]) -> Resu
 fn refused(api: &'static str, outcome: &TopicOutcome) -> Error {
     let TopicOutcome { name, error, message, .. } = outcome;
     Error::Topic { topic: Arc::clone(name), api, code: *error, message: message.clone() }
+}
+
+fn resource(kind: i8, name: &str, settings: Option<&[&str]>) -> DescribeConfigsResource {
+    DescribeConfigsResource::default()
+        .with_resource_type(kind)
+        .with_resource_name(text(name))
+        .with_configuration_keys(settings.map(|names| names.iter().map(|name| text(name)).collect()))
 }
 
 /// The error for an answer that leaves out what was asked for.

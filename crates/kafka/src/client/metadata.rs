@@ -139,6 +139,11 @@ impl Cache {
         }
     }
 
+    /// A topic's id, and whether it exists and may be seen.
+    pub(crate) fn topic(&self, topic: &str) -> Option<(TopicId, ErrorCode)> {
+        self.topics.get(topic).map(|topic| (topic.topic_id, topic.error))
+    }
+
     /// Whether something was learned about the topic after `instant`.
     pub(crate) fn learned_after(&self, topic: &str, instant: Instant) -> bool {
         self.topics.get(topic).is_some_and(|topic| topic.learned > instant)

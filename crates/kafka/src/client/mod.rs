@@ -127,9 +127,10 @@ impl Client {
     /// Asks about topics: those named, or all that we may see. A topic that does not exist has an error of its own;
     /// none is ever created by asking.
     pub async fn topics(&self, names: Option<&[&str]>) -> Result<Vec<TopicInfo>> {
+        let asked = Instant::now();
         let response = self.metadata(names).await?;
         let topics = metadata::topic_infos(&response);
-        self.cache().learn_topics(&topics, true, Instant::now());
+        self.cache().learn_topics(&topics, true, asked);
         Ok(topics)
     }
 

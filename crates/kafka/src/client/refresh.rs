@@ -13,6 +13,7 @@ use super::backoff::Backoff;
 use super::metadata::{self, Leader, Lookup};
 use super::{Client, RETRY_MAX, RETRY_MIN};
 use crate::error::{Error, ErrorCode, Result};
+use crate::wire::TopicId;
 
 /// Pauses between successful refreshes grow up to this, when one follows the other: a broker that fails makes many
 /// partitions ask within a short time, and elections take their time.
@@ -90,6 +91,23 @@ impl Client {
         let mut wanted = refresh.take();
         wanted.extend(topics.iter().map(|topic| Arc::from(*topic)));
         self.ask(&mut gate, &wanted).await
+    }
+
+    /// The id of a topic as a broker tells it after this call began: all zeroes on brokers without ids, `None` if there is
+    /// no such topic. Many who ask at a time share one request.
+    ///
+    /// # Errors
+    /// [`Error::Broker`] if the topic may not be seen, and as [`Client::cluster`].
+    pub async fn topic_id(&self, topic: &str) -> Result<Option<TopicId>> {
+        self.refresh_metadata(&[topic]).await?;
+        match self.cache().topic(topic) {
+            Some((id, ErrorCode::NONE)) => Ok(Some(id)),
+            None | Some((_, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)) => Ok(None),
+            Some((_, code)) => {
+                let (broker, message) = ("the cluster".into(), Some(topic.into()));
+                Err(Error::Broker { broker, api: "Metadata", code, message })
+            }
+        }
     }
 
     pub(crate) fn lookup(&self, topic: &str, partition: i32) -> Lookup {

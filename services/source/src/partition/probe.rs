@@ -169,25 +169,11 @@ impl Probe {
     }
 
     async fn identity(&self) -> Result<Told, Failure> {
-        let of = |client: &Client, topic: &str| {
-            let (client, topic) = (client.clone(), topic.to_owned());
-            async move {
-                let topics = client.topics(Some(&[topic.as_str()])).await?;
-                let found = topics.into_iter().find(|t| *t.name == *topic);
-                match found {
-                    Some(t) if t.error.is_ok() => Ok(Some(TopicId(t.topic_id))),
-                    Some(t) if t.error != ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => {
-                        Err(broker("METADATA_FAILED", &topic, t.error))
-                    }
-                    _ => Ok(None),
-                }
-            }
-        };
         let (source, target) = tokio::join!(
-            of(&self.link.source, self.topic.as_str()),
-            of(&self.link.target, self.detail.target_topic.as_str())
+            self.link.source.topic_id(self.topic.as_str()),
+            self.link.target.topic_id(self.detail.target_topic.as_str())
         );
-        Ok(Told::Identity(source?, target?))
+        Ok(Told::Identity(source?.map(TopicId), target?.map(TopicId)))
     }
 
     /// Read to its end only now: the batches in question were there before.

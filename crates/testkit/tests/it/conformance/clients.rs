@@ -39,7 +39,7 @@ async fn our_client_administers(target: Target) {
     })
     .await;
     assert_eq!(topic.topic_id, made.topic_id);
-    let configs = client.describe_topic_configs(&[&*name]).await.unwrap().remove(&*name).unwrap();
+    let configs = client.describe_topic_configs(&[&*name], None).await.unwrap().remove(&*name).unwrap();
     let entry = |setting: &str| configs.entries[setting].clone();
     assert_eq!(entry("retention.ms").value.as_deref(), Some("77000000"));
     assert!(entry("retention.ms").is_topic_override && entry("segment.bytes").is_default);
