@@ -40,6 +40,8 @@ pub(crate) struct FlowLink {
     pub(crate) source_settings: SettingsCache,
     /// Settings of target topics and brokers.
     pub(crate) target_settings: SettingsCache,
+    /// Counts changes of either.
+    pub(crate) settings_changes: watch::Sender<u64>,
     /// The flow's positions.
     pub(crate) positions: PositionStore,
     /// Who writes to the source cluster.
@@ -84,13 +86,15 @@ impl FlowLink {
             changes,
             Arc::clone(metrics),
         ));
+        let settings_changes = watch::Sender::new(0);
         Ok(Self {
             positions: PositionStore::new(flow_id.clone(), &flow.spec, target.clone(), Arc::clone(&writer)),
             source_registry: RegistryStore::new(source.clone(), factor),
             target_registry: RegistryStore::new(target.clone(), factor),
             writer,
-            source_settings: SettingsCache::new(source.clone()),
-            target_settings: SettingsCache::new(target.clone()),
+            source_settings: SettingsCache::start(source.clone(), settings_changes.clone()),
+            target_settings: SettingsCache::start(target.clone(), settings_changes.clone()),
+            settings_changes,
             ends: EndWatch::start(source.clone()),
             source,
             target,

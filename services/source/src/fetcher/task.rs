@@ -28,7 +28,7 @@ const FETCH_BYTES_MIN: usize = 128 * 1024;
 /// How often partitions that a throttle may hold are looked at.
 const HELD_LOOK: Duration = Duration::from_millis(50);
 /// How often subscriptions are looked for that nobody listens to any more.
-const SWEEP: Duration = Duration::from_millis(500);
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// A fetch that came back.
 struct Done {

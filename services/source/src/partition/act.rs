@@ -158,7 +158,7 @@ impl PartitionUnit {
             self.link.target.invalidate(target_topic.as_str(), self.partition);
         }
         // A refusal may come from settings that changed since they were read.
-        self.link.target_settings.forget(target_topic.as_str()).await;
+        self.link.target_settings.outdate(target_topic.as_str()).await;
         self.say();
     }
 

@@ -26,7 +26,6 @@ use opentelemetry::KeyValue;
 use tokio::sync::mpsc;
 
 use crate::ends::SourceEnd;
-use crate::facts::GOOD_FOR;
 use crate::fetcher::Fetcher;
 use crate::lag_board::LagSlot;
 use crate::link::FlowLink;
@@ -37,6 +36,10 @@ use probe::Probe;
 
 /// How often figures are reported and positions looked at while something happens.
 const TICK: Duration = Duration::from_millis(100);
+/// How often it says how it stands while nothing happens: whether the target still remembers the flow depends on time.
+const QUIET_TICK: Duration = Duration::from_mins(1);
+/// Pause after settings that changed could not be read.
+const SETTINGS_PAUSE: Duration = Duration::from_secs(1);
 /// Records of one batch may unfold to so many bytes when it must be rebuilt.
 const REBUILD_BYTES_MAX: usize = 256 << 20;
 
@@ -49,7 +52,7 @@ struct Underway {
     writing: Pending<Result<(), Failure>>,
     beginning: Pending<Begun>,
     waiting: Pending<()>,
-    refreshing: Pending<Option<Facts>>,
+    refreshing: Pending<Facts>,
 }
 
 /// Where records come from and go to while the machine streams.
@@ -170,8 +173,9 @@ impl PartitionUnit {
         let mut holds = true;
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut refresh = tokio::time::interval(GOOD_FOR);
-        refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut quiet_ticks = tokio::time::interval(QUIET_TICK);
+        quiet_ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut settings = self.link.settings_changes.subscribe();
         loop {
             while let Some(action) = self.relay.next(now_ms(), &self.codecs) {
                 if self.act(action).await == Flow::Over {
@@ -182,6 +186,8 @@ impl PartitionUnit {
                 return;
             }
             let (wants, busy) = (self.relay.wants_records(), self.relay.is_busy());
+            // Elsewhere than in a stream, they are read before the next one begins.
+            let streams = self.lines.pages.is_some() && self.underway.refreshing.is_none();
             tokio::select! {
                 biased;
                 Some((id, answer)) = self.answers.recv() => {
@@ -202,9 +208,7 @@ impl PartitionUnit {
                 }
                 written = finish(&mut self.underway.writing) => self.written(&written),
                 () = finish(&mut self.underway.waiting) => self.relay.resume(),
-                facts = finish(&mut self.underway.refreshing) => if let Some(facts) = facts {
-                    self.relay.facts_now(facts);
-                },
+                facts = finish(&mut self.underway.refreshing) => self.relay.facts_now(facts),
                 arrived = next(&mut self.lines.pages), if wants => self.fetched(arrived),
                 () = lease_changed(&lease, holds) => {
                     holds = lease.holds();
@@ -213,7 +217,8 @@ impl PartitionUnit {
                 Ok(()) = assigned.changed() => {}
                 news = end.news() => self.ends(news),
                 _ = ticks.tick(), if busy => self.say(),
-                _ = refresh.tick() => self.refresh(),
+                Ok(()) = settings.changed(), if streams => self.refresh(),
+                _ = quiet_ticks.tick() => self.say(),
             }
         }
     }
@@ -226,12 +231,17 @@ impl PartitionUnit {
         self.fenced && begun.is_some_and(|begun| begun != self.relay.generation().generation)
     }
 
+    /// Reads the settings, of which some changed.
     fn refresh(&mut self) {
-        self.say();
-        if self.lines.pages.is_some() && self.underway.refreshing.is_none() {
-            let probe = self.probe();
-            self.underway.refreshing = Some(Box::pin(async move { probe.facts().await.ok() }));
-        }
+        let probe = self.probe();
+        self.underway.refreshing = Some(Box::pin(async move {
+            loop {
+                match probe.facts().await {
+                    Ok(facts) => return facts,
+                    Err(_) => tokio::time::sleep(SETTINGS_PAUSE).await,
+                }
+            }
+        }));
     }
 }
 
