@@ -4,28 +4,33 @@
 //! partition leave in the order in which they came, one per request (kafka-relay-rules 2.3, check 1), and their
 //! answers come back in the same order.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::future::Future;
+mod pace;
+mod packing;
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::stream::{FuturesOrdered, StreamExt};
 use mirrormesh_core::format::batch::StampedBatch;
 use mirrormesh_core::relay::answer::Answer;
-use mirrormesh_kafka::wire::produce::{ProduceEntry, ProduceRequest, ProduceResponse, RawBatch};
-use mirrormesh_kafka::{Client, Error};
+use mirrormesh_kafka::wire::Answer as Answered;
+use mirrormesh_kafka::wire::produce::{
+    ProduceEntry, ProduceRequest, ProduceResponse, ProducedPartition, RawBatch,
+};
+use mirrormesh_kafka::{Client, Connection, Error};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Requests in flight on one connection.
-const REQUESTS_MAX: usize = 256;
-/// Batches waiting to be packed.
+use pace::{Pace, Ticket};
+use packing::Packing;
+
+/// Batches waiting to be packed, and as many on their way to the task; then partitions wait.
 const WAITING_MAX: usize = 256;
-/// Record bytes in one request; far below `socket.request.max.bytes` (100 MiB). One larger batch goes alone.
-const REQUEST_BYTES_MAX: usize = 4 << 20;
 /// How long a broker may wait for its replicas.
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -57,8 +62,18 @@ impl Sender {
     /// Starts the task.
     pub(crate) fn start(client: Client, node_id: i32, lane: u32) -> Self {
         let (appends, receiver) = mpsc::channel(WAITING_MAX);
-        let task =
-            Task { client, node_id, lane, appends: receiver, carried: VecDeque::new(), muted_until: None };
+        let task = Task {
+            client,
+            node_id,
+            lane,
+            connection: None,
+            appends: receiver,
+            packing: Packing::default(),
+            in_flight: VecDeque::new(),
+            pace: Pace::default(),
+            muted_until: None,
+            gathered: false,
+        };
         Self { appends, _task: AbortOnDropHandle::new(tokio::spawn(task.run())) }
     }
 
@@ -80,89 +95,98 @@ struct Waiting {
     answers: mpsc::UnboundedSender<(u64, Answer)>,
 }
 
-/// Who waits, and what came: `None` if nothing was sent.
-type Settled = (Vec<Waiting>, Option<Result<ProduceResponse, Error>>);
-type InFlight = Pin<Box<dyn Future<Output = Settled> + Send>>;
+/// A request on its way.
+struct InFlight {
+    waiting: Vec<Waiting>,
+    /// `None` if nothing was sent: it stands here so that answers keep their order.
+    answer: Option<Answered<ProduceResponse>>,
+    ticket: Ticket,
+}
 
 struct Task {
     client: Client,
     node_id: i32,
     lane: u32,
+    connection: Option<Connection>,
     appends: mpsc::Receiver<Append>,
-    /// Batches of partitions that are in the request before already.
-    carried: VecDeque<Append>,
+    packing: Packing,
+    /// Oldest first; a broker answers in this order.
+    in_flight: VecDeque<InFlight>,
+    pace: Pace,
     /// The broker throttles us until then: it has muted the connection, and what is sent meanwhile only waits there.
     muted_until: Option<Instant>,
+    /// Other partitions were given the time to hand over what they have.
+    gathered: bool,
 }
 
 impl Task {
     async fn run(mut self) {
-        let mut in_flight: FuturesOrdered<InFlight> = FuturesOrdered::new();
-        loop {
+        let mut open = true;
+        while open || !self.packing.is_empty() || !self.in_flight.is_empty() {
             let muted = self.muted_until;
-            let room = in_flight.len() < REQUESTS_MAX && muted.is_none();
-            let first = tokio::select! {
+            let may_send =
+                self.pace.allows(self.in_flight.len()) && muted.is_none() && !self.packing.is_empty();
+            tokio::select! {
                 biased;
-                Some((waiting, result)) = in_flight.next(), if !in_flight.is_empty() => {
-                    if let Some(Ok(response)) = &result && !response.throttle.is_zero() {
-                        self.muted_until = Some(Instant::now() + response.throttle);
-                    }
-                    distribute(waiting, result);
-                    continue;
+                (settled, result) = answered(&mut self.in_flight), if !self.in_flight.is_empty() => {
+                    self.settle(&settled, result.as_ref());
+                    distribute(settled.waiting, result);
                 }
                 () = tokio::time::sleep_until(muted.unwrap_or_else(Instant::now)), if muted.is_some() => {
                     self.muted_until = None;
-                    continue;
                 }
-                () = std::future::ready(()), if room && !self.carried.is_empty() => None,
-                append = self.appends.recv(), if room && self.carried.is_empty() => match append {
-                    Some(append) => Some(append),
-                    None => break,
+                append = self.appends.recv(), if open && self.packing.len() < WAITING_MAX => match append {
+                    Some(append) => self.gather(append),
+                    None => open = false,
                 },
-            };
-            let packed = self.pack(first);
-            self.send(packed, &mut in_flight).await;
-        }
-        while let Some((waiting, result)) = in_flight.next().await {
-            distribute(waiting, result);
-        }
-    }
-
-    /// Takes what may go into one request: carried batches first, then new ones, one per partition.
-    fn pack(&mut self, first: Option<Append>) -> Vec<Append> {
-        let mut packed: Vec<Append> = Vec::new();
-        let mut places: HashSet<(Arc<str>, i32)> = HashSet::new();
-        let mut bytes = 0;
-        let mut carried = VecDeque::new();
-        let mut queue = std::mem::take(&mut self.carried);
-        queue.extend(first);
-        loop {
-            let Some(append) = queue.pop_front().or_else(|| {
-                // New batches only while few are carried: the channel keeps the rest, and its senders wait.
-                (carried.len() < WAITING_MAX && bytes < REQUEST_BYTES_MAX)
-                    .then(|| self.appends.try_recv().ok())
-                    .flatten()
-            }) else {
-                break;
-            };
-            let size = append.batch.body.len();
-            let fits = packed.is_empty() || bytes + size <= REQUEST_BYTES_MAX;
-            let place = (Arc::clone(&append.topic), append.partition);
-            if fits && !places.contains(&place) {
-                places.insert(place);
-                bytes += size;
-                packed.push(append);
-            } else {
-                // Once one batch of a partition waits, the later ones of the same partition must wait behind it.
-                places.insert(place);
-                carried.push_back(append);
+                () = std::future::ready(()), if may_send => self.send_or_gather().await,
             }
         }
-        self.carried = carried;
-        packed
     }
 
-    async fn send(&self, packed: Vec<Append>, in_flight: &mut FuturesOrdered<InFlight>) {
+    fn settle(&mut self, settled: &InFlight, result: Option<&Result<ProduceResponse, Error>>) {
+        match result {
+            Some(Ok(response)) => {
+                self.pace.answered(settled.ticket, Instant::now().into_std());
+                if !response.throttle.is_zero() {
+                    self.muted_until = Some(Instant::now() + response.throttle);
+                }
+            }
+            // Another connection, maybe to another place.
+            Some(Err(_)) => self.pace = Pace::default(),
+            None => {}
+        }
+    }
+
+    fn gather(&mut self, first: Append) {
+        let mut next = Some(first);
+        while let Some(append) = next {
+            self.packing.push(append);
+            next = if self.packing.len() < WAITING_MAX { self.appends.try_recv().ok() } else { None };
+        }
+    }
+
+    /// While something is on its way anyway, whoever is about to hand over a batch may do so first: a request costs both
+    /// sides much more than another partition in it.
+    async fn send_or_gather(&mut self) {
+        self.gathered = !self.gathered && !self.in_flight.is_empty();
+        if self.gathered {
+            return tokio::task::yield_now().await;
+        }
+        let packed = self.packing.take();
+        self.send(packed).await;
+    }
+
+    async fn connection(&mut self) -> Result<Connection, Error> {
+        if let Some(connection) = self.connection.as_ref().filter(|connection| !connection.is_closed()) {
+            return Ok(connection.clone());
+        }
+        let connection = self.client.connection(self.node_id, self.lane).await?;
+        self.connection = Some(connection.clone());
+        Ok(connection)
+    }
+
+    async fn send(&mut self, packed: Vec<Append>) {
         let mut waiting = Vec::with_capacity(packed.len());
         let mut entries = Vec::with_capacity(packed.len());
         for append in packed {
@@ -181,19 +205,29 @@ impl Task {
             });
         }
         let request = ProduceRequest { timeout: ACK_TIMEOUT, entries };
-        let sent = match self.client.connection(self.node_id, self.lane).await {
+        let sent = match self.connection().await {
             Ok(connection) => connection.produce_enqueue(&request).await,
             Err(error) => Err(error),
         };
-        match sent {
-            Ok(answer) => in_flight.push_back(Box::pin(async move { (waiting, Some(answer.await)) })),
-            // Behind what is in flight, so that answers keep their order.
-            Err(error) => {
-                tracing::debug!(node = self.node_id, error = %error, "produce request was not sent");
-                in_flight.push_back(Box::pin(std::future::ready((waiting, None))));
-            }
+        if let Err(error) = &sent {
+            tracing::debug!(node = self.node_id, %error, "produce request was not sent");
         }
+        let ticket = self.pace.sent(self.in_flight.len(), Instant::now().into_std());
+        self.in_flight.push_back(InFlight { waiting, answer: sent.ok(), ticket });
     }
+}
+
+/// Takes off the oldest request once it is settled, with what came; `None` if nothing was sent.
+async fn answered(in_flight: &mut VecDeque<InFlight>) -> (InFlight, Option<Result<ProduceResponse, Error>>) {
+    poll_fn(|context| {
+        let Some(oldest) = in_flight.front_mut() else { return Poll::Pending };
+        let result = match &mut oldest.answer {
+            Some(answer) => Some(ready!(Pin::new(answer).poll(context))),
+            None => None,
+        };
+        in_flight.pop_front().map_or(Poll::Pending, |settled| Poll::Ready((settled, result)))
+    })
+    .await
 }
 
 fn distribute(waiting: Vec<Waiting>, result: Option<Result<ProduceResponse, Error>>) {
@@ -210,17 +244,14 @@ fn distribute(waiting: Vec<Waiting>, result: Option<Result<ProduceResponse, Erro
     }
 }
 
+/// Brokers answer in the order of the request, as a rule; where one does not, its answer is looked for.
 fn hand_out(waiting: Vec<Waiting>, response: &ProduceResponse) {
-    let mut by_name: HashMap<(Arc<str>, i32), usize> = HashMap::new();
-    let mut by_id: HashMap<([u8; 16], i32), usize> = HashMap::new();
-    for (index, p) in response.partitions.iter().enumerate() {
-        by_name.insert((Arc::clone(&p.topic), p.partition), index);
-        by_id.insert((p.topic_id, p.partition), index);
-    }
-    for w in waiting {
-        let named = by_name.get(&(Arc::clone(&w.topic), w.partition));
-        let index = named.or_else(|| by_id.get(&(w.topic_id, w.partition)));
-        let answer = match index.and_then(|index| response.partitions.get(*index)) {
+    for (index, w) in waiting.into_iter().enumerate() {
+        let ours = |p: &&ProducedPartition| {
+            p.partition == w.partition && p.topic_id == w.topic_id && p.topic == w.topic
+        };
+        let in_place = response.partitions.get(index).filter(ours);
+        let answer = match in_place.or_else(|| response.partitions.iter().find(ours)) {
             // The broker said nothing about it: nothing may be concluded.
             None => Answer::Lost,
             Some(p) if p.error.is_ok() => {

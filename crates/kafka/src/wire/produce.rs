@@ -229,9 +229,10 @@ fn encode(
 ) -> Result<Vec<Bytes>> {
     let mut out = Encoder {
         scratch: BytesMut::with_capacity(64 + 64 * request.entries.len()),
-        segments: vec![Bytes::new()],
+        segments: Vec::with_capacity(2 + 3 * request.entries.len()),
         flexible: version >= WireRequest::FLEXIBLE_FROM,
     };
+    out.segments.push(Bytes::new());
     out.scratch.put_i16(WireRequest::KEY);
     out.scratch.put_i16(version);
     out.scratch.put_i32(correlation);

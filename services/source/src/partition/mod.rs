@@ -6,12 +6,14 @@
 mod act;
 mod probe;
 mod report;
+mod signals;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use mirrormesh_core::ids::TopicName;
 use mirrormesh_core::relay::answer::Answer;
 use mirrormesh_core::relay::facts::Facts;
@@ -33,11 +35,10 @@ use crate::metrics::Tally;
 use crate::sender::Sender;
 use crate::throttle::{Arrived, Intake, PartitionThrottle};
 use probe::Probe;
+use signals::{Signal, Signals};
 
 /// How often figures are reported and positions looked at while something happens.
 const TICK: Duration = Duration::from_millis(100);
-/// How often it says how it stands while nothing happens: whether the target still remembers the flow depends on time.
-const QUIET_TICK: Duration = Duration::from_mins(1);
 /// Pause after settings that changed could not be read.
 const SETTINGS_PAUSE: Duration = Duration::from_secs(1);
 /// Records of one batch may unfold to so many bytes when it must be rebuilt.
@@ -84,6 +85,8 @@ pub(crate) struct PartitionUnit {
     underway: Underway,
     /// The target was slow with this partition: it gets a connection apart from the others for its next stream.
     slow: bool,
+    /// Settings changed since they were read.
+    outdated: bool,
     /// A newer generation was seen than the one that this unit knows.
     fenced: bool,
 }
@@ -151,6 +154,7 @@ impl PartitionUnit {
                 refreshing: None,
             },
             slow: false,
+            outdated: false,
             fenced: false,
         })
     }
@@ -166,16 +170,9 @@ impl PartitionUnit {
 
     /// Runs until asked to stop and drained.
     pub(crate) async fn run(mut self) {
-        let stop = self.context.stop.clone();
-        let lease = self.context.lease.clone();
-        let mut assigned = self.context.assigned_changes.clone();
-        let end = Arc::clone(&self.end);
-        let mut holds = true;
+        let mut rare: FuturesUnordered<_> = [Signals::of(&self).next()].into_iter().collect();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut quiet_ticks = tokio::time::interval(QUIET_TICK);
-        quiet_ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut settings = self.link.settings_changes.subscribe();
         loop {
             while let Some(action) = self.relay.next(now_ms(), &self.codecs) {
                 if self.act(action).await == Flow::Over {
@@ -185,9 +182,8 @@ impl PartitionUnit {
             if self.is_superseded() {
                 return;
             }
+            self.refresh();
             let (wants, busy) = (self.relay.wants_records(), self.relay.is_busy());
-            // Elsewhere than in a stream, they are read before the next one begins.
-            let streams = self.lines.pages.is_some() && self.underway.refreshing.is_none();
             tokio::select! {
                 biased;
                 Some((id, answer)) = self.answers.recv() => {
@@ -196,7 +192,10 @@ impl PartitionUnit {
                         self.answered(id, &answer);
                     }
                 }
-                () = stop.cancelled(), if !self.relay.is_stopping() => self.relay.stop(),
+                Some((signals, signal)) = rare.next() => {
+                    self.signalled(signal);
+                    rare.push(signals.next());
+                }
                 told = finish(&mut self.underway.asking) => {
                     self.relay.told(told, &self.codecs);
                     self.say();
@@ -210,29 +209,39 @@ impl PartitionUnit {
                 () = finish(&mut self.underway.waiting) => self.relay.resume(),
                 facts = finish(&mut self.underway.refreshing) => self.relay.facts_now(facts),
                 arrived = next(&mut self.lines.pages), if wants => self.fetched(arrived),
-                () = lease_changed(&lease, holds) => {
-                    holds = lease.holds();
-                    self.relay.leased(holds);
-                }
-                Ok(()) = assigned.changed() => {}
-                news = end.news() => self.ends(news),
                 _ = ticks.tick(), if busy => self.say(),
-                Ok(()) = settings.changed(), if streams => self.refresh(),
-                _ = quiet_ticks.tick() => self.say(),
             }
+        }
+    }
+
+    fn signalled(&mut self, signal: Signal) {
+        match signal {
+            Signal::Stop => self.relay.stop(),
+            Signal::Lease(holds) => self.relay.leased(holds),
+            Signal::Ends(news) => self.ends(news),
+            Signal::Settings => self.outdated = true,
+            Signal::Assigned => {}
+            Signal::Quiet => self.say(),
         }
     }
 
     /// The Raft log has a newer generation of the partition than this unit began with, and the unit can't go on with
     /// its own: it returns, and is started again with what is assigned now.
     fn is_superseded(&self) -> bool {
+        if !self.fenced {
+            return false;
+        }
         let newest = self.context.assigned_changes.borrow();
         let begun = newest.partition.as_ref().map(|detail| detail.begun.generation);
-        self.fenced && begun.is_some_and(|begun| begun != self.relay.generation().generation)
+        begun.is_some_and(|begun| begun != self.relay.generation().generation)
     }
 
-    /// Reads the settings, of which some changed.
+    /// Reads the settings if some changed. Elsewhere than in a stream, they are read before the next one begins.
     fn refresh(&mut self) {
+        if !self.outdated || self.lines.pages.is_none() || self.underway.refreshing.is_some() {
+            return;
+        }
+        self.outdated = false;
         let probe = self.probe();
         self.underway.refreshing = Some(Box::pin(async move {
             loop {
@@ -243,11 +252,6 @@ impl PartitionUnit {
             }
         }));
     }
-}
-
-/// Returns when the lease is not what it was.
-async fn lease_changed(lease: &mirrormesh_worker::Lease, holds: bool) {
-    if holds { lease.lost().await } else { lease.regained().await }
 }
 
 async fn next(pages: &mut Option<Intake>) -> Arrived {
