@@ -4,7 +4,6 @@
 //! record bytes go to the socket as segments of their own. Always acks=all, never transactional. Must not know what a
 //! batch holds, nor what a refusal means.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -155,16 +154,18 @@ fn versions(request: &ProduceRequest) -> VersionRange {
 }
 
 /// How a topic is named in a request.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Key {
     Name(Arc<str>),
     Id(TopicId),
 }
 
-/// Which partitions a request has, grouped by topic in the order of their first entry.
+/// Which partitions a request has, grouped by topic in the order of their first entry. Requests have few topics, and a
+/// broker answers in their order: what is looked for is mostly where it was looked for last.
 struct Sent {
     topics: Vec<SentTopic>,
-    places: HashMap<Key, usize>,
+    /// The topic that was found last.
+    last: usize,
 }
 
 struct SentTopic {
@@ -172,50 +173,71 @@ struct SentTopic {
     id: TopicId,
     /// Indices into the request's entries.
     entries: Vec<usize>,
-    partitions: HashSet<i32>,
+    /// Those that are not answered.
+    partitions: Vec<i32>,
+}
+
+impl SentTopic {
+    fn is(&self, key: &Key) -> bool {
+        match key {
+            Key::Name(name) => self.name == *name,
+            Key::Id(id) => self.id == *id,
+        }
+    }
 }
 
 impl Sent {
     fn of(request: &ProduceRequest, version: i16) -> Result<Self> {
-        let mut sent = Self { topics: Vec::new(), places: HashMap::new() };
+        let mut sent = Self { topics: Vec::new(), last: 0 };
         for (index, entry) in request.entries.iter().enumerate() {
             let key = if version >= FIRST_WITH_TOPIC_IDS {
                 Key::Id(entry.topic_id)
             } else {
                 Key::Name(Arc::clone(&entry.topic))
             };
-            let topics = &mut sent.topics;
-            let place = *sent.places.entry(key).or_insert_with(|| {
-                topics.push(SentTopic {
+            if sent.find(&key).is_none() {
+                sent.last = sent.topics.len();
+                sent.topics.push(SentTopic {
                     name: Arc::clone(&entry.topic),
                     id: entry.topic_id,
                     entries: Vec::new(),
-                    partitions: HashSet::new(),
+                    partitions: Vec::new(),
                 });
-                topics.len() - 1
-            });
-            let Some(topic) = topics.get_mut(place) else { continue };
+            }
+            let Some(topic) = sent.find(&key) else { continue };
             if topic.name != entry.topic
                 || topic.id != entry.topic_id
-                || !topic.partitions.insert(entry.partition)
+                || topic.partitions.contains(&entry.partition)
             {
                 let problem = format!("{}-{} is in it twice", entry.topic, entry.partition);
                 return Err(Error::Request { api: WireRequest::NAME, problem });
             }
+            topic.partitions.push(entry.partition);
             topic.entries.push(index);
         }
         Ok(sent)
     }
 
+    fn find(&mut self, key: &Key) -> Option<&mut SentTopic> {
+        if !self.topics.get(self.last).is_some_and(|topic| topic.is(key)) {
+            self.last = self.topics.iter().position(|topic| topic.is(key))?;
+        }
+        self.topics.get_mut(self.last)
+    }
+
     /// The topic that an answer speaks of.
     fn take(&mut self, key: &Key, partition: i32) -> Option<(Arc<str>, TopicId)> {
-        let topic = self.topics.get_mut(*self.places.get(key)?)?;
-        topic.partitions.remove(&partition).then(|| (Arc::clone(&topic.name), topic.id))
+        let topic = self.find(key)?;
+        let place = topic.partitions.iter().position(|unanswered| *unanswered == partition)?;
+        topic.partitions.swap_remove(place);
+        Some((Arc::clone(&topic.name), topic.id))
     }
 
     fn unanswered(&self) -> Option<String> {
-        let topic = self.topics.iter().find(|topic| !topic.partitions.is_empty())?;
-        topic.partitions.iter().next().map(|partition| format!("{}-{partition} is not in it", topic.name))
+        let unanswered = |topic: &SentTopic| {
+            topic.partitions.first().map(|partition| format!("{}-{partition} is not in it", topic.name))
+        };
+        self.topics.iter().find_map(unanswered)
     }
 }
 
@@ -228,8 +250,8 @@ fn encode(
     client_id: &str,
 ) -> Result<Vec<Bytes>> {
     let mut out = Encoder {
-        scratch: BytesMut::with_capacity(64 + 64 * request.entries.len()),
-        segments: Vec::with_capacity(2 + 3 * request.entries.len()),
+        scratch: BytesMut::with_capacity(128 + 128 * request.entries.len()),
+        segments: Vec::with_capacity(2 + 2 * request.entries.len()),
         flexible: version >= WireRequest::FLEXIBLE_FROM,
     };
     out.segments.push(Bytes::new());
@@ -313,9 +335,10 @@ impl Encoder {
 
     fn records(&mut self, batch: &RawBatch) -> Result<()> {
         self.count(batch.len())?;
+        // A header is short: it goes with what stands before it.
+        self.scratch.put_slice(&batch.header);
         self.cut();
-        self.segments
-            .extend([&batch.header, &batch.body].into_iter().filter(|piece| !piece.is_empty()).cloned());
+        self.segments.extend(Some(&batch.body).filter(|body| !body.is_empty()).cloned());
         Ok(())
     }
 
