@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 const QUEUED: u64 = 8;
 /// Requests in flight at most, whatever the way.
 const LIMIT_MAX: u64 = 256;
+/// Requests in flight at first: on a long way the limit has not to grow from little.
+const AT_FIRST: u64 = 64;
 /// When for so long no round trip was nearly as short as the shortest, the way may have changed, or only the queue may
 /// hide it: few requests are sent for one round trip, to see (as BBR does).
 const BASE_FOR: Duration = Duration::from_secs(10);
@@ -41,7 +43,7 @@ pub(super) struct Ticket {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { limit: 2 * QUEUED, sent: 0, judged: 0, base: None, looking: false }
+        Self { limit: AT_FIRST, sent: 0, judged: 0, base: None, looking: false }
     }
 }
 
@@ -165,6 +167,6 @@ mod tests {
             now += Duration::from_millis(10);
             pace.answered(ticket, now);
         }
-        assert_eq!(pace.limit, 2 * QUEUED);
+        assert_eq!(pace.limit, AT_FIRST);
     }
 }
