@@ -2,8 +2,11 @@
 //!
 //! Invariants: segments are in order, don't overlap on either side and are never empty; the end lies behind the last
 //! segment on both sides. Properties (operators E2): I5 a translation never lies behind the first target record whose
-//! source offset is at or behind the one asked for; I6 it is exactly there when that record is mirrored; I7 it never
+//! source offset is at or behind the one asked for, where records stand twice: behind the last copy of any such record, so
+//! that a consumer which goes on there skips nothing; I6 it is exactly there when that record is mirrored; I7 it never
 //! goes back when the offset asked for does not.
+
+use std::collections::BTreeMap;
 
 /// A run in which the difference between source and target offset stays the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +17,18 @@ pub struct Segment {
     pub target: i64,
     /// Records in the run.
     pub count: i64,
+}
+
+impl Segment {
+    /// What is left of it behind its first records.
+    fn behind(self, records: i64) -> Self {
+        let Self { source, target, count } = self;
+        Self {
+            source: source.saturating_add(records),
+            target: target.saturating_add(records),
+            count: count.saturating_sub(records),
+        }
+    }
 }
 
 /// How a run stands to the one before it.
@@ -55,6 +70,37 @@ impl Segment {
     }
 }
 
+/// Runs in the order of the target, none of which overlap there: of two the later owner's counts, and of one owner's the
+/// later one.
+fn apart(runs: impl IntoIterator<Item = (u64, Segment)>) -> Vec<(u64, Segment)> {
+    let mut runs: Vec<_> = runs.into_iter().filter(|(_, run)| run.count > 0).enumerate().collect();
+    runs.sort_by_key(|(index, (owner, _))| std::cmp::Reverse((*owner, *index)));
+    // Target offsets of which something is said: first one, and the one behind the last.
+    let mut said: BTreeMap<i64, i64> = BTreeMap::new();
+    let mut left = Vec::with_capacity(runs.len());
+    for (_, (owner, run)) in runs {
+        let end = run.target.saturating_add(run.count);
+        let (mut from, mut begin, mut stop) = (run.target, run.target, end);
+        let before = said.range(..=from).next_back().filter(|(_, to)| **to >= from).map(|(at, _)| *at);
+        let around: Vec<_> = said.range(before.unwrap_or(from)..=end).map(|(at, to)| (*at, *to)).collect();
+        for (at, to) in around {
+            said.remove(&at);
+            (begin, stop) = (begin.min(at), stop.max(to));
+            if at > from {
+                let rest = run.behind(from - run.target);
+                left.push((owner, Segment { count: at - from, ..rest }));
+            }
+            from = from.max(to);
+        }
+        if from < end {
+            left.push((owner, run.behind(from - run.target)));
+        }
+        said.insert(begin, stop);
+    }
+    left.sort_by_key(|(_, run)| run.target);
+    left
+}
+
 /// Where a source offset is on the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Translation {
@@ -75,19 +121,32 @@ pub struct OffsetMap {
 }
 
 impl OffsetMap {
-    /// From stored segments of any number of owners and the end of a position. Segments that break the order are left
-    /// out: what a record in a topic says is foreign data.
-    pub fn new(segments: impl IntoIterator<Item = Segment>, end: Option<(i64, i64)>) -> Self {
-        let mut segments: Vec<_> = segments.into_iter().collect();
-        segments.sort_by_key(|segment| (segment.target, segment.source));
+    /// From what any number of owners wrote, each one's runs in the order in which it wrote them, and the end of a position.
+    /// A later owner has the higher number; what it says of a target offset counts, since an earlier one may not know that
+    /// the target lost its end.
+    ///
+    /// A stream that goes back on the source goes on from there, so that its run replaces what is known from there on. An
+    /// owner that was replaced does not: what it brought once more is left out where it stands behind a later owner's
+    /// records, since those go on as if it were not there.
+    pub fn new(runs: impl IntoIterator<Item = (u64, Segment)>, end: Option<(i64, i64)>) -> Self {
         let mut map = Self::default();
-        for segment in segments {
-            map.extend(segment);
+        let mut latest = 0;
+        for (owner, run) in apart(runs) {
+            let run = if owner < latest { map.unknown_of(run) } else { run };
+            latest = latest.max(owner);
+            map.extend(run);
         }
         if let Some((source, target)) = end {
             map.advance(source, target);
         }
         map
+    }
+
+    /// What of a run lies behind everything known on the source; it may be empty.
+    fn unknown_of(&self, run: Segment) -> Segment {
+        let known = self.segments.last().map_or(i64::MIN, |last| last.source.saturating_add(last.count));
+        let skip = known.saturating_sub(run.source).clamp(0, run.count.max(0));
+        run.behind(skip)
     }
 
     /// Adds mirrored records; runs that continue are joined. Returns whether a new segment began.
@@ -162,75 +221,5 @@ impl OffsetMap {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn seg(source: i64, target: i64, count: i64) -> Segment {
-        Segment { source, target, count }
-    }
-
-    #[test]
-    fn translates_within_between_before_and_behind() {
-        // 10..19 → 0..9, marker at 20, 21..25 → 10..14, markers at 26 and 27.
-        let map = OffsetMap::new([seg(10, 0, 10), seg(21, 10, 5)], Some((28, 15)));
-        assert_eq!(map.translate(9), Translation::TooOld(0));
-        assert_eq!(map.translate(10), Translation::At(0));
-        assert_eq!(map.translate(19), Translation::At(9));
-        assert_eq!(map.translate(20), Translation::At(10));
-        assert_eq!(map.translate(21), Translation::At(10));
-        assert_eq!(map.translate(26), Translation::At(15));
-        assert_eq!(map.translate(28), Translation::At(15));
-        assert_eq!(map.translate(29), Translation::NotYet);
-        assert_eq!(OffsetMap::default().translate(0), Translation::NotYet);
-        assert_eq!(OffsetMap::new([], Some((5, 7))).translate(5), Translation::At(7));
-    }
-
-    #[test]
-    fn runs_are_joined_and_disorder_is_left_out() {
-        let mut map = OffsetMap::default();
-        assert!(map.extend(seg(0, 0, 5)));
-        assert!(!map.extend(seg(5, 5, 5)));
-        assert!(!map.extend(seg(3, 3, 5)), "known already");
-        assert!(!map.extend(seg(8, 8, 3)), "reaches further");
-        assert!(!map.extend(seg(3, 4, 5)), "nonsense");
-        assert!(!map.extend(seg(20, 20, 0)), "empty");
-        assert_eq!(map.segments(), &[seg(0, 0, 11)]);
-    }
-
-    #[test]
-    fn owners_overlap_and_histories_go_back() {
-        let map = OffsetMap::new([seg(80, 80, 40), seg(0, 0, 100)], None);
-        assert_eq!(map.segments(), &[seg(0, 0, 120)], "a replay reaches further than what was known");
-        // The source lost offsets from 60 on; 60 to 69 are others now.
-        let map = OffsetMap::new([seg(0, 0, 60), seg(62, 60, 8), seg(60, 68, 10)], None);
-        assert_eq!(map.segments(), &[seg(0, 0, 60), seg(60, 68, 10)]);
-        assert_eq!(map.translate(64), Translation::At(72));
-        assert_eq!(map.translate(71), Translation::NotYet);
-    }
-
-    proptest! {
-        /// I5, I6, I7 against a model that lists every record.
-        #[test]
-        fn translation_is_exact_and_monotone(runs in prop::collection::vec((0_i64..4, 1_i64..6), 1..12)) {
-            let (mut source, mut target) = (3, 11);
-            let mut map = OffsetMap::new([], Some((source, target)));
-            let mut records = Vec::new();
-            for (hole, count) in runs {
-                source += hole;
-                map.extend(seg(source, target, count));
-                for i in 0..count { records.push((source + i, target + i)); }
-                source += count;
-                target += count;
-            }
-            let mut previous = i64::MIN;
-            for asked in records[0].0..=source {
-                let exact = records.iter().find(|(s, _)| *s >= asked).map_or(target, |(_, t)| *t);
-                prop_assert_eq!(map.translate(asked), Translation::At(exact));
-                prop_assert!(exact >= previous);
-                previous = exact;
-            }
-            prop_assert_eq!(map.translate(source + 1), Translation::NotYet);
-        }
-    }
-}
+#[path = "offset_map_tests.rs"]
+mod tests;
