@@ -120,6 +120,11 @@ impl Checker {
         self.mirrored.last().copied().unwrap_or(0)
     }
 
+    /// It was said of this record that it is left out.
+    pub fn is_named(&self, uid: u64) -> bool {
+        self.named.contains(&uid)
+    }
+
     /// The newest record of ours was there already.
     pub fn last_again(&self) -> bool {
         self.ledger.last().is_some_and(|m| m.again)
@@ -304,6 +309,8 @@ impl Checker {
         self.version += 1;
         self.ledger.retain(|m| m.offset < at);
         self.unannounced.retain(|_, double| double.offset < at);
+        // What fenced an older generation may be gone: then the target knows of no newer one.
+        self.fenced = self.ledger.last().map(|m| m.generation);
         for mirror in &mut self.ledger {
             mirror.gone |= !there.contains(&mirror.offset);
         }
