@@ -185,6 +185,8 @@ impl Resync {
             widen(&mut self.scan.doubled, header);
             let overhang = first - SEQUENCES + records - self.count;
             if overhang > 0 {
+                // Only what reaches further than before is there for the first time.
+                self.scan.ours.push((self.count, header.next_offset() - overhang));
                 self.count += overhang;
                 self.tail = None;
             }
