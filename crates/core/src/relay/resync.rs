@@ -76,7 +76,8 @@ pub struct Found {
     /// The target lost records that a position tells of: from, to.
     pub truncated: Option<(i64, i64)>,
     /// Counting does not lead here: an owner of an older generation appended behind the start of this one and nothing of
-    /// this one is there, or records may be mirrored again. A generation has to begin at this place.
+    /// this one is there, records may be mirrored again, or the target lost some that positions tell of. A generation has
+    /// to begin at this place.
     pub apart: bool,
     /// Target offsets (from, to) that hold records twice: an older generation's, or an append that the target had
     /// forgotten.
@@ -370,6 +371,11 @@ impl Resync {
         self.found_epoch
     }
 
+    /// The target lost records that a position tells of: from, to.
+    pub fn truncated(&self) -> Option<(i64, i64)> {
+        self.truncated
+    }
+
     /// Target offsets of records that may be mirrored again.
     pub fn unsure(&self) -> Option<(i64, i64)> {
         self.unsure
@@ -382,7 +388,8 @@ impl Resync {
             None if self.cursor <= self.epoch_source => self.epoch,
             None => -1,
         };
-        let apart = self.scan.late() || self.unsure.is_some();
+        // Positions that tell of what the target lost would be believed again once its log is as long as it was.
+        let apart = self.scan.late() || self.unsure.is_some() || self.truncated.is_some();
         let found = Step::Done(Box::new(Found {
             place: Place { count: self.count, source: self.cursor, target: log_end },
             sole_writer: self.scan.is_sole_writer(),

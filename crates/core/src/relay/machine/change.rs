@@ -99,7 +99,8 @@ impl<T: Clone> Relay<T> {
         let handover = fences || self.setup.rules.differ_from(begun.start) || begun.generation.is_last();
         if found.apart {
             // A position would tell of a place that counting does not lead to.
-            let change = Change::at(found.place, journal, last);
+            let mut change = Change::at(found.place, journal, last);
+            change.notices.extend(found.truncated.map(truncated));
             self.phase = Phase::Keeping { change, asked: false };
             return;
         }
@@ -122,18 +123,6 @@ impl<T: Clone> Relay<T> {
 
     fn tell_of(&mut self, found: &Found) {
         self.tell_of_unsure(found.unsure);
-        if let Some((from, to)) = found.truncated {
-            self.notice(Notice {
-                reason: "TARGET_TRUNCATED",
-                message: format!(
-                    "the target lost its offsets {from} to {to}, which were acknowledged: they are mirrored again from \
-                     the source; check the target's replication and unclean elections"
-                ),
-                from_offset: None,
-                to_offset: None,
-                count: Some(to - from),
-            });
-        }
         if let Some((from, to)) = found.doubled {
             self.notice(Notice {
                 reason: "RECORDS_DOUBLED",
@@ -165,10 +154,9 @@ impl<T: Clone> Relay<T> {
 
     /// What is needed is gone from the source.
     pub(super) fn lost(&mut self, loss: Loss, target: i64, now_ms: u64) {
-        let (replay, unsure, found_epoch) = match &mut self.phase {
-            Phase::Locating { resync, .. } => (resync.take_replay(), resync.unsure(), resync.found_epoch()),
-            _ => (Vec::new(), None, -1),
-        };
+        let Phase::Locating { resync, .. } = &mut self.phase else { return };
+        let (replay, unsure, found_epoch) = (resync.take_replay(), resync.unsure(), resync.found_epoch());
+        let cut = resync.truncated();
         self.tell_of_unsure(unsure);
         let stored = self.take_stored();
         let generation = self.setup.detail.begun.generation;
@@ -186,7 +174,8 @@ impl<T: Clone> Relay<T> {
                     Some((last, epoch)) => Some((last, epoch.max(found_epoch))),
                     None => (found_epoch >= 0).then(|| (LastBatch::default(), found_epoch)),
                 };
-                let change = Change::at(place, journal, last).behind(&loss);
+                let mut change = Change::at(place, journal, last).behind(&loss);
+                change.notices.extend(cut.map(truncated));
                 self.phase = Phase::Keeping { change, asked: false };
             }
         }
@@ -266,5 +255,19 @@ impl<T: Clone> Relay<T> {
             stream.window.watch(now_ms);
         }
         self.register(Then::Stream(Box::new(stream)));
+    }
+}
+
+/// What is said of records that the target lost.
+fn truncated((from, to): (i64, i64)) -> Notice {
+    Notice {
+        reason: "TARGET_TRUNCATED",
+        message: format!(
+            "the target lost its offsets {from} to {to}, which were acknowledged: they are mirrored again from the source; \
+             check the target's replication and unclean elections"
+        ),
+        from_offset: None,
+        to_offset: None,
+        count: Some(to - from),
     }
 }
