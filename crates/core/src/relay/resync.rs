@@ -160,6 +160,8 @@ pub struct Resync {
     epoch: i32,
     /// The source offset up to which that epoch reached at least.
     epoch_source: i64,
+    /// The target offset at which it was known: what was mirrored behind that may be of a later one.
+    epoch_target: i64,
     /// Where that epoch ends on the source: what was mirrored behind it may be of another history.
     epoch_end: Option<i64>,
     /// How often the ends were asked for again, and that nothing was at the log end even so.
@@ -203,6 +205,7 @@ impl Resync {
             unsure: None,
             epoch: -1,
             epoch_source: 0,
+            epoch_target: base.target,
             epoch_end: None,
             again: 0,
             count: 0,
@@ -275,7 +278,7 @@ impl Resync {
             self.fenced();
             return;
         }
-        (self.epoch, self.epoch_source) = self.older_epoch(&positions);
+        (self.epoch, self.epoch_source, self.epoch_target) = self.older_epoch(&positions);
         self.producers = positions.iter().map(|p| p.generation.producer_id).collect();
         self.known = positions.into_iter().filter(|p| p.generation == self.generation).collect();
         self.known.sort_by_key(|p| std::cmp::Reverse(p.count));
@@ -284,7 +287,7 @@ impl Resync {
 
     /// Leader epoch of what older generations wrote last, and how far it reached at least: where nothing of this one is
     /// written yet, a source that loses its end again is seen by it.
-    fn older_epoch(&self, positions: &[Position]) -> (i32, i64) {
+    fn older_epoch(&self, positions: &[Position]) -> (i32, i64, i64) {
         let known = self.premise.detail.source_topic_id;
         positions
             .iter()
@@ -292,7 +295,9 @@ impl Resync {
             .filter(|p| p.target_offset <= self.base.target && p.source_leader_epoch >= 0)
             // The newest: before a loss, an older one may have been further on the source.
             .max_by_key(|p| (p.target_offset, p.assignment_number, p.generation, p.count))
-            .map_or((-1, 0), |p| (p.source_leader_epoch, p.source_offset.min(self.base.source)))
+            .map_or((-1, 0, self.base.target), |p| {
+                (p.source_leader_epoch, p.source_offset.min(self.base.source), p.target_offset)
+            })
     }
 
     /// What was read does not fit the ends: retention or an election may have moved them meanwhile. Asks for them again,
@@ -341,6 +346,7 @@ impl Resync {
         if let Some(position) = &self.position {
             if position.source_leader_epoch >= 0 {
                 (self.epoch, self.epoch_source) = (position.source_leader_epoch, position.source_offset);
+                self.epoch_target = position.target_offset;
             }
             if position.source_topic_id.differs(self.premise.detail.source_topic_id) {
                 let message = format!(

@@ -29,7 +29,13 @@ impl Resync {
     pub fn source_history(&mut self, end_offset: Option<i64>) {
         self.epoch_end = end_offset;
         match end_offset {
-            Some(end) if end < self.epoch_source => self.lost(Loss::diverged(end, self.base.source)),
+            Some(end) if end < self.epoch_source => {
+                if self.epoch_target < self.base.target {
+                    // A generation in between may have gone on from there already, and nothing that it wrote says so.
+                    self.unsure = Some((self.epoch_target, self.ends.1));
+                }
+                self.lost(Loss::diverged(end, self.base.source));
+            }
             _ => self.find_source(),
         }
     }
