@@ -79,10 +79,25 @@ impl Resync {
         }
     }
 
-    /// The mirror got at least so far in this history, if n is right: every record takes an offset or more, and what it
-    /// mirrored behind the end of the epoch may be of another.
+    /// The mirror got at least so far, in whatever history: every record takes an offset or more.
+    fn mirrored_to(&self) -> i64 {
+        self.base.source + (self.count - self.base.count).max(0)
+    }
+
+    /// Where the histories part, when nothing of what the target has left was found: what was mirrored up to the end of the
+    /// epoch is of both, but only what is read from the base on tells that nothing behind the base is.
+    fn parted(&mut self) -> i64 {
+        if self.whole {
+            return self.base.source;
+        }
+        self.unsure = Some((self.base.target, self.ends.1));
+        self.epoch_end.map_or(self.base.source, |end| self.mirrored_to().min(end.max(self.base.source)))
+    }
+
+    /// The mirror got at least so far in this history, if n is right: what it mirrored behind the end of the epoch may be of
+    /// another.
     fn surely_mirrored(&self) -> i64 {
-        let mirrored = self.at_least.max(self.base.source + (self.count - self.base.count).max(0));
+        let mirrored = self.at_least.max(self.mirrored_to());
         self.epoch_end.map_or(mirrored, |end| mirrored.min(end.max(self.base.source)))
     }
 
@@ -114,7 +129,7 @@ impl Resync {
 
     /// Answers [`Step::SourceRead`]. `origins` is what is known of producer ids.
     pub fn source_read(&mut self, page: SourcePage, origins: &Origins, codecs: &dyn Codecs) {
-        let end_offset = page.end_offset;
+        let (end_offset, high_watermark) = (page.end_offset, page.high_watermark);
         let items = match page::read(&page, self.reading(), self.cursor, origins, codecs) {
             Ok(items) => items,
             Err(unknown) => {
@@ -134,6 +149,12 @@ impl Resync {
         }
         if matches!(self.step, Step::SourceRead { .. }) {
             if self.aligner.is_some() && self.cursor >= end_offset {
+                if end_offset < high_watermark && self.mirrored_to() > end_offset {
+                    // Less is stable than was mirrored: the source lost a marker, and what its transaction holds back was
+                    // on the target once.
+                    self.step = Step::Again("SOURCE_NOT_SETTLED");
+                    return;
+                }
                 // What was not found is gone from the source, or was never to be mirrored again.
                 self.aligned();
             } else if self.cursor == before {
@@ -164,7 +185,7 @@ impl Resync {
         if self.aligner.is_none() {
             self.at_least = self.cursor + uncounted;
         }
-        let mirrored = self.at_least.max(self.base.source + (self.count - self.base.count).max(0));
+        let mirrored = self.at_least.max(self.mirrored_to());
         let surely = self.surely_mirrored();
         if self.cursor < log_start {
             if self.aligner.is_none() && uncounted == 0 {
@@ -267,7 +288,7 @@ impl Resync {
                 return;
             }
             if let (false, Some(mirrored)) = (complete, self.diverged) {
-                let end = place.unwrap_or(self.base.source);
+                let end = place.unwrap_or_else(|| self.parted());
                 self.lost(Loss::diverged(end, mirrored.max(end)));
                 return;
             }
