@@ -67,6 +67,8 @@ pub struct Found {
     pub place: Place,
     /// Nobody else appends to the target partition, as far as can be seen.
     pub sole_writer: bool,
+    /// Somebody who is no owner of the flow appends to it.
+    pub foreign: bool,
     /// The flow wrote with another producer id before, and with no other epoch of this one.
     pub producer_changed: bool,
     /// What was appended but not written to the positions topic.
@@ -101,6 +103,27 @@ pub struct Premise {
     pub sole_writer: bool,
     /// The target keeps the records' timestamps as they are.
     pub times_kept: bool,
+    /// What this owner saw of others.
+    pub others: Others,
+}
+
+/// What an owner saw of others who append to the target partition, whatever the flow says of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Others {
+    /// Not all target offsets before this one are the generation's own.
+    pub before: i64,
+    /// The target had an append already: another owner's, which need not be what was sent.
+    pub repeated: bool,
+}
+
+impl Others {
+    /// Nothing was seen of any.
+    pub const NONE: Self = Self { before: i64::MIN, repeated: false };
+
+    /// Somebody else's records stand before this target offset.
+    pub fn seen_before(&mut self, target: i64) {
+        self.before = self.before.max(target);
+    }
 }
 
 /// What pages of the target are read for.
@@ -399,6 +422,7 @@ impl Resync {
         let found = Step::Done(Box::new(Found {
             place: Place { count: self.count, source: self.cursor, target: log_end },
             sole_writer: self.scan.is_sole_writer(),
+            foreign: self.scan.foreign,
             producer_changed: self.generation.epoch == 0
                 && self.producers.iter().any(|id| *id != self.generation.producer_id),
             replay: std::mem::take(&mut self.replay),

@@ -1,6 +1,7 @@
 //! Tests of `resync`: what can't be believed any more when the answer comes.
 
 use super::*;
+use crate::translate::Segment;
 
 #[test]
 fn what_is_remembered_counts_only_if_the_log_did_not_grow_meanwhile() {
@@ -51,4 +52,104 @@ fn a_source_that_is_read_by_name_is_looked_at_again_before_a_place_is_believed()
     assert_eq!(*r.step(), Step::Identity);
     r.identity(Some(TopicId([9; 16])), Some(TARGET));
     assert_eq!(stopped(&r), StopReason::SourceRecreated);
+}
+
+fn saw(others: Others, facts: Facts) -> Resync {
+    let mut r = resync_with(facts, true);
+    r.premise.others = others;
+    r
+}
+
+#[test]
+fn offsets_count_no_records_where_others_were_seen() {
+    let seen = |before| {
+        let mut r = saw(Others { before, ..Others::NONE }, Facts::DEFAULT);
+        begun(&mut r, vec![position(5, 105, 12)], 16, 16);
+        remembers(&mut r, None, 16);
+        r
+    };
+    assert_eq!(stopped(&seen(13)), StopReason::PositionUnknown);
+    let mut r = seen(12);
+    source(&mut r, &[dense(105, 9)]);
+    assert_eq!(place(&r).0.count, 9, "all that they wrote is behind the position");
+}
+
+#[test]
+fn what_follows_a_replaced_owners_batch_in_the_place_of_ours_is_told() {
+    let repeated = |repeated| {
+        let facts = Facts { source_compacted: true, ..Facts::DEFAULT };
+        let mut r = saw(Others { repeated, ..Others::NONE }, facts);
+        begun(&mut r, vec![position(5, 105, 12)], 0, 13);
+        target(&mut r, &[ours(12, 5, 1, 50)]);
+        target(&mut r, &[ours(12, 5, 1, 50)]);
+        r.source_read(SourcePage { end_offset: 107, ..page(&[dense(105, 2)]) }, &Origins::default(), &Fake);
+        found(&r)
+    };
+    assert_eq!((repeated(true).place.source, repeated(true).doubled), (105, Some((12, 13))));
+    assert_eq!(repeated(false).doubled, None, "compaction takes records from the source");
+}
+
+#[test]
+fn what_reaches_further_than_the_first_time_has_its_place() {
+    let batches = [ours(12, 5, 3, 105), ours(15, 6, 4, 106)];
+    let mut r = to_ends(vec![position(5, 105, 12)], 0, 19);
+    target(&mut r, &batches[1..]);
+    target(&mut r, &batches);
+    source(&mut r, &[dense(105, 9)]);
+    assert_eq!((place(&r).0.source, found(&r).doubled), (110, Some((15, 19))));
+    let replay = &found(&r).replay[0];
+    let at: Vec<_> = std::iter::once(&replay.segment).chain(&replay.more).copied().collect();
+    let seg = |source, target, count| Segment { source, target, count };
+    assert_eq!(at, [seg(105, 12, 3), seg(108, 17, 2)]);
+}
+
+#[test]
+fn what_a_generation_between_may_have_dealt_with_is_mirrored_again_only_if_it_is_told() {
+    let older = Generation { epoch: 0, ..GENERATION };
+    let before = Position { generation: older, source_leader_epoch: 3, ..position(9, 99, 6) };
+    let mut r = to_ends(vec![before.clone()], 0, 9);
+    target(&mut r, &[ours(7, 0, 2, 100)]);
+    r.source_history(Some(98));
+    still_the_same(&mut r);
+    assert_eq!((stopped(&r), r.unsure()), (StopReason::SourceDiverged, Some((6, 9))));
+    // Where it is the last one that was written before the start nothing was in between.
+    let mut r = to_ends(vec![Position { target_offset: 7, ..before }], 0, 9);
+    target(&mut r, &[ours(7, 0, 2, 100)]);
+    r.source_history(Some(98));
+    still_the_same(&mut r);
+    assert_eq!((stopped(&r), r.unsure()), (StopReason::SourceDiverged, None));
+}
+
+/// The source lost its end behind the epoch of the position, and the target has records from `log_start` on.
+fn parting(log_start: i64) -> Resync {
+    let known = Position { source_leader_epoch: 3, ..position(5, 105, 12) };
+    let mut r = to_ends(vec![known], log_start, 32);
+    target(&mut r, &[ours(30, 23, 2, 123)]);
+    r.source_history(Some(110));
+    r.source_read(SourcePage { end_offset: 110, ..page(&[dense(105, 5)]) }, &Origins::default(), &Fake);
+    r.source_read(SourcePage { end_offset: 110, ..SourcePage::default() }, &Origins::default(), &Fake);
+    r.source_ends(0, 110);
+    assert_eq!(*r.step(), Step::TargetRead(log_start.max(12)));
+    r
+}
+
+#[test]
+fn where_retention_took_what_tells_where_the_histories_part_the_epoch_does() {
+    let mut r = parting(30);
+    target(&mut r, &[ours(30, 23, 2, 123)]);
+    let left = SourcePage { end_offset: 110, high_watermark: 110, ..page(&[dense(105, 5)]) };
+    r.source_read(left, &Origins::default(), &Fake);
+    still_the_same(&mut r);
+    let Step::Lost(loss, _) = r.step().clone() else { panic!("{:?}", r.step()) };
+    assert_eq!((loss.stop.reason, loss.go_on), (StopReason::SourceDiverged, 110));
+    assert_eq!(r.unsure(), Some((12, 32)));
+}
+
+#[test]
+fn what_a_lost_marker_holds_back_is_waited_for() {
+    let mut r = parting(0);
+    target(&mut r, &[ours(12, 5, 20, 105)]);
+    let page = SourcePage { end_offset: 105, high_watermark: 110, ..SourcePage::default() };
+    r.source_read(page, &Origins::default(), &Fake);
+    assert_eq!(*r.step(), Step::Again("SOURCE_NOT_SETTLED"), "five records are there, and not stable");
 }

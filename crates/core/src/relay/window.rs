@@ -22,6 +22,11 @@ const IDLE_MS: u64 = 60_000;
 /// An owner that was replaced is gone after so long: its lease and its requests have ended.
 const WATCH_MS: u64 = 120_000;
 
+/// The target had an append already.
+pub(super) const DUPLICATE: &str = "DUPLICATE_ANSWER";
+/// An append stands elsewhere than it should if nobody else appended.
+pub(super) const UNEXPECTED: &str = "OFFSET_UNEXPECTED";
+
 /// Limits of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -322,7 +327,7 @@ impl Window {
         };
         if append_time && !self.facts.target_append_time && (self.new_only || !self.facts.content_fixed()) {
             // It was there already, and what was there need not be what was sent: find out by content.
-            return self.fail("DUPLICATE_ANSWER");
+            return self.fail(DUPLICATE);
         }
         if self.new_only && self.facts.target_append_time && !self.facts.content_fixed() {
             // Such a target does not tell a duplicate, and what stands there need not be what was sent.
@@ -334,7 +339,7 @@ impl Window {
         }
         let expected = pending.after.target - pending.records();
         if base_offset != expected && (now_ms < self.watched_until_ms || !self.shift(base_offset, expected)) {
-            return self.fail("OFFSET_UNEXPECTED");
+            return self.fail(UNEXPECTED);
         }
         self.acked = Place {
             count: pending.after.count,

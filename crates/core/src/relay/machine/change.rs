@@ -75,6 +75,10 @@ impl<T: Clone> Relay<T> {
     pub(super) fn found(&mut self, found: &Found, now_ms: u64) {
         let stored = self.take_stored();
         self.tell_of(found);
+        self.others.repeated = false;
+        if !found.sole_writer {
+            self.others.seen_before(if found.foreign { i64::MAX } else { found.place.target });
+        }
         let mut journal = self.journal_of(&stored, found.place.target);
         for mirrored in &found.replay {
             journal.mirrored(mirrored, now_ms);

@@ -11,13 +11,14 @@ use super::{
     PartitionFigures, Phase, Place, Relay, SourcePage, Stop,
 };
 use crate::format::batch::Stamp;
+use crate::relay::answer::Verdict;
 use crate::relay::journal::Mirrored;
 use crate::relay::loss::retention_margin;
 use crate::relay::page::{self, Reading};
 use crate::relay::path::Conditions;
 use crate::relay::reader::unreadable;
 use crate::relay::rebuild::Oversized;
-use crate::relay::window::{Outcome, Sending, Window};
+use crate::relay::window::{DUPLICATE, Outcome, Sending, UNEXPECTED, Window};
 use crate::report::Delivery;
 
 /// The pipeline ends with the append that hands over.
@@ -435,12 +436,22 @@ impl<T: Clone> Relay<T> {
         let sent = stream.window.sent_count();
         match stream.window.answer(id, answer, now_ms) {
             Outcome::Untold => {
+                self.others.repeated = true;
                 // A hand-over: the content that is found tells what stands there, and n whether the log ends with it.
                 self.handed_over = Some(sent);
                 stream.break_off_failed(After::Locate { reason: HANDED_OVER, leader_moved: false });
             }
             Outcome::Mirrored(mirrored) => self.mirrored(&mirrored, now_ms),
-            Outcome::Failed(verdict) => self.failed(verdict),
+            Outcome::Failed(verdict) => {
+                match (&verdict, answer) {
+                    (Verdict::Resync { reason: UNEXPECTED, .. }, Answer::Appended { base_offset, .. }) => {
+                        self.others.seen_before(*base_offset);
+                    }
+                    (Verdict::Resync { reason: DUPLICATE, .. }, _) => self.others.repeated = true,
+                    _ => {}
+                }
+                self.failed(verdict);
+            }
             Outcome::Drained => {}
         }
     }

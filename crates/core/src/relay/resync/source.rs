@@ -275,6 +275,10 @@ impl Resync {
                 self.unsure = Some((hole.target.unwrap_or(self.base.target), self.ends.1));
             } else if !complete {
                 self.scan.out_of_place();
+                if self.premise.others.repeated {
+                    // A replaced owner's batch had exactly the place of ours, and those behind it followed.
+                    self.scan.doubled.get_or_insert((self.base.target, self.ends.1));
+                }
             }
             self.replay.extend(segments.into_iter().map(|segment| Mirrored {
                 segment,

@@ -17,7 +17,7 @@ pub(super) struct Scan {
     /// Target offsets of batches of older generations of ours: from, to.
     older: Option<(i64, i64)>,
     /// Somebody else's batches are there.
-    foreign: bool,
+    pub(super) foreign: bool,
     /// Target offsets that hold records twice.
     pub(super) doubled: Option<(i64, i64)>,
 }
@@ -271,8 +271,11 @@ impl Resync {
                     self.unknown(log_start);
                 }
             }
-            // As the only writer, offsets count our records.
-            _ if self.premise.sole_writer && !self.scan.foreign => {
+            // As the only writer, offsets count our records; not where it was seen that somebody else's stand there too.
+            _ if self.premise.sole_writer
+                && !self.scan.foreign
+                && self.premise.others.before <= self.base.target =>
+            {
                 self.assumed = true;
                 self.settle(self.base.count + appended);
             }
