@@ -67,8 +67,8 @@ pub struct Found {
     pub place: Place,
     /// Nobody else appends to the target partition, as far as can be seen.
     pub sole_writer: bool,
-    /// Somebody who is no owner of the flow appends to it.
-    pub foreign: bool,
+    /// Not all target offsets before this one are the generation's own.
+    pub others_before: i64,
     /// The flow wrote with another producer id before, and with no other epoch of this one.
     pub producer_changed: bool,
     /// What was appended but not written to the positions topic.
@@ -422,7 +422,12 @@ impl Resync {
         let found = Step::Done(Box::new(Found {
             place: Place { count: self.count, source: self.cursor, target: log_end },
             sole_writer: self.scan.is_sole_writer(),
-            foreign: self.scan.foreign,
+            others_before: match (self.scan.foreign, self.scan.is_sole_writer()) {
+                // Who is no owner of the flow may come again.
+                (true, _) => i64::MAX,
+                (false, false) => log_end,
+                (false, true) => i64::MIN,
+            },
             producer_changed: self.generation.epoch == 0
                 && self.producers.iter().any(|id| *id != self.generation.producer_id),
             replay: std::mem::take(&mut self.replay),

@@ -152,7 +152,7 @@ impl Model {
         if self.owner < 2 || self.runs.iter().all(|(owner, _)| *owner < self.owner) {
             return;
         }
-        for (source, _) in self.stream[from..most].to_vec() {
+        for (source, _) in self.stream[from..most].iter().copied() {
             let target = i64::try_from(self.target.len()).unwrap();
             self.runs.push((self.owner - 1, seg(source, target, 1)));
             self.target.push(Some(source));

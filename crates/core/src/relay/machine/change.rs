@@ -76,9 +76,7 @@ impl<T: Clone> Relay<T> {
         let stored = self.take_stored();
         self.tell_of(found);
         self.others.repeated = false;
-        if !found.sole_writer {
-            self.others.seen_before(if found.foreign { i64::MAX } else { found.place.target });
-        }
+        self.others.seen_before(found.others_before);
         let mut journal = self.journal_of(&stored, found.place.target);
         for mirrored in &found.replay {
             journal.mirrored(mirrored, now_ms);
