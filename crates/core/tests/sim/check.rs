@@ -120,6 +120,11 @@ impl Checker {
         self.mirrored.last().copied().unwrap_or(0)
     }
 
+    /// It was said of this record that it stands twice.
+    pub fn is_announced(&self, uid: u64) -> bool {
+        self.announced.contains(&uid)
+    }
+
     /// It was said of this record that it is left out.
     pub fn is_named(&self, uid: u64) -> bool {
         self.named.contains(&uid)
@@ -240,10 +245,10 @@ impl Checker {
             self.unannounced.insert(uid, Unannounced { offset, again });
             return;
         }
-        // It was said of everything behind it that it comes again.
+        // It was said of everything behind it that it comes again, or stands where it does not belong.
         let later = |m: &&Mirror| m.uid > uid && !m.gone;
         let said = self.ledger.iter().filter(later).all(|m| self.announced.contains(&m.uid));
-        if !again && said && claim.delivery != Delivery::ExactlyOnce {
+        if !again && said {
             return;
         }
         if sure || claim.delivery == Delivery::ExactlyOnce || !again {

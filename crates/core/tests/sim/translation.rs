@@ -48,7 +48,8 @@ impl Checker {
                 continue;
             }
             // What is mirrored again under another rule comes without what no reader of the source sees.
-            if !exact && matches!(info.state, State::Open | State::Aborted) {
+            let again = !exact || self.is_announced(uid);
+            if again && matches!(info.state, State::Open | State::Aborted) {
                 continue;
             }
             let translated = map.translate(info.offset);
