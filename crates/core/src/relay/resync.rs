@@ -84,6 +84,9 @@ pub struct Found {
     /// Target offsets (from, to) that hold records twice: an older generation's, or an append that the target had
     /// forgotten.
     pub doubled: Option<(i64, i64)>,
+    /// Target offsets (from, to) of what a compacted source does not have at its place: compaction took it, or it is the
+    /// late append of a replaced owner.
+    pub stray: Option<(i64, i64)>,
     /// Target offsets (from, to) of records that are gone from there; they may be mirrored again.
     pub unsure: Option<(i64, i64)>,
     /// Leader epoch on the source that reaches to the place, -1 when none is known to.
@@ -103,27 +106,8 @@ pub struct Premise {
     pub sole_writer: bool,
     /// The target keeps the records' timestamps as they are.
     pub times_kept: bool,
-    /// What this owner saw of others.
-    pub others: Others,
-}
-
-/// What an owner saw of others who append to the target partition, whatever the flow says of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Others {
-    /// Not all target offsets before this one are the generation's own.
-    pub before: i64,
-    /// The target had an append already: another owner's, which need not be what was sent.
-    pub repeated: bool,
-}
-
-impl Others {
-    /// Nothing was seen of any.
-    pub const NONE: Self = Self { before: i64::MIN, repeated: false };
-
-    /// Somebody else's records stand before this target offset.
-    pub fn seen_before(&mut self, target: i64) {
-        self.before = self.before.max(target);
-    }
+    /// This owner saw that not all target offsets before this one are the generation's own; `i64::MIN`: it did not.
+    pub others_before: i64,
 }
 
 /// What pages of the target are read for.
@@ -177,6 +161,8 @@ pub struct Resync {
     assumed: bool,
     /// The mirror got at least so far on the source, if n is right.
     at_least: i64,
+    /// Target offsets (from, to) of what the source does not have at its place.
+    stray: Option<(i64, i64)>,
     /// Which target offsets held records of ours that are gone from there, where counting does not lead to the place.
     unsure: Option<(i64, i64)>,
     /// Leader epoch on the source at the base, or before it where no position is written yet; -1 when not known.
@@ -185,6 +171,8 @@ pub struct Resync {
     epoch_source: i64,
     /// The target offset at which it was known: what was mirrored behind that may be of a later one.
     epoch_target: i64,
+    /// Source and target offsets of all positions before the start.
+    older: Vec<(i64, i64)>,
     /// Where that epoch ends on the source: what was mirrored behind it may be of another history.
     epoch_end: Option<i64>,
     /// How often the ends were asked for again, and that nothing was at the log end even so.
@@ -225,10 +213,12 @@ impl Resync {
             whole: true,
             assumed: false,
             at_least: 0,
+            stray: None,
             unsure: None,
             epoch: -1,
             epoch_source: 0,
             epoch_target: base.target,
+            older: Vec::new(),
             epoch_end: None,
             again: 0,
             count: 0,
@@ -302,6 +292,8 @@ impl Resync {
             return;
         }
         (self.epoch, self.epoch_source, self.epoch_target) = self.older_epoch(&positions);
+        let before = positions.iter().filter(|p| p.target_offset <= self.base.target);
+        self.older = before.map(|p| (p.source_offset, p.target_offset)).collect();
         self.producers = positions.iter().map(|p| p.generation.producer_id).collect();
         self.known = positions.into_iter().filter(|p| p.generation == self.generation).collect();
         self.known.sort_by_key(|p| std::cmp::Reverse(p.count));
@@ -405,6 +397,11 @@ impl Resync {
         self.truncated
     }
 
+    /// Target offsets of what a compacted source does not have at its place.
+    pub fn stray(&self) -> Option<(i64, i64)> {
+        self.stray
+    }
+
     /// Target offsets of records that may be mirrored again.
     pub fn unsure(&self) -> Option<(i64, i64)> {
         self.unsure
@@ -435,6 +432,7 @@ impl Resync {
             truncated: self.truncated,
             apart,
             doubled: self.scan.doubled,
+            stray: self.stray,
             unsure: self.unsure,
             epoch,
         }));

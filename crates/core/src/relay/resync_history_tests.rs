@@ -54,16 +54,11 @@ fn a_source_that_is_read_by_name_is_looked_at_again_before_a_place_is_believed()
     assert_eq!(stopped(&r), StopReason::SourceRecreated);
 }
 
-fn saw(others: Others, facts: Facts) -> Resync {
-    let mut r = resync_with(facts, true);
-    r.premise.others = others;
-    r
-}
-
 #[test]
 fn offsets_count_no_records_where_others_were_seen() {
     let seen = |before| {
-        let mut r = saw(Others { before, ..Others::NONE }, Facts::DEFAULT);
+        let mut r = resync();
+        r.premise.others_before = before;
         begun(&mut r, vec![position(5, 105, 12)], 16, 16);
         remembers(&mut r, None, 16);
         r
@@ -74,19 +69,29 @@ fn offsets_count_no_records_where_others_were_seen() {
     assert_eq!(place(&r).0.count, 9, "all that they wrote is behind the position");
 }
 
+fn compacted(log_start: i64, log_end: i64) -> Resync {
+    let mut r = resync_with(Facts { source_compacted: true, ..Facts::DEFAULT }, true);
+    begun(&mut r, vec![position(5, 105, 12)], log_start, log_end);
+    r
+}
+
 #[test]
-fn what_follows_a_replaced_owners_batch_in_the_place_of_ours_is_told() {
-    let repeated = |repeated| {
-        let facts = Facts { source_compacted: true, ..Facts::DEFAULT };
-        let mut r = saw(Others { repeated, ..Others::NONE }, facts);
-        begun(&mut r, vec![position(5, 105, 12)], 0, 13);
-        target(&mut r, &[ours(12, 5, 1, 50)]);
-        target(&mut r, &[ours(12, 5, 1, 50)]);
-        r.source_read(SourcePage { end_offset: 107, ..page(&[dense(105, 2)]) }, &Origins::default(), &Fake);
-        found(&r)
-    };
-    assert_eq!((repeated(true).place.source, repeated(true).doubled), (105, Some((12, 13))));
-    assert_eq!(repeated(false).doubled, None, "compaction takes records from the source");
+fn what_a_compacted_source_does_not_have_at_its_place_is_told() {
+    let mut r = compacted(0, 14);
+    let batches = [ours(12, 5, 1, 105), ours(13, 6, 1, 50)];
+    target(&mut r, &batches[1..]);
+    target(&mut r, &batches);
+    let left = SourcePage { end_offset: 107, high_watermark: 107, ..page(&[dense(105, 2)]) };
+    r.source_read(left, &Origins::default(), &Fake);
+    assert_eq!((place(&r).0.source, found(&r).stray), (106, Some((13, 14))));
+}
+
+#[test]
+fn on_a_compacted_source_a_count_tells_no_offset() {
+    let mut r = compacted(14, 14);
+    remembers(&mut r, Some((1, 6)), 14);
+    assert_eq!(place(&r).0, Place { count: 7, source: 105, target: 14 });
+    assert_eq!(found(&r).unsure, Some((12, 14)));
 }
 
 #[test]
@@ -111,7 +116,12 @@ fn what_a_generation_between_may_have_dealt_with_is_mirrored_again_only_if_it_is
     target(&mut r, &[ours(7, 0, 2, 100)]);
     r.source_history(Some(98));
     still_the_same(&mut r);
-    assert_eq!((stopped(&r), r.unsure()), (StopReason::SourceDiverged, Some((6, 9))));
+    assert_eq!((stopped(&r), r.unsure()), (StopReason::SourceDiverged, Some((0, 9))));
+    let sooner = Position { source_offset: 97, target_offset: 4, ..before.clone() };
+    let mut r = to_ends(vec![before.clone(), sooner], 0, 9);
+    target(&mut r, &[ours(7, 0, 2, 100)]);
+    r.source_history(Some(98));
+    assert_eq!(r.unsure(), Some((4, 9)), "what was mirrored up to there is before the parting");
     // Where it is the last one that was written before the start nothing was in between.
     let mut r = to_ends(vec![Position { target_offset: 7, ..before }], 0, 9);
     target(&mut r, &[ours(7, 0, 2, 100)]);

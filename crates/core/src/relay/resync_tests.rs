@@ -21,7 +21,7 @@ fn resync_with(facts: Facts, sole_writer: bool) -> Resync {
         target_topic_id: TARGET,
         begun: PartitionGeneration { generation: GENERATION, start },
     };
-    Resync::new(Premise { detail, number: 1, facts, sole_writer, times_kept: true, others: Others::NONE })
+    Resync::new(Premise { detail, number: 1, facts, sole_writer, times_kept: true, others_before: i64::MIN })
 }
 
 fn resync() -> Resync {

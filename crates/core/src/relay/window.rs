@@ -22,8 +22,6 @@ const IDLE_MS: u64 = 60_000;
 /// An owner that was replaced is gone after so long: its lease and its requests have ended.
 const WATCH_MS: u64 = 120_000;
 
-/// The target had an append already.
-pub(super) const DUPLICATE: &str = "DUPLICATE_ANSWER";
 /// An append stands elsewhere than it should if nobody else appended.
 pub(super) const UNEXPECTED: &str = "OFFSET_UNEXPECTED";
 
@@ -327,7 +325,7 @@ impl Window {
         };
         if append_time && !self.facts.target_append_time && (self.new_only || !self.facts.content_fixed()) {
             // It was there already, and what was there need not be what was sent: find out by content.
-            return self.fail(DUPLICATE);
+            return self.fail("DUPLICATE_ANSWER");
         }
         if self.new_only && self.facts.target_append_time && !self.facts.content_fixed() {
             // Such a target does not tell a duplicate, and what stands there need not be what was sent.

@@ -75,8 +75,7 @@ impl<T: Clone> Relay<T> {
     pub(super) fn found(&mut self, found: &Found, now_ms: u64) {
         let stored = self.take_stored();
         self.tell_of(found);
-        self.others.repeated = false;
-        self.others.seen_before(found.others_before);
+        self.others_before = self.others_before.max(found.others_before);
         let mut journal = self.journal_of(&stored, found.place.target);
         for mirrored in &found.replay {
             journal.mirrored(mirrored, now_ms);
@@ -125,6 +124,7 @@ impl<T: Clone> Relay<T> {
 
     fn tell_of(&mut self, found: &Found) {
         self.tell_of_unsure(found.unsure);
+        self.tell_of_stray(found.stray);
         if let Some((from, to)) = found.doubled {
             self.notice(Notice {
                 reason: "RECORDS_DOUBLED",
@@ -154,12 +154,28 @@ impl<T: Clone> Relay<T> {
         });
     }
 
+    fn tell_of_stray(&mut self, stray: Option<(i64, i64)>) {
+        let Some((from, to)) = stray else { return };
+        self.notice(Notice {
+            reason: "RECORDS_DOUBLED",
+            message: format!(
+                "the target's offsets {from} to {to} hold records that the source does not have at their place: \
+                 compaction took them there, or a replaced owner's append came late and they stand on the target twice or \
+                 out of order"
+            ),
+            from_offset: None,
+            to_offset: None,
+            count: Some(to - from),
+        });
+    }
+
     /// What is needed is gone from the source.
     pub(super) fn lost(&mut self, loss: Loss, target: i64, now_ms: u64) {
         let Phase::Locating { resync, .. } = &mut self.phase else { return };
         let (replay, unsure, found_epoch) = (resync.take_replay(), resync.unsure(), resync.found_epoch());
-        let cut = resync.truncated();
+        let (cut, stray) = (resync.truncated(), resync.stray());
         self.tell_of_unsure(unsure);
+        self.tell_of_stray(stray);
         let stored = self.take_stored();
         let generation = self.setup.detail.begun.generation;
         match loss.handle(self.setup.rules.on_loss) {

@@ -29,7 +29,7 @@ use super::page::SourcePage;
 use super::position::{LastBatch, Position, PositionKey, PositionKind, PositionValue};
 use super::reader::Skip;
 use super::rebuild::Codecs;
-use super::resync::{Found, Others, Premise, Resync, Step};
+use super::resync::{Found, Premise, Resync, Step};
 use super::stop::Stop;
 use super::window::{Limits, Place};
 use crate::flow::{OversizedPolicy, TimestampPolicy};
@@ -105,8 +105,8 @@ pub struct Relay<T> {
     stopping: bool,
     /// The worker is counted among the living: nobody else was given the partition.
     leased: bool,
-    /// What was seen of others who append to the target partition.
-    others: Others,
+    /// Somebody else's records stand before this target offset.
+    others_before: i64,
     /// n behind a hand-over append of which it is not known whether it was a new one.
     handed_over: Option<i64>,
     attempts: u32,
@@ -137,7 +137,7 @@ impl<T: Clone> Relay<T> {
             phase: Phase::Facts { asked: false },
             stopping: false,
             leased: true,
-            others: Others::NONE,
+            others_before: i64::MIN,
             handed_over: None,
             attempts: 0,
             refusal: None,
@@ -426,7 +426,7 @@ impl<T: Clone> Relay<T> {
             facts,
             sole_writer: rules.sole_writer,
             times_kept: !facts.target_append_time && rules.timestamps == TimestampPolicy::Keep,
-            others: self.others,
+            others_before: self.others_before,
         };
         let resync = Box::new(Resync::new(premise));
         self.phase = Phase::Locating { resync, stored: Stored::default(), asked: false };

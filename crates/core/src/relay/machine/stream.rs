@@ -18,7 +18,7 @@ use crate::relay::page::{self, Reading};
 use crate::relay::path::Conditions;
 use crate::relay::reader::unreadable;
 use crate::relay::rebuild::Oversized;
-use crate::relay::window::{DUPLICATE, Outcome, Sending, UNEXPECTED, Window};
+use crate::relay::window::{Outcome, Sending, UNEXPECTED, Window};
 use crate::report::Delivery;
 
 /// The pipeline ends with the append that hands over.
@@ -436,19 +436,16 @@ impl<T: Clone> Relay<T> {
         let sent = stream.window.sent_count();
         match stream.window.answer(id, answer, now_ms) {
             Outcome::Untold => {
-                self.others.repeated = true;
                 // A hand-over: the content that is found tells what stands there, and n whether the log ends with it.
                 self.handed_over = Some(sent);
                 stream.break_off_failed(After::Locate { reason: HANDED_OVER, leader_moved: false });
             }
             Outcome::Mirrored(mirrored) => self.mirrored(&mirrored, now_ms),
             Outcome::Failed(verdict) => {
-                match (&verdict, answer) {
-                    (Verdict::Resync { reason: UNEXPECTED, .. }, Answer::Appended { base_offset, .. }) => {
-                        self.others.seen_before(*base_offset);
-                    }
-                    (Verdict::Resync { reason: DUPLICATE, .. }, _) => self.others.repeated = true,
-                    _ => {}
+                if let (Verdict::Resync { reason: UNEXPECTED, .. }, Answer::Appended { base_offset, .. }) =
+                    (&verdict, answer)
+                {
+                    self.others_before = self.others_before.max(*base_offset);
                 }
                 self.failed(verdict);
             }

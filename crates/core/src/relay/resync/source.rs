@@ -32,7 +32,9 @@ impl Resync {
             Some(end) if end < self.epoch_source => {
                 if self.epoch_target < self.base.target {
                     // A generation in between may have gone on from there already, and nothing that it wrote says so.
-                    self.unsure = Some((self.epoch_target, self.ends.1));
+                    let before = self.older.iter().filter(|(source, _)| *source <= end);
+                    let from = before.map(|(_, target)| *target).max().unwrap_or(0);
+                    self.unsure = Some((from, self.ends.1));
                 }
                 self.lost(Loss::diverged(end, self.base.source));
             }
@@ -87,7 +89,7 @@ impl Resync {
     /// Where the histories part, when nothing of what the target has left was found: what was mirrored up to the end of the
     /// epoch is of both, but only what is read from the base on tells that nothing behind the base is.
     fn parted(&mut self) -> i64 {
-        if self.whole {
+        if self.whole || !self.premise.facts.content_fixed() {
             return self.base.source;
         }
         self.unsure = Some((self.base.target, self.ends.1));
@@ -95,8 +97,11 @@ impl Resync {
     }
 
     /// The mirror got at least so far in this history, if n is right: what it mirrored behind the end of the epoch may be of
-    /// another.
+    /// another. Where the content is not fixed, n may count records from before the base.
     fn surely_mirrored(&self) -> i64 {
+        if !self.premise.facts.content_fixed() {
+            return self.base.source;
+        }
         let mirrored = self.at_least.max(self.mirrored_to());
         self.epoch_end.map_or(mirrored, |end| mirrored.min(end.max(self.base.source)))
     }
@@ -268,17 +273,16 @@ impl Resync {
     fn aligned(&mut self) {
         if let Some(aligner) = self.aligner.take() {
             let epoch = self.found_epoch;
-            let complete = aligner.is_complete();
+            let fixed = self.premise.facts.content_fixed();
+            let (complete, next) = (aligner.is_complete(), aligner.next_wanted());
             let Aligned { place, segments, hole } = aligner.into_place();
             if let Some(hole) = hole {
                 // An owner that was replaced appended what it had read behind that: it follows once more.
                 self.unsure = Some((hole.target.unwrap_or(self.base.target), self.ends.1));
             } else if !complete {
                 self.scan.out_of_place();
-                if self.premise.others.repeated {
-                    // A replaced owner's batch had exactly the place of ours, and those behind it followed.
-                    self.scan.doubled.get_or_insert((self.base.target, self.ends.1));
-                }
+                // A replaced owner's batch may have had exactly the place of ours, and those behind it followed.
+                self.stray = next.map(|next| (next, self.ends.1)).filter(|_| !fixed);
             }
             self.replay.extend(segments.into_iter().map(|segment| Mirrored {
                 segment,

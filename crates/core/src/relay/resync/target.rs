@@ -274,7 +274,7 @@ impl Resync {
             // As the only writer, offsets count our records; not where it was seen that somebody else's stand there too.
             _ if self.premise.sole_writer
                 && !self.scan.foreign
-                && self.premise.others.before <= self.base.target =>
+                && self.premise.others_before <= self.base.target =>
             {
                 self.assumed = true;
                 self.settle(self.base.count + appended);
