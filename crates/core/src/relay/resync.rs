@@ -296,7 +296,8 @@ impl Resync {
         self.older = before.map(|p| (p.source_offset, p.target_offset)).collect();
         self.producers = positions.iter().map(|p| p.generation.producer_id).collect();
         self.known = positions.into_iter().filter(|p| p.generation == self.generation).collect();
-        self.known.sort_by_key(|p| std::cmp::Reverse(p.count));
+        // Of two with the same count, the later one passed more that is not mirrored.
+        self.known.sort_by_key(|p| std::cmp::Reverse((p.count, p.source_offset)));
         self.step = Step::TargetEnds;
     }
 
@@ -395,6 +396,11 @@ impl Resync {
     /// The target lost records that a position tells of: from, to.
     pub fn truncated(&self) -> Option<(i64, i64)> {
         self.truncated
+    }
+
+    /// Target offsets that hold records twice.
+    pub fn doubled(&self) -> Option<(i64, i64)> {
+        self.scan.doubled
     }
 
     /// Target offsets of what a compacted source does not have at its place.

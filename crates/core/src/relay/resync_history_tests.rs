@@ -163,3 +163,32 @@ fn what_a_lost_marker_holds_back_is_waited_for() {
     r.source_read(page, &Origins::default(), &Fake);
     assert_eq!(*r.step(), Step::Again("SOURCE_NOT_SETTLED"), "five records are there, and not stable");
 }
+
+#[test]
+fn of_positions_with_the_same_count_the_one_that_passed_more_counts() {
+    let passed = Position { source_leader_epoch: 3, ..position(0, 103, 7) };
+    let mut r = to_ends(vec![position(0, 100, 7), passed], 0, 7);
+    assert_eq!(*r.step(), Step::SourceHistory(3));
+    r.source_history(Some(100));
+    still_the_same(&mut r);
+    assert_eq!(stopped(&r), StopReason::SourceDiverged);
+}
+
+#[test]
+fn a_compacted_target_does_not_tell_where_histories_part() {
+    let known = Position { source_leader_epoch: 3, ..position(5, 105, 12) };
+    let mut r = resync_with(Facts { target_compacted: true, ..Facts::DEFAULT }, true);
+    begun(&mut r, vec![known], 0, 32);
+    let left = [ours(30, 23, 2, 123)];
+    target(&mut r, &left);
+    r.source_history(Some(110));
+    let there = || SourcePage { end_offset: 110, high_watermark: 110, ..page(&[dense(105, 5)]) };
+    r.source_read(there(), &Origins::default(), &Fake);
+    r.source_read(SourcePage { end_offset: 110, ..SourcePage::default() }, &Origins::default(), &Fake);
+    r.source_ends(0, 110);
+    target(&mut r, &left);
+    r.source_read(there(), &Origins::default(), &Fake);
+    still_the_same(&mut r);
+    let Step::Lost(loss, _) = r.step().clone() else { panic!("{:?}", r.step()) };
+    assert_eq!((loss.go_on, r.unsure()), (110, Some((12, 32))));
+}

@@ -125,18 +125,21 @@ impl<T: Clone> Relay<T> {
     fn tell_of(&mut self, found: &Found) {
         self.tell_of_unsure(found.unsure);
         self.tell_of_stray(found.stray);
-        if let Some((from, to)) = found.doubled {
-            self.notice(Notice {
-                reason: "RECORDS_DOUBLED",
-                message: format!(
-                    "the target's offsets {from} to {to} hold records that stand there twice: an append arrived late \
-                     while the target had forgotten the flow"
-                ),
-                from_offset: None,
-                to_offset: None,
-                count: Some(to - from),
-            });
-        }
+        self.tell_of_doubled(found.doubled);
+    }
+
+    fn tell_of_doubled(&mut self, doubled: Option<(i64, i64)>) {
+        let Some((from, to)) = doubled else { return };
+        self.notice(Notice {
+            reason: "RECORDS_DOUBLED",
+            message: format!(
+                "the target's offsets {from} to {to} hold records that stand there twice: an append arrived late while \
+                 the target had forgotten the flow"
+            ),
+            from_offset: None,
+            to_offset: None,
+            count: Some(to - from),
+        });
     }
 
     fn tell_of_unsure(&mut self, unsure: Option<(i64, i64)>) {
@@ -173,9 +176,10 @@ impl<T: Clone> Relay<T> {
     pub(super) fn lost(&mut self, loss: Loss, target: i64, now_ms: u64) {
         let Phase::Locating { resync, .. } = &mut self.phase else { return };
         let (replay, unsure, found_epoch) = (resync.take_replay(), resync.unsure(), resync.found_epoch());
-        let (cut, stray) = (resync.truncated(), resync.stray());
+        let (cut, stray, doubled) = (resync.truncated(), resync.stray(), resync.doubled());
         self.tell_of_unsure(unsure);
         self.tell_of_stray(stray);
+        self.tell_of_doubled(doubled);
         let stored = self.take_stored();
         let generation = self.setup.detail.begun.generation;
         match loss.handle(self.setup.rules.on_loss) {

@@ -89,7 +89,8 @@ impl Resync {
     /// Where the histories part, when nothing of what the target has left was found: what was mirrored up to the end of the
     /// epoch is of both, but only what is read from the base on tells that nothing behind the base is.
     fn parted(&mut self) -> i64 {
-        if self.whole || !self.premise.facts.content_fixed() {
+        let facts = &self.premise.facts;
+        if !facts.content_fixed() || self.whole && !facts.target_compacted {
             return self.base.source;
         }
         self.unsure = Some((self.base.target, self.ends.1));
