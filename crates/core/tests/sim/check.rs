@@ -233,7 +233,10 @@ impl Checker {
             // Nothing on a broker relates two producer ids: one does not fence the other.
             m.generation.producer_id != claim.generation.producer_id || m.generation < claim.generation
         });
-        if window && (self.announced.contains(&uid) || claim.delivery != Delivery::ExactlyOnce) {
+        // A new producer id fences nobody under the last one, and does not know of them before it looks for its place.
+        let other = first.is_some_and(|m| m.generation.producer_id != claim.generation.producer_id);
+        let unfenced = claim.delivery != Delivery::ExactlyOnce || other && claim.stale;
+        if window && (self.announced.contains(&uid) || unfenced) {
             if again {
                 self.unannounced.insert(uid, Unannounced { offset, again });
             }
