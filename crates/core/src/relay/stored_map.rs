@@ -33,8 +33,8 @@ pub fn stored_map<'a>(
             let (source, target) = (first.source, first.target);
             source.saturating_sub(segment.source).min(target.saturating_sub(segment.target))
         });
-        Some((number, Segment { count: segment.count.min(most), ..segment }))
-            .filter(|(_, left)| left.count > 0)
+        let left = Segment { count: segment.count.min(most), ..segment };
+        Some((number, left)).filter(|_| most > 0)
     };
     let earlier = chunks
         .iter()

@@ -4,19 +4,33 @@
 //! segment on both sides. Properties (operators E2): I5 a translation never lies behind the first target record whose
 //! source offset is at or behind the one asked for, where records stand twice: behind the last copy of any such record, so
 //! that a consumer which goes on there skips nothing; I6 it is exactly there when that record is mirrored; I7 it never
-//! goes back when the offset asked for does not.
+//! goes back when the offset asked for does not. Behind a coarse place I6 is given up: what is not known closer is
+//! translated to the place, which is earlier.
 
 use std::collections::BTreeMap;
 
-/// A run in which the difference between source and target offset stays the same.
+/// A run in which the difference between source and target offset stays the same; or, without records, a coarse place:
+/// what lies between it and the next run stands behind it, and is not known closer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
     /// First source offset.
     pub source: i64,
     /// Target offset of that record.
     pub target: i64,
-    /// Records in the run.
+    /// Records in the run; 0 for a coarse place.
     pub count: i64,
+}
+
+impl Segment {
+    /// Source offset behind its last record.
+    pub fn source_end(&self) -> i64 {
+        self.source.saturating_add(self.count)
+    }
+
+    /// Target offset behind its last record.
+    pub fn target_end(&self) -> i64 {
+        self.target.saturating_add(self.count)
+    }
 }
 
 impl Segment {
@@ -48,14 +62,14 @@ pub enum Join {
 impl Segment {
     /// Joins a run that continues this one, or reaches further than it; says how it stands to this one otherwise.
     pub fn join(&mut self, next: Self) -> Join {
-        let (source_end, target_end) =
-            (self.source.saturating_add(self.count), self.target.saturating_add(self.count));
+        let (source_end, target_end) = (self.source_end(), self.target_end());
         if next.count <= 0 {
             return Join::Known;
         }
-        let alike = next.target.checked_sub(next.source) == self.target.checked_sub(self.source);
+        let alike =
+            self.count > 0 && next.target.checked_sub(next.source) == self.target.checked_sub(self.source);
         if alike && (self.source..=source_end).contains(&next.source) {
-            let further = next.source.saturating_add(next.count) - source_end;
+            let further = next.source_end() - source_end;
             if further <= 0 {
                 return Join::Known;
             }
@@ -71,15 +85,22 @@ impl Segment {
 }
 
 /// Runs in the order of the target, none of which overlap there: of two the later owner's counts, and of one owner's the
-/// later one.
+/// later one. A coarse place of which a later owner knows the beginning is moved behind that, with no source offset.
 fn apart(runs: impl IntoIterator<Item = (u64, Segment)>) -> Vec<(u64, Segment)> {
-    let mut runs: Vec<_> = runs.into_iter().filter(|(_, run)| run.count > 0).enumerate().collect();
+    let mut runs: Vec<_> = runs.into_iter().filter(|(_, run)| run.count >= 0).enumerate().collect();
     runs.sort_by_key(|(index, (owner, _))| std::cmp::Reverse((*owner, *index)));
     // Target offsets of which something is said: first one, and the one behind the last.
     let mut said: BTreeMap<i64, i64> = BTreeMap::new();
     let mut left = Vec::with_capacity(runs.len());
     for (_, (owner, run)) in runs {
-        let end = run.target.saturating_add(run.count);
+        let end = run.target_end();
+        if run.count == 0 {
+            // Where a later owner knows better, coarse is what follows.
+            let covers = said.range(..=run.target).next_back().map_or(i64::MIN, |(_, to)| *to);
+            let rest = Segment { source: i64::MIN, target: covers, count: 0 };
+            left.push((owner, if covers > run.target { rest } else { run }));
+            continue;
+        }
         let (mut from, mut begin, mut stop) = (run.target, run.target, end);
         let before = said.range(..=from).next_back().filter(|(_, to)| **to >= from).map(|(at, _)| *at);
         let around: Vec<_> = said.range(before.unwrap_or(from)..=end).map(|(at, to)| (*at, *to)).collect();
@@ -97,7 +118,7 @@ fn apart(runs: impl IntoIterator<Item = (u64, Segment)>) -> Vec<(u64, Segment)> 
         }
         said.insert(begin, stop);
     }
-    left.sort_by_key(|(_, run)| run.target);
+    left.sort_by_key(|(_, run)| (run.target, run.count));
     left
 }
 
@@ -132,9 +153,13 @@ impl OffsetMap {
         let mut map = Self::default();
         let mut latest = 0;
         for (owner, run) in apart(runs) {
-            let run = if owner < latest { map.unknown_of(run) } else { run };
+            let replaced = owner < latest;
             latest = latest.max(owner);
-            map.extend(run);
+            if run.count == 0 {
+                map.place_coarse(run, replaced);
+            } else {
+                map.extend(if replaced { map.unknown_of(run) } else { run });
+            }
         }
         if let Some((source, target)) = end {
             map.advance(source, target);
@@ -144,9 +169,27 @@ impl OffsetMap {
 
     /// What of a run lies behind everything known on the source; it may be empty.
     fn unknown_of(&self, run: Segment) -> Segment {
-        let known = self.segments.last().map_or(i64::MIN, |last| last.source.saturating_add(last.count));
+        let known = match self.segments.last() {
+            Some(coarse) if coarse.count == 0 => i64::MAX,
+            last => last.map_or(i64::MIN, Segment::source_end),
+        };
         let skip = known.saturating_sub(run.source).clamp(0, run.count.max(0));
         run.behind(skip)
+    }
+
+    /// Adds a coarse place; `replaced`: of an owner that a later one has records before.
+    fn place_coarse(&mut self, mut place: Segment, replaced: bool) {
+        let known = self.segments.last().map_or(i64::MIN, Segment::source_end);
+        if place.source < known {
+            if replaced || place.source == i64::MIN {
+                place.source = known;
+            } else {
+                self.cut(place.source);
+                self.end = None;
+            }
+        }
+        self.segments.push(place);
+        self.advance(place.source, place.target);
     }
 
     /// Adds mirrored records; runs that continue are joined. Returns whether a new segment began.
@@ -154,8 +197,7 @@ impl OffsetMap {
         if segment.count <= 0 {
             return false;
         }
-        let source_end = segment.source.saturating_add(segment.count);
-        let target_end = segment.target.saturating_add(segment.count);
+        let (source_end, target_end) = (segment.source_end(), segment.target_end());
         match self.segments.last_mut().map(|last| last.join(segment)) {
             Some(Join::Known) => return false,
             Some(Join::Joined) => {
@@ -175,7 +217,7 @@ impl OffsetMap {
 
     /// Forgets everything from this source offset on.
     fn cut(&mut self, source: i64) {
-        while let Some(last) = self.segments.last_mut().filter(|last| last.source + last.count > source) {
+        while let Some(last) = self.segments.last_mut().filter(|last| last.source_end() > source) {
             last.count = source - last.source;
             if last.count <= 0 {
                 self.segments.pop();
@@ -195,13 +237,16 @@ impl OffsetMap {
         let after = self.segments.partition_point(|segment| segment.source <= source);
         let within = after.checked_sub(1).and_then(|index| self.segments.get(index));
         if let Some(segment) = within
-            && source < segment.source + segment.count
+            && source < segment.source_end()
         {
             return Translation::At(segment.target + (source - segment.source));
         }
         if let Some(next) = self.segments.get(after) {
-            let first = after == 0 && source < next.source;
-            return if first { Translation::TooOld(next.target) } else { Translation::At(next.target) };
+            return match within {
+                None => Translation::TooOld(next.target),
+                Some(coarse) if coarse.count == 0 => Translation::At(coarse.target),
+                Some(_) => Translation::At(next.target),
+            };
         }
         match self.end {
             Some((end_source, end_target)) if source <= end_source => Translation::At(end_target),

@@ -73,6 +73,38 @@ fn where_the_target_lost_its_end_the_later_owner_counts() {
     assert_eq!((map.translate(70), map.translate(55)), (Translation::At(59), Translation::At(50)));
 }
 
+fn coarse(source: i64, target: i64) -> Segment {
+    seg(source, target, 0)
+}
+
+#[test]
+fn behind_a_coarse_place_everything_up_to_the_next_run_is_there() {
+    let map = one([seg(0, 0, 5), coarse(8, 5), seg(60, 30, 5), seg(70, 35, 5)], None);
+    assert_eq!((map.translate(7), map.translate(8)), (Translation::At(5), Translation::At(5)));
+    assert_eq!((map.translate(59), map.translate(60)), (Translation::At(5), Translation::At(30)));
+    assert_eq!(map.translate(66), Translation::At(35), "only what follows the place is coarse");
+    assert_eq!(map.translate(76), Translation::NotYet);
+    let map = one([seg(0, 0, 5), coarse(8, 5)], None);
+    assert_eq!(map.translate(9), Translation::NotYet, "what follows is not known of yet");
+}
+
+#[test]
+fn a_coarse_place_goes_back_stays_and_gives_way_as_a_run_does() {
+    // The source lost its end within what is coarse, and then before it.
+    let map = one([coarse(0, 0), seg(60, 30, 5), seg(50, 35, 5)], None);
+    assert_eq!((map.translate(40), map.translate(52)), (Translation::At(0), Translation::At(37)));
+    let map = one([coarse(10, 0), seg(60, 30, 5), seg(5, 35, 5)], None);
+    assert_eq!((map.translate(7), map.translate(12)), (Translation::At(37), Translation::NotYet));
+    let map = one([seg(0, 0, 20), coarse(10, 20), seg(60, 30, 5)], None);
+    assert_eq!((map.translate(9), map.translate(15)), (Translation::At(9), Translation::At(20)));
+    // A later owner knows the first ones of it.
+    let map = OffsetMap::new([(1, coarse(0, 0)), (1, seg(60, 30, 5)), (2, seg(0, 0, 8))], None);
+    assert_eq!((map.translate(7), map.translate(8)), (Translation::At(7), Translation::At(8)));
+    // A replaced owner's records behind a later owner's coarse ones are not known to be new.
+    let runs = [(2, coarse(0, 0)), (1, seg(50, 40, 10)), (2, seg(100, 50, 5))];
+    assert_eq!(OffsetMap::new(runs, None).translate(70), Translation::At(0));
+}
+
 /// What happens to a partition.
 #[derive(Debug, Clone)]
 enum Happening {
@@ -210,6 +242,44 @@ proptest! {
             previous = exact;
         }
         prop_assert_eq!(map.translate(source + 1), Translation::NotYet);
+    }
+
+    /// Whichever stretches are made coarse: nothing lies behind where it is, nothing goes back, and what is not coarse is exact.
+    #[test]
+    fn coarse_stretches_are_translated_to_their_begin(
+        runs in prop::collection::vec((1_i64..4, 1_i64..6), 20..60), made in prop::collection::vec(any::<bool>(), 12),
+    ) {
+        let (mut source, mut target, mut exact) = (0, 0, Vec::new());
+        for (hole, count) in runs {
+            source += hole;
+            exact.push(seg(source, target, count));
+            source += count;
+            target += count;
+        }
+        let whole = one(exact.iter().copied(), None);
+        let mut stored = Vec::new();
+        let mut ranges = Vec::new();
+        for (index, chunk) in exact.chunks(5).enumerate() {
+            let (first, last) = (chunk[0], chunk[chunk.len() - 1]);
+            if made[index] && chunk.len() > 2 {
+                stored.extend([coarse(first.source, first.target), last]);
+                ranges.push(first.source..last.source);
+            } else {
+                stored.extend(chunk);
+            }
+        }
+        let map = one(stored, None);
+        let mut previous = i64::MIN;
+        for asked in exact[0].source..source {
+            let (Translation::At(at), Translation::At(is)) = (map.translate(asked), whole.translate(asked)) else {
+                panic!("{asked}")
+            };
+            prop_assert!(at <= is && at >= previous);
+            if !ranges.iter().any(|range| range.contains(&asked)) {
+                prop_assert_eq!(at, is);
+            }
+            previous = at;
+        }
     }
 
     /// Whatever comes again, and whatever offsets the source uses again: nobody skips a record, nothing goes back, and where

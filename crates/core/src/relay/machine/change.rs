@@ -60,6 +60,7 @@ impl<T: Clone> Relay<T> {
         let newest = stored.positions.iter().filter(|(_, p)| p.generation == generation);
         let newest = newest.max_by_key(|(_, p)| p.count).map(|(slot, _)| *slot);
         let mut journal = self.journal.clone();
+        journal.earlier(&stored.chunks);
         journal.go_on(newest, target);
         journal
     }
@@ -260,7 +261,7 @@ impl<T: Clone> Relay<T> {
         };
         let Change { journal, last, .. } = change.clone();
         let same_producer = begun.generation.producer_id == self.setup.detail.begun.generation.producer_id;
-        let mut journal = if same_producer { journal } else { Journal::new(self.setup.number) };
+        let mut journal = if same_producer { journal } else { journal.renewed(begun.generation.producer_id) };
         journal.passed(now_ms);
         self.setup.detail.begun = begun;
         self.refusal = None;

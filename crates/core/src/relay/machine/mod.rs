@@ -116,6 +116,9 @@ pub struct Relay<T> {
     /// The target found a checksum wrong: records are checked before they are sent.
     check: bool,
     warned_of_retention: bool,
+    told_of_coarse: bool,
+    /// When it may be asked again whether what is stored can be cut.
+    next_cut_ms: u64,
     /// The generation that stands in the target's registry.
     registered: Option<PartitionGeneration>,
     /// Where the source's batches come from.
@@ -130,7 +133,7 @@ pub struct Relay<T> {
 impl<T: Clone> Relay<T> {
     /// Begins with nothing known.
     pub fn new(setup: Setup) -> Self {
-        let journal = Journal::new(setup.number);
+        let journal = Journal::new(setup.detail.begun.generation.producer_id, setup.number);
         Self {
             setup,
             facts: Facts::DEFAULT,
@@ -144,6 +147,8 @@ impl<T: Clone> Relay<T> {
             clamp: false,
             check: false,
             warned_of_retention: false,
+            told_of_coarse: false,
+            next_cut_ms: 0,
             registered: None,
             origins: Origins::default(),
             journal,
@@ -340,10 +345,12 @@ impl<T: Clone> Relay<T> {
     pub fn told(&mut self, told: Told, codecs: &dyn Codecs) {
         match (&mut self.phase, told) {
             (Phase::Stopped { .. } | Phase::Released { .. }, _) => {}
-            // Only where batches come from is asked for while records flow.
+            // Only where batches come from, or the target begins, is asked for while records flow.
             (Phase::Streaming(stream), Told::Failed(reason, message)) => {
                 stream.origins_unknown(reason, message);
+                self.target_begins(None);
             }
+            (Phase::Streaming(_), Told::TargetEnds(log_start, ..)) => self.target_begins(Some(log_start)),
             (_, Told::Failed(reason, message)) => self.wait(&reason, &message),
             (phase, Told::Origins(found)) => {
                 self.origins.learn(found);

@@ -8,7 +8,7 @@ use super::outgoing::{Outgoing, Queue, Ready};
 use super::refusal::{skipped, too_large};
 use super::{
     Action, Answer, Append, Ask, Codecs, Entry, Facts, Journal, LastBatch, Limits, Notice, OversizedPolicy,
-    PartitionFigures, Phase, Place, Relay, SourcePage, Stop,
+    PartitionFigures, Phase, Place, Relay, SourcePage, Step, Stop,
 };
 use crate::format::batch::Stamp;
 use crate::relay::answer::Verdict;
@@ -74,6 +74,8 @@ pub(super) struct Stream<T> {
     /// Fetched, but where some of it comes from has to be looked up first.
     held: Option<Held<T>>,
     fetching: bool,
+    /// It was asked where the target begins.
+    pub(super) cut_asked: bool,
     pub(super) writing: Option<Entry>,
     /// Writing failed while draining: there is no second try.
     pub(super) unwritten: bool,
@@ -105,6 +107,7 @@ impl<T> Stream<T> {
             hold: None,
             held: None,
             fetching: false,
+            cut_asked: false,
             writing: None,
             unwritten: false,
             last,
@@ -121,6 +124,11 @@ impl<T> Stream<T> {
 
     pub(super) fn wants_records(&self) -> bool {
         self.after.is_none() && self.fetching && self.queue.is_empty() && self.held.is_none()
+    }
+
+    /// It is to be looked up where a page comes from.
+    pub(super) fn asks_origins(&self) -> bool {
+        self.held.is_some()
     }
 
     pub(super) fn is_busy(&self) -> bool {
@@ -200,7 +208,8 @@ impl<T: Clone> Relay<T> {
             let last_epoch = stream.last.map_or(-1, |(_, epoch)| epoch);
             return act(Action::Fetch { offset, read_committed: !start.read_uncommitted, last_epoch });
         }
-        if let Some(held) = stream.held.as_mut().filter(|held| !held.asked) {
+        // One question at a time.
+        if let Some(held) = stream.held.as_mut().filter(|held| !held.asked && !stream.cut_asked) {
             held.asked = true;
             return act(Action::Ask(Ask::Origins(held.unknown.clone())));
         }
@@ -210,6 +219,9 @@ impl<T: Clone> Relay<T> {
         }
         if let Some(next) = self.send(now_ms, codecs) {
             return next;
+        }
+        if self.wants_cut(now_ms) {
+            return act(Action::Ask(Ask::Locate(Step::TargetEnds)));
         }
         self.write_if_due(now_ms)
     }
@@ -224,7 +236,7 @@ impl<T: Clone> Relay<T> {
             stream.fetching = false;
             return act(Action::StopFetching);
         }
-        if !stream.window.is_empty() || stream.writing.is_some() {
+        if !stream.window.is_empty() || stream.writing.is_some() || stream.cut_asked {
             return Next::Idle;
         }
         if stream.journal.is_dirty() && !stream.unwritten {
@@ -472,5 +484,6 @@ impl<T: Clone> Relay<T> {
         } else if stream.handover {
             stream.break_off(After::Begin);
         }
+        self.tell_of_coarse();
     }
 }
