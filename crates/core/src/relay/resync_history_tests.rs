@@ -192,3 +192,43 @@ fn a_compacted_target_does_not_tell_where_histories_part() {
     let Step::Lost(loss, _) = r.step().clone() else { panic!("{:?}", r.step()) };
     assert_eq!((loss.go_on, r.unsure()), (110, Some((12, 32))));
 }
+
+#[test]
+fn a_parting_before_the_start_is_gone_back_to() {
+    let older = Generation { epoch: 0, ..GENERATION };
+    let before = Position { generation: older, source_leader_epoch: 3, ..position(9, 99, 7) };
+    let mut r = to_ends(vec![before], 0, 8);
+    target(&mut r, &[ours(7, 0, 1, 100)]);
+    r.source_history(Some(99));
+    let nothing = || SourcePage { end_offset: 100, high_watermark: 100, ..SourcePage::default() };
+    r.source_read(nothing(), &Origins::default(), &Fake);
+    r.source_ends(0, 100);
+    target(&mut r, &[ours(7, 0, 1, 100)]);
+    r.source_read(nothing(), &Origins::default(), &Fake);
+    still_the_same(&mut r);
+    let Step::Lost(loss, _) = r.step().clone() else { panic!("{:?}", r.step()) };
+    assert_eq!((loss.go_on, r.unsure()), (99, Some((7, 8))), "99 was left out, and is another record now");
+}
+
+#[test]
+fn where_an_older_epoch_is_remembered_offsets_count_no_records() {
+    let mut r = to_ends(vec![position(5, 105, 12)], 16, 16);
+    remembers(&mut r, Some((0, 36)), 16);
+    assert_eq!(
+        (place(&r).0, found(&r).unsure),
+        (Place { count: 5, source: 105, target: 16 }, Some((12, 16)))
+    );
+}
+
+#[test]
+fn what_only_older_owners_can_have_brought_is_told() {
+    let brought = |sole_writer| {
+        let mut r = resync_with(Facts::DEFAULT, sole_writer);
+        begun(&mut r, vec![position(5, 105, 12)], 16, 16);
+        remembers(&mut r, Some((1, 6)), 16);
+        source(&mut r, &[dense(105, 9)]);
+        assert_eq!(place(&r), (Place { count: 7, source: 107, target: 16 }, false));
+        found(&r).doubled
+    };
+    assert_eq!((brought(true), brought(false)), (Some((12, 16)), None));
+}

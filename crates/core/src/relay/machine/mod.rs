@@ -117,6 +117,8 @@ pub struct Relay<T> {
     check: bool,
     warned_of_retention: bool,
     told_of_coarse: bool,
+    /// It was asked where the target begins.
+    cut_asked: bool,
     /// When it may be asked again whether what is stored can be cut.
     next_cut_ms: u64,
     /// The generation that stands in the target's registry.
@@ -148,6 +150,7 @@ impl<T: Clone> Relay<T> {
             check: false,
             warned_of_retention: false,
             told_of_coarse: false,
+            cut_asked: false,
             next_cut_ms: 0,
             registered: None,
             origins: Origins::default(),

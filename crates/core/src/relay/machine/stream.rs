@@ -74,8 +74,6 @@ pub(super) struct Stream<T> {
     /// Fetched, but where some of it comes from has to be looked up first.
     held: Option<Held<T>>,
     fetching: bool,
-    /// It was asked where the target begins.
-    pub(super) cut_asked: bool,
     pub(super) writing: Option<Entry>,
     /// Writing failed while draining: there is no second try.
     pub(super) unwritten: bool,
@@ -107,7 +105,6 @@ impl<T> Stream<T> {
             hold: None,
             held: None,
             fetching: false,
-            cut_asked: false,
             writing: None,
             unwritten: false,
             last,
@@ -209,7 +206,7 @@ impl<T: Clone> Relay<T> {
             return act(Action::Fetch { offset, read_committed: !start.read_uncommitted, last_epoch });
         }
         // One question at a time.
-        if let Some(held) = stream.held.as_mut().filter(|held| !held.asked && !stream.cut_asked) {
+        if let Some(held) = stream.held.as_mut().filter(|held| !held.asked && !self.cut_asked) {
             held.asked = true;
             return act(Action::Ask(Ask::Origins(held.unknown.clone())));
         }
@@ -236,7 +233,7 @@ impl<T: Clone> Relay<T> {
             stream.fetching = false;
             return act(Action::StopFetching);
         }
-        if !stream.window.is_empty() || stream.writing.is_some() || stream.cut_asked {
+        if !stream.window.is_empty() || stream.writing.is_some() || self.cut_asked {
             return Next::Idle;
         }
         if stream.journal.is_dirty() && !stream.unwritten {

@@ -45,10 +45,10 @@ impl<T: Clone> Relay<T> {
     pub(super) fn wants_cut(&mut self, now_ms: u64) -> bool {
         let Phase::Streaming(stream) = &mut self.phase else { return false };
         let below = self.figures.source_start_offset.is_some_and(|start| stream.journal.may_cut(start));
-        if !below || stream.asks_origins() || stream.cut_asked || now_ms < self.next_cut_ms {
+        if !below || stream.asks_origins() || self.cut_asked || now_ms < self.next_cut_ms {
             return false;
         }
-        stream.cut_asked = true;
+        self.cut_asked = true;
         self.next_cut_ms = now_ms.saturating_add(CUT_EVERY_MS);
         true
     }
@@ -56,7 +56,7 @@ impl<T: Clone> Relay<T> {
     /// The target begins there; `None`: it could not be told.
     pub(super) fn target_begins(&mut self, log_start: Option<i64>) {
         let Phase::Streaming(stream) = &mut self.phase else { return };
-        stream.cut_asked = false;
+        self.cut_asked = false;
         if let (Some(source), Some(target)) = (self.figures.source_start_offset, log_start) {
             stream.journal.cut(source, target);
         }

@@ -32,9 +32,7 @@ impl Resync {
             Some(end) if end < self.epoch_source => {
                 if self.epoch_target < self.base.target {
                     // A generation in between may have gone on from there already, and nothing that it wrote says so.
-                    let before = self.older.iter().filter(|(source, _)| *source <= end);
-                    let from = before.map(|(_, target)| *target).max().unwrap_or(0);
-                    self.unsure = Some((from, self.ends.1));
+                    self.unsure = Some((self.told_up_to(end), self.ends.1));
                 }
                 self.lost(Loss::diverged(end, self.base.source));
             }
@@ -89,12 +87,22 @@ impl Resync {
     /// Where the histories part, when nothing of what the target has left was found: what was mirrored up to the end of the
     /// epoch is of both, but only what is read from the base on tells that nothing behind the base is.
     fn parted(&mut self) -> i64 {
-        let facts = &self.premise.facts;
-        if !facts.content_fixed() || self.whole && !facts.target_compacted {
-            return self.base.source;
+        let (facts, base) = (&self.premise.facts, self.base.source);
+        let whole = self.whole && !facts.target_compacted;
+        let mirrored = if !facts.content_fixed() || whole { base } else { self.mirrored_to() };
+        let end = self.epoch_end.unwrap_or(base);
+        if end < base {
+            self.unsure = Some((self.told_up_to(end), self.ends.1));
+        } else if !whole {
+            self.unsure = Some((self.base.target, self.ends.1));
         }
-        self.unsure = Some((self.base.target, self.ends.1));
-        self.epoch_end.map_or(self.base.source, |end| self.mirrored_to().min(end.max(self.base.source)))
+        mirrored.min(end)
+    }
+
+    /// Up to this target offset at least, what was mirrored is from before this source offset.
+    fn told_up_to(&self, source: i64) -> i64 {
+        let before = self.older.iter().filter(|(reached, _)| *reached <= source);
+        before.map(|(_, target)| *target).max().unwrap_or(0)
     }
 
     /// The mirror got at least so far in this history, if n is right: what it mirrored behind the end of the epoch may be of

@@ -248,11 +248,12 @@ impl Resync {
         let appended = log_end - self.base.target;
         match remembered {
             Some((epoch, _)) if epoch > self.generation.epoch => self.fenced(),
-            Some((epoch, _)) if epoch < self.generation.epoch && self.base.count == 0 => {
-                // Nothing of this generation was ever there. Older owners' late appends may have been.
+            Some((epoch, _)) if epoch < self.generation.epoch => {
+                // The last one there is an older owner's late append, and how many are is not known: of this generation
+                // there may be none.
                 self.scan.foreign = true;
                 self.unsure = Some((self.base.target, log_end));
-                self.settle(0);
+                self.settle(self.base.count);
             }
             Some((epoch, last)) if epoch == self.generation.epoch && last >= 0 => {
                 let count = count_at(self.base.count, i64::from(last)) + 1;
@@ -262,6 +263,10 @@ impl Resync {
                     self.settle(self.base.count);
                 } else if count - self.base.count <= appended {
                     self.scan.foreign |= count - self.base.count < appended;
+                    if self.scan.foreign && self.premise.sole_writer {
+                        // Nobody but older owners can have brought what is not ours.
+                        self.scan.doubled = Some((self.base.target, log_end));
+                    }
                     self.settle(count);
                 } else if last == sequence_of(self.base.count - 1) {
                     // Its last one is the position's last one: what came behind is not ours.
