@@ -174,10 +174,7 @@ impl Journal {
 
     /// Is something to be written now? `quiet`: nothing is in flight and nothing waits.
     pub fn due(&self, now_ms: u64, quiet: bool) -> bool {
-        if !self.rewritten.is_empty() {
-            return true;
-        }
-        let Some(since) = self.dirty_since_ms else { return false };
+        let Some(since) = self.dirty_since_ms else { return !self.rewritten.is_empty() };
         now_ms.saturating_sub(since) >= INTERVAL_MS
             || self.bytes >= BYTES_MAX
             || (quiet && now_ms.saturating_sub(self.changed_ms) >= QUIET_MS)
@@ -311,6 +308,7 @@ mod tests {
         journal.make_coarse(4);
         assert_eq!((journal.take_coarse(), journal.take_coarse()), (Some((20, 20 + 511 * 3)), None));
         journal.failed(entry, 0);
+        assert!(!journal.due(1, false), "not again and again");
         let again: Vec<_> =
             journal.take().rewritten.into_iter().map(|(key, left)| (key, left.len())).collect();
         assert_eq!(again, [((7, 0, 3), 0), ((7, 1, 0), 2)]);
