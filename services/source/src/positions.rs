@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use mirrormesh_core::flow::{FlowSpec, positions_topic};
 use mirrormesh_core::ids::{ClusterId, FlowId, TopicId};
+use mirrormesh_core::relay::chunks::Chunk;
 use mirrormesh_core::relay::journal::Stored;
 use mirrormesh_core::relay::position::{PositionKey, PositionKind, PositionValue};
 use mirrormesh_kafka::Client;
@@ -71,8 +72,19 @@ impl PositionStore {
         }
         let mut stored = Stored::default();
         for (kind, value) in tail.records.get(&(topic_id, partition)).into_iter().flatten() {
-            if let (PositionKind::Position { slot, .. }, PositionValue::Position(position)) = (kind, value) {
-                stored.positions.push((*slot, position.clone()));
+            match (kind, value) {
+                (PositionKind::Position { slot, .. }, PositionValue::Position(position)) => {
+                    stored.positions.push((*slot, position.clone()));
+                }
+                (
+                    PositionKind::Segments { producer_id, number, chunk },
+                    PositionValue::Segments(segments),
+                ) => {
+                    stored.chunks.extend(Chunk::of((*producer_id, *number, *chunk), segments));
+                }
+                // Nobody writes that.
+                (PositionKind::Position { .. }, PositionValue::Segments(_))
+                | (PositionKind::Segments { .. }, PositionValue::Position(_)) => {}
             }
         }
         Ok(stored)

@@ -106,6 +106,11 @@ impl Aligner {
         true
     }
 
+    /// Target offset of the first record that was not found behind the last one that was.
+    pub fn next_wanted(&self) -> Option<i64> {
+        self.target.get(self.next).map(|(_, offset)| *offset)
+    }
+
     /// The target's last record was found: nothing behind it can be on the target.
     pub fn is_complete(&self) -> bool {
         self.next == self.target.len()

@@ -2,6 +2,7 @@
 //!
 //! Invariant: what is written tells only of appends that were acknowledged.
 
+use super::chunks::{Chunk, Chunks, SEGMENTS_MAX, Written};
 use super::position::{LastBatch, OWNER_SLOTS, Position};
 use crate::translate::{Join, Segment};
 
@@ -41,6 +42,8 @@ impl Mirrored {
 pub struct Stored {
     /// All positions, of any generation, with their slots.
     pub positions: Vec<(u32, Position)>,
+    /// The chunks of segments that have any in them, whoever wrote them.
+    pub chunks: Vec<Chunk>,
 }
 
 /// What to write now.
@@ -48,6 +51,8 @@ pub struct Stored {
 pub struct Entry {
     /// Chunks of segments that changed: number and whole content. To be written before the position.
     pub chunks: Vec<(u32, Vec<Segment>)>,
+    /// Earlier chunks that are cut or made coarse.
+    pub rewritten: Vec<Written>,
     /// Slot for the position.
     pub slot: u32,
 }
@@ -55,6 +60,13 @@ pub struct Entry {
 /// Keeps account of one partition.
 #[derive(Debug, Clone)]
 pub struct Journal {
+    /// Producer id and number of the assignment.
+    own: (i64, u64),
+    earlier: Chunks,
+    /// Of earlier chunks, what is to be written.
+    rewritten: Vec<Written>,
+    /// Source offsets that are translated to an earlier place from now on.
+    coarse: Option<(i64, i64)>,
     chunk: u32,
     segments: Vec<Segment>,
     /// Full chunks that were not written yet.
@@ -70,8 +82,12 @@ pub struct Journal {
 
 impl Journal {
     /// Begins with no segments, which are this owner's own. `number`: of its assignment.
-    pub fn new(number: u64) -> Self {
+    pub fn new(producer_id: i64, number: u64) -> Self {
         Self {
+            own: (producer_id, number),
+            earlier: Chunks::default(),
+            rewritten: Vec::new(),
+            coarse: None,
             chunk: 0,
             segments: Vec::new(),
             full: Vec::new(),
@@ -117,16 +133,48 @@ impl Journal {
             Some(Join::Apart | Join::Back) | None => {}
         }
         if self.segments.len() >= CHUNK_SEGMENTS {
-            self.full.push((self.chunk, std::mem::take(&mut self.segments)));
+            let full = std::mem::take(&mut self.segments);
+            self.earlier.full((self.own.0, self.own.1, self.chunk), &full);
+            self.full.push((self.chunk, full));
             self.chunk += 1;
+            self.make_coarse(SEGMENTS_MAX);
         }
         self.segments.push(segment);
         self.segments_changed = true;
     }
 
+    fn make_coarse(&mut self, most: usize) {
+        let (written, range) = self.earlier.make_coarse(most);
+        self.rewritten.extend(written);
+        self.coarse = self.coarse.or(range);
+    }
+
+    /// Source offsets that are translated to an earlier place since it was asked last.
+    pub fn take_coarse(&mut self) -> Option<(i64, i64)> {
+        self.coarse.take()
+    }
+
+    /// A chunk lies below the source's log start: it goes once the target's is known to be as far.
+    pub fn may_cut(&self, source_start: i64) -> bool {
+        self.earlier.reach_below(source_start)
+    }
+
+    /// Cuts what lies below both log starts.
+    pub fn cut(&mut self, source_start: i64, target_start: i64) {
+        self.rewritten.extend(self.earlier.cut(source_start, target_start));
+    }
+
+    /// Goes on under another producer id, with chunks of its own.
+    #[must_use]
+    pub fn renewed(mut self, producer_id: i64) -> Self {
+        self.earlier.full((self.own.0, self.own.1, self.chunk), &self.segments);
+        let next = Self::new(producer_id, self.own.1);
+        Self { earlier: self.earlier, rewritten: self.rewritten, ..next }
+    }
+
     /// Is something to be written now? `quiet`: nothing is in flight and nothing waits.
     pub fn due(&self, now_ms: u64, quiet: bool) -> bool {
-        let Some(since) = self.dirty_since_ms else { return false };
+        let Some(since) = self.dirty_since_ms else { return !self.rewritten.is_empty() };
         now_ms.saturating_sub(since) >= INTERVAL_MS
             || self.bytes >= BYTES_MAX
             || (quiet && now_ms.saturating_sub(self.changed_ms) >= QUIET_MS)
@@ -148,7 +196,7 @@ impl Journal {
         self.bytes = 0;
         let slot = self.first_slot + self.next_slot;
         self.next_slot = (self.next_slot + 1) % OWNER_SLOTS;
-        Entry { chunks, slot }
+        Entry { chunks, rewritten: std::mem::take(&mut self.rewritten), slot }
     }
 
     /// The entry was not written: it stays due.
@@ -161,7 +209,14 @@ impl Journal {
             }
         }
         self.full.sort_by_key(|(number, _)| *number);
+        // What was decided since comes behind it.
+        self.rewritten.splice(..0, entry.rewritten);
         self.dirty_since_ms.get_or_insert(now_ms);
+    }
+
+    /// Takes note of what stands there from earlier owners.
+    pub fn earlier(&mut self, stored: &[Chunk]) {
+        self.earlier.others(self.own, stored);
     }
 
     /// Goes on behind the slot of the newest position, at a place that was found anew: what is said to stand from this
@@ -197,7 +252,7 @@ mod tests {
 
     #[test]
     fn due_by_time_bytes_or_quiet() {
-        let mut journal = Journal::new(2);
+        let mut journal = Journal::new(7, 2);
         assert!(!journal.due(10_000, true), "nothing happened");
         journal.mirrored(&mirrored(0, 0, 5, 100), 10_000);
         assert!(!journal.due(10_099, true) && journal.due(10_100, true) && !journal.due(10_999, false));
@@ -214,7 +269,7 @@ mod tests {
 
     #[test]
     fn chunks_fill_and_slots_turn() {
-        let mut journal = Journal::new(1);
+        let mut journal = Journal::new(7, 1);
         journal.go_on(Some(2 * OWNER_SLOTS - 1), 0);
         for i in 0..i64::try_from(CHUNK_SEGMENTS + 2).unwrap() {
             journal.mirrored(&mirrored(i * 3, i, 1, 1), 0);
@@ -231,5 +286,36 @@ mod tests {
         assert_eq!(entry.slot, OWNER_SLOTS + 1);
         journal.go_on(Some(3), 0);
         assert_eq!(journal.take().slot, OWNER_SLOTS + 2, "another owner's does not count");
+    }
+
+    #[test]
+    fn earlier_chunks_are_cut_or_made_coarse_once_written() {
+        let mut journal = Journal::new(7, 1);
+        let stored = [Segment { source: 0, target: 0, count: 5 }, Segment { source: 6, target: 5, count: 5 }];
+        journal.earlier(&[Chunk::of((7, 0, 3), &stored).unwrap()]);
+        for i in 0..i64::try_from(CHUNK_SEGMENTS + 1).unwrap() {
+            journal.mirrored(&mirrored(20 + i * 3, 10 + i, 1, 1), 0);
+        }
+        journal.take();
+        assert!(!journal.may_cut(10) && journal.may_cut(11) && !journal.due(0, false));
+        journal.cut(11, 9);
+        assert!(!journal.due(0, false), "the target still has what it tells of");
+        journal.cut(11, 10);
+        assert!(journal.due(0, false));
+        let entry = journal.take();
+        assert_eq!(entry.rewritten, [((7, 0, 3), vec![])]);
+        assert!(!journal.due(0, false));
+        journal.make_coarse(4);
+        assert_eq!((journal.take_coarse(), journal.take_coarse()), (Some((20, 20 + 511 * 3)), None));
+        journal.failed(entry, 0);
+        assert!(!journal.due(1, false), "not again and again");
+        let again: Vec<_> =
+            journal.take().rewritten.into_iter().map(|(key, left)| (key, left.len())).collect();
+        assert_eq!(again, [((7, 0, 3), 0), ((7, 1, 0), 2)]);
+        // What was written under an earlier producer id is an earlier chunk as well.
+        let mut journal = journal.renewed(8);
+        journal.cut(10_000, 10_000);
+        let cut: Vec<_> = journal.take().rewritten.into_iter().map(|(key, _)| key).collect();
+        assert_eq!(cut, [(7, 1, 0), (7, 1, 1)]);
     }
 }

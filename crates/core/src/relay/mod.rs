@@ -6,10 +6,11 @@
 //! mirrored, [`path`] which way a batch goes, [`rebuild`] what is wanted of codecs, [`window`] what may be sent and what
 //! an answer means ([`answer`]), [`journal`] when and what to write to the positions topic, [`loss`] what is gone,
 //! [`registry`] who writes to a cluster's topics, [`origins`] which batches were mirrored there,
-//! [`stored_map`] where source offsets are on the target as the positions topic tells it.
+//! [`chunks`] what of the segments may go, [`stored_map`] where source offsets are on the target as the positions topic tells it.
 
 pub mod align;
 pub mod answer;
+pub mod chunks;
 pub mod facts;
 pub mod journal;
 pub mod loss;

@@ -67,6 +67,8 @@ pub struct Found {
     pub place: Place,
     /// Nobody else appends to the target partition, as far as can be seen.
     pub sole_writer: bool,
+    /// Not all target offsets before this one are the generation's own.
+    pub others_before: i64,
     /// The flow wrote with another producer id before, and with no other epoch of this one.
     pub producer_changed: bool,
     /// What was appended but not written to the positions topic.
@@ -76,11 +78,15 @@ pub struct Found {
     /// The target lost records that a position tells of: from, to.
     pub truncated: Option<(i64, i64)>,
     /// Counting does not lead here: an owner of an older generation appended behind the start of this one and nothing of
-    /// this one is there, or records may be mirrored again. A generation has to begin at this place.
+    /// this one is there, records may be mirrored again, or the target lost some that positions tell of. A generation has
+    /// to begin at this place.
     pub apart: bool,
     /// Target offsets (from, to) that hold records twice: an older generation's, or an append that the target had
     /// forgotten.
     pub doubled: Option<(i64, i64)>,
+    /// Target offsets (from, to) of what a compacted source does not have at its place: compaction took it, or it is the
+    /// late append of a replaced owner.
+    pub stray: Option<(i64, i64)>,
     /// Target offsets (from, to) of records that are gone from there; they may be mirrored again.
     pub unsure: Option<(i64, i64)>,
     /// Leader epoch on the source that reaches to the place, -1 when none is known to.
@@ -100,6 +106,8 @@ pub struct Premise {
     pub sole_writer: bool,
     /// The target keeps the records' timestamps as they are.
     pub times_kept: bool,
+    /// This owner saw that not all target offsets before this one are the generation's own; `i64::MIN`: it did not.
+    pub others_before: i64,
 }
 
 /// What pages of the target are read for.
@@ -153,12 +161,18 @@ pub struct Resync {
     assumed: bool,
     /// The mirror got at least so far on the source, if n is right.
     at_least: i64,
+    /// Target offsets (from, to) of what the source does not have at its place.
+    stray: Option<(i64, i64)>,
     /// Which target offsets held records of ours that are gone from there, where counting does not lead to the place.
     unsure: Option<(i64, i64)>,
     /// Leader epoch on the source at the base, or before it where no position is written yet; -1 when not known.
     epoch: i32,
     /// The source offset up to which that epoch reached at least.
     epoch_source: i64,
+    /// The target offset at which it was known: what was mirrored behind that may be of a later one.
+    epoch_target: i64,
+    /// Source and target offsets of all positions before the start.
+    older: Vec<(i64, i64)>,
     /// Where that epoch ends on the source: what was mirrored behind it may be of another history.
     epoch_end: Option<i64>,
     /// How often the ends were asked for again, and that nothing was at the log end even so.
@@ -199,9 +213,12 @@ impl Resync {
             whole: true,
             assumed: false,
             at_least: 0,
+            stray: None,
             unsure: None,
             epoch: -1,
             epoch_source: 0,
+            epoch_target: base.target,
+            older: Vec::new(),
             epoch_end: None,
             again: 0,
             count: 0,
@@ -274,16 +291,19 @@ impl Resync {
             self.fenced();
             return;
         }
-        (self.epoch, self.epoch_source) = self.older_epoch(&positions);
+        (self.epoch, self.epoch_source, self.epoch_target) = self.older_epoch(&positions);
+        let before = positions.iter().filter(|p| p.target_offset <= self.base.target);
+        self.older = before.map(|p| (p.source_offset, p.target_offset)).collect();
         self.producers = positions.iter().map(|p| p.generation.producer_id).collect();
         self.known = positions.into_iter().filter(|p| p.generation == self.generation).collect();
-        self.known.sort_by_key(|p| std::cmp::Reverse(p.count));
+        // Of two with the same count, the later one passed more that is not mirrored.
+        self.known.sort_by_key(|p| std::cmp::Reverse((p.count, p.source_offset)));
         self.step = Step::TargetEnds;
     }
 
     /// Leader epoch of what older generations wrote last, and how far it reached at least: where nothing of this one is
     /// written yet, a source that loses its end again is seen by it.
-    fn older_epoch(&self, positions: &[Position]) -> (i32, i64) {
+    fn older_epoch(&self, positions: &[Position]) -> (i32, i64, i64) {
         let known = self.premise.detail.source_topic_id;
         positions
             .iter()
@@ -291,7 +311,9 @@ impl Resync {
             .filter(|p| p.target_offset <= self.base.target && p.source_leader_epoch >= 0)
             // The newest: before a loss, an older one may have been further on the source.
             .max_by_key(|p| (p.target_offset, p.assignment_number, p.generation, p.count))
-            .map_or((-1, 0), |p| (p.source_leader_epoch, p.source_offset.min(self.base.source)))
+            .map_or((-1, 0, self.base.target), |p| {
+                (p.source_leader_epoch, p.source_offset.min(self.base.source), p.target_offset)
+            })
     }
 
     /// What was read does not fit the ends: retention or an election may have moved them meanwhile. Asks for them again,
@@ -340,6 +362,7 @@ impl Resync {
         if let Some(position) = &self.position {
             if position.source_leader_epoch >= 0 {
                 (self.epoch, self.epoch_source) = (position.source_leader_epoch, position.source_offset);
+                self.epoch_target = position.target_offset;
             }
             if position.source_topic_id.differs(self.premise.detail.source_topic_id) {
                 let message = format!(
@@ -370,6 +393,21 @@ impl Resync {
         self.found_epoch
     }
 
+    /// The target lost records that a position tells of: from, to.
+    pub fn truncated(&self) -> Option<(i64, i64)> {
+        self.truncated
+    }
+
+    /// Target offsets that hold records twice.
+    pub fn doubled(&self) -> Option<(i64, i64)> {
+        self.scan.doubled
+    }
+
+    /// Target offsets of what a compacted source does not have at its place.
+    pub fn stray(&self) -> Option<(i64, i64)> {
+        self.stray
+    }
+
     /// Target offsets of records that may be mirrored again.
     pub fn unsure(&self) -> Option<(i64, i64)> {
         self.unsure
@@ -382,10 +420,17 @@ impl Resync {
             None if self.cursor <= self.epoch_source => self.epoch,
             None => -1,
         };
-        let apart = self.scan.late() || self.unsure.is_some();
+        // Positions that tell of what the target lost would be believed again once its log is as long as it was.
+        let apart = self.scan.late() || self.unsure.is_some() || self.truncated.is_some();
         let found = Step::Done(Box::new(Found {
             place: Place { count: self.count, source: self.cursor, target: log_end },
             sole_writer: self.scan.is_sole_writer(),
+            others_before: match (self.scan.foreign, self.scan.is_sole_writer()) {
+                // Who is no owner of the flow may come again.
+                (true, _) => i64::MAX,
+                (false, false) => log_end,
+                (false, true) => i64::MIN,
+            },
             producer_changed: self.generation.epoch == 0
                 && self.producers.iter().any(|id| *id != self.generation.producer_id),
             replay: std::mem::take(&mut self.replay),
@@ -393,6 +438,7 @@ impl Resync {
             truncated: self.truncated,
             apart,
             doubled: self.scan.doubled,
+            stray: self.stray,
             unsure: self.unsure,
             epoch,
         }));

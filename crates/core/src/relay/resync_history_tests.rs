@@ -1,6 +1,7 @@
 //! Tests of `resync`: what can't be believed any more when the answer comes.
 
 use super::*;
+use crate::translate::Segment;
 
 #[test]
 fn what_is_remembered_counts_only_if_the_log_did_not_grow_meanwhile() {
@@ -51,4 +52,183 @@ fn a_source_that_is_read_by_name_is_looked_at_again_before_a_place_is_believed()
     assert_eq!(*r.step(), Step::Identity);
     r.identity(Some(TopicId([9; 16])), Some(TARGET));
     assert_eq!(stopped(&r), StopReason::SourceRecreated);
+}
+
+#[test]
+fn offsets_count_no_records_where_others_were_seen() {
+    let seen = |before| {
+        let mut r = resync();
+        r.premise.others_before = before;
+        begun(&mut r, vec![position(5, 105, 12)], 16, 16);
+        remembers(&mut r, None, 16);
+        r
+    };
+    assert_eq!(stopped(&seen(13)), StopReason::PositionUnknown);
+    let mut r = seen(12);
+    source(&mut r, &[dense(105, 9)]);
+    assert_eq!(place(&r).0.count, 9, "all that they wrote is behind the position");
+}
+
+fn compacted(log_start: i64, log_end: i64) -> Resync {
+    let mut r = resync_with(Facts { source_compacted: true, ..Facts::DEFAULT }, true);
+    begun(&mut r, vec![position(5, 105, 12)], log_start, log_end);
+    r
+}
+
+#[test]
+fn what_a_compacted_source_does_not_have_at_its_place_is_told() {
+    let mut r = compacted(0, 14);
+    let batches = [ours(12, 5, 1, 105), ours(13, 6, 1, 50)];
+    target(&mut r, &batches[1..]);
+    target(&mut r, &batches);
+    let left = SourcePage { end_offset: 107, high_watermark: 107, ..page(&[dense(105, 2)]) };
+    r.source_read(left, &Origins::default(), &Fake);
+    assert_eq!((place(&r).0.source, found(&r).stray), (106, Some((13, 14))));
+}
+
+#[test]
+fn on_a_compacted_source_a_count_tells_no_offset() {
+    let mut r = compacted(14, 14);
+    remembers(&mut r, Some((1, 6)), 14);
+    assert_eq!(place(&r).0, Place { count: 7, source: 105, target: 14 });
+    assert_eq!(found(&r).unsure, Some((12, 14)));
+}
+
+#[test]
+fn what_reaches_further_than_the_first_time_has_its_place() {
+    let batches = [ours(12, 5, 3, 105), ours(15, 6, 4, 106)];
+    let mut r = to_ends(vec![position(5, 105, 12)], 0, 19);
+    target(&mut r, &batches[1..]);
+    target(&mut r, &batches);
+    source(&mut r, &[dense(105, 9)]);
+    assert_eq!((place(&r).0.source, found(&r).doubled), (110, Some((15, 19))));
+    let replay = &found(&r).replay[0];
+    let at: Vec<_> = std::iter::once(&replay.segment).chain(&replay.more).copied().collect();
+    let seg = |source, target, count| Segment { source, target, count };
+    assert_eq!(at, [seg(105, 12, 3), seg(108, 17, 2)]);
+}
+
+#[test]
+fn what_a_generation_between_may_have_dealt_with_is_mirrored_again_only_if_it_is_told() {
+    let older = Generation { epoch: 0, ..GENERATION };
+    let before = Position { generation: older, source_leader_epoch: 3, ..position(9, 99, 6) };
+    let mut r = to_ends(vec![before.clone()], 0, 9);
+    target(&mut r, &[ours(7, 0, 2, 100)]);
+    r.source_history(Some(98));
+    still_the_same(&mut r);
+    assert_eq!((stopped(&r), r.unsure()), (StopReason::SourceDiverged, Some((0, 9))));
+    let sooner = Position { source_offset: 97, target_offset: 4, ..before.clone() };
+    let mut r = to_ends(vec![before.clone(), sooner], 0, 9);
+    target(&mut r, &[ours(7, 0, 2, 100)]);
+    r.source_history(Some(98));
+    assert_eq!(r.unsure(), Some((4, 9)), "what was mirrored up to there is before the parting");
+    // Where it is the last one that was written before the start nothing was in between.
+    let mut r = to_ends(vec![Position { target_offset: 7, ..before }], 0, 9);
+    target(&mut r, &[ours(7, 0, 2, 100)]);
+    r.source_history(Some(98));
+    still_the_same(&mut r);
+    assert_eq!((stopped(&r), r.unsure()), (StopReason::SourceDiverged, None));
+}
+
+/// The source lost its end behind the epoch of the position, and the target has records from `log_start` on.
+fn parting(log_start: i64) -> Resync {
+    let known = Position { source_leader_epoch: 3, ..position(5, 105, 12) };
+    let mut r = to_ends(vec![known], log_start, 32);
+    target(&mut r, &[ours(30, 23, 2, 123)]);
+    r.source_history(Some(110));
+    r.source_read(SourcePage { end_offset: 110, ..page(&[dense(105, 5)]) }, &Origins::default(), &Fake);
+    r.source_read(SourcePage { end_offset: 110, ..SourcePage::default() }, &Origins::default(), &Fake);
+    r.source_ends(0, 110);
+    assert_eq!(*r.step(), Step::TargetRead(log_start.max(12)));
+    r
+}
+
+#[test]
+fn where_retention_took_what_tells_where_the_histories_part_the_epoch_does() {
+    let mut r = parting(30);
+    target(&mut r, &[ours(30, 23, 2, 123)]);
+    let left = SourcePage { end_offset: 110, high_watermark: 110, ..page(&[dense(105, 5)]) };
+    r.source_read(left, &Origins::default(), &Fake);
+    still_the_same(&mut r);
+    let Step::Lost(loss, _) = r.step().clone() else { panic!("{:?}", r.step()) };
+    assert_eq!((loss.stop.reason, loss.go_on), (StopReason::SourceDiverged, 110));
+    assert_eq!(r.unsure(), Some((12, 32)));
+}
+
+#[test]
+fn what_a_lost_marker_holds_back_is_waited_for() {
+    let mut r = parting(0);
+    target(&mut r, &[ours(12, 5, 20, 105)]);
+    let page = SourcePage { end_offset: 105, high_watermark: 110, ..SourcePage::default() };
+    r.source_read(page, &Origins::default(), &Fake);
+    assert_eq!(*r.step(), Step::Again("SOURCE_NOT_SETTLED"), "five records are there, and not stable");
+}
+
+#[test]
+fn of_positions_with_the_same_count_the_one_that_passed_more_counts() {
+    let passed = Position { source_leader_epoch: 3, ..position(0, 103, 7) };
+    let mut r = to_ends(vec![position(0, 100, 7), passed], 0, 7);
+    assert_eq!(*r.step(), Step::SourceHistory(3));
+    r.source_history(Some(100));
+    still_the_same(&mut r);
+    assert_eq!(stopped(&r), StopReason::SourceDiverged);
+}
+
+#[test]
+fn a_compacted_target_does_not_tell_where_histories_part() {
+    let known = Position { source_leader_epoch: 3, ..position(5, 105, 12) };
+    let mut r = resync_with(Facts { target_compacted: true, ..Facts::DEFAULT }, true);
+    begun(&mut r, vec![known], 0, 32);
+    let left = [ours(30, 23, 2, 123)];
+    target(&mut r, &left);
+    r.source_history(Some(110));
+    let there = || SourcePage { end_offset: 110, high_watermark: 110, ..page(&[dense(105, 5)]) };
+    r.source_read(there(), &Origins::default(), &Fake);
+    r.source_read(SourcePage { end_offset: 110, ..SourcePage::default() }, &Origins::default(), &Fake);
+    r.source_ends(0, 110);
+    target(&mut r, &left);
+    r.source_read(there(), &Origins::default(), &Fake);
+    still_the_same(&mut r);
+    let Step::Lost(loss, _) = r.step().clone() else { panic!("{:?}", r.step()) };
+    assert_eq!((loss.go_on, r.unsure()), (110, Some((12, 32))));
+}
+
+#[test]
+fn a_parting_before_the_start_is_gone_back_to() {
+    let older = Generation { epoch: 0, ..GENERATION };
+    let before = Position { generation: older, source_leader_epoch: 3, ..position(9, 99, 7) };
+    let mut r = to_ends(vec![before], 0, 8);
+    target(&mut r, &[ours(7, 0, 1, 100)]);
+    r.source_history(Some(99));
+    let nothing = || SourcePage { end_offset: 100, high_watermark: 100, ..SourcePage::default() };
+    r.source_read(nothing(), &Origins::default(), &Fake);
+    r.source_ends(0, 100);
+    target(&mut r, &[ours(7, 0, 1, 100)]);
+    r.source_read(nothing(), &Origins::default(), &Fake);
+    still_the_same(&mut r);
+    let Step::Lost(loss, _) = r.step().clone() else { panic!("{:?}", r.step()) };
+    assert_eq!((loss.go_on, r.unsure()), (99, Some((7, 8))), "99 was left out, and is another record now");
+}
+
+#[test]
+fn where_an_older_epoch_is_remembered_offsets_count_no_records() {
+    let mut r = to_ends(vec![position(5, 105, 12)], 16, 16);
+    remembers(&mut r, Some((0, 36)), 16);
+    assert_eq!(
+        (place(&r).0, found(&r).unsure),
+        (Place { count: 5, source: 105, target: 16 }, Some((12, 16)))
+    );
+}
+
+#[test]
+fn what_only_older_owners_can_have_brought_is_told() {
+    let brought = |sole_writer| {
+        let mut r = resync_with(Facts::DEFAULT, sole_writer);
+        begun(&mut r, vec![position(5, 105, 12)], 16, 16);
+        remembers(&mut r, Some((1, 6)), 16);
+        source(&mut r, &[dense(105, 9)]);
+        assert_eq!(place(&r), (Place { count: 7, source: 107, target: 16 }, false));
+        found(&r).doubled
+    };
+    assert_eq!((brought(true), brought(false)), (Some((12, 16)), None));
 }

@@ -21,7 +21,7 @@ fn resync_with(facts: Facts, sole_writer: bool) -> Resync {
         target_topic_id: TARGET,
         begun: PartitionGeneration { generation: GENERATION, start },
     };
-    Resync::new(Premise { detail, number: 1, facts, sole_writer, times_kept: true })
+    Resync::new(Premise { detail, number: 1, facts, sole_writer, times_kept: true, others_before: i64::MIN })
 }
 
 fn resync() -> Resync {
@@ -248,6 +248,7 @@ fn a_truncated_target_takes_the_newest_position_below_its_end() {
     target(&mut r, &[ours(12, 5, 1, 105)]);
     source(&mut r, &[dense(105, 1)]);
     assert_eq!((found(&r).place.count, found(&r).truncated), (6, Some((13, 16))));
+    assert!(found(&r).apart, "what tells of the lost end must not be believed once the log is as long again");
 }
 
 #[test]

@@ -25,24 +25,23 @@ pub fn stored_map<'a>(
     let counts = |number: u64| former.is_none_or(|former| number > former);
     let of = |id: i64| {
         let chunks = chunks.range((id, 0, 0)..=(id, u64::MAX, u32::MAX));
-        chunks.filter(|((_, number, _), _)| counts(*number)).flat_map(|(_, segments)| segments).copied()
+        chunks.filter(|((_, number, _), _)| counts(*number)).flat_map(owned)
     };
-    let first = of(producer_id).min_by_key(|segment| segment.target);
-    let before = |segment: &Segment| {
+    let first = of(producer_id).map(|(_, segment)| segment).min_by_key(|segment| segment.target);
+    let before = |(number, segment): (u64, Segment)| {
         let most = first.map_or(i64::MAX, |first| {
             let (source, target) = (first.source, first.target);
             source.saturating_sub(segment.source).min(target.saturating_sub(segment.target))
         });
-        Some(Segment { count: segment.count.min(most), ..*segment }).filter(|segment| segment.count > 0)
+        let left = Segment { count: segment.count.min(most), ..segment };
+        Some((number, left)).filter(|_| most > 0)
     };
-    let mut earlier: Vec<Segment> = chunks
+    let earlier = chunks
         .iter()
         .filter(|((id, number, _), _)| *id != producer_id && counts(*number))
-        .flat_map(|(_, segments)| segments)
-        .filter_map(before)
-        .collect();
-    earlier.sort_by_key(|segment| (segment.target, segment.source));
-    let mut map = OffsetMap::new(earlier.into_iter().chain(of(producer_id)), None);
+        .flat_map(owned)
+        .filter_map(before);
+    let mut map = OffsetMap::new(earlier.chain(of(producer_id)), None);
     if let Some(newest) = newest(positions, producer_id) {
         // The position tells of everything up to its end. It is only believed when the segments reach as far: an offset
         // behind the last segment would otherwise jump over records that no segment tells of yet.
@@ -55,6 +54,11 @@ pub fn stored_map<'a>(
         }
     }
     map.end().is_some().then_some(map)
+}
+
+/// What an owner wrote, with its number.
+fn owned(((_, number, _), segments): (&ChunkKey, &Vec<Segment>)) -> impl Iterator<Item = (u64, Segment)> {
+    segments.iter().map(|segment| (*number, *segment))
 }
 
 /// The newest position of a producer id: the highest count within the highest epoch.

@@ -22,6 +22,9 @@ const IDLE_MS: u64 = 60_000;
 /// An owner that was replaced is gone after so long: its lease and its requests have ended.
 const WATCH_MS: u64 = 120_000;
 
+/// An append stands elsewhere than it should if nobody else appended.
+pub(super) const UNEXPECTED: &str = "OFFSET_UNEXPECTED";
+
 /// Limits of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -334,7 +337,7 @@ impl Window {
         }
         let expected = pending.after.target - pending.records();
         if base_offset != expected && (now_ms < self.watched_until_ms || !self.shift(base_offset, expected)) {
-            return self.fail("OFFSET_UNEXPECTED");
+            return self.fail(UNEXPECTED);
         }
         self.acked = Place {
             count: pending.after.count,

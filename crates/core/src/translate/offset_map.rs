@@ -2,18 +2,47 @@
 //!
 //! Invariants: segments are in order, don't overlap on either side and are never empty; the end lies behind the last
 //! segment on both sides. Properties (operators E2): I5 a translation never lies behind the first target record whose
-//! source offset is at or behind the one asked for; I6 it is exactly there when that record is mirrored; I7 it never
-//! goes back when the offset asked for does not.
+//! source offset is at or behind the one asked for, where records stand twice: behind the last copy of any such record, so
+//! that a consumer which goes on there skips nothing; I6 it is exactly there when that record is mirrored; I7 it never
+//! goes back when the offset asked for does not. Behind a coarse place I6 is given up: what is not known closer is
+//! translated to the place, which is earlier.
 
-/// A run in which the difference between source and target offset stays the same.
+use std::collections::BTreeMap;
+
+/// A run in which the difference between source and target offset stays the same; or, without records, a coarse place:
+/// what lies between it and the next run stands behind it, and is not known closer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
     /// First source offset.
     pub source: i64,
     /// Target offset of that record.
     pub target: i64,
-    /// Records in the run.
+    /// Records in the run; 0 for a coarse place.
     pub count: i64,
+}
+
+impl Segment {
+    /// Source offset behind its last record.
+    pub fn source_end(&self) -> i64 {
+        self.source.saturating_add(self.count)
+    }
+
+    /// Target offset behind its last record.
+    pub fn target_end(&self) -> i64 {
+        self.target.saturating_add(self.count)
+    }
+}
+
+impl Segment {
+    /// What is left of it behind its first records.
+    fn behind(self, records: i64) -> Self {
+        let Self { source, target, count } = self;
+        Self {
+            source: source.saturating_add(records),
+            target: target.saturating_add(records),
+            count: count.saturating_sub(records),
+        }
+    }
 }
 
 /// How a run stands to the one before it.
@@ -33,14 +62,14 @@ pub enum Join {
 impl Segment {
     /// Joins a run that continues this one, or reaches further than it; says how it stands to this one otherwise.
     pub fn join(&mut self, next: Self) -> Join {
-        let (source_end, target_end) =
-            (self.source.saturating_add(self.count), self.target.saturating_add(self.count));
+        let (source_end, target_end) = (self.source_end(), self.target_end());
         if next.count <= 0 {
             return Join::Known;
         }
-        let alike = next.target.checked_sub(next.source) == self.target.checked_sub(self.source);
+        let alike =
+            self.count > 0 && next.target.checked_sub(next.source) == self.target.checked_sub(self.source);
         if alike && (self.source..=source_end).contains(&next.source) {
-            let further = next.source.saturating_add(next.count) - source_end;
+            let further = next.source_end() - source_end;
             if further <= 0 {
                 return Join::Known;
             }
@@ -53,6 +82,44 @@ impl Segment {
             (_, false) => Join::Known,
         }
     }
+}
+
+/// Runs in the order of the target, none of which overlap there: of two the later owner's counts, and of one owner's the
+/// later one. A coarse place of which a later owner knows the beginning is moved behind that, with no source offset.
+fn apart(runs: impl IntoIterator<Item = (u64, Segment)>) -> Vec<(u64, Segment)> {
+    let mut runs: Vec<_> = runs.into_iter().filter(|(_, run)| run.count >= 0).enumerate().collect();
+    runs.sort_by_key(|(index, (owner, _))| std::cmp::Reverse((*owner, *index)));
+    // Target offsets of which something is said: first one, and the one behind the last.
+    let mut said: BTreeMap<i64, i64> = BTreeMap::new();
+    let mut left = Vec::with_capacity(runs.len());
+    for (_, (owner, run)) in runs {
+        let end = run.target_end();
+        if run.count == 0 {
+            // Where a later owner knows better, coarse is what follows.
+            let covers = said.range(..=run.target).next_back().map_or(i64::MIN, |(_, to)| *to);
+            let rest = Segment { source: i64::MIN, target: covers, count: 0 };
+            left.push((owner, if covers > run.target { rest } else { run }));
+            continue;
+        }
+        let (mut from, mut begin, mut stop) = (run.target, run.target, end);
+        let before = said.range(..=from).next_back().filter(|(_, to)| **to >= from).map(|(at, _)| *at);
+        let around: Vec<_> = said.range(before.unwrap_or(from)..=end).map(|(at, to)| (*at, *to)).collect();
+        for (at, to) in around {
+            said.remove(&at);
+            (begin, stop) = (begin.min(at), stop.max(to));
+            if at > from {
+                let rest = run.behind(from - run.target);
+                left.push((owner, Segment { count: at - from, ..rest }));
+            }
+            from = from.max(to);
+        }
+        if from < end {
+            left.push((owner, run.behind(from - run.target)));
+        }
+        said.insert(begin, stop);
+    }
+    left.sort_by_key(|(_, run)| (run.target, run.count));
+    left
 }
 
 /// Where a source offset is on the target.
@@ -75,14 +142,24 @@ pub struct OffsetMap {
 }
 
 impl OffsetMap {
-    /// From stored segments of any number of owners and the end of a position. Segments that break the order are left
-    /// out: what a record in a topic says is foreign data.
-    pub fn new(segments: impl IntoIterator<Item = Segment>, end: Option<(i64, i64)>) -> Self {
-        let mut segments: Vec<_> = segments.into_iter().collect();
-        segments.sort_by_key(|segment| (segment.target, segment.source));
+    /// From what any number of owners wrote, each one's runs in the order in which it wrote them, and the end of a position.
+    /// A later owner has the higher number; what it says of a target offset counts, since an earlier one may not know that
+    /// the target lost its end.
+    ///
+    /// A stream that goes back on the source goes on from there, so that its run replaces what is known from there on. An
+    /// owner that was replaced does not: what it brought once more is left out where it stands behind a later owner's
+    /// records, since those go on as if it were not there.
+    pub fn new(runs: impl IntoIterator<Item = (u64, Segment)>, end: Option<(i64, i64)>) -> Self {
         let mut map = Self::default();
-        for segment in segments {
-            map.extend(segment);
+        let mut latest = 0;
+        for (owner, run) in apart(runs) {
+            let replaced = owner < latest;
+            latest = latest.max(owner);
+            if run.count == 0 {
+                map.place_coarse(run, replaced);
+            } else {
+                map.extend(if replaced { map.unknown_of(run) } else { run });
+            }
         }
         if let Some((source, target)) = end {
             map.advance(source, target);
@@ -90,13 +167,37 @@ impl OffsetMap {
         map
     }
 
+    /// What of a run lies behind everything known on the source; it may be empty.
+    fn unknown_of(&self, run: Segment) -> Segment {
+        let known = match self.segments.last() {
+            Some(coarse) if coarse.count == 0 => i64::MAX,
+            last => last.map_or(i64::MIN, Segment::source_end),
+        };
+        let skip = known.saturating_sub(run.source).clamp(0, run.count.max(0));
+        run.behind(skip)
+    }
+
+    /// Adds a coarse place; `replaced`: of an owner that a later one has records before.
+    fn place_coarse(&mut self, mut place: Segment, replaced: bool) {
+        let known = self.segments.last().map_or(i64::MIN, Segment::source_end);
+        if place.source < known {
+            if replaced || place.source == i64::MIN {
+                place.source = known;
+            } else {
+                self.cut(place.source);
+                self.end = None;
+            }
+        }
+        self.segments.push(place);
+        self.advance(place.source, place.target);
+    }
+
     /// Adds mirrored records; runs that continue are joined. Returns whether a new segment began.
     pub fn extend(&mut self, segment: Segment) -> bool {
         if segment.count <= 0 {
             return false;
         }
-        let source_end = segment.source.saturating_add(segment.count);
-        let target_end = segment.target.saturating_add(segment.count);
+        let (source_end, target_end) = (segment.source_end(), segment.target_end());
         match self.segments.last_mut().map(|last| last.join(segment)) {
             Some(Join::Known) => return false,
             Some(Join::Joined) => {
@@ -116,7 +217,7 @@ impl OffsetMap {
 
     /// Forgets everything from this source offset on.
     fn cut(&mut self, source: i64) {
-        while let Some(last) = self.segments.last_mut().filter(|last| last.source + last.count > source) {
+        while let Some(last) = self.segments.last_mut().filter(|last| last.source_end() > source) {
             last.count = source - last.source;
             if last.count <= 0 {
                 self.segments.pop();
@@ -136,13 +237,16 @@ impl OffsetMap {
         let after = self.segments.partition_point(|segment| segment.source <= source);
         let within = after.checked_sub(1).and_then(|index| self.segments.get(index));
         if let Some(segment) = within
-            && source < segment.source + segment.count
+            && source < segment.source_end()
         {
             return Translation::At(segment.target + (source - segment.source));
         }
         if let Some(next) = self.segments.get(after) {
-            let first = after == 0 && source < next.source;
-            return if first { Translation::TooOld(next.target) } else { Translation::At(next.target) };
+            return match within {
+                None => Translation::TooOld(next.target),
+                Some(coarse) if coarse.count == 0 => Translation::At(coarse.target),
+                Some(_) => Translation::At(next.target),
+            };
         }
         match self.end {
             Some((end_source, end_target)) if source <= end_source => Translation::At(end_target),
@@ -162,75 +266,5 @@ impl OffsetMap {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn seg(source: i64, target: i64, count: i64) -> Segment {
-        Segment { source, target, count }
-    }
-
-    #[test]
-    fn translates_within_between_before_and_behind() {
-        // 10..19 → 0..9, marker at 20, 21..25 → 10..14, markers at 26 and 27.
-        let map = OffsetMap::new([seg(10, 0, 10), seg(21, 10, 5)], Some((28, 15)));
-        assert_eq!(map.translate(9), Translation::TooOld(0));
-        assert_eq!(map.translate(10), Translation::At(0));
-        assert_eq!(map.translate(19), Translation::At(9));
-        assert_eq!(map.translate(20), Translation::At(10));
-        assert_eq!(map.translate(21), Translation::At(10));
-        assert_eq!(map.translate(26), Translation::At(15));
-        assert_eq!(map.translate(28), Translation::At(15));
-        assert_eq!(map.translate(29), Translation::NotYet);
-        assert_eq!(OffsetMap::default().translate(0), Translation::NotYet);
-        assert_eq!(OffsetMap::new([], Some((5, 7))).translate(5), Translation::At(7));
-    }
-
-    #[test]
-    fn runs_are_joined_and_disorder_is_left_out() {
-        let mut map = OffsetMap::default();
-        assert!(map.extend(seg(0, 0, 5)));
-        assert!(!map.extend(seg(5, 5, 5)));
-        assert!(!map.extend(seg(3, 3, 5)), "known already");
-        assert!(!map.extend(seg(8, 8, 3)), "reaches further");
-        assert!(!map.extend(seg(3, 4, 5)), "nonsense");
-        assert!(!map.extend(seg(20, 20, 0)), "empty");
-        assert_eq!(map.segments(), &[seg(0, 0, 11)]);
-    }
-
-    #[test]
-    fn owners_overlap_and_histories_go_back() {
-        let map = OffsetMap::new([seg(80, 80, 40), seg(0, 0, 100)], None);
-        assert_eq!(map.segments(), &[seg(0, 0, 120)], "a replay reaches further than what was known");
-        // The source lost offsets from 60 on; 60 to 69 are others now.
-        let map = OffsetMap::new([seg(0, 0, 60), seg(62, 60, 8), seg(60, 68, 10)], None);
-        assert_eq!(map.segments(), &[seg(0, 0, 60), seg(60, 68, 10)]);
-        assert_eq!(map.translate(64), Translation::At(72));
-        assert_eq!(map.translate(71), Translation::NotYet);
-    }
-
-    proptest! {
-        /// I5, I6, I7 against a model that lists every record.
-        #[test]
-        fn translation_is_exact_and_monotone(runs in prop::collection::vec((0_i64..4, 1_i64..6), 1..12)) {
-            let (mut source, mut target) = (3, 11);
-            let mut map = OffsetMap::new([], Some((source, target)));
-            let mut records = Vec::new();
-            for (hole, count) in runs {
-                source += hole;
-                map.extend(seg(source, target, count));
-                for i in 0..count { records.push((source + i, target + i)); }
-                source += count;
-                target += count;
-            }
-            let mut previous = i64::MIN;
-            for asked in records[0].0..=source {
-                let exact = records.iter().find(|(s, _)| *s >= asked).map_or(target, |(_, t)| *t);
-                prop_assert_eq!(map.translate(asked), Translation::At(exact));
-                prop_assert!(exact >= previous);
-                previous = exact;
-            }
-            prop_assert_eq!(map.translate(source + 1), Translation::NotYet);
-        }
-    }
-}
+#[path = "offset_map_tests.rs"]
+mod tests;

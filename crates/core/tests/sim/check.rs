@@ -120,6 +120,16 @@ impl Checker {
         self.mirrored.last().copied().unwrap_or(0)
     }
 
+    /// It was said of this record that it stands twice.
+    pub fn is_announced(&self, uid: u64) -> bool {
+        self.announced.contains(&uid)
+    }
+
+    /// It was said of this record that it is left out.
+    pub fn is_named(&self, uid: u64) -> bool {
+        self.named.contains(&uid)
+    }
+
     /// The newest record of ours was there already.
     pub fn last_again(&self) -> bool {
         self.ledger.last().is_some_and(|m| m.again)
@@ -223,7 +233,10 @@ impl Checker {
             // Nothing on a broker relates two producer ids: one does not fence the other.
             m.generation.producer_id != claim.generation.producer_id || m.generation < claim.generation
         });
-        if window && (self.announced.contains(&uid) || claim.delivery != Delivery::ExactlyOnce) {
+        // A new producer id fences nobody under the last one, and does not know of them before it looks for its place.
+        let other = first.is_some_and(|m| m.generation.producer_id != claim.generation.producer_id);
+        let unfenced = claim.delivery != Delivery::ExactlyOnce || other && claim.stale;
+        if window && (self.announced.contains(&uid) || unfenced) {
             if again {
                 self.unannounced.insert(uid, Unannounced { offset, again });
             }
@@ -235,10 +248,10 @@ impl Checker {
             self.unannounced.insert(uid, Unannounced { offset, again });
             return;
         }
-        // It was said of everything behind it that it comes again.
+        // It was said of everything behind it that it comes again, or stands where it does not belong.
         let later = |m: &&Mirror| m.uid > uid && !m.gone;
         let said = self.ledger.iter().filter(later).all(|m| self.announced.contains(&m.uid));
-        if !again && said && claim.delivery != Delivery::ExactlyOnce {
+        if !again && said {
             return;
         }
         if sure || claim.delivery == Delivery::ExactlyOnce || !again {
@@ -304,6 +317,8 @@ impl Checker {
         self.version += 1;
         self.ledger.retain(|m| m.offset < at);
         self.unannounced.retain(|_, double| double.offset < at);
+        // What fenced an older generation may be gone: then the target knows of no newer one.
+        self.fenced = self.ledger.last().map(|m| m.generation);
         for mirror in &mut self.ledger {
             mirror.gone |= !there.contains(&mirror.offset);
         }

@@ -5,6 +5,7 @@ use mirrormesh_core::relay::stop::StopReason;
 
 use crate::check::{LIVENESS, NO_LOSS};
 use crate::knobs::Fault;
+use crate::source::State;
 use crate::world::{Event, START_MS, World, topic_id};
 
 impl World {
@@ -239,7 +240,8 @@ impl World {
     pub fn look_at_topics(&mut self) {
         let o = self.raft.owner;
         let Some(owner) = self.owners.get_mut(o) else { return };
-        if owner.relay.detail().source_topic_id != self.source.topic {
+        let detail = owner.relay.detail();
+        if detail.source_topic_id != self.source.topic || detail.target_topic_id != self.target.topic {
             owner.relay.stop();
             self.drive(o);
             let again = self.rng.within(100, 3_000);
@@ -424,13 +426,20 @@ impl World {
         }
         // So that the last one before it is not the last thing that anybody looks at.
         self.one_more();
+        if self.happened.contains(&Fault::TargetRecreate) {
+            // Where nothing is left to be appended, only the mesh finds that the topic is another one.
+            self.at(3_000, Event::LookAtTopics);
+        }
         let (epoch, end) = (self.target.leader_epoch, self.target.end);
         self.at(1, Event::Replicated(epoch, end));
     }
 
-    /// One more record comes into the source.
+    /// One more record comes into the source that is to be mirrored.
     pub fn one_more(&mut self) {
         self.source.append(&[(1, self.now as i64, 8)], None, self.now as i64);
+        if self.source.infos.last().is_some_and(|info| info.state == State::Mirrored) {
+            self.source.append(&[(1, self.now as i64, 8)], None, self.now as i64);
+        }
         self.source.high_watermark = self.source.end;
     }
 

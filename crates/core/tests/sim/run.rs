@@ -123,7 +123,7 @@ fn finish(world: &mut World) {
     let exact = !world.knobs.facts.source_compacted && world.checker.doubles == 0;
     let values: BTreeMap<_, &PositionValue> =
         world.positions.iter().map(|(key, value)| (key.kind, value)).collect();
-    let there = world.target.log.iter().flat_map(|b| &b.records).map(|(_, rec)| rec.uid).collect();
+    let there = world.target.log.iter().flat_map(|b| &b.records).map(|(at, rec)| (rec.uid, *at)).collect();
     world.checker.translation(&values, &world.source, &there, exact);
 }
 

@@ -211,6 +211,11 @@ impl World {
             Step::Producer => {
                 let id = self.owners[o].relay.generation().generation.producer_id;
                 let known = self.target.producers.get(&id);
+                if known.is_none() && self.checker.foreign && self.knobs.rules.sole_writer {
+                    // The flow says that nobody else writes there, and where nothing else tells how far the mirror got it is
+                    // taken at its word (exactly-once.md 4.4).
+                    self.ended = Some("another writer where there is none");
+                }
                 Told::Remembered(known.map(|p| (p.epoch, p.batches.back().map_or(-1, |b| b.1))))
             }
             Step::SourceHistory(epoch) => Told::SourceHistory(self.source.epoch_end(*epoch)),

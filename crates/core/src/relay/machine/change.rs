@@ -60,6 +60,7 @@ impl<T: Clone> Relay<T> {
         let newest = stored.positions.iter().filter(|(_, p)| p.generation == generation);
         let newest = newest.max_by_key(|(_, p)| p.count).map(|(slot, _)| *slot);
         let mut journal = self.journal.clone();
+        journal.earlier(&stored.chunks);
         journal.go_on(newest, target);
         journal
     }
@@ -75,6 +76,7 @@ impl<T: Clone> Relay<T> {
     pub(super) fn found(&mut self, found: &Found, now_ms: u64) {
         let stored = self.take_stored();
         self.tell_of(found);
+        self.others_before = self.others_before.max(found.others_before);
         let mut journal = self.journal_of(&stored, found.place.target);
         for mirrored in &found.replay {
             journal.mirrored(mirrored, now_ms);
@@ -99,7 +101,8 @@ impl<T: Clone> Relay<T> {
         let handover = fences || self.setup.rules.differ_from(begun.start) || begun.generation.is_last();
         if found.apart {
             // A position would tell of a place that counting does not lead to.
-            let change = Change::at(found.place, journal, last);
+            let mut change = Change::at(found.place, journal, last);
+            change.notices.extend(found.truncated.map(truncated));
             self.phase = Phase::Keeping { change, asked: false };
             return;
         }
@@ -122,30 +125,22 @@ impl<T: Clone> Relay<T> {
 
     fn tell_of(&mut self, found: &Found) {
         self.tell_of_unsure(found.unsure);
-        if let Some((from, to)) = found.truncated {
-            self.notice(Notice {
-                reason: "TARGET_TRUNCATED",
-                message: format!(
-                    "the target lost its offsets {from} to {to}, which were acknowledged: they are mirrored again from \
-                     the source; check the target's replication and unclean elections"
-                ),
-                from_offset: None,
-                to_offset: None,
-                count: Some(to - from),
-            });
-        }
-        if let Some((from, to)) = found.doubled {
-            self.notice(Notice {
-                reason: "RECORDS_DOUBLED",
-                message: format!(
-                    "the target's offsets {from} to {to} hold records that stand there twice: an append arrived late \
-                     while the target had forgotten the flow"
-                ),
-                from_offset: None,
-                to_offset: None,
-                count: Some(to - from),
-            });
-        }
+        self.tell_of_stray(found.stray);
+        self.tell_of_doubled(found.doubled);
+    }
+
+    fn tell_of_doubled(&mut self, doubled: Option<(i64, i64)>) {
+        let Some((from, to)) = doubled else { return };
+        self.notice(Notice {
+            reason: "RECORDS_DOUBLED",
+            message: format!(
+                "the target's offsets {from} to {to} hold records that stand there twice: an append arrived late while \
+                 the target had forgotten the flow"
+            ),
+            from_offset: None,
+            to_offset: None,
+            count: Some(to - from),
+        });
     }
 
     fn tell_of_unsure(&mut self, unsure: Option<(i64, i64)>) {
@@ -163,13 +158,29 @@ impl<T: Clone> Relay<T> {
         });
     }
 
+    fn tell_of_stray(&mut self, stray: Option<(i64, i64)>) {
+        let Some((from, to)) = stray else { return };
+        self.notice(Notice {
+            reason: "RECORDS_DOUBLED",
+            message: format!(
+                "the target's offsets {from} to {to} hold records that the source does not have at their place: \
+                 compaction took them there, or a replaced owner's append came late and they stand on the target twice or \
+                 out of order"
+            ),
+            from_offset: None,
+            to_offset: None,
+            count: Some(to - from),
+        });
+    }
+
     /// What is needed is gone from the source.
     pub(super) fn lost(&mut self, loss: Loss, target: i64, now_ms: u64) {
-        let (replay, unsure, found_epoch) = match &mut self.phase {
-            Phase::Locating { resync, .. } => (resync.take_replay(), resync.unsure(), resync.found_epoch()),
-            _ => (Vec::new(), None, -1),
-        };
+        let Phase::Locating { resync, .. } = &mut self.phase else { return };
+        let (replay, unsure, found_epoch) = (resync.take_replay(), resync.unsure(), resync.found_epoch());
+        let (cut, stray, doubled) = (resync.truncated(), resync.stray(), resync.doubled());
         self.tell_of_unsure(unsure);
+        self.tell_of_stray(stray);
+        self.tell_of_doubled(doubled);
         let stored = self.take_stored();
         let generation = self.setup.detail.begun.generation;
         match loss.handle(self.setup.rules.on_loss) {
@@ -186,7 +197,8 @@ impl<T: Clone> Relay<T> {
                     Some((last, epoch)) => Some((last, epoch.max(found_epoch))),
                     None => (found_epoch >= 0).then(|| (LastBatch::default(), found_epoch)),
                 };
-                let change = Change::at(place, journal, last).behind(&loss);
+                let mut change = Change::at(place, journal, last).behind(&loss);
+                change.notices.extend(cut.map(truncated));
                 self.phase = Phase::Keeping { change, asked: false };
             }
         }
@@ -249,7 +261,7 @@ impl<T: Clone> Relay<T> {
         };
         let Change { journal, last, .. } = change.clone();
         let same_producer = begun.generation.producer_id == self.setup.detail.begun.generation.producer_id;
-        let mut journal = if same_producer { journal } else { Journal::new(self.setup.number) };
+        let mut journal = if same_producer { journal } else { journal.renewed(begun.generation.producer_id) };
         journal.passed(now_ms);
         self.setup.detail.begun = begun;
         self.refusal = None;
@@ -266,5 +278,19 @@ impl<T: Clone> Relay<T> {
             stream.window.watch(now_ms);
         }
         self.register(Then::Stream(Box::new(stream)));
+    }
+}
+
+/// What is said of records that the target lost.
+fn truncated((from, to): (i64, i64)) -> Notice {
+    Notice {
+        reason: "TARGET_TRUNCATED",
+        message: format!(
+            "the target lost its offsets {from} to {to}, which were acknowledged: they are mirrored again from the source; \
+             check the target's replication and unclean elections"
+        ),
+        from_offset: None,
+        to_offset: None,
+        count: Some(to - from),
     }
 }

@@ -105,6 +105,8 @@ pub struct Relay<T> {
     stopping: bool,
     /// The worker is counted among the living: nobody else was given the partition.
     leased: bool,
+    /// Somebody else's records stand before this target offset.
+    others_before: i64,
     /// n behind a hand-over append of which it is not known whether it was a new one.
     handed_over: Option<i64>,
     attempts: u32,
@@ -114,6 +116,11 @@ pub struct Relay<T> {
     /// The target found a checksum wrong: records are checked before they are sent.
     check: bool,
     warned_of_retention: bool,
+    told_of_coarse: bool,
+    /// It was asked where the target begins.
+    cut_asked: bool,
+    /// When it may be asked again whether what is stored can be cut.
+    next_cut_ms: u64,
     /// The generation that stands in the target's registry.
     registered: Option<PartitionGeneration>,
     /// Where the source's batches come from.
@@ -128,19 +135,23 @@ pub struct Relay<T> {
 impl<T: Clone> Relay<T> {
     /// Begins with nothing known.
     pub fn new(setup: Setup) -> Self {
-        let journal = Journal::new(setup.number);
+        let journal = Journal::new(setup.detail.begun.generation.producer_id, setup.number);
         Self {
             setup,
             facts: Facts::DEFAULT,
             phase: Phase::Facts { asked: false },
             stopping: false,
             leased: true,
+            others_before: i64::MIN,
             handed_over: None,
             attempts: 0,
             refusal: None,
             clamp: false,
             check: false,
             warned_of_retention: false,
+            told_of_coarse: false,
+            cut_asked: false,
+            next_cut_ms: 0,
             registered: None,
             origins: Origins::default(),
             journal,
@@ -337,10 +348,12 @@ impl<T: Clone> Relay<T> {
     pub fn told(&mut self, told: Told, codecs: &dyn Codecs) {
         match (&mut self.phase, told) {
             (Phase::Stopped { .. } | Phase::Released { .. }, _) => {}
-            // Only where batches come from is asked for while records flow.
+            // Only where batches come from, or the target begins, is asked for while records flow.
             (Phase::Streaming(stream), Told::Failed(reason, message)) => {
                 stream.origins_unknown(reason, message);
+                self.target_begins(None);
             }
+            (Phase::Streaming(_), Told::TargetEnds(log_start, ..)) => self.target_begins(Some(log_start)),
             (_, Told::Failed(reason, message)) => self.wait(&reason, &message),
             (phase, Told::Origins(found)) => {
                 self.origins.learn(found);
@@ -423,6 +436,7 @@ impl<T: Clone> Relay<T> {
             facts,
             sole_writer: rules.sole_writer,
             times_kept: !facts.target_append_time && rules.timestamps == TimestampPolicy::Keep,
+            others_before: self.others_before,
         };
         let resync = Box::new(Resync::new(premise));
         self.phase = Phase::Locating { resync, stored: Stored::default(), asked: false };

@@ -8,16 +8,17 @@ use super::outgoing::{Outgoing, Queue, Ready};
 use super::refusal::{skipped, too_large};
 use super::{
     Action, Answer, Append, Ask, Codecs, Entry, Facts, Journal, LastBatch, Limits, Notice, OversizedPolicy,
-    PartitionFigures, Phase, Place, Relay, SourcePage, Stop,
+    PartitionFigures, Phase, Place, Relay, SourcePage, Step, Stop,
 };
 use crate::format::batch::Stamp;
+use crate::relay::answer::Verdict;
 use crate::relay::journal::Mirrored;
 use crate::relay::loss::retention_margin;
 use crate::relay::page::{self, Reading};
 use crate::relay::path::Conditions;
 use crate::relay::reader::unreadable;
 use crate::relay::rebuild::Oversized;
-use crate::relay::window::{Outcome, Sending, Window};
+use crate::relay::window::{Outcome, Sending, UNEXPECTED, Window};
 use crate::report::Delivery;
 
 /// The pipeline ends with the append that hands over.
@@ -122,6 +123,11 @@ impl<T> Stream<T> {
         self.after.is_none() && self.fetching && self.queue.is_empty() && self.held.is_none()
     }
 
+    /// It is to be looked up where a page comes from.
+    pub(super) fn asks_origins(&self) -> bool {
+        self.held.is_some()
+    }
+
     pub(super) fn is_busy(&self) -> bool {
         self.journal.is_dirty() || !self.window.is_empty()
     }
@@ -199,7 +205,8 @@ impl<T: Clone> Relay<T> {
             let last_epoch = stream.last.map_or(-1, |(_, epoch)| epoch);
             return act(Action::Fetch { offset, read_committed: !start.read_uncommitted, last_epoch });
         }
-        if let Some(held) = stream.held.as_mut().filter(|held| !held.asked) {
+        // One question at a time.
+        if let Some(held) = stream.held.as_mut().filter(|held| !held.asked && !self.cut_asked) {
             held.asked = true;
             return act(Action::Ask(Ask::Origins(held.unknown.clone())));
         }
@@ -209,6 +216,9 @@ impl<T: Clone> Relay<T> {
         }
         if let Some(next) = self.send(now_ms, codecs) {
             return next;
+        }
+        if self.wants_cut(now_ms) {
+            return act(Action::Ask(Ask::Locate(Step::TargetEnds)));
         }
         self.write_if_due(now_ms)
     }
@@ -223,7 +233,7 @@ impl<T: Clone> Relay<T> {
             stream.fetching = false;
             return act(Action::StopFetching);
         }
-        if !stream.window.is_empty() || stream.writing.is_some() {
+        if !stream.window.is_empty() || stream.writing.is_some() || self.cut_asked {
             return Next::Idle;
         }
         if stream.journal.is_dirty() && !stream.unwritten {
@@ -440,7 +450,14 @@ impl<T: Clone> Relay<T> {
                 stream.break_off_failed(After::Locate { reason: HANDED_OVER, leader_moved: false });
             }
             Outcome::Mirrored(mirrored) => self.mirrored(&mirrored, now_ms),
-            Outcome::Failed(verdict) => self.failed(verdict),
+            Outcome::Failed(verdict) => {
+                if let (Verdict::Resync { reason: UNEXPECTED, .. }, Answer::Appended { base_offset, .. }) =
+                    (&verdict, answer)
+                {
+                    self.others_before = self.others_before.max(*base_offset);
+                }
+                self.failed(verdict);
+            }
             Outcome::Drained => {}
         }
     }
@@ -464,5 +481,6 @@ impl<T: Clone> Relay<T> {
         } else if stream.handover {
             stream.break_off(After::Begin);
         }
+        self.tell_of_coarse();
     }
 }

@@ -4,9 +4,11 @@ use super::*;
 use crate::flow::LossPolicy;
 use crate::format::batch::tests::header;
 use crate::ids::{ClusterId, FlowId, TopicId, TopicName};
+use crate::relay::chunks::Chunk;
 use crate::relay::path::Path;
 use crate::relay::registry::{Origin, Registry, WriterKey};
 use crate::relay::testing::{Fake, batch_of, dense, joined};
+use crate::translate::Segment;
 use crate::unit::Generation;
 
 pub(super) const NOW: u64 = 1_000;
@@ -296,4 +298,53 @@ fn records_that_the_target_finds_damaged_are_checked_before_they_go_again() {
     b.bring(&[damaged()]);
     let Some(Action::Stopped(stop)) = b.drain() else { panic!() };
     assert_eq!((stop.reason, stop.from_offset), (crate::relay::stop::StopReason::BatchCorrupt, Some(0)));
+}
+
+/// Streams from an empty target, with a chunk of an earlier owner stored, of which the source has nothing left.
+fn with_a_chunk() -> Bench {
+    let mut bench = Bench::new(RULES);
+    let segment = Segment { source: 0, target: 0, count: 5 };
+    let chunks = vec![Chunk::of((5, 0, 3), &[segment]).unwrap()];
+    while let Some(Action::Ask(ask)) = bench.next() {
+        let told = match ask {
+            Ask::Facts => Told::Facts(Facts::DEFAULT),
+            Ask::Locate(Step::Identity) => Told::Identity(Some(TopicId([1; 16])), Some(TopicId([2; 16]))),
+            Ask::Locate(Step::Positions) => {
+                Told::Positions(Stored { positions: Vec::new(), chunks: chunks.clone() })
+            }
+            Ask::Locate(Step::TargetEnds) => Told::TargetEnds(0, 0, 0),
+            other => panic!("{other:?}"),
+        };
+        bench.relay.told(told, &Fake);
+    }
+    bench.relay.fetched(
+        SourcePage { end_offset: 9, high_watermark: 9, log_start: 5, ..SourcePage::default() },
+        (),
+        &Fake,
+    );
+    assert!(matches!(bench.next(), Some(Action::Ask(Ask::Locate(Step::TargetEnds)))));
+    assert!(bench.next().is_none(), "once");
+    bench
+}
+
+#[test]
+fn what_is_stored_of_what_both_sides_deleted_is_cut() {
+    let mut bench = with_a_chunk();
+    bench.relay.told(Told::TargetEnds(4, 9, 9), &Fake);
+    assert!(bench.next().is_none(), "the target still has it");
+    let mut bench = with_a_chunk();
+    bench.relay.told(Told::TargetEnds(5, 9, 9), &Fake);
+    let Some(Action::Write(records)) = bench.next() else { panic!() };
+    let kind = PositionKind::Segments { producer_id: 5, number: 0, chunk: 3 };
+    assert!(records.iter().any(|(key, value)| key.kind == kind && *value == PositionValue::Segments(vec![])));
+}
+
+#[test]
+fn nothing_goes_on_before_it_is_known_where_the_target_begins() {
+    let mut bench = with_a_chunk();
+    bench.relay.stop();
+    assert!(matches!(bench.next(), Some(Action::StopFetching)));
+    assert!(bench.next().is_none(), "an answer that comes late would be taken for another one's");
+    bench.relay.told(Told::Failed("UNREACHABLE".to_owned(), String::new()), &Fake);
+    assert!(matches!(bench.drain(), Some(Action::Released)));
 }

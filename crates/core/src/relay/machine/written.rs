@@ -2,8 +2,11 @@
 
 use super::stream::{Next, act};
 use super::{
-    Action, Entry, LastBatch, Phase, Position, PositionKey, PositionKind, PositionValue, Relay, Setup,
+    Action, Entry, LastBatch, Notice, Phase, Position, PositionKey, PositionKind, PositionValue, Relay, Setup,
 };
+
+/// So often it is looked whether what is stored of a partition can be cut.
+const CUT_EVERY_MS: u64 = 10 * 60_000;
 
 impl Setup {
     fn key(&self, kind: PositionKind) -> PositionKey {
@@ -17,8 +20,11 @@ impl Setup {
 
     fn chunks(&self, entry: &Entry) -> Vec<(PositionKey, PositionValue)> {
         let producer_id = self.detail.begun.generation.producer_id;
-        let chunks = entry.chunks.iter().map(|(chunk, segments)| {
-            let kind = PositionKind::Segments { producer_id, number: self.number, chunk: *chunk };
+        let own = entry.chunks.iter().map(|(chunk, segments)| ((producer_id, self.number, *chunk), segments));
+        // An own chunk that was not written yet may be made coarse already: that comes behind it.
+        let earlier = entry.rewritten.iter().map(|(key, segments)| (*key, segments));
+        let chunks = own.chain(earlier).map(|((producer_id, number, chunk), segments)| {
+            let kind = PositionKind::Segments { producer_id, number, chunk };
             (self.key(kind), PositionValue::Segments(segments.clone()))
         });
         chunks.collect()
@@ -33,6 +39,47 @@ impl<T: Clone> Relay<T> {
             return self.write();
         }
         Next::Idle
+    }
+
+    /// Is it to be asked now how far the target's log start is, to cut what is stored of what is gone from both sides?
+    pub(super) fn wants_cut(&mut self, now_ms: u64) -> bool {
+        let Phase::Streaming(stream) = &mut self.phase else { return false };
+        let below = self.figures.source_start_offset.is_some_and(|start| stream.journal.may_cut(start));
+        if !below || stream.asks_origins() || self.cut_asked || now_ms < self.next_cut_ms {
+            return false;
+        }
+        self.cut_asked = true;
+        self.next_cut_ms = now_ms.saturating_add(CUT_EVERY_MS);
+        true
+    }
+
+    /// The target begins there; `None`: it could not be told.
+    pub(super) fn target_begins(&mut self, log_start: Option<i64>) {
+        let Phase::Streaming(stream) = &mut self.phase else { return };
+        self.cut_asked = false;
+        if let (Some(source), Some(target)) = (self.figures.source_start_offset, log_start) {
+            stream.journal.cut(source, target);
+        }
+    }
+
+    /// Says so, once, where the partition has more segments than are kept.
+    pub(super) fn tell_of_coarse(&mut self) {
+        let Phase::Streaming(stream) = &mut self.phase else { return };
+        let Some((from, to)) = stream.journal.take_coarse() else { return };
+        if std::mem::replace(&mut self.told_of_coarse, true) {
+            return;
+        }
+        self.notice(Notice {
+            reason: "TRANSLATION_COARSE",
+            message: format!(
+                "offsets {from} to {to} of the source are translated to an earlier place from now on, and later ones once \
+                 they are as old: the partition has more gaps than are kept; groups that commit there read some records \
+                 again after a failover"
+            ),
+            from_offset: Some(from),
+            to_offset: Some(to),
+            count: None,
+        });
     }
 
     /// Takes what is to be written down now.

@@ -29,7 +29,13 @@ impl Resync {
     pub fn source_history(&mut self, end_offset: Option<i64>) {
         self.epoch_end = end_offset;
         match end_offset {
-            Some(end) if end < self.epoch_source => self.lost(Loss::diverged(end, self.base.source)),
+            Some(end) if end < self.epoch_source => {
+                if self.epoch_target < self.base.target {
+                    // A generation in between may have gone on from there already, and nothing that it wrote says so.
+                    self.unsure = Some((self.told_up_to(end), self.ends.1));
+                }
+                self.lost(Loss::diverged(end, self.base.source));
+            }
             _ => self.find_source(),
         }
     }
@@ -73,10 +79,39 @@ impl Resync {
         }
     }
 
-    /// The mirror got at least so far in this history, if n is right: every record takes an offset or more, and what it
-    /// mirrored behind the end of the epoch may be of another.
+    /// The mirror got at least so far, in whatever history: every record takes an offset or more.
+    fn mirrored_to(&self) -> i64 {
+        self.base.source + (self.count - self.base.count).max(0)
+    }
+
+    /// Where the histories part, when nothing of what the target has left was found: what was mirrored up to the end of the
+    /// epoch is of both, but only what is read from the base on tells that nothing behind the base is.
+    fn parted(&mut self) -> i64 {
+        let (facts, base) = (&self.premise.facts, self.base.source);
+        let whole = self.whole && !facts.target_compacted;
+        let mirrored = if !facts.content_fixed() || whole { base } else { self.mirrored_to() };
+        let end = self.epoch_end.unwrap_or(base);
+        if end < base {
+            self.unsure = Some((self.told_up_to(end), self.ends.1));
+        } else if !whole {
+            self.unsure = Some((self.base.target, self.ends.1));
+        }
+        mirrored.min(end)
+    }
+
+    /// Up to this target offset at least, what was mirrored is from before this source offset.
+    fn told_up_to(&self, source: i64) -> i64 {
+        let before = self.older.iter().filter(|(reached, _)| *reached <= source);
+        before.map(|(_, target)| *target).max().unwrap_or(0)
+    }
+
+    /// The mirror got at least so far in this history, if n is right: what it mirrored behind the end of the epoch may be of
+    /// another. Where the content is not fixed, n may count records from before the base.
     fn surely_mirrored(&self) -> i64 {
-        let mirrored = self.at_least.max(self.base.source + (self.count - self.base.count).max(0));
+        if !self.premise.facts.content_fixed() {
+            return self.base.source;
+        }
+        let mirrored = self.at_least.max(self.mirrored_to());
         self.epoch_end.map_or(mirrored, |end| mirrored.min(end.max(self.base.source)))
     }
 
@@ -108,7 +143,7 @@ impl Resync {
 
     /// Answers [`Step::SourceRead`]. `origins` is what is known of producer ids.
     pub fn source_read(&mut self, page: SourcePage, origins: &Origins, codecs: &dyn Codecs) {
-        let end_offset = page.end_offset;
+        let (end_offset, high_watermark) = (page.end_offset, page.high_watermark);
         let items = match page::read(&page, self.reading(), self.cursor, origins, codecs) {
             Ok(items) => items,
             Err(unknown) => {
@@ -128,6 +163,12 @@ impl Resync {
         }
         if matches!(self.step, Step::SourceRead { .. }) {
             if self.aligner.is_some() && self.cursor >= end_offset {
+                if end_offset < high_watermark && self.mirrored_to() > end_offset {
+                    // Less is stable than was mirrored: the source lost a marker, and what its transaction holds back was
+                    // on the target once.
+                    self.step = Step::Again("SOURCE_NOT_SETTLED");
+                    return;
+                }
                 // What was not found is gone from the source, or was never to be mirrored again.
                 self.aligned();
             } else if self.cursor == before {
@@ -158,7 +199,7 @@ impl Resync {
         if self.aligner.is_none() {
             self.at_least = self.cursor + uncounted;
         }
-        let mirrored = self.at_least.max(self.base.source + (self.count - self.base.count).max(0));
+        let mirrored = self.at_least.max(self.mirrored_to());
         let surely = self.surely_mirrored();
         if self.cursor < log_start {
             if self.aligner.is_none() && uncounted == 0 {
@@ -241,13 +282,16 @@ impl Resync {
     fn aligned(&mut self) {
         if let Some(aligner) = self.aligner.take() {
             let epoch = self.found_epoch;
-            let complete = aligner.is_complete();
+            let fixed = self.premise.facts.content_fixed();
+            let (complete, next) = (aligner.is_complete(), aligner.next_wanted());
             let Aligned { place, segments, hole } = aligner.into_place();
             if let Some(hole) = hole {
                 // An owner that was replaced appended what it had read behind that: it follows once more.
                 self.unsure = Some((hole.target.unwrap_or(self.base.target), self.ends.1));
             } else if !complete {
                 self.scan.out_of_place();
+                // A replaced owner's batch may have had exactly the place of ours, and those behind it followed.
+                self.stray = next.map(|next| (next, self.ends.1)).filter(|_| !fixed);
             }
             self.replay.extend(segments.into_iter().map(|segment| Mirrored {
                 segment,
@@ -261,7 +305,7 @@ impl Resync {
                 return;
             }
             if let (false, Some(mirrored)) = (complete, self.diverged) {
-                let end = place.unwrap_or(self.base.source);
+                let end = place.unwrap_or_else(|| self.parted());
                 self.lost(Loss::diverged(end, mirrored.max(end)));
                 return;
             }

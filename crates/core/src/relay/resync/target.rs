@@ -17,7 +17,7 @@ pub(super) struct Scan {
     /// Target offsets of batches of older generations of ours: from, to.
     older: Option<(i64, i64)>,
     /// Somebody else's batches are there.
-    foreign: bool,
+    pub(super) foreign: bool,
     /// Target offsets that hold records twice.
     pub(super) doubled: Option<(i64, i64)>,
 }
@@ -185,6 +185,8 @@ impl Resync {
             widen(&mut self.scan.doubled, header);
             let overhang = first - SEQUENCES + records - self.count;
             if overhang > 0 {
+                // Only what reaches further than before is there for the first time.
+                self.scan.ours.push((self.count, header.next_offset() - overhang));
                 self.count += overhang;
                 self.tail = None;
             }
@@ -246,11 +248,12 @@ impl Resync {
         let appended = log_end - self.base.target;
         match remembered {
             Some((epoch, _)) if epoch > self.generation.epoch => self.fenced(),
-            Some((epoch, _)) if epoch < self.generation.epoch && self.base.count == 0 => {
-                // Nothing of this generation was ever there. Older owners' late appends may have been.
+            Some((epoch, _)) if epoch < self.generation.epoch => {
+                // The last one there is an older owner's late append, and how many are is not known: of this generation
+                // there may be none.
                 self.scan.foreign = true;
                 self.unsure = Some((self.base.target, log_end));
-                self.settle(0);
+                self.settle(self.base.count);
             }
             Some((epoch, last)) if epoch == self.generation.epoch && last >= 0 => {
                 let count = count_at(self.base.count, i64::from(last)) + 1;
@@ -260,6 +263,10 @@ impl Resync {
                     self.settle(self.base.count);
                 } else if count - self.base.count <= appended {
                     self.scan.foreign |= count - self.base.count < appended;
+                    if self.scan.foreign && self.premise.sole_writer {
+                        // Nobody but older owners can have brought what is not ours.
+                        self.scan.doubled = Some((self.base.target, log_end));
+                    }
                     self.settle(count);
                 } else if last == sequence_of(self.base.count - 1) {
                     // Its last one is the position's last one: what came behind is not ours.
@@ -269,8 +276,11 @@ impl Resync {
                     self.unknown(log_start);
                 }
             }
-            // As the only writer, offsets count our records.
-            _ if self.premise.sole_writer && !self.scan.foreign => {
+            // As the only writer, offsets count our records; not where it was seen that somebody else's stand there too.
+            _ if self.premise.sole_writer
+                && !self.scan.foreign
+                && self.premise.others_before <= self.base.target =>
+            {
                 self.assumed = true;
                 self.settle(self.base.count + appended);
             }
