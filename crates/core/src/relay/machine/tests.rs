@@ -334,7 +334,7 @@ fn what_is_stored_of_what_both_sides_deleted_is_cut() {
     assert!(bench.next().is_none(), "the target still has it");
     let mut bench = with_a_chunk();
     bench.relay.told(Told::TargetEnds(5, 9, 9), &Fake);
-    let Some(Action::Write(records)) = bench.next() else { panic!() };
+    let Some(Action::Write(records)) = bench.relay.next(NOW + 1_000, &Fake) else { panic!() };
     let kind = PositionKind::Segments { producer_id: 5, number: 0, chunk: 3 };
     assert!(records.iter().any(|(key, value)| key.kind == kind && *value == PositionValue::Segments(vec![])));
 }
