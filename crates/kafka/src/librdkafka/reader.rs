@@ -23,6 +23,9 @@ use crate::error::{Class, Error, ErrorCode, Result};
 const PARTITION: i32 = 0;
 /// A fetch at the end of the log is answered after this time, so that the end is noticed soon.
 const FETCH_WAIT_MS: &str = "5";
+/// What is read ahead at most. librdkafka's own 64 MiB would be held by every flow of a worker while it starts.
+const AHEAD_KBYTES: &str = "2048";
+const AHEAD_RECORDS: &str = "10000";
 
 /// A record of an internal topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +70,8 @@ impl InternalReader {
         native.set("auto.offset.reset", "earliest");
         native.set("isolation.level", "read_committed");
         native.set("fetch.wait.max.ms", FETCH_WAIT_MS);
+        native.set("queued.max.messages.kbytes", AHEAD_KBYTES);
+        native.set("queued.min.messages", AHEAD_RECORDS);
         native.set("fetch.error.backoff.ms", "20");
         let about = Arc::clone(&topic);
         let consumer = blocking("make a reader for", &topic, move || {

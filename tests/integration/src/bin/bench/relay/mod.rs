@@ -201,14 +201,21 @@ async fn measure_special(rig: &Rig, args: &Args, results: &mut Results) -> Resul
 
 /// Measures how cost grows, prints it and writes it to the documentation.
 async fn grow(rig: &Rig, args: &Args, results: &mut Results) -> Result<Value> {
-    let mut measured = Vec::new();
+    let (mut measured, mut failed) = (Vec::new(), Vec::new());
     for point in cost::points(args.cost_partitions) {
         match cost::run(rig, point).await {
             Ok(values) => measured.push((point, values)),
-            Err(error) => results.fail(&format!("cost, {point:?}"), &error),
+            Err(error) => {
+                failed.push(format!("{} partitions with {} flows", point.partitions, point.flows));
+                results.fail(&format!("cost, {point:?}"), &error);
+            }
         }
     }
-    println!("\ncost: {}\n{}", cost::ABOUT, plot::table(&measured)?);
-    plot::write(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs"), &measured, cost::ABOUT)?;
+    let mut about = cost::ABOUT.to_owned();
+    if !failed.is_empty() {
+        about = format!("{about} Failed, and not shown: {}.", failed.join(", "));
+    }
+    println!("\ncost: {about}\n{}", plot::table(&measured)?);
+    plot::write(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs"), &measured, &about)?;
     Ok(json!(measured.into_iter().map(|(_, values)| values).collect::<Vec<_>>()))
 }
