@@ -13,7 +13,6 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 use rdkafka::util::Timeout;
-use rdkafka::{ClientContext, config::RDKafkaLogLevel};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -32,20 +31,7 @@ const FULL_PAUSE: Duration = Duration::from_millis(50);
 type Told = oneshot::Sender<std::result::Result<i64, KafkaError>>;
 
 /// Tells each record's sender what became of it.
-#[derive(Debug, Clone, Copy)]
-struct Deliveries;
-
-impl ClientContext for Deliveries {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        Quiet.log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        Quiet.error(error, reason);
-    }
-}
-
-impl ProducerContext for Deliveries {
+impl ProducerContext for Quiet {
     type DeliveryOpaque = Box<Told>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, told: Box<Told>) {
@@ -60,12 +46,12 @@ impl ProducerContext for Deliveries {
 
 /// The producer with the thread that polls it.
 struct Polled {
-    producer: Arc<BaseProducer<Deliveries>>,
+    producer: Arc<BaseProducer<Quiet>>,
     stop: Arc<AtomicBool>,
 }
 
 impl Polled {
-    fn start(producer: BaseProducer<Deliveries>) -> std::io::Result<Self> {
+    fn start(producer: BaseProducer<Quiet>) -> std::io::Result<Self> {
         let polled = Self { producer: Arc::new(producer), stop: Arc::default() };
         let (producer, stop) = (Arc::clone(&polled.producer), Arc::clone(&polled.stop));
         std::thread::Builder::new().name("internal-topics".to_owned()).spawn(move || {
@@ -104,7 +90,7 @@ impl InternalProducer {
         native.set("enable.idempotence", "true");
         native.set("delivery.timeout.ms", config.limits.admin_timeout.as_millis().to_string());
         native.set("request.timeout.ms", config.limits.request_timeout.as_millis().to_string());
-        let producer = BaseProducer::from_config_and_context(&native, Deliveries)
+        let producer = BaseProducer::from_config_and_context(&native, Quiet)
             .map_err(|error| failed("make a producer for", &internal_topics(), &error))?;
         let polled = Polled::start(producer).map_err(|error| unusual("start a thread for", error))?;
         Ok(Self { polled: Arc::new(polled), timeout: config.limits.admin_timeout })
