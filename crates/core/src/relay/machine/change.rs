@@ -75,7 +75,7 @@ impl<T: Clone> Relay<T> {
     /// The place is found: stream on from it, or begin a generation there.
     pub(super) fn found(&mut self, found: &Found, now_ms: u64) {
         let stored = self.take_stored();
-        self.tell_of(found);
+        self.tell_of_doubles(found.unsure, found.stray, found.doubled);
         self.others_before = self.others_before.max(found.others_before);
         let mut journal = self.journal_of(&stored, found.place.target);
         for mirrored in &found.replay {
@@ -123,54 +123,18 @@ impl<T: Clone> Relay<T> {
         self.phase = Phase::Streaming(Box::new(stream));
     }
 
-    fn tell_of(&mut self, found: &Found) {
-        self.tell_of_unsure(found.unsure);
-        self.tell_of_stray(found.stray);
-        self.tell_of_doubled(found.doubled);
-    }
-
-    fn tell_of_doubled(&mut self, doubled: Option<(i64, i64)>) {
-        let Some((from, to)) = doubled else { return };
-        self.notice(Notice {
-            reason: "RECORDS_DOUBLED",
-            message: format!(
-                "the target's offsets {from} to {to} hold records that stand there twice: an append arrived late while \
-                 the target had forgotten the flow"
-            ),
-            from_offset: None,
-            to_offset: None,
-            count: Some(to - from),
-        });
-    }
-
-    fn tell_of_unsure(&mut self, unsure: Option<(i64, i64)>) {
-        let Some((from, to)) = unsure else { return };
-        self.notice(Notice {
-            reason: "RECORDS_DOUBLED",
-            message: format!(
-                "the target's offsets {from} to {to} held records that may come to stand there twice: retention or \
-                 compaction took some before it was known how far they go on the source, or a replaced owner's append \
-                 came late; raise the target's retention, or min.compaction.lag.ms where it is compacted"
-            ),
-            from_offset: None,
-            to_offset: None,
-            count: Some(to - from),
-        });
-    }
-
-    fn tell_of_stray(&mut self, stray: Option<(i64, i64)>) {
-        let Some((from, to)) = stray else { return };
-        self.notice(Notice {
-            reason: "RECORDS_DOUBLED",
-            message: format!(
-                "the target's offsets {from} to {to} hold records that the source does not have at their place: \
-                 compaction took them there, or a replaced owner's append came late and they stand on the target twice or \
-                 out of order"
-            ),
-            from_offset: None,
-            to_offset: None,
-            count: Some(to - from),
-        });
+    /// Says which target offsets hold, or may come to hold, records twice.
+    fn tell_of_doubles(
+        &mut self,
+        unsure: Option<(i64, i64)>,
+        stray: Option<(i64, i64)>,
+        doubled: Option<(i64, i64)>,
+    ) {
+        for (range, what) in [(unsure, UNSURE), (stray, STRAY), (doubled, DOUBLED)] {
+            let Some((from, to)) = range else { continue };
+            let message = format!("the target's offsets {from} to {to} {what}");
+            self.notice(of_target("RECORDS_DOUBLED", message, (from, to)));
+        }
     }
 
     /// What is needed is gone from the source.
@@ -178,9 +142,7 @@ impl<T: Clone> Relay<T> {
         let Phase::Locating { resync, .. } = &mut self.phase else { return };
         let (replay, unsure, found_epoch) = (resync.take_replay(), resync.unsure(), resync.found_epoch());
         let (cut, stray, doubled) = (resync.truncated(), resync.stray(), resync.doubled());
-        self.tell_of_unsure(unsure);
-        self.tell_of_stray(stray);
-        self.tell_of_doubled(doubled);
+        self.tell_of_doubles(unsure, stray, doubled);
         let stored = self.take_stored();
         let generation = self.setup.detail.begun.generation;
         match loss.handle(self.setup.rules.on_loss) {
@@ -281,16 +243,25 @@ impl<T: Clone> Relay<T> {
     }
 }
 
+/// What is said of target offsets that may hold records twice.
+const UNSURE: &str = "held records that may come to stand there twice: retention or compaction took some before it was \
+                      known how far they go on the source, or a replaced owner's append came late; raise the target's \
+                      retention, or min.compaction.lag.ms where it is compacted";
+const STRAY: &str = "hold records that the source does not have at their place: compaction took them there, or a replaced \
+                     owner's append came late and they stand on the target twice or out of order";
+const DOUBLED: &str =
+    "hold records that stand there twice: an append arrived late while the target had forgotten the flow";
+
 /// What is said of records that the target lost.
 fn truncated((from, to): (i64, i64)) -> Notice {
-    Notice {
-        reason: "TARGET_TRUNCATED",
-        message: format!(
-            "the target lost its offsets {from} to {to}, which were acknowledged: they are mirrored again from the source; \
-             check the target's replication and unclean elections"
-        ),
-        from_offset: None,
-        to_offset: None,
-        count: Some(to - from),
-    }
+    let message = format!(
+        "the target lost its offsets {from} to {to}, which were acknowledged: they are mirrored again from the source; \
+         check the target's replication and unclean elections"
+    );
+    of_target("TARGET_TRUNCATED", message, (from, to))
+}
+
+/// A notice about target offsets, which the offsets of a notice don't name: those are the source's.
+fn of_target(reason: &'static str, message: String, (from, to): (i64, i64)) -> Notice {
+    Notice { reason, message, from_offset: None, to_offset: None, count: Some(to - from) }
 }
