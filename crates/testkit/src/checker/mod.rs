@@ -9,6 +9,7 @@ pub mod matcher;
 mod matcher_tests;
 mod reader;
 pub mod record;
+mod repeats;
 mod report;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -19,6 +20,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use matcher::Matcher;
 use reader::{Isolation, Reader};
+pub use repeats::{Place, Repeats, count_repeats};
 pub use report::{Comparison, PartitionComparison};
 
 /// Offsets by topic and partition.

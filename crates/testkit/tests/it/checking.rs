@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mirrormesh_testkit::checker::matcher::{Kind, Outcome};
-use mirrormesh_testkit::checker::{Comparison, Options, TopicPair, compare};
+use mirrormesh_testkit::checker::{Comparison, Options, Place, TopicPair, compare, count_repeats};
 use mirrormesh_testkit::shared::shared_pair;
 use mirrormesh_testkit::topics::{create_topic, unique_name};
 use mirrormesh_testkit::workload::{Codec, TopicPlan, Workload};
@@ -159,4 +159,21 @@ async fn a_missing_topic_and_a_missing_partition_are_told() {
     let comparison =
         compare(&source, &target, &[TopicPair::same(&topic)], &Options::default()).await.unwrap();
     assert_eq!(counts(&comparison.totals), [100, 0, 0, 0, 0], "{comparison}");
+}
+
+#[tokio::test]
+async fn what_a_topic_holds_twice_is_counted() {
+    let clusters = shared_pair().await.unwrap();
+    let bootstrap = clusters.source.bootstrap();
+    let topic = unique_name("repeats");
+    create_topic(&bootstrap, &topic, 1).await.unwrap();
+    let plan = TopicPlan::new(&topic, 1, 50).random();
+    Workload::new(SEED).topic(plan).produce(&bootstrap).await.unwrap();
+    let none = count_repeats(&bootstrap, &topic, &Options::default()).await.unwrap();
+    assert_eq!((none.records, none.repeated), (50, 0));
+    let records = read_all(&bootstrap, &topic);
+    write_all(&bootstrap, &topic, &records[20..23]);
+    let some = count_repeats(&bootstrap, &topic, &Options::default()).await.unwrap();
+    assert_eq!((some.records, some.repeated), (53, 3));
+    assert_eq!(some.places[0], Place { partition: 0, first_offset: 20, offset: 50 });
 }

@@ -73,7 +73,11 @@ pub async fn run(options: &Options) -> Result<Report> {
     let clusters = stage.keep_clusters_only();
     let (source, target) = (clusters.source.direct_bootstrap(), clusters.target.direct_bootstrap());
     let pairs = [TopicPair::same(TOPIC)];
-    report.comparison = Some(checker::compare(&source, &target, &pairs, &checker::Options::default()).await?);
+    let checks = checker::Options::default();
+    report.comparison = Some(checker::compare(&source, &target, &pairs, &checks).await?);
+    if report.has_unacknowledged() {
+        report.repeats = checker::count_repeats(&source, TOPIC, &checks).await?;
+    }
     report.check_time = checking.elapsed();
     report.whole_time = began.elapsed();
     if report.passed() {

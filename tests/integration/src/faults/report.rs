@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use mirrormesh_testkit::checker::Comparison;
+use mirrormesh_testkit::checker::{Comparison, Repeats};
 use serde_json::{Value, json};
 
 use super::plan::{Kind, LEASE};
@@ -57,6 +57,8 @@ pub struct Report {
     pub produced: u64,
     /// What differs between the clusters; none if it could not be found out.
     pub comparison: Option<Comparison>,
+    /// What the source holds twice; counted only where it holds more than it acknowledged.
+    pub repeats: Repeats,
     /// What did not go as it should, though no record need be wrong.
     pub problems: Vec<String>,
     /// From the first record to the last one on the target.
@@ -102,17 +104,16 @@ impl Report {
             && self.records_are_right()
     }
 
-    /// All that the source acknowledged was compared, and both sides are equal. The source may hold more: what was
-    /// appended without its producer being told, or appended twice by it, when a broker was killed. That is the source's
-    /// content, and must be on the target as well.
+    /// All that the source acknowledged was compared, and both sides are equal. The source may hold more only by what
+    /// its own producer appended twice when a broker died: that is the source's content, and is on the target as well.
     fn records_are_right(&self) -> bool {
-        self.comparison.as_ref().is_some_and(|c| c.is_equal() && c.totals.matched >= self.produced)
+        let expected = self.produced + self.repeats.repeated;
+        self.comparison.as_ref().is_some_and(|c| c.is_equal() && c.totals.matched == expected)
     }
 
-    /// Records that the source holds although it acknowledged them to nobody.
-    fn unacknowledged(&self) -> u64 {
-        let matched = self.comparison.as_ref().map_or(0, |c| c.totals.matched);
-        matched.saturating_sub(self.produced)
+    /// Whether the source holds records that it acknowledged to nobody.
+    pub(super) fn has_unacknowledged(&self) -> bool {
+        self.comparison.as_ref().is_some_and(|c| c.totals.source_records > self.produced)
     }
 
     fn takeovers_of(&self, kinds: &[Kind], calm: bool) -> Times {
@@ -160,7 +161,7 @@ impl Report {
             "records": totals.map(|t| t.matched),
             "records_wanted": self.records_wanted,
             "produced": self.produced,
-            "unacknowledged": self.unacknowledged(),
+            "repeated_on_source": self.repeats.repeated,
             "lost": totals.map(|t| t.lost),
             "duplicated": totals.map(|t| t.duplicated),
             "reordered": totals.map(|t| t.reordered),
@@ -197,12 +198,15 @@ impl fmt::Display for Report {
             Some(_) => {}
             None => writeln!(f, "the clusters were not compared")?,
         }
+        for place in &self.repeats.places {
+            writeln!(f, "twice on the source, {place}")?;
+        }
         let word = if self.passed() { "PASS" } else { "FAIL" };
         let totals = self.comparison.as_ref().map(|c| c.totals.clone()).unwrap_or_default();
         write!(
             f,
             "faults: {word} struck={} of {} records={} lost={} duplicated={} reordered={} different={} extra={} \
-             produced={} unacknowledged={} seed={} seconds={:.0} (load {:.0}, check {:.0})",
+             produced={} repeated_on_source={} seed={} seconds={:.0} (load {:.0}, check {:.0})",
             self.struck(),
             self.faults_wanted,
             totals.matched,
@@ -212,7 +216,7 @@ impl fmt::Display for Report {
             totals.different,
             totals.extra,
             self.produced,
-            self.unacknowledged(),
+            self.repeats.repeated,
             self.seed,
             self.whole_time.as_secs_f64(),
             self.load_time.as_secs_f64(),
@@ -310,7 +314,12 @@ mod tests {
         assert!(!Report { records_wanted: 121, ..good() }.passed());
         assert!(!Report { produced: 121, ..good() }.passed());
         let more = Report { produced: 117, ..good() };
-        assert!(more.passed() && more.to_string().contains("produced=117 unacknowledged=3 "), "{more}");
+        assert!(more.has_unacknowledged() && !more.passed(), "{more}");
+        let repeats = |repeated| Repeats { repeated, ..Repeats::default() };
+        let explained = Report { repeats: repeats(3), ..more };
+        assert!(explained.passed(), "{explained}");
+        assert!(explained.to_string().contains("produced=117 repeated_on_source=3 "), "{explained}");
+        assert!(!Report { repeats: repeats(2), ..explained }.passed());
         assert!(!Report { comparison: None, ..good() }.passed());
         assert!(!Report { comparison: Some(comparison(120, 1)), ..good() }.passed());
     }
