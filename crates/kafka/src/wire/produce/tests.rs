@@ -172,7 +172,7 @@ proptest! {
             let (frame, full) = answered(&request, version, |_| {});
             let sent = Sent::of(&request, version).unwrap();
             let short = plain::read(&frame, version, &sent);
-            let names_fit = version < 9 || version >= 13 || request.entries.iter().all(|e| e.topic.len() < 127);
+            let names_fit = !(9..FIRST_WITH_TOPIC_IDS).contains(&version) || request.entries.iter().all(|e| e.topic.len() < 127);
             prop_assert_eq!(short, names_fit.then_some(full), "version {}", version);
             prop_assert_eq!(plain::read(&frame[..cut.index(frame.len())], version, &sent), None);
         }
