@@ -122,7 +122,7 @@ pub struct Window {
     limits: Limits,
     facts: Facts,
     sole_writer: bool,
-    /// A duplicate answer is a failure, whatever the content.
+    /// An append must be a new one.
     new_only: bool,
     open: bool,
     failed: bool,
@@ -139,7 +139,7 @@ pub struct Window {
     last_max_timestamp: Option<i64>,
     /// Until then it is looked at who else appends: nothing fences owners under another producer id of the flow.
     watched_until_ms: u64,
-    /// When an append was there already: another owner of the generation appends too.
+    /// When an append was there already: another owner of the generation may append too.
     shared_ms: Option<u64>,
 }
 
@@ -166,9 +166,20 @@ impl Window {
         }
     }
 
-    /// An append must be a new one: a duplicate says that somebody was quicker, and may be further by now.
+    /// An append must be a new one, also where the target does not tell a duplicate: one says that somebody was quicker,
+    /// and may be further by now.
     pub fn expect_new(&mut self) {
         self.new_only = true;
+    }
+
+    /// When it was last seen that another owner of the generation may append too.
+    pub fn shared_ms(&self) -> Option<u64> {
+        self.shared_ms
+    }
+
+    /// It was seen before this window that another owner may append too.
+    pub fn share(&mut self, seen_ms: Option<u64>) {
+        self.shared_ms = seen_ms;
     }
 
     /// The producer id is a new one, and owners under the last one may still append.
@@ -323,17 +334,17 @@ impl Window {
             self.failed = true;
             return Outcome::Failed(judge(answer, pending.sending.run.first, pending.sending.next_source));
         };
-        if append_time && !self.facts.target_append_time && (self.new_only || !self.facts.content_fixed()) {
-            // It was there already, and what was there need not be what was sent: find out by content.
+        if append_time && !self.facts.target_append_time {
+            // It was there already: another owner of the generation appends too, or what was given up arrived late. What
+            // was there need not be what was sent, since the source may have lost its end between the two (exactly-once.md
+            // 3): find out by content.
+            self.shared_ms = Some(now_ms);
             return self.fail("DUPLICATE_ANSWER");
         }
         if self.new_only && self.facts.target_append_time && !self.facts.content_fixed() {
             // Such a target does not tell a duplicate, and what stands there need not be what was sent.
             self.failed = true;
             return Outcome::Untold;
-        }
-        if append_time && !self.facts.target_append_time {
-            self.shared_ms = Some(now_ms);
         }
         let expected = pending.after.target - pending.records();
         if base_offset != expected && (now_ms < self.watched_until_ms || !self.shift(base_offset, expected)) {

@@ -113,6 +113,7 @@ impl<T: Clone> Relay<T> {
             last,
             handover,
         );
+        stream.window.share(self.shared_ms);
         if found.producer_changed {
             stream.window.watch(now_ms);
         }

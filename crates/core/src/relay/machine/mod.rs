@@ -109,6 +109,8 @@ pub struct Relay<T> {
     others_before: i64,
     /// n behind a hand-over append of which it is not known whether it was a new one.
     handed_over: Option<i64>,
+    /// When it was seen that another owner of the generation may append too.
+    shared_ms: Option<u64>,
     attempts: u32,
     refusal: Option<Refusal>,
     /// The target refused a timestamp that its settings did not tell of: move them in every batch until one is in.
@@ -144,6 +146,7 @@ impl<T: Clone> Relay<T> {
             leased: true,
             others_before: i64::MIN,
             handed_over: None,
+            shared_ms: None,
             attempts: 0,
             refusal: None,
             clamp: false,

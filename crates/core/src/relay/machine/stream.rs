@@ -252,6 +252,7 @@ impl<T: Clone> Relay<T> {
             after = After::Wait { reason: "POSITION_NOT_WRITTEN".to_owned(), message };
         }
         self.journal = stream.journal.clone();
+        self.shared_ms = stream.window.shared_ms();
         let place = stream.window.acked();
         let change = || Change::at(place, stream.journal.clone(), stream.last);
         match after {
