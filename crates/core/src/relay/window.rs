@@ -141,6 +141,16 @@ pub struct Window {
     watched_until_ms: u64,
     /// When an append was there already: another owner of the generation may append too.
     shared_ms: Option<u64>,
+    unexpected: Option<Unexpected>,
+}
+
+/// An append that stands behind what others appended, where it was not sure that it was one.
+#[derive(Debug, Clone, Copy)]
+pub struct Unexpected {
+    /// n behind it.
+    count: i64,
+    max_timestamp: i64,
+    ack_ms: u64,
 }
 
 impl Window {
@@ -163,6 +173,7 @@ impl Window {
             last_max_timestamp: None,
             watched_until_ms: 0,
             shared_ms: None,
+            unexpected: None,
         }
     }
 
@@ -180,6 +191,20 @@ impl Window {
     /// It was seen before this window that another owner may append too.
     pub fn share(&mut self, seen_ms: Option<u64>) {
         self.shared_ms = seen_ms;
+    }
+
+    /// The append that is looked at for where it stands.
+    pub fn unexpected(&self) -> Option<Unexpected> {
+        self.unexpected
+    }
+
+    /// It was looked at what stands before such an append. Where it is the generation's last one, it is what the target
+    /// remembers: others between it and the next one are not looked at again.
+    pub fn settle(&mut self, looked_at: Unexpected) {
+        if looked_at.count == self.acked.count {
+            self.last_max_timestamp = Some(looked_at.max_timestamp);
+            self.last_ack_ms = Some(looked_at.ack_ms);
+        }
     }
 
     /// The producer id is a new one, and owners under the last one may still append.
@@ -240,11 +265,14 @@ impl Window {
     /// The target surely remembers this producer, whatever is on its way: no other owner was seen whose old batch could
     /// bring it to forget, and none of those in flight can.
     pub fn stays_armed(&self, now_ms: u64) -> bool {
-        let shared = self.shared_ms.is_some_and(|t| now_ms.saturating_sub(t) < IDLE_MS);
         let oldest = self.oldest.front();
         self.is_armed(now_ms)
-            && !shared
+            && !self.is_shared(now_ms)
             && (self.facts.target_append_time || oldest.is_none_or(|t| self.is_young(*t, now_ms)))
+    }
+
+    fn is_shared(&self, now_ms: u64) -> bool {
+        self.shared_ms.is_some_and(|t| now_ms.saturating_sub(t) < IDLE_MS)
     }
 
     /// The target surely remembers this producer: its last batch is young enough.
@@ -347,8 +375,16 @@ impl Window {
             return Outcome::Untold;
         }
         let expected = pending.after.target - pending.records();
-        if base_offset != expected && (now_ms < self.watched_until_ms || !self.shift(base_offset, expected)) {
-            return self.fail(UNEXPECTED);
+        if base_offset != expected {
+            let sure = now_ms >= self.watched_until_ms && self.is_armed(now_ms) && !self.is_shared(now_ms);
+            if !sure || !self.shift(base_offset, expected) {
+                self.unexpected = Some(Unexpected {
+                    count: pending.after.count,
+                    max_timestamp: pending.sending.last.max_timestamp,
+                    ack_ms: now_ms,
+                });
+                return self.fail(UNEXPECTED);
+            }
         }
         self.acked = Place {
             count: pending.after.count,
@@ -373,7 +409,8 @@ impl Window {
 
     /// Other writers append between our batches: what is expected moves up by as much. As the sole writer nothing may
     /// move, and nothing ever moves down. Before the first append of a generation it may have been an older one, which
-    /// nothing fenced until then: that is looked at.
+    /// nothing fenced until then: that is looked at. And so is what stands before an append that the target may have taken
+    /// from a producer that it had forgotten (exactly-once.md 3): it may be another owner's, and this a repeat of it.
     fn shift(&mut self, base_offset: i64, expected: i64) -> bool {
         if self.sole_writer || base_offset < expected || self.acked.count == 0 {
             return false;

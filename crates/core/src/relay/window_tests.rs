@@ -107,9 +107,33 @@ fn an_unexpected_offset_is_a_failure_unless_others_write() {
     assert!(matches!(w.answer(a, &appended(31), NOW), Outcome::Failed(_)));
     let mut w = window(false);
     let a = send(&mut w, 20, 5);
-    assert!(matches!(w.answer(a, &appended(33), NOW), Outcome::Mirrored(m) if m.segment.target == 33));
-    let b = send(&mut w, 25, 1);
-    assert!(matches!(w.answer(b, &appended(37), NOW), Outcome::Failed(_)), "never down");
+    w.answer(a, &appended(30), NOW);
+    let b = send(&mut w, 25, 5);
+    assert!(matches!(w.answer(b, &appended(38), NOW), Outcome::Mirrored(m) if m.segment.target == 38));
+    let c = send(&mut w, 30, 1);
+    assert!(matches!(w.answer(c, &appended(42), NOW), Outcome::Failed(_)), "never down");
+}
+
+#[test]
+fn others_are_looked_at_where_the_target_may_have_forgotten() {
+    let mut w = window(false);
+    let a = send(&mut w, 20, 5);
+    assert!(matches!(w.answer(a, &appended(33), NOW), Outcome::Failed(_)), "it may be a repeat of another owner's");
+    let looked_at = w.unexpected().unwrap();
+    for (n, sure) in [(15, true), (16, false)] {
+        let place = Place { count: n, source: 25, target: 38 };
+        let mut w = Window::new(place, false, Facts::DEFAULT, Limits::default());
+        w.settle(looked_at);
+        let a = send(&mut w, 25, 1);
+        let outcome = w.answer(a, &appended(40), NOW);
+        assert_eq!(matches!(outcome, Outcome::Mirrored(_)), sure, "n {n}: {outcome:?}");
+    }
+    let mut w = window(false);
+    w.share(Some(NOW));
+    let a = send(&mut w, 20, 1);
+    w.answer(a, &appended(30), NOW);
+    let b = send(&mut w, 21, 1);
+    assert!(matches!(w.answer(b, &appended(33), NOW), Outcome::Failed(_)), "another owner's old batch");
 }
 
 #[test]
@@ -195,14 +219,15 @@ fn before_the_first_append_of_a_generation_a_shift_may_be_an_older_one() {
 
 #[test]
 fn behind_a_new_producer_id_every_shift_is_looked_at_for_a_while() {
-    let mut w = window(false);
-    w.watch(NOW);
-    let a = send(&mut w, 20, 1);
-    assert!(matches!(w.answer(a, &appended(31), NOW + WATCH_MS - 1), Outcome::Failed(_)));
-    let mut w = window(false);
-    w.watch(NOW);
-    let a = send(&mut w, 20, 1);
-    assert!(matches!(w.answer(a, &appended(31), NOW + WATCH_MS), Outcome::Mirrored(_)));
+    for (later_ms, looked_at) in [(WATCH_MS - 1, true), (WATCH_MS, false)] {
+        let mut w = window(false);
+        w.watch(NOW);
+        let a = send(&mut w, 20, 1);
+        w.answer(a, &appended(30), NOW);
+        let b = send(&mut w, 21, 1);
+        let outcome = w.answer(b, &appended(32), NOW + later_ms);
+        assert_eq!(matches!(outcome, Outcome::Failed(_)), looked_at, "{outcome:?}");
+    }
 }
 
 #[test]

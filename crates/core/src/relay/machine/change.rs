@@ -114,6 +114,9 @@ impl<T: Clone> Relay<T> {
             handover,
         );
         stream.window.share(self.shared_ms);
+        if let Some(looked_at) = self.unexpected.take() {
+            stream.window.settle(looked_at);
+        }
         if found.producer_changed {
             stream.window.watch(now_ms);
         }

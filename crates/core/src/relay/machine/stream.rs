@@ -253,6 +253,7 @@ impl<T: Clone> Relay<T> {
         }
         self.journal = stream.journal.clone();
         self.shared_ms = stream.window.shared_ms();
+        self.unexpected = stream.window.unexpected();
         let place = stream.window.acked();
         let change = || Change::at(place, stream.journal.clone(), stream.last);
         match after {
