@@ -118,7 +118,10 @@ fn an_unexpected_offset_is_a_failure_unless_others_write() {
 fn others_are_looked_at_where_the_target_may_have_forgotten() {
     let mut w = window(false);
     let a = send(&mut w, 20, 5);
-    assert!(matches!(w.answer(a, &appended(33), NOW), Outcome::Failed(_)), "it may be a repeat of another owner's");
+    assert!(
+        matches!(w.answer(a, &appended(33), NOW), Outcome::Failed(_)),
+        "it may be a repeat of another owner's"
+    );
     let looked_at = w.unexpected().unwrap();
     for (n, sure) in [(15, true), (16, false)] {
         let place = Place { count: n, source: 25, target: 38 };

@@ -213,6 +213,7 @@ impl<T: Clone> Relay<T> {
                 read_uncommitted: rules.read_uncommitted,
                 skip_mirrored: rules.skip_mirrored,
                 adopted: None,
+                source_leader_epoch: change.epoch(),
             },
             notices: change.notices.clone(),
         }))
