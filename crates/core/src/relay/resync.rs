@@ -178,6 +178,8 @@ pub struct Resync {
     epoch_end: Option<i64>,
     /// How often the ends were asked for again, and that nothing was at the log end even so.
     again: u8,
+    /// The target's log was seen to begin behind where it should, and it was asked again where it begins.
+    start_asked: bool,
     count: i64,
     read: i64,
     cursor: i64,
@@ -222,6 +224,7 @@ impl Resync {
             older: Vec::new(),
             epoch_end: None,
             again: 0,
+            start_asked: false,
             count: 0,
             read: 0,
             cursor: base.source,

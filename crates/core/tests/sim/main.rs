@@ -86,6 +86,9 @@ const FOUND: &[u64] = &[
     80_026_588,
     80_032_089,
     100_020_165,
+    100_035_789,
+    120_042_148,
+    120_060_141,
 ];
 /// Seeds of every run that no run had before. Few, while about 6 of 100,000 seeds still find something open.
 const FRESH: u64 = 20;
