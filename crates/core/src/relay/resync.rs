@@ -174,7 +174,9 @@ pub struct Resync {
     epoch_target: i64,
     /// Source and target offsets of all positions before the start.
     older: Vec<(i64, i64)>,
-    /// Where that epoch ends on the source: what was mirrored behind it may be of another history.
+    /// Leader epoch of the first record that was counted, where the one at the base is not known.
+    counted_epoch: Option<i32>,
+    /// Where the epoch at the base ends on the source: what was mirrored behind it may be of another history.
     epoch_end: Option<i64>,
     /// How often the ends were asked for again, and that nothing was at the log end even so.
     again: u8,
@@ -221,6 +223,7 @@ impl Resync {
             epoch: -1,
             epoch_source: 0,
             epoch_target: base.target,
+            counted_epoch: None,
             older: Vec::new(),
             epoch_end: None,
             again: 0,

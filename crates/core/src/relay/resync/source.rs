@@ -339,7 +339,9 @@ impl Resync {
 
     /// Nothing on the target tells whether it was this history that was mirrored from here on: then it goes on from here.
     fn is_unproven(&mut self, leader_epoch: i32) -> bool {
-        let unproven = self.tail.is_none() && self.epoch >= 0 && leader_epoch > self.epoch;
+        let known =
+            if self.epoch >= 0 { self.epoch } else { *self.counted_epoch.get_or_insert(leader_epoch) };
+        let unproven = self.tail.is_none() && leader_epoch > known;
         if unproven {
             let from = self.target_of(self.base.count + self.read).unwrap_or(self.base.target);
             self.unsure = Some((from, self.ends.1));
