@@ -106,13 +106,14 @@ impl Resync {
     }
 
     /// The mirror got at least so far in this history, if n is right: what it mirrored behind the end of the epoch may be of
-    /// another. Where the content is not fixed, n may count records from before the base.
+    /// another, and so may all of it where the epoch is not known. Where the content is not fixed, n may count records from
+    /// before the base.
     fn surely_mirrored(&self) -> i64 {
         if !self.premise.facts.content_fixed() {
             return self.base.source;
         }
         let mirrored = self.at_least.max(self.mirrored_to());
-        self.epoch_end.map_or(mirrored, |end| mirrored.min(end.max(self.base.source)))
+        self.epoch_end.map_or(self.base.source, |end| mirrored.min(end.max(self.base.source)))
     }
 
     fn deleted_up_to(&mut self, from: i64, mirrored: Option<i64>) {
