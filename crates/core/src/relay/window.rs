@@ -122,8 +122,8 @@ pub struct Window {
     limits: Limits,
     facts: Facts,
     sole_writer: bool,
-    /// An append must be a new one.
-    new_only: bool,
+    /// The place was found behind an append of one's own that was looked at: nobody else was there meanwhile.
+    looked_at: bool,
     open: bool,
     failed: bool,
     next_id: u64,
@@ -160,7 +160,7 @@ impl Window {
             limits,
             facts,
             sole_writer,
-            new_only: false,
+            looked_at: false,
             open: false,
             failed: false,
             next_id: 0,
@@ -177,10 +177,9 @@ impl Window {
         }
     }
 
-    /// An append must be a new one, also where the target does not tell a duplicate: one says that somebody was quicker,
-    /// and may be further by now.
-    pub fn expect_new(&mut self) {
-        self.new_only = true;
+    /// The place was found behind an append of one's own, as [`Outcome::Untold`] wants it.
+    pub fn looked_at(&mut self) {
+        self.looked_at = true;
     }
 
     /// When it was last seen that another owner of the generation may append too.
@@ -369,8 +368,8 @@ impl Window {
             self.shared_ms = Some(now_ms);
             return self.fail("DUPLICATE_ANSWER");
         }
-        if self.new_only && self.facts.target_append_time && !self.facts.content_fixed() {
-            // Such a target does not tell a duplicate, and what stands there need not be what was sent.
+        if self.facts.target_append_time && !self.open && !self.looked_at {
+            // Such a target does not tell a duplicate: see what stands there, and whether the log ends with it.
             self.failed = true;
             return Outcome::Untold;
         }

@@ -107,8 +107,8 @@ pub struct Relay<T> {
     leased: bool,
     /// Somebody else's records stand before this target offset.
     others_before: i64,
-    /// n behind a hand-over append of which it is not known whether it was a new one.
-    handed_over: Option<i64>,
+    /// n behind an append of which it is not known whether it was a new one.
+    untold: Option<i64>,
     /// When it was seen that another owner of the generation may append too.
     shared_ms: Option<u64>,
     /// An append that is looked at for where it stands.
@@ -147,7 +147,7 @@ impl<T: Clone> Relay<T> {
             stopping: false,
             leased: true,
             others_before: i64::MIN,
-            handed_over: None,
+            untold: None,
             shared_ms: None,
             unexpected: None,
             attempts: 0,
