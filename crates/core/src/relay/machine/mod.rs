@@ -107,6 +107,8 @@ pub struct Relay<T> {
     leased: bool,
     /// Somebody else's records stand before this target offset.
     others_before: i64,
+    /// Everything before this target offset was acknowledged to this owner, as far as it still counts on it.
+    acked_target: i64,
     /// n behind a hand-over append of which it is not known whether it was a new one.
     handed_over: Option<i64>,
     attempts: u32,
@@ -143,6 +145,7 @@ impl<T: Clone> Relay<T> {
             stopping: false,
             leased: true,
             others_before: i64::MIN,
+            acked_target: i64::MIN,
             handed_over: None,
             attempts: 0,
             refusal: None,
@@ -437,6 +440,7 @@ impl<T: Clone> Relay<T> {
             sole_writer: rules.sole_writer,
             times_kept: !facts.target_append_time && rules.timestamps == TimestampPolicy::Keep,
             others_before: self.others_before,
+            acked_target: self.acked_target,
         };
         let resync = Box::new(Resync::new(premise));
         self.phase = Phase::Locating { resync, stored: Stored::default(), asked: false };
