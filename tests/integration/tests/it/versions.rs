@@ -23,21 +23,21 @@ async fn start(name: &str, version: KafkaVersion) -> Result<Cluster> {
 async fn from_kafka_3_9_to_4_3() -> Result<()> {
     let old = start("source", KafkaVersion::V3_9).await?;
     let mut rig = Rig::between(&old, &shared_pair().await?.target, MeshSpec::default()).await?;
-    mirrors(&mut rig, &old).await
+    mirrors(&mut rig, &old, false).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn from_kafka_4_3_to_3_9() -> Result<()> {
     let old = start("target", KafkaVersion::V3_9).await?;
     let mut rig = Rig::between(&shared_pair().await?.source, &old, MeshSpec::default()).await?;
-    mirrors(&mut rig, &old).await
+    mirrors(&mut rig, &old, true).await
 }
 
 /// What the relay does between two of the same version, it does between these two.
-async fn mirrors(rig: &mut Rig, old: &Cluster) -> Result<()> {
+async fn mirrors(rig: &mut Rig, old: &Cluster, by_name: bool) -> Result<()> {
     topics::every_codec(rig).await?;
     loss::source_again(rig).await?;
-    loss::target_again(rig).await?;
+    loss::target_again(rig, by_name).await?;
     restarts(rig, old).await
 }
 
