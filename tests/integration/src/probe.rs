@@ -73,6 +73,20 @@ pub async fn count(bootstrap: &str, topics: &[&str]) -> Result<u64> {
     .await
 }
 
+/// Node id of a partition's leader (-1: none) and those of its replicas in sync, as the cluster tells now.
+pub async fn leadership(bootstrap: &str, topic: &str, partition: i32) -> Result<(i32, Vec<i32>)> {
+    let (bootstrap, topic) = (bootstrap.to_owned(), topic.to_owned());
+    blocking(move || {
+        let metadata = consumer(&bootstrap, "probe")?.fetch_metadata(Some(&topic), TIMEOUT)?;
+        let mut partitions = metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions);
+        let found = partitions.find(|p| p.id() == partition).context("no such partition")?;
+        let mut in_sync = found.isr().to_vec();
+        in_sync.sort_unstable();
+        Ok((found.leader(), in_sync))
+    })
+    .await
+}
+
 /// Raises a topic's number of partitions.
 pub async fn grow(bootstrap: &str, topic: &str, partitions: usize) -> Result<()> {
     let admin: AdminClient<DefaultClientContext> = client(bootstrap).create()?;
@@ -124,6 +138,16 @@ pub async fn send(
     topic: &str,
     records: Vec<Plain>,
 ) -> Result<()> {
+    send_to(bootstrap, settings, (topic, 0), records).await
+}
+
+/// As [`send`], to any partition.
+pub async fn send_to(
+    bootstrap: &str,
+    settings: &[(&str, &str)],
+    (topic, partition): (&str, i32),
+    records: Vec<Plain>,
+) -> Result<()> {
     let mut config = client(bootstrap);
     config.set("enable.idempotence", "true");
     for (name, value) in settings {
@@ -133,7 +157,7 @@ pub async fn send(
     let mut sent = Vec::with_capacity(records.len());
     for record in &records {
         let mut message: FutureRecord<'_, [u8], [u8]> =
-            FutureRecord::to(topic).partition(0).timestamp(record.timestamp_ms);
+            FutureRecord::to(topic).partition(partition).timestamp(record.timestamp_ms);
         message.key = record.key.as_deref();
         message.payload = record.value.as_deref();
         loop {
@@ -216,7 +240,7 @@ pub async fn set_topic(bootstrap: &str, topic: &str, settings: &[(&str, &str)]) 
     Ok(())
 }
 
-/// A record as it lies in partition 0.
+/// A record as it lies in a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plain {
     /// Key.
@@ -229,14 +253,20 @@ pub struct Plain {
 
 /// All records of partition 0 as of now; none while the topic does not exist.
 pub async fn read(bootstrap: &str, topic: &str) -> Result<Vec<Plain>> {
+    read_from(bootstrap, topic, 0).await
+}
+
+/// As [`read`], of any partition.
+pub async fn read_from(bootstrap: &str, topic: &str, partition: i32) -> Result<Vec<Plain>> {
     let (bootstrap, topic) = (bootstrap.to_owned(), topic.to_owned());
     blocking(move || {
         let consumer = consumer(&bootstrap, "probe")?;
-        let Some((start, end)) = watermarks(&consumer, &topic)?.into_iter().next() else {
+        let index = usize::try_from(partition)?;
+        let Some((start, end)) = watermarks(&consumer, &topic)?.into_iter().nth(index) else {
             return Ok(Vec::new());
         };
         let mut assignment = TopicPartitionList::new();
-        assignment.add_partition_offset(&topic, 0, Offset::Offset(start))?;
+        assignment.add_partition_offset(&topic, partition, Offset::Offset(start))?;
         consumer.assign(&assignment)?;
         let (mut records, mut next) = (Vec::new(), start);
         while next < end {

@@ -108,6 +108,8 @@ pub struct Premise {
     pub times_kept: bool,
     /// This owner saw that not all target offsets before this one are the generation's own; `i64::MIN`: it did not.
     pub others_before: i64,
+    /// Everything of this owner's before this target offset was acknowledged; `i64::MIN`: nothing was.
+    pub acked_target: i64,
 }
 
 /// What pages of the target are read for.
@@ -366,8 +368,10 @@ impl Resync {
             self.again += 1;
             self.scan = target::Scan::default();
         }
-        if let Some(beyond) = self.known.iter().find(|p| p.target_offset > log_end) {
-            self.truncated = Some((log_end, beyond.target_offset));
+        // What was acknowledged last may not be written down: the loss may have struck the positions topic too.
+        let told = self.known.first().map_or(i64::MIN, |p| p.target_offset).max(self.premise.acked_target);
+        if told > log_end {
+            self.truncated = Some((log_end, told));
         }
         self.position = self.known.iter().find(|p| p.target_offset <= log_end).cloned();
         if let Some(position) = &self.position {

@@ -21,7 +21,9 @@ fn resync_with(facts: Facts, sole_writer: bool) -> Resync {
         target_topic_id: TARGET,
         begun: PartitionGeneration { generation: GENERATION, start },
     };
-    Resync::new(Premise { detail, number: 1, facts, sole_writer, times_kept: true, others_before: i64::MIN })
+    let (others_before, acked_target) = (i64::MIN, i64::MIN);
+    let times_kept = true;
+    Resync::new(Premise { detail, number: 1, facts, sole_writer, times_kept, others_before, acked_target })
 }
 
 fn resync() -> Resync {
@@ -259,6 +261,18 @@ fn a_truncated_target_takes_the_newest_position_below_its_end() {
     source(&mut r, &[dense(105, 1)]);
     assert_eq!((found(&r).place.count, found(&r).truncated), (6, Some((13, 16))));
     assert!(found(&r).apart, "what tells of the lost end must not be believed once the log is as long again");
+}
+
+#[test]
+fn an_owner_tells_of_a_truncation_that_no_position_knows() {
+    for (acked, lost) in [(16, Some((13, 16))), (13, None)] {
+        let mut r = resync();
+        r.premise.acked_target = acked;
+        begun(&mut r, vec![position(5, 105, 12)], 0, 13);
+        target(&mut r, &[ours(12, 5, 1, 105)]);
+        source(&mut r, &[dense(105, 1)]);
+        assert_eq!((found(&r).place.count, found(&r).truncated, found(&r).apart), (6, lost, lost.is_some()));
+    }
 }
 
 #[test]

@@ -3,10 +3,12 @@
 #![allow(clippy::print_stdout, reason = "seeds are printed")]
 
 mod api;
+mod bad_input;
 mod changing;
 mod chaos;
 mod claims;
 mod control;
+mod elections;
 mod faults;
 mod flow_control;
 mod groups;
@@ -15,3 +17,4 @@ mod loss;
 mod paths;
 mod rig;
 mod topics;
+mod versions;

@@ -235,6 +235,8 @@ impl<T: Clone> Relay<T> {
         journal.passed(now_ms);
         self.setup.detail.begun = begun;
         self.refusal = None;
+        // What the target lost before was told with this generation.
+        self.acked_target = i64::MIN;
         let PartitionStart { source_offset: source, target_offset: target, .. } = begun.start;
         self.behind.placed();
         self.figures.source_offset = source;

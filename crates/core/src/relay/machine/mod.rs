@@ -113,6 +113,8 @@ pub struct Relay<T> {
     shared_ms: Option<u64>,
     /// An append that is looked at for where it stands.
     unexpected: Option<Unexpected>,
+    /// Everything before this target offset was acknowledged to this owner, as far as it still counts on it.
+    acked_target: i64,
     attempts: u32,
     refusal: Option<Refusal>,
     /// The target refused a timestamp that its settings did not tell of: move them in every batch until one is in.
@@ -150,6 +152,7 @@ impl<T: Clone> Relay<T> {
             untold: None,
             shared_ms: None,
             unexpected: None,
+            acked_target: i64::MIN,
             attempts: 0,
             refusal: None,
             clamp: false,
@@ -443,6 +446,7 @@ impl<T: Clone> Relay<T> {
             sole_writer: rules.sole_writer,
             times_kept: !facts.target_append_time && rules.timestamps == TimestampPolicy::Keep,
             others_before: self.others_before,
+            acked_target: self.acked_target,
         };
         let resync = Box::new(Resync::new(premise));
         self.phase = Phase::Locating { resync, stored: Stored::default(), asked: false };

@@ -470,6 +470,7 @@ impl<T: Clone> Relay<T> {
         let acked = stream.window.acked();
         self.figures.source_offset = acked.source;
         self.figures.target_offset = acked.target;
+        self.acked_target = acked.target;
         self.figures.records += mirrored.records();
         self.figures.bytes += i64::try_from(mirrored.bytes).unwrap_or(0);
         if stream.handover {
