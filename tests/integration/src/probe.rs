@@ -79,11 +79,13 @@ fn ends(consumer: &BaseConsumer, topic: &str, partition: i32) -> Result<(i64, i6
 
 /// End offset of each partition.
 pub async fn end_offsets(bootstrap: &str, topic: &str) -> Result<Vec<i64>> {
+    Ok(offsets(bootstrap, topic).await?.into_iter().map(|(_, end)| end).collect())
+}
+
+/// First and end offset of each partition.
+pub async fn offsets(bootstrap: &str, topic: &str) -> Result<Vec<(i64, i64)>> {
     let (bootstrap, topic) = (bootstrap.to_owned(), topic.to_owned());
-    blocking(move || {
-        Ok(watermarks(&consumer(&bootstrap, "probe")?, &topic)?.into_iter().map(|(_, end)| end).collect())
-    })
-    .await
+    blocking(move || watermarks(&consumer(&bootstrap, "probe")?, &topic)).await
 }
 
 /// Offsets that topics hold, summed; exact counts where there are no markers and no compaction.

@@ -111,7 +111,7 @@ async fn a_record_that_is_too_large_stops_or_is_skipped_by_name() -> Result<()> 
     let owner = rig.owner(&topic, 0).await?;
     rig.mesh.signal_worker(&owner, Signal::Kill)?;
     probe::send(&rig.source, &[], &topic, late.clone()).await?;
-    rig.caught_up(1).await?;
+    rig.arrived(&[&topic], 349).await?;
     wanted.extend(late);
     ensure!(probe::read(&rig.target, &topic).await? == wanted);
     Ok(())
