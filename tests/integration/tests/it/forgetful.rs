@@ -4,15 +4,19 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use mirrormesh_core::relay::position::{Position, PositionKey, PositionValue};
 use mirrormesh_integration::MeshSpec;
-use mirrormesh_integration::probe::{self, Plain};
+use mirrormesh_integration::probe::{self, Isolation, Plain};
 use mirrormesh_kafka::{Client, ClientConfig};
+use mirrormesh_proto::convert::position::{decode_key, decode_value, encode_key, encode_value};
+use mirrormesh_testkit::broker::batch::BatchHeader;
 use mirrormesh_testkit::kafka::ClusterSpec;
 use mirrormesh_testkit::process::Signal;
 use mirrormesh_testkit::shared::Pair;
 use mirrormesh_testkit::topics::create_topic;
 use tokio::sync::OnceCell;
 
+use crate::disk;
 use crate::rig::{PATIENCE, Rig, now_ms, random_bytes, unique};
 
 /// The pair of all tests here. Its source looks often for what retention no longer covers.
@@ -119,4 +123,80 @@ async fn records_without_timestamps_arrive_exactly() -> Result<()> {
     probe::send(&rig.source, &[("linger.ms", "50")], &topic, mixed).await?;
     rig.arrived(&[&topic], 1_100).await?;
     rig.equal(&[&topic], 1_100).await
+}
+
+/// Makes the newest position of the flow say that its generation mirrored so many records.
+async fn forge_count(rig: &Rig, count: i64) -> Result<()> {
+    const POSITIONS: &str = "mirrormesh-positions.uk.internal";
+    ensure!(
+        probe::end_offsets(&rig.target, POSITIONS).await?.len() == 1,
+        "{POSITIONS} has several partitions"
+    );
+    let mut newest: Option<(PositionKey, Position)> = None;
+    for (_, record) in probe::records(&rig.target, POSITIONS, 0, Isolation::Committed).await? {
+        let (Some(key), Some(value)) = (record.key, record.value) else { continue };
+        let key = decode_key(&key)?;
+        if key.flow.to_string() != rig.flow {
+            continue;
+        }
+        if let PositionValue::Position(position) = decode_value(&key, &value)?
+            && newest.as_ref().is_none_or(|(_, known)| known.count <= position.count)
+        {
+            newest = Some((key, position));
+        }
+    }
+    let (key, mut position) = newest.context("no position of the flow")?;
+    position.count = count;
+    let value = encode_value(&PositionValue::Position(position));
+    let forged = Plain { key: Some(encode_key(&key)), value: Some(value), timestamp_ms: now_ms() };
+    probe::send(&rig.target, &[], POSITIONS, vec![forged]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sequences_wrap_under_the_flow() -> Result<()> {
+    const SEQUENCES: i64 = 1 << 31;
+    let mut rig = rig(2).await?;
+    let topic = unique("wrap");
+    create_topic(&rig.source, &topic, 1).await?;
+    let source = rig.source.clone();
+    // 7 in a batch, so that one straddles the wrap.
+    let send = |numbers| {
+        let settings = [("batch.num.messages", "7"), ("linger.ms", "50")];
+        let (source, topic, records) = (source.clone(), topic.clone(), records(numbers, now_ms()));
+        async move { probe::send(&source, &settings, &topic, records).await }
+    };
+    send(0..70).await?;
+    rig.mirror(&[&topic]).await?;
+    rig.arrived(&[&topic], 70).await?;
+    rig.pause().await?;
+    // Nobody is there who could know better: neither who had the partition nor the target.
+    forgotten(&mut rig, &topic).await?;
+    forge_count(&rig, SEQUENCES - 50).await?;
+    let id = rig.flow.clone();
+    rig.api.resume_flow(&id).await?;
+
+    // One owner ends just before the wrap, the next one just behind it, and one more goes on.
+    let mut sent = 70;
+    for more in [42, 35, 140] {
+        send(sent..sent + more).await?;
+        sent += more;
+        rig.arrived(&[&topic], sent as u64).await?;
+        let owner = rig.owner(&topic, 0).await?;
+        rig.mesh.signal_worker(&owner, Signal::Kill)?;
+        rig.mesh.start_worker(&owner)?;
+    }
+    send(sent..sent + 70).await?;
+    sent += 70;
+    rig.arrived(&[&topic], sent as u64).await?;
+    rig.equal(&[&topic], sent as u64).await?;
+
+    let headers = disk::batches(&pair().await?.target, &topic, 0).await?;
+    let mut headers = headers.iter().map(|batch| batch.header).skip_while(|header| header.base_offset < 70);
+    let first = headers.next().context("no batch behind the forged position")?;
+    ensure!(i64::from(first.base_sequence) == SEQUENCES - 50, "{first:?}");
+    let straddles = |header: &BatchHeader| header.last_sequence() < header.base_sequence;
+    let rest: Vec<_> = headers.collect();
+    ensure!(rest.iter().filter(|header| straddles(header)).count() == 1, "{rest:#?}");
+    ensure!(rest.last().is_some_and(|last| last.last_sequence() == 70 + 140 + 35 + 42 - 50 - 1), "{rest:#?}");
+    Ok(())
 }
