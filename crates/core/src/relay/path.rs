@@ -95,7 +95,10 @@ impl Conditions {
     /// than the first is found by the target only.
     fn needs_clamp(&self, header: &BatchHeader) -> Result<bool, Stop> {
         let Some((first, last)) = self.facts.timestamps(self.now_ms) else { return Ok(false) };
-        let refused = header.base_timestamp.min(header.max_timestamp) < first || header.max_timestamp > last;
+        // -1 means that a record has none: brokers take it whatever their range.
+        let early = |timestamp: i64| (0..first).contains(&timestamp);
+        let refused =
+            early(header.base_timestamp) || early(header.max_timestamp) || header.max_timestamp > last;
         if refused && self.timestamps == TimestampPolicy::Keep {
             return Err(timestamp_refused(header.base_offset, header.next_offset()));
         }
@@ -175,6 +178,24 @@ mod tests {
         let mut h = at(now);
         h.base_timestamp = now - 501;
         assert_eq!(clamp.path(&h, 100, 10).unwrap(), Path::Clamped);
+    }
+
+    #[test]
+    fn records_without_timestamps_pass_whatever_the_target_takes() {
+        let facts = Facts { target_before_max_ms: 500, target_after_max_ms: 1_000, ..Facts::DEFAULT };
+        let now = i64::try_from(NOW).unwrap();
+        let of =
+            |base_timestamp, max_timestamp| BatchHeader { base_timestamp, max_timestamp, ..header(10, 5) };
+        for timestamps in [TimestampPolicy::Keep, TimestampPolicy::Clamp] {
+            let c = conditions(facts, timestamps);
+            assert_eq!(c.path(&of(-1, -1), 100, 10).unwrap(), Path::Passthrough);
+            assert_eq!(c.path(&of(-1, now), 100, 10).unwrap(), Path::Passthrough, "some have one");
+        }
+        let keep = conditions(facts, TimestampPolicy::Keep);
+        assert_eq!(keep.path(&of(-1, now - 501), 100, 10).unwrap_err().reason, StopReason::TimestampRefused);
+        let default = Facts { target_before_max_ms: i64::MAX, ..facts };
+        let keep = conditions(default, TimestampPolicy::Keep);
+        assert_eq!(keep.path(&of(-1, -1), 100, 10).unwrap(), Path::Passthrough, "as Kafka 4 has it");
     }
 
     #[test]
