@@ -273,14 +273,15 @@ impl Resync {
             Some((epoch, last)) if epoch == self.generation.epoch && last >= 0 => {
                 let count = count_at(self.base.count, i64::from(last)) + 1;
                 if count - self.base.count > SEQUENCES / 2 && last != sequence_of(self.base.count - 1) {
-                    // It goes back: the target took some again, since it had forgotten us.
-                    self.scan.doubled = Some((self.base.target, log_end));
+                    // It goes back: the target took some again, since it had forgotten us, and n is not known any more.
+                    self.unsure = Some((self.base.target, log_end));
                     self.settle(self.base.count);
                 } else if count - self.base.count <= appended {
                     self.scan.foreign |= count - self.base.count < appended;
                     if self.scan.foreign && self.premise.sole_writer {
-                        // Nobody but older owners can have brought what is not ours.
-                        self.scan.doubled = Some((self.base.target, log_end));
+                        // Nobody but owners of ours can have brought the rest. The last one may be a repeat that the target
+                        // took while it had forgotten us: n may be higher.
+                        self.unsure = Some((self.base.target, log_end));
                     }
                     self.settle(count);
                 } else if last == sequence_of(self.base.count - 1) {
