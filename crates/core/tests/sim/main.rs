@@ -94,6 +94,8 @@ const FOUND: &[u64] = &[
     100_031_620,
     100_012_781,
     120_003_615,
+    80_033_391,
+    140_007_397,
 ];
 /// Seeds of every run that no run had before. Few, while about 6 of 100,000 seeds still find something open.
 const FRESH: u64 = 20;

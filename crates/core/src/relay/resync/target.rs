@@ -7,6 +7,7 @@ use crate::format::batch::{BatchHeader, RawBatch, split};
 use crate::relay::align::RECORDS_MAX;
 use crate::relay::rebuild::Codecs;
 use crate::relay::stop::StopReason;
+use crate::relay::window::Place;
 use crate::relay::{SEQUENCES, count_at, sequence_of};
 
 /// What the headers behind the position say.
@@ -228,6 +229,9 @@ impl Resync {
             self.step = Step::TargetEnds;
             return;
         }
+        if log_start > self.base.target {
+            self.others_gone();
+        }
         if self.scan.older.is_some() {
             if self.scan.ours.is_empty() && self.base.count == 0 {
                 // Nothing of this generation is there: what the older one appended counts as mirrored.
@@ -247,6 +251,19 @@ impl Resync {
             return;
         }
         self.settle(self.count);
+    }
+
+    /// Retention took what stood behind the base, which may have been an older generation's.
+    fn others_gone(&mut self) {
+        let Place { count, target, .. } = self.base;
+        if let Some((from, _)) = &mut self.scan.older {
+            *from = target;
+        } else if let Some((n, at)) = self.scan.first().filter(|_| self.premise.sole_writer)
+            && at - target > n - count
+        {
+            // More offsets than records of ours, and nobody else writes there.
+            self.scan.doubled = self.scan.doubled.or(Some((target, at)));
+        }
     }
 
     /// Answers [`Step::Producer`]: epoch and last sequence that the target's leader remembers of our producer id;
@@ -273,14 +290,15 @@ impl Resync {
             Some((epoch, last)) if epoch == self.generation.epoch && last >= 0 => {
                 let count = count_at(self.base.count, i64::from(last)) + 1;
                 if count - self.base.count > SEQUENCES / 2 && last != sequence_of(self.base.count - 1) {
-                    // It goes back: the target took some again, since it had forgotten us.
-                    self.scan.doubled = Some((self.base.target, log_end));
+                    // It goes back: the target took some again, since it had forgotten us, and n is not known any more.
+                    self.unsure = Some((self.base.target, log_end));
                     self.settle(self.base.count);
                 } else if count - self.base.count <= appended {
                     self.scan.foreign |= count - self.base.count < appended;
                     if self.scan.foreign && self.premise.sole_writer {
-                        // Nobody but older owners can have brought what is not ours.
-                        self.scan.doubled = Some((self.base.target, log_end));
+                        // Nobody but owners of ours can have brought the rest. The last one may be a repeat that the target
+                        // took while it had forgotten us: n may be higher.
+                        self.unsure = Some((self.base.target, log_end));
                     }
                     self.settle(count);
                 } else if last == sequence_of(self.base.count - 1) {
