@@ -92,10 +92,13 @@ impl Conditions {
     }
 
     /// Would the target refuse a timestamp? The header knows the first and the highest; one in between that is lower
-    /// than the first is found by the target only.
+    /// than the first is found by the target only. A record without a timestamp (-1) is taken whatever the limits (seen
+    /// on 3.9 and 4.3); one in front of a batch leaves only the highest to be looked at.
     fn needs_clamp(&self, header: &BatchHeader) -> Result<bool, Stop> {
         let Some((first, last)) = self.facts.timestamps(self.now_ms) else { return Ok(false) };
-        let refused = header.base_timestamp.min(header.max_timestamp) < first || header.max_timestamp > last;
+        let early = |timestamp: i64| (0..first).contains(&timestamp);
+        let refused =
+            early(header.base_timestamp) || early(header.max_timestamp) || header.max_timestamp > last;
         if refused && self.timestamps == TimestampPolicy::Keep {
             return Err(timestamp_refused(header.base_offset, header.next_offset()));
         }
@@ -175,6 +178,24 @@ mod tests {
         let mut h = at(now);
         h.base_timestamp = now - 501;
         assert_eq!(clamp.path(&h, 100, 10).unwrap(), Path::Clamped);
+    }
+
+    #[test]
+    fn records_without_a_timestamp_are_never_refused() {
+        let limited = Facts { target_before_max_ms: 500, target_after_max_ms: 1_000, ..Facts::DEFAULT };
+        let now = i64::try_from(NOW).unwrap();
+        for timestamps in [TimestampPolicy::Keep, TimestampPolicy::Clamp] {
+            let c = conditions(limited, timestamps);
+            let batch = |first, highest| BatchHeader {
+                base_timestamp: first,
+                max_timestamp: highest,
+                ..header(10, 5)
+            };
+            assert_eq!(c.path(&batch(-1, -1), 100, 10), Ok(Path::Passthrough));
+            assert_eq!(c.path(&batch(-1, now), 100, 10), Ok(Path::Passthrough));
+            assert_ne!(c.path(&batch(-1, now - 501), 100, 10), Ok(Path::Passthrough));
+            assert_ne!(c.path(&batch(-1, now + 1_001), 100, 10), Ok(Path::Passthrough));
+        }
     }
 
     #[test]
