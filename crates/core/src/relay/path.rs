@@ -92,10 +92,10 @@ impl Conditions {
     }
 
     /// Would the target refuse a timestamp? The header knows the first and the highest; one in between that is lower
-    /// than the first is found by the target only.
+    /// than the first is found by the target only. A record without a timestamp (-1) is taken whatever the limits (seen
+    /// on 3.9 and 4.3); one in front of a batch leaves only the highest to be looked at.
     fn needs_clamp(&self, header: &BatchHeader) -> Result<bool, Stop> {
         let Some((first, last)) = self.facts.timestamps(self.now_ms) else { return Ok(false) };
-        // -1 means that a record has none: brokers take it whatever their range.
         let early = |timestamp: i64| (0..first).contains(&timestamp);
         let refused =
             early(header.base_timestamp) || early(header.max_timestamp) || header.max_timestamp > last;

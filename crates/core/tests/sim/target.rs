@@ -87,7 +87,7 @@ impl Target {
             return Appended::Refused(87);
         }
         if let Some((first, last)) = self.facts.timestamps(now as u64)
-            && records.iter().any(|(_, r)| r.time < first || r.time > last)
+            && records.iter().any(|(_, r)| r.time != -1 && (r.time < first || r.time > last))
         {
             return Appended::Refused(32);
         }

@@ -60,7 +60,7 @@ fn damage(path: &PathBuf, offset: i64) -> Result<(i64, Vec<u8>)> {
     let whole = fs::read(path).with_context(|| path.display().to_string())?;
     let (at, end, base) = batch_with(&whole, offset)?;
     let in_value = whole[at..end].windows(WORD.len()).rposition(|window| window == WORD);
-    let byte = in_value.map_or(at.midpoint(end), |place| at + place);
+    let byte = in_value.map_or_else(|| at.midpoint(end), |place| at + place);
     let mut damaged = whole.clone();
     damaged[byte] ^= 0x20;
     fs::write(path, damaged)?;

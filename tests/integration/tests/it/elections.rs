@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use mirrormesh_integration::MeshSpec;
 use mirrormesh_integration::probe::{self, Plain};
 use mirrormesh_proto::v1::flow_partition::State;
+use mirrormesh_proto::v1::{FlowEvent, FlowPartition};
 use mirrormesh_testkit::kafka::{Cluster, ClusterSpec};
 use mirrormesh_testkit::process::Signal;
 use mirrormesh_testkit::shared::shared_pair;
@@ -173,7 +174,7 @@ async fn what_a_source_loses_in_an_unclean_election_is_named_and_never_skipped_o
         if sent.continues {
             records.extend(sent.then.clone());
         } else {
-            let stopped = |p: &mirrormesh_proto::v1::FlowPartition| p.state() == State::Stopped;
+            let stopped = |p: &FlowPartition| p.state() == State::Stopped;
             let shown = partition(&mut rig, &sent.topic, 0, "stopped", stopped).await?;
             ensure!(shown.reason.starts_with("SOURCE_DIVERGED"), "{shown:?}");
         }
@@ -220,7 +221,7 @@ async fn others_go_on(rig: &Rig, topic: &str) -> Result<()> {
 
 /// Waits until a worker, another one than `not` if that is given, says that the end of partition 0 is not settled.
 async fn unsettled(rig: &mut Rig, topic: &str, not: &str) -> Result<String> {
-    let wished = |p: &mirrormesh_proto::v1::FlowPartition| {
+    let wished = |p: &FlowPartition| {
         p.reason.starts_with("TARGET_NOT_SETTLED") && !p.worker.is_empty() && p.worker != not
     };
     Ok(partition(rig, topic, 0, "waiting for replicas", wished).await?.worker)
@@ -260,4 +261,68 @@ async fn a_replica_that_stands_still_holds_its_partition_only_and_loses_and_doub
     rig.arrived(&[&topic], produced).await?;
     rig.caught_up(3).await?;
     rig.equal(&[&topic], produced).await
+}
+
+/// Waits until all partitions have both replicas in sync, on a cluster that is whole.
+async fn in_sync(cluster: &Cluster, topic: &str) -> Result<()> {
+    cluster.wait_ready(PATIENCE).await?;
+    let deadline = Instant::now() + PATIENCE;
+    for number in 0..3 {
+        loop {
+            let seen = probe::leadership(&cluster.bootstrap(), topic, number).await;
+            if seen.as_ref().is_ok_and(|(leader, nodes)| *leader > 0 && nodes.len() == 2) {
+                break;
+            }
+            ensure!(Instant::now() < deadline, "{topic}/{number} is not in sync: {seen:?}");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leaders_that_move_on_both_sides_lose_and_double_nothing() -> Result<()> {
+    let (source, target) =
+        tokio::try_join!(Cluster::start(three("source")), Cluster::start(three("target")))?;
+    let mut rig = Rig::between(&source, &target, MeshSpec::default()).await?;
+    let topic = unique("moving");
+    for bootstrap in [&rig.source, &rig.target] {
+        create_topics(bootstrap, &[Topic::on(&topic, &[&[1, 2], &[2, 3], &[3, 1]])]).await?;
+    }
+    let running = produce(&rig.source, vec![plan(&topic, 3, ENDLESS, Codec::Lz4)], Some(RATE)).await?;
+    rig.mirror(&[&topic]).await?;
+    under_load(&rig, &topic, 4_000, &running).await?;
+    let before = rig.generation(&topic, 0).await?;
+    // Each round leaves every partition one replica at least that has everything.
+    for (round, killed) in [false, true].into_iter().enumerate() {
+        let (on_target, on_source) = if killed { (1, 0) } else { (0, 1) };
+        let mut enough = 12_000 + 20_000 * round as u64;
+        for (cluster, broker) in [(&target, on_target), (&source, on_source)] {
+            let partition = i32::try_from(broker)?;
+            let (leader, _) = probe::leadership(&cluster.bootstrap(), &topic, partition).await?;
+            ensure!(leader == partition + 1, "node {leader} leads partition {partition}: nothing would move");
+            if killed {
+                cluster.kill(broker)?;
+            } else {
+                cluster.stop(broker).await?;
+            }
+            under_load(&rig, &topic, enough, &running).await?;
+            enough += 8_000;
+        }
+        for (cluster, broker) in [(&target, on_target), (&source, on_source)] {
+            cluster.start_broker(broker)?;
+            in_sync(cluster, &topic).await?;
+        }
+    }
+    running.stop();
+    let produced = running.finish().await?.records();
+    rig.arrived(&[&topic], produced).await?;
+    rig.caught_up(3).await?;
+    rig.equal(&[&topic], produced).await?;
+    ensure!(rig.generation(&topic, 0).await? == before, "it goes on where it was");
+    let id = rig.flow.clone();
+    let events = rig.api.flow_events(&id).await?.events;
+    let lost = |e: &&FlowEvent| e.reason.ends_with("TRUNCATED") || e.reason.ends_with("DIVERGED");
+    ensure!(events.iter().find(lost).is_none(), "nothing was lost: {events:#?}");
+    Ok(())
 }

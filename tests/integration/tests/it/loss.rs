@@ -31,8 +31,9 @@ pub(crate) fn continues(include: &[&str]) -> v1::Flow {
     v1::Flow { records: Some(records), ..identity(include) }
 }
 
-fn contents(records: Vec<Plain>) -> Vec<(Option<Vec<u8>>, Option<Vec<u8>>)> {
-    records.into_iter().map(|r| (r.key, r.value)).collect()
+/// Records but for their time.
+fn contents(records: Vec<Plain>) -> Vec<Plain> {
+    records.into_iter().map(|r| Plain { timestamp_ms: -1, ..r }).collect()
 }
 
 /// A topic with 50 records, mirrored by a flow of its own.

@@ -1,6 +1,7 @@
 //! Real binaries against real Kafka, judged from outside: the public API on one side, an independent reader on the
 //! other.
 #![allow(clippy::print_stdout, reason = "seeds are printed")]
+#![allow(clippy::indexing_slicing, reason = "helpers of tests: what they miss is a failure")]
 
 mod api;
 mod bad_input;
