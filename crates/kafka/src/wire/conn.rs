@@ -183,6 +183,10 @@ impl Connection {
         self.versions().select(1, VersionRange { min: 13, max: i16::MAX }).is_some()
     }
 
+    pub(crate) fn end(&self) -> &Arc<End> {
+        &self.inner.end
+    }
+
     pub(crate) fn limits(&self) -> &Limits {
         &self.inner.limits
     }
@@ -234,8 +238,7 @@ impl Connection {
     ) -> Result<Answer<T>> {
         let Outgoing { api, correlation, segments, timeout } = outgoing;
         let (sender, receiver) = oneshot::channel();
-        let deadline = Instant::now() + timeout;
-        let awaited = Awaited { api, correlation, timeout, deadline, sender, _slot: slot };
+        let awaited = Awaited::new((api, correlation), timeout, sender, slot);
         if self.is_closed() || self.inner.queue.send(Queued { segments, awaited }).is_err() {
             return Err(self.unsent(api));
         }
