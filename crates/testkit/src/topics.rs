@@ -22,8 +22,10 @@ pub struct Topic {
     pub name: String,
     /// How many partitions.
     pub partitions: i32,
-    /// How many replicas.
+    /// How many replicas; not looked at where there is a layout.
     pub replicas: i32,
+    /// Node ids of each partition's replicas, the preferred leader first; empty: the cluster chooses.
+    pub layout: Vec<Vec<i32>>,
     /// Its settings.
     pub settings: BTreeMap<String, String>,
 }
@@ -31,7 +33,7 @@ pub struct Topic {
 impl Topic {
     /// A topic with one replica and no settings of its own.
     pub fn new(name: impl Into<String>, partitions: i32) -> Self {
-        Self { name: name.into(), partitions, replicas: 1, settings: BTreeMap::new() }
+        Self { name: name.into(), partitions, replicas: 1, layout: Vec::new(), settings: BTreeMap::new() }
     }
 
     /// Sets the number of replicas.
@@ -39,6 +41,13 @@ impl Topic {
     pub fn replicas(mut self, replicas: i32) -> Self {
         self.replicas = replicas;
         self
+    }
+
+    /// A topic whose partitions lie on these nodes, the preferred leader of each first.
+    pub fn on(name: impl Into<String>, layout: &[&[i32]]) -> Self {
+        let partitions = i32::try_from(layout.len()).unwrap_or(i32::MAX);
+        let layout = layout.iter().map(|nodes| nodes.to_vec()).collect();
+        Self { layout, ..Self::new(name, partitions) }
     }
 
     /// Sets a setting, e.g. `cleanup.policy`.
@@ -62,10 +71,18 @@ pub async fn create_topics(bootstrap: &str, topics: &[Topic]) -> Result<()> {
         .set("bootstrap.servers", bootstrap)
         .create()
         .context("cannot make an admin client")?;
+    let layouts: Vec<Vec<&[i32]>> =
+        topics.iter().map(|topic| topic.layout.iter().map(Vec::as_slice).collect()).collect();
     let wanted: Vec<NewTopic<'_>> = topics
         .iter()
-        .map(|topic| {
-            let new = NewTopic::new(&topic.name, topic.partitions, TopicReplication::Fixed(topic.replicas));
+        .zip(&layouts)
+        .map(|(topic, layout)| {
+            let replication = if layout.is_empty() {
+                TopicReplication::Fixed(topic.replicas)
+            } else {
+                TopicReplication::Variable(layout)
+            };
+            let new = NewTopic::new(&topic.name, topic.partitions, replication);
             topic.settings.iter().fold(new, |new, (name, value)| new.set(name, value))
         })
         .collect();

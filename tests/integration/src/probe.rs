@@ -103,6 +103,20 @@ pub async fn count(bootstrap: &str, topics: &[&str]) -> Result<u64> {
     .await
 }
 
+/// Node id of a partition's leader (-1: none) and those of its replicas in sync, as the cluster tells now.
+pub async fn leadership(bootstrap: &str, topic: &str, partition: i32) -> Result<(i32, Vec<i32>)> {
+    let (bootstrap, topic) = (bootstrap.to_owned(), topic.to_owned());
+    blocking(move || {
+        let metadata = consumer(&bootstrap, "probe")?.fetch_metadata(Some(&topic), TIMEOUT)?;
+        let mut partitions = metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions);
+        let found = partitions.find(|p| p.id() == partition).context("no such partition")?;
+        let mut in_sync = found.isr().to_vec();
+        in_sync.sort_unstable();
+        Ok((found.leader(), in_sync))
+    })
+    .await
+}
+
 /// Raises a topic's number of partitions.
 pub async fn grow(bootstrap: &str, topic: &str, partitions: usize) -> Result<()> {
     let admin: AdminClient<DefaultClientContext> = client(bootstrap).create()?;
@@ -154,14 +168,24 @@ pub async fn send(
     topic: &str,
     records: Vec<Plain>,
 ) -> Result<()> {
-    send_records(bootstrap, settings, topic, records.into_iter().map(Record::from).collect()).await
+    send_to(bootstrap, settings, (topic, 0), records).await
 }
 
-/// As [`send`], with headers.
+/// As [`send`], to any partition.
+pub async fn send_to(
+    bootstrap: &str,
+    settings: &[(&str, &str)],
+    place: (&str, i32),
+    records: Vec<Plain>,
+) -> Result<()> {
+    send_records(bootstrap, settings, place, records.into_iter().map(Record::from).collect()).await
+}
+
+/// As [`send_to`], with headers.
 pub async fn send_records(
     bootstrap: &str,
     settings: &[(&str, &str)],
-    topic: &str,
+    (topic, partition): (&str, i32),
     records: Vec<Record>,
 ) -> Result<()> {
     let mut config = client(bootstrap);
@@ -174,7 +198,7 @@ pub async fn send_records(
     for record in &records {
         let timestamp = record.timestamp.to_millis().unwrap_or(-1);
         let mut message: FutureRecord<'_, [u8], [u8]> =
-            FutureRecord::to(topic).partition(0).timestamp(timestamp);
+            FutureRecord::to(topic).partition(partition).timestamp(timestamp);
         message.key = record.key.as_deref();
         message.payload = record.value.as_deref();
         message.headers = (!record.headers.is_empty()).then(|| headers(&record.headers));
@@ -263,7 +287,7 @@ pub async fn set_topic(bootstrap: &str, topic: &str, settings: &[(&str, &str)]) 
     Ok(())
 }
 
-/// A record as it lies in partition 0.
+/// A record as it lies in a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plain {
     /// Key.
@@ -309,12 +333,17 @@ pub enum Isolation {
 
 /// All records of partition 0 as of now; none while the topic does not exist.
 pub async fn read(bootstrap: &str, topic: &str) -> Result<Vec<Plain>> {
+    read_from(bootstrap, topic, 0).await
+}
+
+/// As [`read`], of any partition.
+pub async fn read_from(bootstrap: &str, topic: &str, partition: i32) -> Result<Vec<Plain>> {
     let plain = |(_, record): (i64, Record)| Plain {
         key: record.key,
         value: record.value,
         timestamp_ms: record.timestamp.to_millis().unwrap_or(-1),
     };
-    let records = records(bootstrap, topic, 0, Isolation::Committed).await?;
+    let records = records(bootstrap, topic, partition, Isolation::Committed).await?;
     Ok(records.into_iter().map(plain).collect())
 }
 
@@ -322,17 +351,18 @@ pub async fn read(bootstrap: &str, topic: &str) -> Result<Vec<Plain>> {
 pub async fn records(
     bootstrap: &str,
     topic: &str,
-    partition: usize,
+    partition: i32,
     isolation: Isolation,
 ) -> Result<Vec<(i64, Record)>> {
     let (bootstrap, topic) = (bootstrap.to_owned(), topic.to_owned());
     blocking(move || {
         let consumer = reader(&bootstrap, isolation)?;
-        let Some((start, end)) = watermarks(&consumer, &topic)?.into_iter().nth(partition) else {
+        let index = usize::try_from(partition)?;
+        let Some((start, end)) = watermarks(&consumer, &topic)?.into_iter().nth(index) else {
             return Ok(Vec::new());
         };
         let mut assignment = TopicPartitionList::new();
-        assignment.add_partition_offset(&topic, i32::try_from(partition)?, Offset::Offset(start))?;
+        assignment.add_partition_offset(&topic, partition, Offset::Offset(start))?;
         consumer.assign(&assignment)?;
         let (mut records, mut next) = (Vec::new(), start);
         while next < end {

@@ -21,7 +21,9 @@ fn resync_with(facts: Facts, sole_writer: bool) -> Resync {
         target_topic_id: TARGET,
         begun: PartitionGeneration { generation: GENERATION, start },
     };
-    Resync::new(Premise { detail, number: 1, facts, sole_writer, times_kept: true, others_before: i64::MIN })
+    let (others_before, acked_target) = (i64::MIN, i64::MIN);
+    let times_kept = true;
+    Resync::new(Premise { detail, number: 1, facts, sole_writer, times_kept, others_before, acked_target })
 }
 
 fn resync() -> Resync {
@@ -44,6 +46,10 @@ fn position(count: i64, source: i64, target: i64) -> Position {
         topic: "s".into(),
         target_topic: "t".into(),
     }
+}
+
+fn of_source_epoch(epoch: i32, position: Position) -> Position {
+    Position { source_leader_epoch: epoch, ..position }
 }
 
 /// A batch of ours on the target: records of the source from `source` on.
@@ -197,19 +203,25 @@ fn a_source_that_ends_too_early_lost_its_end() {
 
 #[test]
 fn a_source_that_deleted_what_is_to_be_counted_lost_at_least_what_follows() {
-    let mut r = to_ends(vec![position(5, 105, 12)], 0, 16);
-    target(&mut r, &[ours(12, 5, 4, 105)]);
-    r.source_out_of_range();
-    r.source_ends(120, 200);
-    // What is behind the deleted part may be mirrored already: its content would tell.
-    assert_eq!(*r.step(), Step::TargetRead(12));
-    target(&mut r, &[ours(12, 5, 4, 105)]);
-    assert_eq!(*r.step(), Step::SourceRead { offset: 120, read_committed: true });
-    r.source_read(SourcePage { end_offset: 125, ..page(&[dense(120, 5)]) }, &Origins::default(), &Fake);
-    still_the_same(&mut r);
-    let Step::Lost(loss, 16) = r.step() else { panic!("{:?}", r.step()) };
-    assert_eq!((loss.stop.reason, loss.go_on), (StopReason::RetentionOverrun, 120));
-    assert_eq!((loss.stop.from_offset, loss.stop.to_offset, loss.count), (Some(109), Some(120), None));
+    for (epoch, from) in [(0, 109), (-1, 105)] {
+        let mut r = to_ends(vec![of_source_epoch(epoch, position(5, 105, 12))], 0, 16);
+        target(&mut r, &[ours(12, 5, 4, 105)]);
+        if epoch >= 0 {
+            r.source_history(Some(200));
+        }
+        r.source_out_of_range();
+        r.source_ends(120, 200);
+        // What is behind the deleted part may be mirrored already: its content would tell.
+        assert_eq!(*r.step(), Step::TargetRead(12));
+        target(&mut r, &[ours(12, 5, 4, 105)]);
+        assert_eq!(*r.step(), Step::SourceRead { offset: 120, read_committed: true });
+        r.source_read(SourcePage { end_offset: 125, ..page(&[dense(120, 5)]) }, &Origins::default(), &Fake);
+        still_the_same(&mut r);
+        let Step::Lost(loss, 16) = r.step() else { panic!("{:?}", r.step()) };
+        assert_eq!((loss.stop.reason, loss.go_on), (StopReason::RetentionOverrun, 120));
+        let lost = (loss.stop.from_offset, loss.stop.to_offset, loss.count);
+        assert_eq!(lost, (Some(from), Some(120), None), "without an epoch, n may be of another history");
+    }
 }
 
 #[test]
@@ -249,6 +261,18 @@ fn a_truncated_target_takes_the_newest_position_below_its_end() {
     source(&mut r, &[dense(105, 1)]);
     assert_eq!((found(&r).place.count, found(&r).truncated), (6, Some((13, 16))));
     assert!(found(&r).apart, "what tells of the lost end must not be believed once the log is as long again");
+}
+
+#[test]
+fn an_owner_tells_of_a_truncation_that_no_position_knows() {
+    for (acked, lost) in [(16, Some((13, 16))), (13, None)] {
+        let mut r = resync();
+        r.premise.acked_target = acked;
+        begun(&mut r, vec![position(5, 105, 12)], 0, 13);
+        target(&mut r, &[ours(12, 5, 1, 105)]);
+        source(&mut r, &[dense(105, 1)]);
+        assert_eq!((found(&r).place.count, found(&r).truncated, found(&r).apart), (6, lost, lost.is_some()));
+    }
 }
 
 #[test]
@@ -383,9 +407,12 @@ fn a_log_may_end_behind_its_last_batch() {
 
 #[test]
 fn where_both_sides_deleted_what_would_tell_nothing_is_left_out_and_it_is_said() {
-    let deleted = |remembered| {
-        let mut r = to_ends(vec![position(5, 105, 12)], 16, 16);
+    let deleted = |epoch, remembered| {
+        let mut r = to_ends(vec![of_source_epoch(epoch, position(5, 105, 12))], 16, 16);
         remembers(&mut r, remembered, 16);
+        if epoch >= 0 {
+            r.source_history(Some(130));
+        }
         r.source_out_of_range();
         r.source_ends(107, 130);
         still_the_same(&mut r);
@@ -394,12 +421,17 @@ fn where_both_sides_deleted_what_would_tell_nothing_is_left_out_and_it_is_said()
         (loss.stop.from_offset, loss.go_on)
     };
     assert_eq!(
-        deleted(Some((1, 8))),
+        deleted(0, Some((1, 8))),
         (Some(107), 109),
         "n = 9 is known: four records take four offsets or more"
     );
     assert_eq!(
-        deleted(None),
+        deleted(-1, Some((1, 8))),
+        (Some(105), 107),
+        "they may have been others, from before the source lost its end"
+    );
+    assert_eq!(
+        deleted(0, None),
         (Some(105), 107),
         "n is assumed: only what is gone from the source is given up"
     );

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::rebuild::{Codecs, Oversized, Piece, RebuildError, RebuildPlan, Rebuilt, RecordId, Run};
 use crate::format::batch::tests::{header, make};
-use crate::format::batch::{BatchHeader, HEADER_BYTES, RawBatch, split};
+use crate::format::batch::{BatchHeader, HEADER_BYTES, RawBatch, Stamp, split};
 
 /// Makes a batch whose records have these source offsets; the content of a record is `seed` + its offset.
 pub(crate) fn batch_of(offsets: &[i64], shape: BatchHeader, seed: u64) -> RawBatch {
@@ -38,6 +38,10 @@ fn content(record: &[u8]) -> u64 {
 impl Codecs for Fake {
     fn rebuild(&self, batches: &[RawBatch], plan: &RebuildPlan) -> Result<Rebuilt, RebuildError> {
         let (mut rebuilt, last) = (Rebuilt::default(), batches.last().unwrap().header);
+        let stamp = Stamp { producer_id: 0, producer_epoch: 0, base_sequence: 0 };
+        for batch in batches {
+            batch.stamp_checked(stamp)?;
+        }
         let records: Vec<RecordId> = batches
             .iter()
             .flat_map(|b| self.identify(b).unwrap())

@@ -83,6 +83,17 @@ const FOUND: &[u64] = &[
     80_091_079,
     80_095_107,
     100_081_831,
+    80_026_588,
+    80_032_089,
+    100_020_165,
+    100_035_789,
+    120_042_148,
+    120_060_141,
+    100_066_218,
+    120_060_484,
+    100_031_620,
+    100_012_781,
+    120_003_615,
 ];
 /// Seeds of every run that no run had before. Few, while about 6 of 100,000 seeds still find something open.
 const FRESH: u64 = 20;

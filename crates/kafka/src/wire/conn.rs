@@ -18,7 +18,6 @@ use kafka_protocol::messages::RequestHeader;
 use kafka_protocol::protocol::{Encodable as _, StrBytes, VersionRange};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
 
 use super::answer::{self, Answer, Decode};
 use super::api::Api;

@@ -78,7 +78,7 @@ impl Story {
     async fn send(&self, bootstrap: &str, topic: &str, records: Vec<Record>) -> Result<()> {
         let codec = CODECS.get(self.written / NUDGE % CODECS.len()).copied().unwrap_or("none");
         let settings = [("linger.ms", "5"), ("batch.num.messages", "50"), ("compression.codec", codec)];
-        probe::send_records(bootstrap, &settings, topic, records).await
+        probe::send_records(bootstrap, &settings, (topic, 0), records).await
     }
 }
 

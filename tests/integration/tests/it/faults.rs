@@ -14,9 +14,9 @@ use mirrormesh_testkit::workload::{Codec, Run, Workload};
 
 use crate::rig::{PATIENCE, Rig, metric, plan, produce, unique};
 
-const RATE: u64 = 4_000;
+pub(crate) const RATE: u64 = 4_000;
 /// More than any fault takes; the workload is stopped when the last one is over.
-const ENDLESS: u64 = 10_000_000;
+pub(crate) const ENDLESS: u64 = 10_000_000;
 
 async fn pair(proxied_target: bool) -> Result<(Cluster, Cluster)> {
     let target = ClusterSpec { proxied: proxied_target, ..ClusterSpec::new("target") };
@@ -24,7 +24,7 @@ async fn pair(proxied_target: bool) -> Result<(Cluster, Cluster)> {
 }
 
 /// Waits until so many records of the topic arrived, while more are still to come.
-async fn under_load(rig: &Rig, topic: &str, records: u64, running: &Run) -> Result<()> {
+pub(crate) async fn under_load(rig: &Rig, topic: &str, records: u64, running: &Run) -> Result<()> {
     rig.arrived(&[topic], records).await?;
     ensure!(!running.is_done(), "the workload ended before the fault: it struck nothing");
     Ok(())

@@ -14,7 +14,7 @@ use tokio::time::{Duration, Instant, sleep};
 use crate::rig::{PATIENCE, Rig, identity, metric, now_ms, plan, produce, random_bytes, unique};
 
 /// Waits until a partition is as wished.
-async fn partition(
+pub(crate) async fn partition(
     rig: &mut Rig,
     topic: &str,
     number: i32,

@@ -3,12 +3,14 @@
 #![allow(clippy::print_stdout, reason = "seeds are printed")]
 
 mod api;
+mod bad_input;
 mod changing;
 mod chaos;
 mod claims;
 mod compaction;
 mod control;
 mod disk;
+mod elections;
 mod faults;
 mod flow_control;
 mod forgetful;
@@ -20,3 +22,4 @@ mod retention;
 mod rig;
 mod topics;
 mod transactions;
+mod versions;

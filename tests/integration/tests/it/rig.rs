@@ -155,11 +155,24 @@ impl Drop for Rig {
 
 /// Waits for an event of the flow with this reason.
 pub(crate) async fn event(rig: &mut Rig, reason: &str) -> Result<v1::FlowEvent> {
+    event_where(rig, reason, |_| true).await
+}
+
+/// Waits for an event of the flow with this reason about this topic, or a partition of it.
+pub(crate) async fn event_of(rig: &mut Rig, reason: &str, topic: &str) -> Result<v1::FlowEvent> {
+    event_where(rig, reason, |e| e.subject.split('/').next() == Some(topic)).await
+}
+
+async fn event_where(
+    rig: &mut Rig,
+    reason: &str,
+    wanted: impl Fn(&v1::FlowEvent) -> bool,
+) -> Result<v1::FlowEvent> {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     let id = rig.flow.clone();
     loop {
         let events = rig.api.flow_events(&id).await?.events;
-        if let Some(event) = events.iter().find(|e| e.reason == reason) {
+        if let Some(event) = events.iter().find(|e| e.reason == reason && wanted(e)) {
             return Ok(event.clone());
         }
         let late = tokio::time::Instant::now() >= deadline;

@@ -13,7 +13,12 @@ use crate::rig::{PATIENCE, Rig, event, identity, plan, produce, unique};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_codec_and_transactions_arrive_unchanged() -> Result<()> {
-    let mut rig = Rig::shared(MeshSpec::default()).await?;
+    every_codec(&mut Rig::shared(MeshSpec::default()).await?).await
+}
+
+/// Batches of every codec, and of committed and aborted transactions, in a flow of their own.
+pub(crate) async fn every_codec(rig: &mut Rig) -> Result<()> {
+    rig.flow = unique("flow");
     let codecs = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
     let names: Vec<String> =
         codecs.iter().map(|codec| unique(&format!("{codec:?}").to_lowercase())).collect();

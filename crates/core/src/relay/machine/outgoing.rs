@@ -157,6 +157,10 @@ impl Queue {
         let rebuilt = match codecs.rebuild(batches, &conditions.plan(from)) {
             Ok(rebuilt) => rebuilt,
             Err(error) => {
+                // Of several, those before the damaged one are mirrored all the same.
+                let damaged = batches.iter().position(|batch| batch.header.base_offset == error.offset);
+                let intact = batches.get(..damaged.unwrap_or(0)).unwrap_or_default();
+                self.rebuild(intact, from, path, conditions, codecs);
                 return self.ready.push_back(Ready::Stop(unreadable(error.offset, &error.problem)));
             }
         };

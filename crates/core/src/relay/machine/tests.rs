@@ -277,16 +277,30 @@ fn retention_overrun_stops_or_goes_on_behind_a_named_gap() {
     }
 }
 
+fn damaged(mut batch: crate::format::batch::RawBatch) -> crate::format::batch::RawBatch {
+    let mut bytes = batch.bytes.to_vec();
+    *bytes.last_mut().unwrap() ^= 1;
+    batch.bytes = bytes.into();
+    batch
+}
+
+#[test]
+fn small_batches_before_a_damaged_one_are_put_together_and_sent() {
+    let mut b = Bench::new(RULES);
+    b.settle(Facts::DEFAULT);
+    b.bring(&[dense(0, 2), dense(2, 2), dense(4, 1), damaged(dense(5, 2)), dense(7, 2)]);
+    let append = b.append();
+    let header = crate::format::batch::BatchHeader::parse(&append.batch.header).unwrap();
+    assert_eq!((append.path, header.count), (Path::Coalesced, 5));
+    b.ack(append.id, 0);
+    let Some(Action::Stopped(stop)) = b.drain() else { panic!() };
+    assert_eq!((stop.reason, stop.from_offset), (crate::relay::stop::StopReason::BatchCorrupt, Some(5)));
+}
+
 #[test]
 fn records_that_the_target_finds_damaged_are_checked_before_they_go_again() {
     let mut b = Bench::new(RULES);
-    let damaged = || {
-        let mut batch = dense(0, 3);
-        let mut bytes = batch.bytes.to_vec();
-        *bytes.last_mut().unwrap() ^= 1;
-        batch.bytes = bytes.into();
-        batch
-    };
+    let damaged = || damaged(dense(0, 3));
     b.settle(Facts::DEFAULT);
     b.bring(&[damaged()]);
     let append = b.append();

@@ -20,6 +20,8 @@ pub(super) struct Scan {
     pub(super) foreign: bool,
     /// Target offsets that hold records twice.
     pub(super) doubled: Option<(i64, i64)>,
+    /// The log begins behind where it was read from: retention or compaction took what was there.
+    late_begin: bool,
 }
 
 impl Scan {
@@ -141,6 +143,10 @@ impl Resync {
     fn scan_read(&mut self, at: i64, batches: &[RawBatch]) {
         let (_, log_end) = self.ends;
         let mut next = at;
+        let (log_start, _) = self.ends;
+        if at == self.base.target.max(log_start) {
+            self.scan.late_begin = batches.first().is_none_or(|batch| batch.header.base_offset > at);
+        }
         for batch in batches.iter().filter(|b| b.header.next_offset() > at) {
             next = next.max(batch.header.next_offset());
             if !self.scan_batch(batch) {
@@ -213,6 +219,15 @@ impl Resync {
 
     fn scanned(&mut self) {
         let (log_start, _) = self.ends;
+        if self.scan.late_begin
+            && self.scan.ours.is_empty()
+            && !std::mem::replace(&mut self.start_asked, true)
+        {
+            // Ours may have been there: retention may have taken them since the log start was told.
+            self.scan = Scan::default();
+            self.step = Step::TargetEnds;
+            return;
+        }
         if self.scan.older.is_some() {
             if self.scan.ours.is_empty() && self.base.count == 0 {
                 // Nothing of this generation is there: what the older one appended counts as mirrored.
