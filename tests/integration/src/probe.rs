@@ -337,7 +337,7 @@ pub async fn read(bootstrap: &str, topic: &str) -> Result<Vec<Plain>> {
 }
 
 /// As [`read`], of any partition.
-pub async fn read_from(bootstrap: &str, topic: &str, partition: usize) -> Result<Vec<Plain>> {
+pub async fn read_from(bootstrap: &str, topic: &str, partition: i32) -> Result<Vec<Plain>> {
     let plain = |(_, record): (i64, Record)| Plain {
         key: record.key,
         value: record.value,
@@ -351,17 +351,18 @@ pub async fn read_from(bootstrap: &str, topic: &str, partition: usize) -> Result
 pub async fn records(
     bootstrap: &str,
     topic: &str,
-    partition: usize,
+    partition: i32,
     isolation: Isolation,
 ) -> Result<Vec<(i64, Record)>> {
     let (bootstrap, topic) = (bootstrap.to_owned(), topic.to_owned());
     blocking(move || {
         let consumer = reader(&bootstrap, isolation)?;
-        let Some((start, end)) = watermarks(&consumer, &topic)?.into_iter().nth(partition) else {
+        let index = usize::try_from(partition)?;
+        let Some((start, end)) = watermarks(&consumer, &topic)?.into_iter().nth(index) else {
             return Ok(Vec::new());
         };
         let mut assignment = TopicPartitionList::new();
-        assignment.add_partition_offset(&topic, i32::try_from(partition)?, Offset::Offset(start))?;
+        assignment.add_partition_offset(&topic, partition, Offset::Offset(start))?;
         consumer.assign(&assignment)?;
         let (mut records, mut next) = (Vec::new(), start);
         while next < end {

@@ -143,7 +143,12 @@ impl Connection {
         let outgoing = Outgoing { api: WireRequest::NAME, correlation, segments, timeout };
         let heap_bytes_max = self.limits().decoded_bytes_max();
         let broker: Arc<str> = self.broker().into();
-        let read = move |frame| read(&broker, frame, version, sent, heap_bytes_max);
+        let end = Arc::clone(self.end());
+        let read = move |frame| {
+            let response = read(&broker, frame, version, sent, heap_bytes_max)?;
+            end.muted_for(response.throttle);
+            Ok(response)
+        };
         self.submit(slot, outgoing, Box::new(read))
     }
 }

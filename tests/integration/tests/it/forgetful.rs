@@ -160,12 +160,12 @@ async fn sequences_wrap_under_the_flow() -> Result<()> {
     create_topic(&rig.source, &topic, 1).await?;
     let source = rig.source.clone();
     // 7 in a batch, so that one straddles the wrap.
-    let send = |numbers| {
+    let write = |numbers| {
         let settings = [("batch.num.messages", "7"), ("linger.ms", "50")];
         let (source, topic, records) = (source.clone(), topic.clone(), records(numbers, now_ms()));
         async move { probe::send(&source, &settings, &topic, records).await }
     };
-    send(0..70).await?;
+    write(0..70).await?;
     rig.mirror(&[&topic]).await?;
     rig.arrived(&[&topic], 70).await?;
     rig.pause().await?;
@@ -178,14 +178,14 @@ async fn sequences_wrap_under_the_flow() -> Result<()> {
     // One owner ends just before the wrap, the next one just behind it, and one more goes on.
     let mut sent = 70;
     for more in [42, 35, 140] {
-        send(sent..sent + more).await?;
+        write(sent..sent + more).await?;
         sent += more;
         rig.arrived(&[&topic], sent as u64).await?;
         let owner = rig.owner(&topic, 0).await?;
         rig.mesh.signal_worker(&owner, Signal::Kill)?;
         rig.mesh.start_worker(&owner)?;
     }
-    send(sent..sent + 70).await?;
+    write(sent..sent + 70).await?;
     sent += 70;
     rig.arrived(&[&topic], sent as u64).await?;
     rig.equal(&[&topic], sent as u64).await?;

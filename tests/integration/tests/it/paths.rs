@@ -238,7 +238,7 @@ async fn a_batch_that_begins_before_the_flow_does_is_trimmed() -> Result<()> {
         rig.flow = id;
         rig.caught_up(1).await?;
         let wanted = records.split_off(37);
-        ensure!(probe::read(&rig.target, &topic).await? == wanted, "{codec:?}");
+        ensure!(probe::read(&rig.target, &topic).await? == wanted, "not its records from 37 on: {codec:?}");
     }
     let trimmed = metric(&rig, "source-1", "mirrormesh_batches_total{", "path=\"trimmed\"").await?;
     ensure!((trimmed - 5.0).abs() < 0.1, "{trimmed} batches were trimmed");

@@ -173,6 +173,10 @@ impl Stream {
             if up == 0 && down == 0 {
                 break;
             }
+            if self.threads.iter().any(JoinHandle::is_finished) {
+                self.end()?;
+                bail!("one who produces or reads ended early");
+            }
             if Instant::now() > deadline {
                 let all = numbers.len();
                 bail!(
