@@ -24,8 +24,8 @@ use crate::load;
 const TICK: Duration = Duration::from_millis(5);
 /// Requests that may be unanswered: as many as Kafka's producer has.
 const IN_FLIGHT_MAX: usize = 5;
-/// How long a broker may take to append.
-const ACK_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a broker may take to append: the first records of thousands of partitions take it long.
+const ACK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Sends numbered records at the rate, to one partition after the other, until it is told to stop. `sent` counts those that
 /// were handed to the socket.
@@ -64,7 +64,9 @@ struct Drip<'a> {
 
 impl<'a> Drip<'a> {
     async fn connect(bootstrap: &str, spots: &'a [Spot]) -> Result<Self> {
-        let client = Client::new(ClientConfig::new([bootstrap], "bench-drip"))?;
+        let mut config = ClientConfig::new([bootstrap], "bench-drip");
+        config.limits.request_timeout = ACK_TIMEOUT + Duration::from_secs(5);
+        let client = Client::new(config)?;
         let names: BTreeSet<&str> = spots.iter().map(|spot| spot.topic.as_str()).collect();
         let names: Vec<&str> = names.into_iter().collect();
         let found = client.topics(Some(&names)).await?;
