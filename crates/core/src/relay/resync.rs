@@ -182,8 +182,6 @@ pub struct Resync {
     epoch_end: Option<i64>,
     /// How often the ends were asked for again, and that nothing was at the log end even so.
     again: u8,
-    /// The target's log was seen to begin behind where it should, and it was asked again where it begins.
-    start_asked: bool,
     count: i64,
     read: i64,
     cursor: i64,
@@ -229,7 +227,6 @@ impl Resync {
             older: Vec::new(),
             epoch_end: None,
             again: 0,
-            start_asked: false,
             count: 0,
             read: 0,
             cursor: base.source,
@@ -354,6 +351,15 @@ impl Resync {
             // What lies between can't be read yet, and may still be cut off.
             self.step = Step::Again("TARGET_NOT_SETTLED");
             return;
+        }
+        if let Some(gap) = self.scan.gap.take() {
+            if log_start <= gap {
+                // It was there before: compaction left it.
+                self.scanned();
+                return;
+            }
+            self.scan = target::Scan::default();
+            self.tail = None;
         }
         let before = std::mem::replace(&mut self.ends, (log_start, log_end));
         if let Some(Remembered(remembered)) = self.remembered.take() {

@@ -66,20 +66,29 @@ fn where_no_epoch_is_known_the_first_that_is_counted_has_to_reach_to_the_place()
 }
 
 #[test]
-fn a_log_that_begins_late_with_nothing_of_ours_is_asked_where_it_begins() {
-    for taken in [true, false] {
-        let mut r = resync_with(Facts::DEFAULT, false);
-        begun(&mut r, vec![position(5, 105, 12)], 0, 20);
-        target(&mut r, &[foreign(18, 2)]);
-        target(&mut r, &[foreign(18, 2)]);
-        assert_eq!(*r.step(), Step::TargetEnds, "ours may have been at 12 to 18");
-        r.target_ends(if taken { 18 } else { 0 }, 20, 20);
-        target(&mut r, &[foreign(18, 2)]);
-        target(&mut r, &[foreign(18, 2)]);
-        if taken {
-            assert_eq!(*r.step(), Step::Producer);
-        } else {
-            assert_eq!(place(&r).0, Place { count: 5, source: 105, target: 20 }, "compaction took them once");
+fn behind_a_gap_it_is_asked_whether_retention_took_ours() {
+    for read_before in [0, 3] {
+        for taken in [true, false] {
+            let mut r = resync_with(Facts::DEFAULT, false);
+            begun(&mut r, vec![position(5, 105, 12)], 0, 20);
+            target(&mut r, &[foreign(18, 2)]);
+            if read_before > 0 {
+                target(&mut r, &[ours(12, 5, read_before, 105)]);
+            }
+            target(&mut r, &[foreign(18, 2)]);
+            assert_eq!(*r.step(), Step::TargetEnds, "ours may have been before 18");
+            r.target_ends(if taken { 18 } else { 0 }, 20, 20);
+            if taken {
+                target(&mut r, &[foreign(18, 2)]);
+                target(&mut r, &[foreign(18, 2)]);
+                assert_eq!(*r.step(), Step::Producer);
+                continue;
+            }
+            if read_before > 0 {
+                source(&mut r, &[dense(105, 9)]);
+            }
+            let n = i64::from(5 + read_before);
+            assert_eq!(place(&r).0, Place { count: n, source: 100 + n, target: 20 }, "compaction took them");
         }
     }
 }

@@ -270,6 +270,11 @@ impl Window {
             && (self.facts.target_append_time || oldest.is_none_or(|t| self.is_young(*t, now_ms)))
     }
 
+    /// Owners under another producer id of the flow may still append: nothing fences them.
+    pub fn is_watched(&self, now_ms: u64) -> bool {
+        now_ms < self.watched_until_ms
+    }
+
     fn is_shared(&self, now_ms: u64) -> bool {
         self.shared_ms.is_some_and(|t| now_ms.saturating_sub(t) < IDLE_MS)
     }
@@ -375,7 +380,7 @@ impl Window {
         }
         let expected = pending.after.target - pending.records();
         if base_offset != expected {
-            let sure = now_ms >= self.watched_until_ms && self.is_armed(now_ms) && !self.is_shared(now_ms);
+            let sure = !self.is_watched(now_ms) && self.is_armed(now_ms) && !self.is_shared(now_ms);
             if !sure || !self.shift(base_offset, expected) {
                 self.unexpected = Some(Unexpected {
                     count: pending.after.count,

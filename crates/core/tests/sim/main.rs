@@ -96,6 +96,8 @@ const FOUND: &[u64] = &[
     120_003_615,
     80_033_391,
     140_007_397,
+    140_051_213,
+    140_083_659,
 ];
 /// Seeds of every run that no run had before. Few, while about 6 of 100,000 seeds still find something open.
 const FRESH: u64 = 20;

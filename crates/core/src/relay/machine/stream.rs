@@ -154,9 +154,9 @@ impl<T> Stream<T> {
             Delivery::ContentNotFixed
         } else if self.facts.source_by_name {
             Delivery::SourceByName
-        } else if self.window.stays_armed(now_ms) {
+        } else if self.window.stays_armed(now_ms) && !self.window.is_watched(now_ms) {
             Delivery::ExactlyOnce
-        } else if !self.window.is_sole_writer() {
+        } else if !self.window.is_sole_writer() || self.window.is_watched(now_ms) {
             Delivery::OtherWriters
         } else if self.last.is_some_and(|(last, _)| last.count > 0) {
             Delivery::TargetMayForget

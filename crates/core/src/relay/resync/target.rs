@@ -21,8 +21,9 @@ pub(super) struct Scan {
     pub(super) foreign: bool,
     /// Target offsets that hold records twice.
     pub(super) doubled: Option<(i64, i64)>,
-    /// The log begins behind where it was read from: retention or compaction took what was there.
-    late_begin: bool,
+    /// The first target offset from which on it was read and something behind it was found: retention or compaction took
+    /// what was there.
+    pub(super) gap: Option<i64>,
 }
 
 impl Scan {
@@ -144,9 +145,8 @@ impl Resync {
     fn scan_read(&mut self, at: i64, batches: &[RawBatch]) {
         let (_, log_end) = self.ends;
         let mut next = at;
-        let (log_start, _) = self.ends;
-        if at == self.base.target.max(log_start) {
-            self.scan.late_begin = batches.first().is_none_or(|batch| batch.header.base_offset > at);
+        if batches.first().is_some_and(|batch| batch.header.base_offset > at) {
+            self.scan.gap.get_or_insert(at);
         }
         for batch in batches.iter().filter(|b| b.header.next_offset() > at) {
             next = next.max(batch.header.next_offset());
@@ -218,17 +218,13 @@ impl Resync {
         true
     }
 
-    fn scanned(&mut self) {
-        let (log_start, _) = self.ends;
-        if self.scan.late_begin
-            && self.scan.ours.is_empty()
-            && !std::mem::replace(&mut self.start_asked, true)
-        {
+    pub(super) fn scanned(&mut self) {
+        if self.scan.gap.is_some() {
             // Ours may have been there: retention may have taken them since the log start was told.
-            self.scan = Scan::default();
             self.step = Step::TargetEnds;
             return;
         }
+        let (log_start, _) = self.ends;
         if log_start > self.base.target {
             self.others_gone();
         }
