@@ -111,6 +111,9 @@ pub struct PartitionStart {
     /// appended for longer than a hand-over takes. The highest number that an assignment had there, as far as is known:
     /// what is written from now on has higher ones.
     pub adopted: Option<u64>,
+    /// Leader epoch that reached to the place on the source, if it is known: that the source lost its end since, and has
+    /// other records before the place, is seen by it.
+    pub source_leader_epoch: Option<i32>,
 }
 
 /// A generation of one partition: what [`crate::control::CommandKind::BeginGeneration`] gave out, or the flow's first.

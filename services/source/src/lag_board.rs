@@ -1,4 +1,4 @@
-//! The newest figures of all partitions of the worker, for the lag gauges.
+//! The newest figures of all partitions of the worker, for the gauges of lag and of what endangers a mirror.
 //!
 //! Owns how finely lag is shown: the number of series is bounded. The numbers are those that go to the coordinator and
 //! from there to the API.
@@ -15,6 +15,9 @@ use opentelemetry::metrics::{AsyncInstrument, Meter, ObservableGauge};
 
 /// Series of one gauge at most: with more topics, lag is shown by flow only.
 const SERIES_MAX: usize = 10_000;
+
+/// All gauges of the board.
+pub(crate) type Gauges = [ObservableGauge<f64>; 5];
 
 type Slot = Mutex<PartitionFigures>;
 type Key = (FlowId, TopicName, i32);
@@ -55,6 +58,27 @@ impl Drop for LagSlot {
 /// What a series is about: a flow, one of its topics, one of its partitions.
 type Series = (FlowId, Option<TopicName>, Option<i32>);
 
+/// What the partitions of a series say together.
+#[derive(Debug, Clone, Copy, Default)]
+struct Standing {
+    lag: LagSum,
+    /// Records that open transactions hold back; partitions of which that is not known hold none.
+    held_records: i64,
+    /// Of the partition that is nearest to losing records; `None` while no partition has deleted any.
+    margin_records: Option<i64>,
+}
+
+impl Standing {
+    fn add(&mut self, figures: &PartitionFigures, now_ms: u64) {
+        self.lag.add(Lag::of(figures, now_ms));
+        self.held_records = self.held_records.saturating_add(figures.held_records.max(0));
+        // A log that begins at 0 has lost nothing yet: its start is no sign of a deletion to come.
+        let start = figures.source_start_offset.filter(|start| *start > 0);
+        let margin = start.map(|start| figures.source_offset.saturating_sub(start).max(0));
+        self.margin_records = [self.margin_records, margin].into_iter().flatten().min();
+    }
+}
+
 impl LagBoard {
     /// A board; `by_partition` shows each partition.
     pub(crate) fn new(by_partition: bool) -> Self {
@@ -69,8 +93,8 @@ impl LagBoard {
         LagSlot { slot, key, board: self.clone() }
     }
 
-    /// Lag by series; those of which nothing is known are left out.
-    fn read(&self, now_ms: u64) -> BTreeMap<Series, Lag> {
+    /// By series.
+    fn read(&self, now_ms: u64) -> BTreeMap<Series, Standing> {
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let live: Vec<(&Key, Arc<Slot>)> =
             slots.iter().filter_map(|(key, slot)| Some((key, slot.upgrade()?))).collect();
@@ -79,23 +103,23 @@ impl LagBoard {
         topics.dedup();
         let by_topic = topics.len() <= SERIES_MAX;
         let by_partition = self.by_partition && live.len() <= SERIES_MAX;
-        let mut sums: BTreeMap<Series, LagSum> = BTreeMap::new();
+        let mut sums: BTreeMap<Series, Standing> = BTreeMap::new();
         for ((flow, topic, partition), slot) in live {
             let figures = *slot.lock().unwrap_or_else(PoisonError::into_inner);
             let topic = (by_topic || by_partition).then(|| topic.clone());
             let series = (flow.clone(), topic, by_partition.then_some(*partition));
-            sums.entry(series).or_default().add(Lag::of(&figures, now_ms));
+            sums.entry(series).or_default().add(&figures, now_ms);
         }
-        sums.into_iter().filter_map(|(series, sum)| Some((series, sum.total()?))).collect()
+        sums
     }
 
-    /// Registers the gauges; they are read as long as they are held.
-    pub(crate) fn observe(&self, meter: &Meter) -> [ObservableGauge<f64>; 3] {
-        let gauge = |name: &'static str, unit, text, figure: fn(&Lag) -> Option<f64>| {
+    /// Registers the gauges; they are read as long as they are held. What is not known of a series is left out.
+    pub(crate) fn observe(&self, meter: &Meter) -> Gauges {
+        let gauge = |name: &'static str, unit, text, figure: fn(&Standing) -> Option<f64>| {
             let board = self.clone();
             let read = move |observer: &dyn AsyncInstrument<f64>| {
-                for (series, lag) in board.read(now_ms()) {
-                    if let Some(value) = figure(&lag) {
+                for (series, standing) in board.read(now_ms()) {
+                    if let Some(value) = figure(&standing) {
                         observer.observe(value, &labels(series));
                     }
                 }
@@ -112,17 +136,30 @@ impl LagBoard {
                 "mirrormesh.lag.records",
                 "{record}",
                 "Records on the source that are not on the target, of the partitions of this worker.",
-                |lag| Some(to_f64(lag.records)),
+                |standing| standing.lag.total().map(|lag| to_f64(lag.records)),
             ),
             gauge(
                 "mirrormesh.lag.bytes",
                 "By",
                 "Bytes of them: exact for what was fetched, estimated for the rest.",
-                |lag| lag.bytes.map(to_f64),
+                |standing| standing.lag.total()?.bytes.map(to_f64),
             ),
-            gauge("mirrormesh.lag.seconds", "s", "Age of the oldest of them that can be read.", |lag| {
-                lag.seconds
+            gauge("mirrormesh.lag.seconds", "s", "Age of the oldest of them that can be read.", |standing| {
+                standing.lag.total()?.seconds
             }),
+            gauge(
+                "mirrormesh.held.records",
+                "{record}",
+                "Records that can't be read since an open transaction on the source holds them back.",
+                |standing| Some(to_f64(standing.held_records)),
+            ),
+            gauge(
+                "mirrormesh.retention.margin",
+                "{record}",
+                "Records between the start of the source's log, which retention moves, and the place where the mirror \
+                 reads: that of the nearest partition, where anything was deleted.",
+                |standing| standing.margin_records.map(to_f64),
+            ),
         ]
     }
 }
@@ -168,14 +205,35 @@ mod tests {
         let board = LagBoard::new(false);
         let held = slots(&board);
         let read = board.read(1);
-        assert_eq!(read.len(), 1, "nothing is known of b");
-        let lag = read[&(flow.clone(), Some(topic("a")), None)];
+        assert!(read[&(flow.clone(), Some(topic("b")), None)].lag.total().is_none(), "nothing is known of b");
+        let lag = read[&(flow.clone(), Some(topic("a")), None)].lag.total().unwrap();
         assert_eq!((lag.records, lag.bytes), (7, Some(70)));
         drop(held);
         assert!(board.read(1).is_empty());
 
         let board = LagBoard::new(true);
         let _held = slots(&board);
-        assert_eq!(board.read(1)[&(flow.clone(), Some(topic("a")), Some(1))].records, 4);
+        let read = board.read(1);
+        assert_eq!(read[&(flow.clone(), Some(topic("a")), Some(1))].lag.total().unwrap().records, 4);
+    }
+
+    #[test]
+    fn what_is_held_adds_up_and_the_margin_is_that_of_the_nearest_partition() {
+        let mut standing = Standing::default();
+        let at = |source_offset, start: Option<i64>, held_records| PartitionFigures {
+            source_offset,
+            source_start_offset: start,
+            held_records,
+            ..PartitionFigures::default()
+        };
+        standing.add(&at(50, Some(0), 2), 1);
+        standing.add(&at(50, None, 0), 1);
+        assert_eq!((standing.held_records, standing.margin_records), (2, None), "nothing was deleted");
+        standing.add(&at(50, Some(20), 3), 1);
+        standing.add(&at(70, Some(60), 0), 1);
+        standing.add(&at(90, Some(10), 0), 1);
+        assert_eq!((standing.held_records, standing.margin_records), (5, Some(10)));
+        standing.add(&at(5, Some(9), 0), 1);
+        assert_eq!(standing.margin_records, Some(0), "overrun");
     }
 }

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{Counter, Meter, ObservableGauge, UpDownCounter};
+use opentelemetry::metrics::{Counter, Meter, UpDownCounter};
 
-use crate::lag_board::LagBoard;
+use crate::lag_board::{Gauges, LagBoard};
 
 /// The instruments.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(crate) struct Metrics {
     /// Lag of the worker's partitions.
     pub(crate) lag: LagBoard,
     /// Held, since a gauge that is dropped is not observed any more.
-    _gauges: [ObservableGauge<f64>; 3],
+    _gauges: Gauges,
 }
 
 impl Metrics {
@@ -44,7 +44,8 @@ impl Metrics {
             batches: meter
                 .u64_counter("mirrormesh.batches")
                 .with_unit("{batch}")
-                .with_description("Batches by the path that they took: passthrough or trimmed.")
+                .with_description("Batches by the path that they took: passthrough, or why they were taken apart (trimmed, gaps, split, \
+                     append_time, clamped, old_format, coalesced).")
                 .build(),
             skipped: meter
                 .u64_counter("mirrormesh.skipped.batches")

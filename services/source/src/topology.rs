@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mirrormesh_core::control::{InventoryChange, TopicEntry};
+use mirrormesh_core::flow::{FlowSpec, TopicRules};
 use mirrormesh_core::ids::TopicName;
 use mirrormesh_core::report::{Event, UnitState};
 use mirrormesh_core::unit::Generation;
@@ -49,6 +50,8 @@ struct Topology {
     said: BTreeMap<TopicName, Trouble>,
     /// What brokers that lag behind may still say.
     former: FormerIds,
+    /// The rules about topics, and the flow that they are of.
+    rules: Option<(FlowSpec, Arc<TopicRules>)>,
     /// How long to wait after the next failure.
     retry: Duration,
 }
@@ -64,6 +67,7 @@ pub(crate) async fn run(context: UnitContext, link: Arc<FlowLink>) {
         claimed: BTreeMap::new(),
         said: BTreeMap::new(),
         former: FormerIds::default(),
+        rules: None,
         retry: RETRY_MIN,
     };
     let stop = topology.context.stop.clone();

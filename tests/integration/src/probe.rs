@@ -8,9 +8,9 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::Message as _;
+use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{Offset, Timestamp, TopicPartitionList};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -24,15 +24,28 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
     tokio::task::spawn_blocking(work).await.context("interrupted")?
 }
 
+fn reader(bootstrap: &str, isolation: Isolation) -> Result<BaseConsumer> {
+    let level = match isolation {
+        Isolation::Committed => "read_committed",
+        Isolation::Uncommitted => "read_uncommitted",
+    };
+    Ok(consumer_config(bootstrap, "probe").set("isolation.level", level).create()?)
+}
+
 fn consumer(bootstrap: &str, group: &str) -> Result<BaseConsumer> {
-    Ok(client(bootstrap)
+    Ok(consumer_config(bootstrap, group).create()?)
+}
+
+fn consumer_config(bootstrap: &str, group: &str) -> ClientConfig {
+    let mut config = client(bootstrap);
+    config
         .set("group.id", group)
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")
         .set("fetch.message.max.bytes", "50000000")
         .set("fetch.max.bytes", "100000000")
-        .set("receive.message.max.bytes", "120000000")
-        .create()?)
+        .set("receive.message.max.bytes", "120000000");
+    config
 }
 
 /// First and end offset of each partition; empty while the topic does not exist.
@@ -45,17 +58,34 @@ fn watermarks(consumer: &BaseConsumer, topic: &str) -> Result<Vec<(i64, i64)>> {
         .map(rdkafka::metadata::MetadataPartition::id)
         .collect();
     numbers.sort_unstable();
-    let ends = numbers.into_iter().map(|p| consumer.fetch_watermarks(topic, p, TIMEOUT));
-    Ok(ends.collect::<Result<_, _>>()?)
+    numbers.into_iter().map(|partition| ends(consumer, topic, partition)).collect()
+}
+
+/// First and end offset of a partition that the cluster has. A client that is new does not always know its leader at
+/// once.
+fn ends(consumer: &BaseConsumer, topic: &str, partition: i32) -> Result<(i64, i64)> {
+    let deadline = std::time::Instant::now() + TIMEOUT;
+    loop {
+        match consumer.fetch_watermarks(topic, partition, TIMEOUT) {
+            Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownPartition))
+                if std::time::Instant::now() < deadline =>
+            {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            ends => return Ok(ends?),
+        }
+    }
 }
 
 /// End offset of each partition.
 pub async fn end_offsets(bootstrap: &str, topic: &str) -> Result<Vec<i64>> {
+    Ok(offsets(bootstrap, topic).await?.into_iter().map(|(_, end)| end).collect())
+}
+
+/// First and end offset of each partition.
+pub async fn offsets(bootstrap: &str, topic: &str) -> Result<Vec<(i64, i64)>> {
     let (bootstrap, topic) = (bootstrap.to_owned(), topic.to_owned());
-    blocking(move || {
-        Ok(watermarks(&consumer(&bootstrap, "probe")?, &topic)?.into_iter().map(|(_, end)| end).collect())
-    })
-    .await
+    blocking(move || watermarks(&consumer(&bootstrap, "probe")?, &topic)).await
 }
 
 /// Offsets that topics hold, summed; exact counts where there are no markers and no compaction.
@@ -145,8 +175,18 @@ pub async fn send(
 pub async fn send_to(
     bootstrap: &str,
     settings: &[(&str, &str)],
-    (topic, partition): (&str, i32),
+    place: (&str, i32),
     records: Vec<Plain>,
+) -> Result<()> {
+    send_records(bootstrap, settings, place, records.into_iter().map(Record::from).collect()).await
+}
+
+/// As [`send_to`], with headers.
+pub async fn send_records(
+    bootstrap: &str,
+    settings: &[(&str, &str)],
+    (topic, partition): (&str, i32),
+    records: Vec<Record>,
 ) -> Result<()> {
     let mut config = client(bootstrap);
     config.set("enable.idempotence", "true");
@@ -156,10 +196,12 @@ pub async fn send_to(
     let producer: FutureProducer = config.create()?;
     let mut sent = Vec::with_capacity(records.len());
     for record in &records {
+        let timestamp = record.timestamp.to_millis().unwrap_or(-1);
         let mut message: FutureRecord<'_, [u8], [u8]> =
-            FutureRecord::to(topic).partition(partition).timestamp(record.timestamp_ms);
+            FutureRecord::to(topic).partition(partition).timestamp(timestamp);
         message.key = record.key.as_deref();
         message.payload = record.value.as_deref();
+        message.headers = (!record.headers.is_empty()).then(|| headers(&record.headers));
         loop {
             match producer.send_result(message) {
                 Ok(delivery) => break sent.push(delivery),
@@ -175,6 +217,11 @@ pub async fn send_to(
         delivery.await?.map_err(|(error, _)| error)?;
     }
     Ok(())
+}
+
+fn headers(all: &[(String, Option<Vec<u8>>)]) -> OwnedHeaders {
+    let empty = OwnedHeaders::new_with_capacity(all.len());
+    all.iter().fold(empty, |headers, (key, value)| headers.insert(Header { key, value: value.as_ref() }))
 }
 
 /// A transaction that is left open.
@@ -251,6 +298,39 @@ pub struct Plain {
     pub timestamp_ms: i64,
 }
 
+/// A record as it lies in a partition, with everything but its offset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// When it was made or appended.
+    pub timestamp: Timestamp,
+    /// Key.
+    pub key: Option<Vec<u8>>,
+    /// Value.
+    pub value: Option<Vec<u8>>,
+    /// Headers in order.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl From<Plain> for Record {
+    fn from(plain: Plain) -> Self {
+        let Plain { key, value, timestamp_ms } = plain;
+        let timestamp = match timestamp_ms {
+            -1 => Timestamp::NotAvailable,
+            ms => Timestamp::CreateTime(ms),
+        };
+        Self { timestamp, key, value, headers: Vec::new() }
+    }
+}
+
+/// Whose records are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// Those of committed transactions, and those of none.
+    Committed,
+    /// All.
+    Uncommitted,
+}
+
 /// All records of partition 0 as of now; none while the topic does not exist.
 pub async fn read(bootstrap: &str, topic: &str) -> Result<Vec<Plain>> {
     read_from(bootstrap, topic, 0).await
@@ -258,9 +338,25 @@ pub async fn read(bootstrap: &str, topic: &str) -> Result<Vec<Plain>> {
 
 /// As [`read`], of any partition.
 pub async fn read_from(bootstrap: &str, topic: &str, partition: i32) -> Result<Vec<Plain>> {
+    let plain = |(_, record): (i64, Record)| Plain {
+        key: record.key,
+        value: record.value,
+        timestamp_ms: record.timestamp.to_millis().unwrap_or(-1),
+    };
+    let records = records(bootstrap, topic, partition, Isolation::Committed).await?;
+    Ok(records.into_iter().map(plain).collect())
+}
+
+/// All records of a partition as of now with their offsets; none while the topic does not exist.
+pub async fn records(
+    bootstrap: &str,
+    topic: &str,
+    partition: i32,
+    isolation: Isolation,
+) -> Result<Vec<(i64, Record)>> {
     let (bootstrap, topic) = (bootstrap.to_owned(), topic.to_owned());
     blocking(move || {
-        let consumer = consumer(&bootstrap, "probe")?;
+        let consumer = reader(&bootstrap, isolation)?;
         let index = usize::try_from(partition)?;
         let Some((start, end)) = watermarks(&consumer, &topic)?.into_iter().nth(index) else {
             return Ok(Vec::new());
@@ -277,11 +373,16 @@ pub async fn read_from(bootstrap: &str, topic: &str, partition: i32) -> Result<V
                 Err(error) => return Err(error.into()),
             };
             next = message.offset() + 1;
-            records.push(Plain {
+            let headers = message.headers().map_or_else(Vec::new, |headers| {
+                headers.iter().map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))).collect()
+            });
+            let record = Record {
+                timestamp: message.timestamp(),
                 key: message.key().map(<[u8]>::to_vec),
                 value: message.payload().map(<[u8]>::to_vec),
-                timestamp_ms: message.timestamp().to_millis().unwrap_or(-1),
-            });
+                headers,
+            };
+            records.push((message.offset(), record));
         }
         Ok(records)
     })

@@ -167,7 +167,8 @@ pub struct Resync {
     stray: Option<(i64, i64)>,
     /// Which target offsets held records of ours that are gone from there, where counting does not lead to the place.
     unsure: Option<(i64, i64)>,
-    /// Leader epoch on the source at the base, or before it where no position is written yet; -1 when not known.
+    /// Leader epoch on the source at the base, or before it where no position is written yet and the start does not tell;
+    /// -1 when not known.
     epoch: i32,
     /// The source offset up to which that epoch reached at least.
     epoch_source: i64,
@@ -175,10 +176,14 @@ pub struct Resync {
     epoch_target: i64,
     /// Source and target offsets of all positions before the start.
     older: Vec<(i64, i64)>,
-    /// Where that epoch ends on the source: what was mirrored behind it may be of another history.
+    /// Leader epoch of the first record that was counted, where the one at the base is not known.
+    counted_epoch: Option<i32>,
+    /// Where the epoch at the base ends on the source: what was mirrored behind it may be of another history.
     epoch_end: Option<i64>,
     /// How often the ends were asked for again, and that nothing was at the log end even so.
     again: u8,
+    /// The target's log was seen to begin behind where it should, and it was asked again where it begins.
+    start_asked: bool,
     count: i64,
     read: i64,
     cursor: i64,
@@ -220,9 +225,11 @@ impl Resync {
             epoch: -1,
             epoch_source: 0,
             epoch_target: base.target,
+            counted_epoch: None,
             older: Vec::new(),
             epoch_end: None,
             again: 0,
+            start_asked: false,
             count: 0,
             read: 0,
             cursor: base.source,
@@ -293,7 +300,11 @@ impl Resync {
             self.fenced();
             return;
         }
-        (self.epoch, self.epoch_source, self.epoch_target) = self.older_epoch(&positions);
+        (self.epoch, self.epoch_source, self.epoch_target) =
+            match self.premise.detail.begun.start.source_leader_epoch {
+                Some(epoch) => (epoch, self.base.source, self.base.target),
+                None => self.older_epoch(&positions),
+            };
         let before = positions.iter().filter(|p| p.target_offset <= self.base.target);
         self.older = before.map(|p| (p.source_offset, p.target_offset)).collect();
         self.producers = positions.iter().map(|p| p.generation.producer_id).collect();
@@ -304,7 +315,7 @@ impl Resync {
     }
 
     /// Leader epoch of what older generations wrote last, and how far it reached at least: where nothing of this one is
-    /// written yet, a source that loses its end again is seen by it.
+    /// written yet, and its start does not tell, a source that loses its end again is seen by it.
     fn older_epoch(&self, positions: &[Position]) -> (i32, i64, i64) {
         let known = self.premise.detail.source_topic_id;
         positions

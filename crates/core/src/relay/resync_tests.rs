@@ -48,6 +48,10 @@ fn position(count: i64, source: i64, target: i64) -> Position {
     }
 }
 
+fn of_source_epoch(epoch: i32, position: Position) -> Position {
+    Position { source_leader_epoch: epoch, ..position }
+}
+
 /// A batch of ours on the target: records of the source from `source` on.
 fn ours(base: i64, sequence: i32, count: i32, source: i64) -> RawBatch {
     of_epoch(1, base, sequence, count, source)
@@ -199,19 +203,25 @@ fn a_source_that_ends_too_early_lost_its_end() {
 
 #[test]
 fn a_source_that_deleted_what_is_to_be_counted_lost_at_least_what_follows() {
-    let mut r = to_ends(vec![position(5, 105, 12)], 0, 16);
-    target(&mut r, &[ours(12, 5, 4, 105)]);
-    r.source_out_of_range();
-    r.source_ends(120, 200);
-    // What is behind the deleted part may be mirrored already: its content would tell.
-    assert_eq!(*r.step(), Step::TargetRead(12));
-    target(&mut r, &[ours(12, 5, 4, 105)]);
-    assert_eq!(*r.step(), Step::SourceRead { offset: 120, read_committed: true });
-    r.source_read(SourcePage { end_offset: 125, ..page(&[dense(120, 5)]) }, &Origins::default(), &Fake);
-    still_the_same(&mut r);
-    let Step::Lost(loss, 16) = r.step() else { panic!("{:?}", r.step()) };
-    assert_eq!((loss.stop.reason, loss.go_on), (StopReason::RetentionOverrun, 120));
-    assert_eq!((loss.stop.from_offset, loss.stop.to_offset, loss.count), (Some(109), Some(120), None));
+    for (epoch, from) in [(0, 109), (-1, 105)] {
+        let mut r = to_ends(vec![of_source_epoch(epoch, position(5, 105, 12))], 0, 16);
+        target(&mut r, &[ours(12, 5, 4, 105)]);
+        if epoch >= 0 {
+            r.source_history(Some(200));
+        }
+        r.source_out_of_range();
+        r.source_ends(120, 200);
+        // What is behind the deleted part may be mirrored already: its content would tell.
+        assert_eq!(*r.step(), Step::TargetRead(12));
+        target(&mut r, &[ours(12, 5, 4, 105)]);
+        assert_eq!(*r.step(), Step::SourceRead { offset: 120, read_committed: true });
+        r.source_read(SourcePage { end_offset: 125, ..page(&[dense(120, 5)]) }, &Origins::default(), &Fake);
+        still_the_same(&mut r);
+        let Step::Lost(loss, 16) = r.step() else { panic!("{:?}", r.step()) };
+        assert_eq!((loss.stop.reason, loss.go_on), (StopReason::RetentionOverrun, 120));
+        let told = (loss.stop.from_offset, loss.stop.to_offset, loss.count);
+        assert_eq!(told, (Some(from), Some(120), None), "without an epoch, n may be of another history");
+    }
 }
 
 #[test]
@@ -397,9 +407,12 @@ fn a_log_may_end_behind_its_last_batch() {
 
 #[test]
 fn where_both_sides_deleted_what_would_tell_nothing_is_left_out_and_it_is_said() {
-    let deleted = |remembered| {
-        let mut r = to_ends(vec![position(5, 105, 12)], 16, 16);
+    let deleted = |epoch, remembered| {
+        let mut r = to_ends(vec![of_source_epoch(epoch, position(5, 105, 12))], 16, 16);
         remembers(&mut r, remembered, 16);
+        if epoch >= 0 {
+            r.source_history(Some(130));
+        }
         r.source_out_of_range();
         r.source_ends(107, 130);
         still_the_same(&mut r);
@@ -408,12 +421,17 @@ fn where_both_sides_deleted_what_would_tell_nothing_is_left_out_and_it_is_said()
         (loss.stop.from_offset, loss.go_on)
     };
     assert_eq!(
-        deleted(Some((1, 8))),
+        deleted(0, Some((1, 8))),
         (Some(107), 109),
         "n = 9 is known: four records take four offsets or more"
     );
     assert_eq!(
-        deleted(None),
+        deleted(-1, Some((1, 8))),
+        (Some(105), 107),
+        "they may have been others, from before the source lost its end"
+    );
+    assert_eq!(
+        deleted(0, None),
         (Some(105), 107),
         "n is assumed: only what is gone from the source is given up"
     );

@@ -122,8 +122,8 @@ pub struct Window {
     limits: Limits,
     facts: Facts,
     sole_writer: bool,
-    /// A duplicate answer is a failure, whatever the content.
-    new_only: bool,
+    /// The place was found behind an append of one's own that was looked at: nobody else was there meanwhile.
+    looked_at: bool,
     open: bool,
     failed: bool,
     next_id: u64,
@@ -139,8 +139,18 @@ pub struct Window {
     last_max_timestamp: Option<i64>,
     /// Until then it is looked at who else appends: nothing fences owners under another producer id of the flow.
     watched_until_ms: u64,
-    /// When an append was there already: another owner of the generation appends too.
+    /// When an append was there already: another owner of the generation may append too.
     shared_ms: Option<u64>,
+    unexpected: Option<Unexpected>,
+}
+
+/// An append that stands behind what others appended, where it was not sure that it was one.
+#[derive(Debug, Clone, Copy)]
+pub struct Unexpected {
+    /// n behind it.
+    count: i64,
+    max_timestamp: i64,
+    ack_ms: u64,
 }
 
 impl Window {
@@ -150,7 +160,7 @@ impl Window {
             limits,
             facts,
             sole_writer,
-            new_only: false,
+            looked_at: false,
             open: false,
             failed: false,
             next_id: 0,
@@ -163,12 +173,37 @@ impl Window {
             last_max_timestamp: None,
             watched_until_ms: 0,
             shared_ms: None,
+            unexpected: None,
         }
     }
 
-    /// An append must be a new one: a duplicate says that somebody was quicker, and may be further by now.
-    pub fn expect_new(&mut self) {
-        self.new_only = true;
+    /// The place was found behind an append of one's own, as [`Outcome::Untold`] wants it.
+    pub fn looked_at(&mut self) {
+        self.looked_at = true;
+    }
+
+    /// When it was last seen that another owner of the generation may append too.
+    pub fn shared_ms(&self) -> Option<u64> {
+        self.shared_ms
+    }
+
+    /// It was seen before this window that another owner may append too.
+    pub fn share(&mut self, seen_ms: Option<u64>) {
+        self.shared_ms = seen_ms;
+    }
+
+    /// The append that is looked at for where it stands.
+    pub fn unexpected(&self) -> Option<Unexpected> {
+        self.unexpected
+    }
+
+    /// It was looked at what stands before such an append. Where it is the generation's last one, it is what the target
+    /// remembers: others between it and the next one are not looked at again.
+    pub fn settle(&mut self, looked_at: Unexpected) {
+        if looked_at.count == self.acked.count {
+            self.last_max_timestamp = Some(looked_at.max_timestamp);
+            self.last_ack_ms = Some(looked_at.ack_ms);
+        }
     }
 
     /// The producer id is a new one, and owners under the last one may still append.
@@ -229,11 +264,14 @@ impl Window {
     /// The target surely remembers this producer, whatever is on its way: no other owner was seen whose old batch could
     /// bring it to forget, and none of those in flight can.
     pub fn stays_armed(&self, now_ms: u64) -> bool {
-        let shared = self.shared_ms.is_some_and(|t| now_ms.saturating_sub(t) < IDLE_MS);
         let oldest = self.oldest.front();
         self.is_armed(now_ms)
-            && !shared
+            && !self.is_shared(now_ms)
             && (self.facts.target_append_time || oldest.is_none_or(|t| self.is_young(*t, now_ms)))
+    }
+
+    fn is_shared(&self, now_ms: u64) -> bool {
+        self.shared_ms.is_some_and(|t| now_ms.saturating_sub(t) < IDLE_MS)
     }
 
     /// The target surely remembers this producer: its last batch is young enough.
@@ -323,21 +361,29 @@ impl Window {
             self.failed = true;
             return Outcome::Failed(judge(answer, pending.sending.run.first, pending.sending.next_source));
         };
-        if append_time && !self.facts.target_append_time && (self.new_only || !self.facts.content_fixed()) {
-            // It was there already, and what was there need not be what was sent: find out by content.
+        if append_time && !self.facts.target_append_time {
+            // It was there already: another owner of the generation appends too, or what was given up arrived late. What
+            // was there need not be what was sent, since the source may have lost its end between the two (exactly-once.md
+            // 3): find out by content.
+            self.shared_ms = Some(now_ms);
             return self.fail("DUPLICATE_ANSWER");
         }
-        if self.new_only && self.facts.target_append_time && !self.facts.content_fixed() {
-            // Such a target does not tell a duplicate, and what stands there need not be what was sent.
+        if self.facts.target_append_time && !self.open && !self.looked_at {
+            // Such a target does not tell a duplicate: see what stands there, and whether the log ends with it.
             self.failed = true;
             return Outcome::Untold;
         }
-        if append_time && !self.facts.target_append_time {
-            self.shared_ms = Some(now_ms);
-        }
         let expected = pending.after.target - pending.records();
-        if base_offset != expected && (now_ms < self.watched_until_ms || !self.shift(base_offset, expected)) {
-            return self.fail(UNEXPECTED);
+        if base_offset != expected {
+            let sure = now_ms >= self.watched_until_ms && self.is_armed(now_ms) && !self.is_shared(now_ms);
+            if !sure || !self.shift(base_offset, expected) {
+                self.unexpected = Some(Unexpected {
+                    count: pending.after.count,
+                    max_timestamp: pending.sending.last.max_timestamp,
+                    ack_ms: now_ms,
+                });
+                return self.fail(UNEXPECTED);
+            }
         }
         self.acked = Place {
             count: pending.after.count,
@@ -362,7 +408,8 @@ impl Window {
 
     /// Other writers append between our batches: what is expected moves up by as much. As the sole writer nothing may
     /// move, and nothing ever moves down. Before the first append of a generation it may have been an older one, which
-    /// nothing fenced until then: that is looked at.
+    /// nothing fenced until then: that is looked at. And so is what stands before an append that the target may have taken
+    /// from a producer that it had forgotten (exactly-once.md 3): it may be another owner's, and this a repeat of it.
     fn shift(&mut self, base_offset: i64, expected: i64) -> bool {
         if self.sole_writer || base_offset < expected || self.acked.count == 0 {
             return false;

@@ -76,6 +76,7 @@ fn nothing_follows_an_old_batch_before_its_answer() {
     assert!(!w.may_send(1, NOW), "when it is appended the target may forget us");
     let own = Facts { target_append_time: true, ..Facts::DEFAULT };
     let mut w = window_with(true, own);
+    w.looked_at();
     let a = send_at(&mut w, 20, 1, 0);
     w.answer(a, &Answer::Appended { base_offset: 30, append_time: true }, NOW);
     send_at(&mut w, 21, 1, 0);
@@ -107,21 +108,47 @@ fn an_unexpected_offset_is_a_failure_unless_others_write() {
     assert!(matches!(w.answer(a, &appended(31), NOW), Outcome::Failed(_)));
     let mut w = window(false);
     let a = send(&mut w, 20, 5);
-    assert!(matches!(w.answer(a, &appended(33), NOW), Outcome::Mirrored(m) if m.segment.target == 33));
-    let b = send(&mut w, 25, 1);
-    assert!(matches!(w.answer(b, &appended(37), NOW), Outcome::Failed(_)), "never down");
+    w.answer(a, &appended(30), NOW);
+    let b = send(&mut w, 25, 5);
+    assert!(matches!(w.answer(b, &appended(38), NOW), Outcome::Mirrored(m) if m.segment.target == 38));
+    let c = send(&mut w, 30, 1);
+    assert!(matches!(w.answer(c, &appended(42), NOW), Outcome::Failed(_)), "never down");
 }
 
 #[test]
-fn a_duplicate_is_taken_for_an_append_only_where_content_is_fixed() {
-    let duplicate = Answer::Appended { base_offset: 30, append_time: true };
-    let mut w = window(true);
+fn others_are_looked_at_where_the_target_may_have_forgotten() {
+    let mut w = window(false);
     let a = send(&mut w, 20, 5);
-    assert!(matches!(w.answer(a, &duplicate, NOW), Outcome::Mirrored(_)));
-    let mut w = window_with(true, Facts { source_compacted: true, ..Facts::DEFAULT });
-    let a = send(&mut w, 20, 5);
-    let failed = w.answer(a, &duplicate, NOW);
-    assert!(matches!(failed, Outcome::Failed(Verdict::Resync { reason: "DUPLICATE_ANSWER", .. })));
+    assert!(
+        matches!(w.answer(a, &appended(33), NOW), Outcome::Failed(_)),
+        "it may be a repeat of another owner's"
+    );
+    let looked_at = w.unexpected().unwrap();
+    for (n, sure) in [(15, true), (16, false)] {
+        let place = Place { count: n, source: 25, target: 38 };
+        let mut w = Window::new(place, false, Facts::DEFAULT, Limits::default());
+        w.settle(looked_at);
+        let a = send(&mut w, 25, 1);
+        let outcome = w.answer(a, &appended(40), NOW);
+        assert_eq!(matches!(outcome, Outcome::Mirrored(_)), sure, "n {n}: {outcome:?}");
+    }
+    let mut w = window(false);
+    w.share(Some(NOW));
+    let a = send(&mut w, 20, 1);
+    w.answer(a, &appended(30), NOW);
+    let b = send(&mut w, 21, 1);
+    assert!(matches!(w.answer(b, &appended(33), NOW), Outcome::Failed(_)), "another owner's old batch");
+}
+
+#[test]
+fn a_duplicate_is_looked_at_whatever_the_content() {
+    for source_compacted in [false, true] {
+        let mut w = window_with(true, Facts { source_compacted, ..Facts::DEFAULT });
+        let a = send(&mut w, 20, 5);
+        let failed = w.answer(a, &Answer::Appended { base_offset: 30, append_time: true }, NOW);
+        assert!(matches!(failed, Outcome::Failed(Verdict::Resync { reason: "DUPLICATE_ANSWER", .. })));
+        assert_eq!(w.acked().count, 10, "what stands there need not be what was sent");
+    }
 }
 
 #[test]
@@ -155,9 +182,13 @@ fn passed_offsets_wait_for_what_is_in_flight() {
 
 #[test]
 fn another_owner_of_the_generation_closes_the_window() {
+    let mut before = window(true);
+    let a = send(&mut before, 20, 1);
+    before.answer(a, &Answer::Appended { base_offset: 30, append_time: true }, NOW);
     let mut w = window(true);
+    w.share(before.shared_ms());
     let a = send(&mut w, 20, 1);
-    w.answer(a, &Answer::Appended { base_offset: 30, append_time: true }, NOW);
+    w.answer(a, &appended(30), NOW);
     assert!(w.is_armed(NOW) && !w.stays_armed(NOW), "its next batch may be an old one");
     send(&mut w, 21, 1);
     assert!(!w.may_send(1, NOW));
@@ -165,11 +196,12 @@ fn another_owner_of_the_generation_closes_the_window() {
 }
 
 #[test]
-fn where_a_duplicate_cannot_be_told_a_hand_over_is_not_believed() {
-    for (source_compacted, believed) in [(true, false), (false, true)] {
-        let facts = Facts { source_compacted, target_append_time: true, ..Facts::DEFAULT };
-        let mut w = window_with(true, facts);
-        w.expect_new();
+fn where_a_duplicate_cannot_be_told_the_first_append_is_looked_at() {
+    for believed in [false, true] {
+        let mut w = window_with(true, Facts { target_append_time: true, ..Facts::DEFAULT });
+        if believed {
+            w.looked_at();
+        }
         let a = send(&mut w, 20, 5);
         let outcome = w.answer(a, &Answer::Appended { base_offset: 30, append_time: true }, NOW);
         assert_eq!(matches!(outcome, Outcome::Mirrored(_)), believed, "{outcome:?}");
@@ -192,14 +224,15 @@ fn before_the_first_append_of_a_generation_a_shift_may_be_an_older_one() {
 
 #[test]
 fn behind_a_new_producer_id_every_shift_is_looked_at_for_a_while() {
-    let mut w = window(false);
-    w.watch(NOW);
-    let a = send(&mut w, 20, 1);
-    assert!(matches!(w.answer(a, &appended(31), NOW + WATCH_MS - 1), Outcome::Failed(_)));
-    let mut w = window(false);
-    w.watch(NOW);
-    let a = send(&mut w, 20, 1);
-    assert!(matches!(w.answer(a, &appended(31), NOW + WATCH_MS), Outcome::Mirrored(_)));
+    for (later_ms, looked_at) in [(WATCH_MS - 1, true), (WATCH_MS, false)] {
+        let mut w = window(false);
+        w.watch(NOW);
+        let a = send(&mut w, 20, 1);
+        w.answer(a, &appended(30), NOW);
+        let b = send(&mut w, 21, 1);
+        let outcome = w.answer(b, &appended(32), NOW + later_ms);
+        assert_eq!(matches!(outcome, Outcome::Failed(_)), looked_at, "{outcome:?}");
+    }
 }
 
 #[test]

@@ -228,7 +228,9 @@ impl Checker {
         }
         // Raising the epoch has a window (exactly-once.md 3): until the new generation's first append, the old one is not
         // fenced. What stands twice then is announced by the next look for the place.
-        let first = self.ledger.iter().find(|m| m.uid == uid).or_else(|| self.ledger.last());
+        // What stands behind later ones does so behind the last of them: what stands twice tells nothing of it.
+        let newest = || self.ledger.iter().rev().find(|m| !m.again && !m.gone);
+        let first = self.ledger.iter().find(|m| m.uid == uid).or_else(newest);
         let window = first.is_some_and(|m| {
             // Nothing on a broker relates two producer ids: one does not fence the other.
             m.generation.producer_id != claim.generation.producer_id || m.generation < claim.generation

@@ -18,7 +18,6 @@ use kafka_protocol::messages::RequestHeader;
 use kafka_protocol::protocol::{Encodable as _, StrBytes, VersionRange};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
 
 use super::answer::{self, Answer, Decode};
 use super::api::Api;
@@ -183,6 +182,10 @@ impl Connection {
         self.versions().select(1, VersionRange { min: 13, max: i16::MAX }).is_some()
     }
 
+    pub(crate) fn end(&self) -> &Arc<End> {
+        &self.inner.end
+    }
+
     pub(crate) fn limits(&self) -> &Limits {
         &self.inner.limits
     }
@@ -234,8 +237,7 @@ impl Connection {
     ) -> Result<Answer<T>> {
         let Outgoing { api, correlation, segments, timeout } = outgoing;
         let (sender, receiver) = oneshot::channel();
-        let deadline = Instant::now() + timeout;
-        let awaited = Awaited { api, correlation, timeout, deadline, sender, _slot: slot };
+        let awaited = Awaited::new((api, correlation), timeout, sender, slot);
         if self.is_closed() || self.inner.queue.send(Queued { segments, awaited }).is_err() {
             return Err(self.unsent(api));
         }

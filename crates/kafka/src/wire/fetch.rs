@@ -179,7 +179,12 @@ impl Connection {
         let heap_bytes_max = self.limits().decoded_bytes_max();
         let broker: Arc<str> = self.broker().into();
         let names = part.names;
-        let read = move |frame| read(&broker, frame, version, &names, heap_bytes_max);
+        let end = Arc::clone(self.end());
+        let read = move |frame| {
+            let response = read(&broker, frame, version, &names, heap_bytes_max)?;
+            end.muted_for(response.throttle);
+            Ok(response)
+        };
         self.submit(slot, outgoing, Box::new(read))
     }
 }

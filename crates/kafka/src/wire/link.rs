@@ -6,6 +6,7 @@
 //! Invariant: an answer is never skipped. What does not fit ends the connection. Must not know what requests mean.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -24,12 +25,18 @@ use crate::memory::Share;
 /// Requests are gathered for one write up to this many segments.
 const GATHERED_SEGMENTS_MAX: usize = 256;
 
+/// A broker that throttles leaves requests unread for so long at most before they count as lost.
+const MUTED_MAX: Duration = Duration::from_mins(1);
+
 /// How and whether a connection has ended; shared with its tasks.
 pub(crate) struct End {
     pub(crate) token: CancellationToken,
     pub(crate) reason: OnceLock<Arc<str>>,
     /// One per request in flight.
     pub(crate) slots: Arc<Semaphore>,
+    started: Instant,
+    /// The broker reads no requests until then, in milliseconds since the start.
+    muted_until_ms: AtomicU64,
 }
 
 /// A request on its way to the writer.
@@ -40,13 +47,15 @@ pub(crate) struct Queued {
 
 /// A request whose answer the reader has to expect.
 pub(crate) struct Awaited {
-    pub(crate) api: &'static str,
-    pub(crate) correlation: i32,
-    pub(crate) timeout: Duration,
-    pub(crate) deadline: Instant,
-    pub(crate) sender: oneshot::Sender<Result<Bytes>>,
+    api: &'static str,
+    correlation: i32,
+    timeout: Duration,
+    deadline: Instant,
+    /// The deadline is not moved beyond this, however long the broker throttles.
+    latest: Instant,
+    sender: oneshot::Sender<Result<Bytes>>,
     /// Given back when the request is answered or given up.
-    pub(crate) _slot: OwnedSemaphorePermit,
+    _slot: OwnedSemaphorePermit,
 }
 
 impl End {
@@ -57,8 +66,36 @@ impl End {
         self.token.cancel();
     }
 
+    /// The broker has answered that it throttles: it answers nothing more for so long, and what was sent before it said so
+    /// waits there.
+    pub(crate) fn muted_for(&self, throttle: Duration) {
+        if !throttle.is_zero() {
+            let until = self.started.elapsed().saturating_add(throttle.min(MUTED_MAX));
+            let until_ms = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
+            self.muted_until_ms.fetch_max(until_ms, Ordering::Relaxed);
+        }
+    }
+
+    fn muted_until(&self) -> Instant {
+        self.started + Duration::from_millis(self.muted_until_ms.load(Ordering::Relaxed))
+    }
+
     pub(crate) fn reason(&self) -> Arc<str> {
         self.reason.get().map_or_else(|| "its tasks ended".into(), Arc::clone)
+    }
+}
+
+impl Awaited {
+    /// Due after `timeout`, or after as much behind the end of a throttling.
+    pub(crate) fn new(
+        (api, correlation): (&'static str, i32),
+        timeout: Duration,
+        sender: oneshot::Sender<Result<Bytes>>,
+        slot: OwnedSemaphorePermit,
+    ) -> Self {
+        let deadline = Instant::now() + timeout;
+        let latest = deadline + MUTED_MAX;
+        Self { api, correlation, timeout, deadline, latest, sender, _slot: slot }
     }
 }
 
@@ -75,6 +112,8 @@ pub(crate) fn start(
         token: CancellationToken::new(),
         reason: OnceLock::new(),
         slots: Arc::new(Semaphore::new(limits.in_flight_max.min(Semaphore::MAX_PERMITS))),
+        started: Instant::now(),
+        muted_until_ms: AtomicU64::new(0),
     });
     let reader = Reader {
         frames: FrameReader::new(transport.reader, limits.frame_bytes_max, memory),
@@ -215,6 +254,10 @@ impl Reader {
                 request.deadline = request.deadline.max(now + request.timeout);
             }
             return None;
+        }
+        let muted_until = self.end.muted_until();
+        for request in &mut self.waiting {
+            request.deadline = request.deadline.max(request.latest.min(muted_until + request.timeout));
         }
         let late = self.waiting.iter().find(|request| request.deadline <= now)?;
         let reason = format!("{} was not answered within {} ms", late.api, late.timeout.as_millis());

@@ -4,6 +4,8 @@
 //! record bytes go to the socket as segments of their own. Always acks=all, never transactional. Must not know what a
 //! batch holds, nor what a refusal means.
 
+mod plain;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -141,7 +143,12 @@ impl Connection {
         let outgoing = Outgoing { api: WireRequest::NAME, correlation, segments, timeout };
         let heap_bytes_max = self.limits().decoded_bytes_max();
         let broker: Arc<str> = self.broker().into();
-        let read = move |frame| read(&broker, frame, version, sent, heap_bytes_max);
+        let end = Arc::clone(self.end());
+        let read = move |frame| {
+            let response = read(&broker, frame, version, sent, heap_bytes_max)?;
+            end.muted_for(response.throttle);
+            Ok(response)
+        };
         self.submit(slot, outgoing, Box::new(read))
     }
 }
@@ -364,6 +371,19 @@ fn too_long(what: &str) -> Error {
 }
 
 fn read(
+    broker: &Arc<str>,
+    frame: Bytes,
+    version: i16,
+    sent: Sent,
+    heap_bytes_max: usize,
+) -> Result<ProduceResponse> {
+    match plain::read(&frame, version, &sent) {
+        Some(response) => Ok(response),
+        None => read_in_full(broker, frame, version, sent, heap_bytes_max),
+    }
+}
+
+fn read_in_full(
     broker: &Arc<str>,
     frame: Bytes,
     version: i16,

@@ -214,6 +214,7 @@ impl From<&PartitionStart> for store::PartitionStart {
             read_uncommitted: Some(start.read_uncommitted),
             skip_mirrored: start.skip_mirrored,
             adopted: start.adopted,
+            source_leader_epoch: start.source_leader_epoch,
         }
     }
 }
@@ -229,6 +230,7 @@ impl TryFrom<store::PartitionStart> for PartitionStart {
             read_uncommitted: start.read_uncommitted.unwrap_or_default(),
             skip_mirrored: start.skip_mirrored,
             adopted: start.adopted,
+            source_leader_epoch: start.source_leader_epoch,
         })
     }
 }

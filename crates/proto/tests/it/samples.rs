@@ -103,6 +103,7 @@ fn partition_generation() -> PartitionGeneration {
             read_uncommitted: true,
             skip_mirrored: true,
             adopted: Some(31),
+            source_leader_epoch: Some(3),
         },
     }
 }
@@ -187,7 +188,7 @@ fn commands() -> Vec<(&'static str, CommandKind)> {
         ),
         ("claim-producer", CommandKind::ClaimProducer { flow: flow(), generation: generation() }),
         ("name-mesh", CommandKind::NameMesh { mesh_id: "b1946ac9".into() }),
-        ("begin-generation-loops", CommandKind::BeginGeneration(generation_request())),
+        ("begin-generation-epoch", CommandKind::BeginGeneration(generation_request())),
         (
             "put-inventory-loops",
             CommandKind::PutInventory { flow: flow(), number: 5, change: inventory_change() },

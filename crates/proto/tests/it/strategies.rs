@@ -197,15 +197,22 @@ pub(crate) fn flow_spec() -> impl Strategy<Value = FlowSpec> {
 }
 
 pub(crate) fn partition_start() -> impl Strategy<Value = PartitionStart> {
-    (any::<i64>(), any::<i64>(), any::<[bool; 2]>(), option::of(any::<u64>())).prop_map(
-        |(source_offset, target_offset, [read_uncommitted, skip_mirrored], adopted)| PartitionStart {
-            source_offset,
-            target_offset,
-            read_uncommitted,
-            skip_mirrored,
-            adopted,
-        },
-    )
+    (any::<i64>(), any::<i64>(), any::<[bool; 2]>(), (option::of(any::<u64>()), option::of(any::<i32>())))
+        .prop_map(
+            |(
+                source_offset,
+                target_offset,
+                [read_uncommitted, skip_mirrored],
+                (adopted, source_leader_epoch),
+            )| PartitionStart {
+                source_offset,
+                target_offset,
+                read_uncommitted,
+                skip_mirrored,
+                adopted,
+                source_leader_epoch,
+            },
+        )
 }
 
 pub(crate) fn partition_generation() -> impl Strategy<Value = PartitionGeneration> {

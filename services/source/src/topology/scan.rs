@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mirrormesh_core::control::TopicEntry;
-use mirrormesh_core::flow::FlowSpec;
+use mirrormesh_core::flow::{FlowSpec, TopicRules};
 use mirrormesh_core::ids::{TopicId, TopicName};
 use mirrormesh_kafka::ErrorCode;
 use mirrormesh_kafka::admin::NewTopic;
@@ -32,22 +32,33 @@ pub(super) struct Wanted {
 impl Topology {
     /// Looks, brings the target in step, tells the coordinator.
     pub(super) async fn scan(&mut self, spec: &FlowSpec) -> Result<(), Trouble> {
-        let wanted = self.wanted(spec).await?;
+        let rules = self.rules(spec)?;
+        let wanted = self.wanted(&rules).await?;
         self.claim().await?;
         let (targets, not_made) = self.bring_in_step(spec, &wanted).await?;
         let (mut found, trouble) = self.entries(spec, wanted, &targets).await?;
         self.settle_claims(spec, &mut found).await?;
         // A topic that vanished from the source stays in the inventory: its partitions say what is wrong. Only one
         // that the flow does not select any more goes.
-        let rules = spec.topic_rules().map_err(|error| ("PATTERN_INVALID".to_owned(), error.to_string()))?;
         let gone =
             self.reported.keys().filter(|topic| rules.target_of(topic.as_str()).is_none()).cloned().collect();
         self.tell(found, gone).await?;
         not_made.or(trouble).map_or(Ok(()), Err)
     }
 
-    async fn wanted(&self, spec: &FlowSpec) -> Result<Vec<Wanted>, Trouble> {
+    /// The flow's rules about topics; they are compiled when the flow changes only, since that costs more than the rest of
+    /// a look at a quiet cluster.
+    fn rules(&mut self, spec: &FlowSpec) -> Result<Arc<TopicRules>, Trouble> {
+        if let Some((_, rules)) = self.rules.as_ref().filter(|(of, _)| of == spec) {
+            return Ok(Arc::clone(rules));
+        }
         let rules = spec.topic_rules().map_err(|error| ("PATTERN_INVALID".to_owned(), error.to_string()))?;
+        let rules = Arc::new(rules);
+        self.rules = Some((spec.clone(), Arc::clone(&rules)));
+        Ok(rules)
+    }
+
+    async fn wanted(&self, rules: &TopicRules) -> Result<Vec<Wanted>, Trouble> {
         let topics = self.link.source.topics(None).await.map_err(unreachable)?;
         let mut wanted = Vec::new();
         for topic in topics {

@@ -4,8 +4,11 @@ use anyhow::{Context as _, Result, ensure};
 use mirrormesh_integration::MeshSpec;
 use mirrormesh_integration::probe::{self, Plain};
 use mirrormesh_proto::v1::{self, Outlook, flow_partition::State};
+use mirrormesh_testkit::java::Program;
+use mirrormesh_testkit::kafka::Cluster;
+use mirrormesh_testkit::shared::shared_pair;
 use mirrormesh_testkit::topics::{Topic, create_topics};
-use mirrormesh_testkit::workload::Codec;
+use mirrormesh_testkit::workload::{Codec, TopicPlan};
 use tokio::time::{Duration, Instant, sleep};
 
 use crate::rig::{PATIENCE, Rig, identity, metric, now_ms, plan, produce, random_bytes, unique};
@@ -184,4 +187,35 @@ async fn a_paused_partition_waits_while_others_go_on_and_goes_on_exactly() -> Re
     rig.caught_up(2).await?;
     ensure!(rig.generation(&topic, 0).await? == before, "it goes on where it was");
     rig.equal(&[&topic], produced).await
+}
+
+/// Sets a broker's quota for what a client may send.
+async fn quota(target: &Cluster, client: &str, bytes_per_second: u64) -> Result<()> {
+    let setting = format!("producer_byte_rate={bytes_per_second}");
+    let arguments = ["--bootstrap-server", &target.bootstrap(), "--alter", "--add-config", &setting];
+    let entity = ["--entity-type", "clients", "--entity-name", client];
+    let command = Program::new(target.jars(), "kafka.admin.ConfigCommand").args(arguments).args(entity);
+    command.options(["-Xmx128m", "-XX:TieredStopAtLevel=1"]).run_ok(b"", PATIENCE).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_mutes_the_flow_is_waited_for() -> Result<()> {
+    let pair = shared_pair().await?;
+    let mut rig = Rig::between(&pair.source, &pair.target, MeshSpec::default()).await?;
+    let topic = unique("muted");
+    quota(&pair.target, &format!("mirrormesh-target-{}", rig.flow), 200_000).await?;
+    // Twenty seconds' worth; brokers look back for ten, and mute who sent too much for longer than a request may take.
+    let records = TopicPlan::new(&topic, 2, 4_000).value_bytes(1_000).random();
+    let produced = produce(&rig.source, vec![records], None).await?.finish().await?.records();
+    let began = Instant::now();
+    rig.mirror(&[&topic]).await?;
+    rig.arrived(&[&topic], produced).await?;
+    let took = began.elapsed();
+    rig.caught_up(2).await?;
+    rig.equal(&[&topic], produced).await?;
+    let resyncs = metric(&rig, "source-1", "mirrormesh_resyncs", "").await?;
+    println!("4 MB in {took:?} at 200 kB/s, {resyncs} resyncs");
+    ensure!(took > Duration::from_secs(5), "{took:?}: the broker did not throttle");
+    ensure!(resyncs == 0.0, "{resyncs} resyncs: a muted connection was taken for a broken one");
+    Ok(())
 }

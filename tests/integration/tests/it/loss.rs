@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use mirrormesh_integration::MeshSpec;
-use mirrormesh_integration::probe::{self, Plain};
+use mirrormesh_integration::probe::{self, Isolation, Plain};
 use mirrormesh_proto::v1;
 use mirrormesh_testkit::topics::create_topic;
 use mirrormesh_testkit::workload::Codec;
@@ -143,6 +143,7 @@ async fn reading_otherwise_begins_a_generation_and_loses_nothing() -> Result<()>
     let first = produce(&rig.source, vec![transactional()], None).await?.finish().await?;
     rig.mirror(&[&topic]).await?;
     rig.caught_up(1).await?;
+    let boundary = probe::end_offsets(&rig.source, &topic).await?[0];
     let before = rig.generation(&topic, 0).await?;
     let options = v1::RecordOptions {
         isolation: v1::record_options::Isolation::ReadUncommitted.into(),
@@ -162,6 +163,14 @@ async fn reading_otherwise_begins_a_generation_and_loses_nothing() -> Result<()>
     rig.arrived(&[&topic], wanted).await?;
     rig.caught_up(1).await?;
     ensure!(probe::count(&rig.target, &[&topic]).await? == wanted);
+    // Committed records up to the new generation, and from there on all.
+    let mut wanted = probe::records(&rig.source, &topic, 0, Isolation::Committed).await?;
+    wanted.retain(|(offset, _)| *offset < boundary);
+    let all = probe::records(&rig.source, &topic, 0, Isolation::Uncommitted).await?;
+    wanted.extend(all.into_iter().filter(|(offset, _)| *offset >= boundary));
+    let found = probe::records(&rig.target, &topic, 0, Isolation::Uncommitted).await?;
+    let differs = found.iter().zip(&wanted).find(|((_, found), (_, wanted))| found != wanted);
+    ensure!(found.len() == wanted.len() && differs.is_none(), "{} records, {differs:?}", found.len());
     let after = rig.generation(&topic, 0).await?;
     ensure!(after.epoch > before.epoch && after.producer_id == before.producer_id, "{before:?} {after:?}");
     Ok(())

@@ -2,11 +2,16 @@
 
 use anyhow::{Result, ensure};
 use mirrormesh_integration::MeshSpec;
-use mirrormesh_integration::probe::{self, Plain};
+use mirrormesh_integration::probe::{self, Isolation, Plain};
 use mirrormesh_proto::v1;
+use mirrormesh_testkit::process::Signal;
+use mirrormesh_testkit::shared::shared_pair;
 use mirrormesh_testkit::topics::{Topic, create_topics};
 use mirrormesh_testkit::workload::Codec;
 
+use rdkafka::Timestamp;
+
+use crate::disk;
 use crate::rig::{Rig, event, identity, metric, now_ms, plan, produce, random_bytes, unique};
 
 /// Makes the topic on both sides, each with its own settings.
@@ -22,23 +27,45 @@ fn plain(n: usize, value: Vec<u8>, timestamp_ms: i64) -> Plain {
     Plain { key: Some(format!("key {n}").into_bytes()), value: Some(value), timestamp_ms }
 }
 
+/// A record's key, value and headers.
+type Content = (Option<Vec<u8>>, Option<Vec<u8>>, Vec<(String, Option<Vec<u8>>)>);
+
+/// Content and timestamp of all records in partition 0.
+async fn held(bootstrap: &str, topic: &str) -> Result<Vec<(Content, Timestamp)>> {
+    let records = probe::records(bootstrap, topic, 0, Isolation::Uncommitted).await?;
+    Ok(records.into_iter().map(|(_, r)| ((r.key, r.value, r.headers), r.timestamp)).collect())
+}
+
+/// Both sides hold the same, times in milliseconds included, whoever set them.
 async fn same(rig: &Rig, topic: &str) -> Result<usize> {
-    let (source, target) = (probe::read(&rig.source, topic).await?, probe::read(&rig.target, topic).await?);
+    let (source, target) = (held(&rig.source, topic).await?, held(&rig.target, topic).await?);
     ensure!(
         source.len() == target.len(),
         "{} records on the source, {} on the target",
         source.len(),
         target.len()
     );
-    let differs = source.iter().zip(&target).position(|(s, t)| s != t);
+    let differs =
+        source.iter().zip(&target).position(|(s, t)| s.0 != t.0 || s.1.to_millis() != t.1.to_millis());
     ensure!(differs.is_none(), "record {differs:?} differs");
     Ok(source.len())
+}
+
+/// One record after the other in one batch.
+async fn send_as_one(rig: &Rig, topic: &str, codec: &str, records: Vec<Plain>) -> Result<()> {
+    let count = records.len().to_string();
+    let settings =
+        [("linger.ms", "5000"), ("batch.num.messages", count.as_str()), ("compression.codec", codec)];
+    probe::send(&rig.source, &settings, topic, records).await?;
+    let batches = disk::batches(&shared_pair().await?.source, topic, 0).await?;
+    ensure!(batches.len() == 1, "{} batches", batches.len());
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn batches_larger_than_the_target_takes_are_split() -> Result<()> {
     let mut rig = Rig::shared(MeshSpec::default()).await?;
-    for codec in [Codec::None, Codec::Zstd, Codec::Snappy] {
+    for codec in Codec::ALL {
         let topic = unique("split");
         topics(&rig, &topic, &[], &[("max.message.bytes", "5000")]).await?;
         produce(&rig.source, vec![plan(&topic, 1, 5_000, codec)], None).await?.finish().await?;
@@ -46,7 +73,7 @@ async fn batches_larger_than_the_target_takes_are_split() -> Result<()> {
         rig.api.create_flow(&id, identity(&[&topic])).await?;
         rig.flow = id;
         rig.caught_up(1).await?;
-        ensure!(same(&rig, &topic).await? == 5_000);
+        rig.equal(&[&topic], 5_000).await?;
     }
     ensure!(metric(&rig, "source-1", "mirrormesh_batches_total{", "path=\"split\"").await? > 0.0);
     Ok(())
@@ -54,12 +81,13 @@ async fn batches_larger_than_the_target_takes_are_split() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_is_too_large_stops_or_is_skipped_by_name() -> Result<()> {
-    let mut rig = Rig::shared(MeshSpec::default()).await?;
+    let mut rig = Rig::shared(MeshSpec { sources: 2, ..MeshSpec::default() }).await?;
     let topic = unique("oversized");
     topics(&rig, &topic, &[], &[("max.message.bytes", "5000")]).await?;
     let now = now_ms();
-    let records: Vec<Plain> =
-        (0..300).map(|n| plain(n, random_bytes(if n == 150 { 20_000 } else { 100 }), now)).collect();
+    let mut records: Vec<Plain> =
+        (0..350).map(|n| plain(n, random_bytes(if n == 150 { 20_000 } else { 100 }), now)).collect();
+    let late = records.split_off(300);
     probe::send(&rig.source, &[], &topic, records.clone()).await?;
     rig.mirror(&[&topic]).await?;
     let stopped = event(&mut rig, "RECORD_TOO_LARGE").await?;
@@ -77,6 +105,14 @@ async fn a_record_that_is_too_large_stops_or_is_skipped_by_name() -> Result<()> 
     rig.arrived(&[&topic], 299).await?;
     let mut wanted = records;
     wanted.remove(150);
+    ensure!(probe::read(&rig.target, &topic).await? == wanted);
+
+    // What was left out is left out for another owner too.
+    let owner = rig.owner(&topic, 0).await?;
+    rig.mesh.signal_worker(&owner, Signal::Kill)?;
+    probe::send(&rig.source, &[], &topic, late.clone()).await?;
+    rig.arrived(&[&topic], 349).await?;
+    wanted.extend(late);
     ensure!(probe::read(&rig.target, &topic).await? == wanted);
     Ok(())
 }
@@ -96,14 +132,22 @@ async fn times_that_the_source_set_are_kept() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_sets_its_own_times_gets_the_same_records() -> Result<()> {
     let mut rig = Rig::shared(MeshSpec { sources: 2, ..MeshSpec::default() }).await?;
-    let topic = unique("own-times");
-    topics(&rig, &topic, &[], &[("message.timestamp.type", "LogAppendTime")]).await?;
-    produce(&rig.source, vec![plan(&topic, 1, 3_000, Codec::Lz4)], None).await?.finish().await?;
-    rig.mirror(&[&topic]).await?;
-    rig.caught_up(1).await?;
-    let content = |records: Vec<Plain>| records.into_iter().map(|r| (r.key, r.value)).collect::<Vec<_>>();
-    let (source, target) = (probe::read(&rig.source, &topic).await?, probe::read(&rig.target, &topic).await?);
-    ensure!(target.len() == 3_000 && content(source) == content(target));
+    for source in ["CreateTime", "LogAppendTime"] {
+        let topic = unique("own-times");
+        let own_times = [("message.timestamp.type", "LogAppendTime")];
+        topics(&rig, &topic, &[("message.timestamp.type", source)], &own_times).await?;
+        let began = now_ms();
+        produce(&rig.source, vec![plan(&topic, 1, 3_000, Codec::Lz4)], None).await?.finish().await?;
+        let id = unique("flow");
+        rig.api.create_flow(&id, identity(&[&topic])).await?;
+        rig.flow = id;
+        rig.caught_up(1).await?;
+        let (source, target) = (held(&rig.source, &topic).await?, held(&rig.target, &topic).await?);
+        let differs = source.iter().zip(&target).position(|(s, t)| s.0 != t.0);
+        ensure!(target.len() == 3_000 && source.len() == 3_000 && differs.is_none(), "{differs:?}");
+        let own = |time: &Timestamp| matches!(time, Timestamp::LogAppendTime(ms) if *ms >= began);
+        ensure!(target.iter().all(|(_, time)| own(time)), "{:?}", target.first());
+    }
     Ok(())
 }
 
@@ -146,33 +190,100 @@ async fn records_of_37_mb_pass_where_both_sides_allow_them() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn batches_that_the_source_broker_packed_are_read() -> Result<()> {
+    // Brokers pack with Java's snappy, which has a framing of its own around its blocks.
+    const FRAMING: &[u8] = b"\x82SNAPPY\0";
+    let mut rig = Rig::shared(MeshSpec::default()).await?;
+    for target in [&[][..], &[("max.message.bytes", "5000")]] {
+        let topic = unique("java-snappy");
+        topics(&rig, &topic, &[("compression.type", "snappy")], target).await?;
+        produce(&rig.source, vec![plan(&topic, 1, 3_000, Codec::None)], None).await?.finish().await?;
+        let batches = disk::batches(&shared_pair().await?.source, &topic, 0).await?;
+        ensure!(batches.iter().all(|batch| batch.body().starts_with(FRAMING)), "not packed by Java");
+        let id = unique("flow");
+        rig.api.create_flow(&id, identity(&[&topic])).await?;
+        rig.flow = id;
+        rig.caught_up(1).await?;
+        rig.equal(&[&topic], 3_000).await?;
+    }
+    for path in ["passthrough", "split"] {
+        let label = format!("path=\"{path}\"");
+        ensure!(metric(&rig, "source-1", "mirrormesh_batches_total{", &label).await? > 0.0, "{path}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_begins_before_the_flow_does_is_trimmed() -> Result<()> {
+    let mut rig = Rig::shared(MeshSpec::default()).await?;
+    for (n, codec) in Codec::ALL.into_iter().enumerate() {
+        let (topic, now) = (unique("trimmed"), now_ms() - 10_000);
+        topics(&rig, &topic, &[], &[]).await?;
+        let mut records: Vec<Plain> =
+            (0..200).map(|n| plain(n, random_bytes(50), now + i64::try_from(n).unwrap_or(0))).collect();
+        send_as_one(&rig, &topic, codec.name(), records.clone()).await?;
+        let mut flow = identity(&[&topic]);
+        // Either the source begins inside of the batch, or the user asks for a time that lies there.
+        if n.is_multiple_of(2) {
+            probe::delete_records(&rig.source, &topic, 0, 37).await?;
+        } else {
+            let time = prost_types::Timestamp {
+                seconds: (now + 37).div_euclid(1_000),
+                nanos: i32::try_from((now + 37).rem_euclid(1_000))? * 1_000_000,
+            };
+            flow.start = Some(v1::Start { at: Some(v1::start::At::Timestamp(time)) });
+        }
+        let id = unique("flow");
+        rig.api.create_flow(&id, flow).await?;
+        rig.flow = id;
+        rig.caught_up(1).await?;
+        let wanted = records.split_off(37);
+        ensure!(probe::read(&rig.target, &topic).await? == wanted, "not its records from 37 on: {codec:?}");
+    }
+    let trimmed = metric(&rig, "source-1", "mirrormesh_batches_total{", "path=\"trimmed\"").await?;
+    ensure!((trimmed - 5.0).abs() < 0.1, "{trimmed} batches were trimmed");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn timestamps_that_the_target_refuses_stop_or_are_moved() -> Result<()> {
     let mut rig = Rig::shared(MeshSpec::default()).await?;
-    let topic = unique("refused-times");
-    let loose = [("message.timestamp.after.max.ms", "9223372036854775807")];
-    topics(&rig, &topic, &loose, &[("message.timestamp.before.max.ms", "86400000")]).await?;
-    let now = now_ms();
     let day = 86_400_000;
-    // The second lies outside of what the target takes, in the middle of a batch of which the first does not.
-    let times = [now, now - 2 * day, now - 1_000];
-    let records: Vec<Plain> = times.iter().enumerate().map(|(n, t)| plain(n, random_bytes(50), *t)).collect();
-    probe::send(&rig.source, &[("linger.ms", "200")], &topic, records.clone()).await?;
-    rig.mirror(&[&topic]).await?;
-    let stopped = event(&mut rig, "TIMESTAMP_REFUSED").await?;
-    ensure!(stopped.from_offset == Some(0), "{stopped:?}");
-    ensure!(probe::read(&rig.target, &topic).await?.is_empty());
+    // How far from now the target takes a timestamp, and one that is farther.
+    for (limit, takes, given) in [
+        ("message.timestamp.before.max.ms", -day, -2 * day),
+        ("message.timestamp.after.max.ms", day, 2 * day),
+    ] {
+        let topic = unique("refused-times");
+        let loose = [("message.timestamp.after.max.ms", "9223372036854775807")];
+        topics(&rig, &topic, &loose, &[(limit, "86400000")]).await?;
+        let now = now_ms();
+        // The second lies outside of what the target takes, in the middle of a batch of which the first does not.
+        let times = [now, now + given, now - 1_000];
+        let records: Vec<Plain> =
+            times.iter().enumerate().map(|(n, t)| plain(n, random_bytes(50), *t)).collect();
+        send_as_one(&rig, &topic, "none", records.clone()).await?;
+        let id = unique("flow");
+        rig.api.create_flow(&id, identity(&[&topic])).await?;
+        rig.flow = id;
+        let stopped = event(&mut rig, "TIMESTAMP_REFUSED").await?;
+        ensure!(stopped.from_offset == Some(0), "{stopped:?}");
+        ensure!(probe::read(&rig.target, &topic).await?.is_empty());
 
-    let options = v1::RecordOptions {
-        timestamps: v1::record_options::TimestampPolicy::Clamp.into(),
-        heartbeat_topics: Some(false),
-        ..v1::RecordOptions::default()
-    };
-    rig.set_records(options).await?;
-    rig.arrived(&[&topic], 3).await?;
-    let arrived = probe::read(&rig.target, &topic).await?;
-    let content = |records: &[Plain]| records.iter().map(|r| r.value.clone()).collect::<Vec<_>>();
-    ensure!(content(&arrived) == content(&records));
-    ensure!(arrived[0].timestamp_ms == now && arrived[2].timestamp_ms == now - 1_000, "{arrived:?}");
-    ensure!(arrived[1].timestamp_ms > now - day - 1_000, "moved to the nearest time that is taken");
+        let options = v1::RecordOptions {
+            timestamps: v1::record_options::TimestampPolicy::Clamp.into(),
+            heartbeat_topics: Some(false),
+            ..v1::RecordOptions::default()
+        };
+        rig.set_records(options).await?;
+        rig.arrived(&[&topic], 3).await?;
+        let arrived = probe::read(&rig.target, &topic).await?;
+        let content = |records: &[Plain]| records.iter().map(|r| r.value.clone()).collect::<Vec<_>>();
+        ensure!(content(&arrived) == content(&records));
+        ensure!(arrived[0].timestamp_ms == now && arrived[2].timestamp_ms == now - 1_000, "{arrived:?}");
+        // The nearest time that is surely taken: five minutes inside of the edge, which moves with the clock.
+        let inside = (now + takes - arrived[1].timestamp_ms) * takes.signum();
+        ensure!((180_000..420_000).contains(&inside), "moved to {inside} ms inside of the edge");
+    }
     Ok(())
 }

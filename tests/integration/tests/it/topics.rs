@@ -3,12 +3,13 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, ensure};
-use mirrormesh_integration::{MeshSpec, probe};
+use mirrormesh_integration::MeshSpec;
+use mirrormesh_integration::probe::{self, Isolation};
 use mirrormesh_proto::v1;
 use mirrormesh_testkit::topics::create_topic;
 use mirrormesh_testkit::workload::{Codec, TopicPlan};
 
-use crate::rig::{PATIENCE, Rig, identity, plan, produce, unique};
+use crate::rig::{PATIENCE, Rig, event, identity, plan, produce, unique};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_codec_and_transactions_arrive_unchanged() -> Result<()> {
@@ -111,7 +112,10 @@ async fn retention_that_outran_the_flow_stops_the_partition_with_its_offsets() -
     rig.api.wait_for_flow(&id, "paused", PATIENCE, |flow| flow.state() == v1::flow::State::Paused).await?;
     let ends = probe::end_offsets(&rig.source, &topic).await?;
     produce(&rig.source, vec![plan(&topic, 2, 1_000, Codec::None)], None).await?.finish().await?.records();
-    let log_start = probe::end_offsets(&rig.source, &topic).await?[0] - 3;
+    let behind = probe::end_offsets(&rig.source, &topic).await?;
+    let log_start = behind[0] - 3;
+    let mut wanted = probe::records(&rig.source, &topic, 0, Isolation::Committed).await?;
+    wanted.truncate(usize::try_from(ends[0])?);
     probe::delete_records(&rig.source, &topic, 0, log_start).await?;
     rig.api.resume_flow(&id).await?;
     let flow = rig
@@ -123,15 +127,18 @@ async fn retention_that_outran_the_flow_stops_the_partition_with_its_offsets() -
     ensure!(flow.state() == v1::flow::State::Degraded);
     let condition = flow.conditions.iter().find(|c| c.reason == "RETENTION_OVERRUN");
     ensure!(condition.is_some_and(|c| c.subject == format!("{topic}/0")), "{:?}", flow.conditions);
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    let event = loop {
-        let events = rig.api.flow_events(&id).await?.events;
-        if let Some(event) = events.into_iter().find(|e| e.reason == "RETENTION_OVERRUN") {
-            break event;
-        }
-        ensure!(tokio::time::Instant::now() < deadline, "no event");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    };
+    let event = event(&mut rig, "RETENTION_OVERRUN").await?;
     ensure!(event.from_offset == Some(ends[0]) && event.to_offset == Some(log_start), "{event:?}");
+
+    // Nothing of the partition goes on; the other one does.
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while probe::end_offsets(&rig.target, &topic).await?.get(1) != behind.get(1) {
+        ensure!(tokio::time::Instant::now() < deadline, "partition 1 stands still");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let held = probe::records(&rig.target, &topic, 0, Isolation::Uncommitted).await?;
+    ensure!(held == wanted, "{} records, {} were mirrored before", held.len(), wanted.len());
+    let wanted = probe::records(&rig.source, &topic, 1, Isolation::Committed).await?;
+    ensure!(probe::records(&rig.target, &topic, 1, Isolation::Uncommitted).await? == wanted);
     Ok(())
 }

@@ -94,7 +94,7 @@ impl<T: Clone> Relay<T> {
         let refused_again = self
             .refusal
             .is_some_and(|r| r.what == Refused::Sequence && r.times > 1 && r.count == found.place.count);
-        let handed_over = self.handed_over.take() == Some(found.place.count);
+        let looked_at = self.untold.take() == Some(found.place.count);
         let begun = self.setup.detail.begun;
         // An own generation is no better: what this owner sent before may still arrive, between two that it sends now.
         let fences = !self.facts.content_fixed();
@@ -113,10 +113,17 @@ impl<T: Clone> Relay<T> {
             last,
             handover,
         );
+        stream.window.share(self.shared_ms);
+        if let Some(looked_at) = self.unexpected.take() {
+            stream.window.settle(looked_at);
+        }
         if found.producer_changed {
             stream.window.watch(now_ms);
         }
-        if refused_again || handed_over {
+        if looked_at {
+            stream.window.looked_at();
+        }
+        if refused_again || looked_at && handover {
             // What was found is written down first: whoever follows looks no further back than to the new generation.
             stream.break_off(After::Begin);
         }
@@ -209,6 +216,7 @@ impl<T: Clone> Relay<T> {
                 read_uncommitted: rules.read_uncommitted,
                 skip_mirrored: rules.skip_mirrored,
                 adopted: None,
+                source_leader_epoch: change.epoch(),
             },
             notices: change.notices.clone(),
         }))

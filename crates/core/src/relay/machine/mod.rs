@@ -31,7 +31,7 @@ use super::reader::Skip;
 use super::rebuild::Codecs;
 use super::resync::{Found, Premise, Resync, Step};
 use super::stop::Stop;
-use super::window::{Limits, Place};
+use super::window::{Limits, Place, Unexpected};
 use crate::flow::{OversizedPolicy, TimestampPolicy};
 use crate::report::{PartitionFigures, UnitState};
 use crate::unit::{PartitionDetail, PartitionGeneration, PartitionStart};
@@ -107,10 +107,14 @@ pub struct Relay<T> {
     leased: bool,
     /// Somebody else's records stand before this target offset.
     others_before: i64,
+    /// n behind an append of which it is not known whether it was a new one.
+    untold: Option<i64>,
+    /// When it was seen that another owner of the generation may append too.
+    shared_ms: Option<u64>,
+    /// An append that is looked at for where it stands.
+    unexpected: Option<Unexpected>,
     /// Everything before this target offset was acknowledged to this owner, as far as it still counts on it.
     acked_target: i64,
-    /// n behind a hand-over append of which it is not known whether it was a new one.
-    handed_over: Option<i64>,
     attempts: u32,
     refusal: Option<Refusal>,
     /// The target refused a timestamp that its settings did not tell of: move them in every batch until one is in.
@@ -145,8 +149,10 @@ impl<T: Clone> Relay<T> {
             stopping: false,
             leased: true,
             others_before: i64::MIN,
+            untold: None,
+            shared_ms: None,
+            unexpected: None,
             acked_target: i64::MIN,
-            handed_over: None,
             attempts: 0,
             refusal: None,
             clamp: false,

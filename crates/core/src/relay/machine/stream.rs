@@ -21,8 +21,8 @@ use crate::relay::rebuild::Oversized;
 use crate::relay::window::{Outcome, Sending, UNEXPECTED, Window};
 use crate::report::Delivery;
 
-/// The pipeline ends with the append that hands over.
-const HANDED_OVER: &str = "HANDED_OVER";
+/// The target does not tell whether an append is a new one.
+const UNTOLD: &str = "APPEND_UNTOLD";
 
 /// What follows once everything has its answer and is written down.
 #[derive(Debug, Clone)]
@@ -93,12 +93,8 @@ impl<T> Stream<T> {
         last: Option<(LastBatch, i32)>,
         handover: bool,
     ) -> Self {
-        let mut window = Window::new(place, sole_writer, facts, limits);
-        if handover {
-            window.expect_new();
-        }
         Self {
-            window,
+            window: Window::new(place, sole_writer, facts, limits),
             facts,
             journal,
             queue: Queue::default(),
@@ -252,6 +248,8 @@ impl<T: Clone> Relay<T> {
             after = After::Wait { reason: "POSITION_NOT_WRITTEN".to_owned(), message };
         }
         self.journal = stream.journal.clone();
+        self.shared_ms = stream.window.shared_ms();
+        self.unexpected = stream.window.unexpected();
         let place = stream.window.acked();
         let change = || Change::at(place, stream.journal.clone(), stream.last);
         match after {
@@ -445,9 +443,9 @@ impl<T: Clone> Relay<T> {
         let sent = stream.window.sent_count();
         match stream.window.answer(id, answer, now_ms) {
             Outcome::Untold => {
-                // A hand-over: the content that is found tells what stands there, and n whether the log ends with it.
-                self.handed_over = Some(sent);
-                stream.break_off_failed(After::Locate { reason: HANDED_OVER, leader_moved: false });
+                // The place that is found tells what stands there, and n whether the log ends with it.
+                self.untold = Some(sent);
+                stream.break_off_failed(After::Locate { reason: UNTOLD, leader_moved: false });
             }
             Outcome::Mirrored(mirrored) => self.mirrored(&mirrored, now_ms),
             Outcome::Failed(verdict) => {
@@ -475,11 +473,7 @@ impl<T: Clone> Relay<T> {
         self.acked_target = acked.target;
         self.figures.records += mirrored.records();
         self.figures.bytes += i64::try_from(mirrored.bytes).unwrap_or(0);
-        if stream.handover && self.facts.target_append_time {
-            // Such a target does not say whether this was a duplicate: see whether the log ends here.
-            self.handed_over = Some(acked.count);
-            stream.break_off(After::Locate { reason: HANDED_OVER, leader_moved: false });
-        } else if stream.handover {
+        if stream.handover {
             stream.break_off(After::Begin);
         }
         self.tell_of_coarse();

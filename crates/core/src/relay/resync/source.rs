@@ -106,13 +106,14 @@ impl Resync {
     }
 
     /// The mirror got at least so far in this history, if n is right: what it mirrored behind the end of the epoch may be of
-    /// another. Where the content is not fixed, n may count records from before the base.
+    /// another, and so may all of it where the epoch is not known. Where the content is not fixed, n may count records from
+    /// before the base.
     fn surely_mirrored(&self) -> i64 {
         if !self.premise.facts.content_fixed() {
             return self.base.source;
         }
         let mirrored = self.at_least.max(self.mirrored_to());
-        self.epoch_end.map_or(mirrored, |end| mirrored.min(end.max(self.base.source)))
+        self.epoch_end.map_or(self.base.source, |end| mirrored.min(end.max(self.base.source)))
     }
 
     fn deleted_up_to(&mut self, from: i64, mirrored: Option<i64>) {
@@ -339,7 +340,9 @@ impl Resync {
 
     /// Nothing on the target tells whether it was this history that was mirrored from here on: then it goes on from here.
     fn is_unproven(&mut self, leader_epoch: i32) -> bool {
-        let unproven = self.tail.is_none() && self.epoch >= 0 && leader_epoch > self.epoch;
+        let known =
+            if self.epoch >= 0 { self.epoch } else { *self.counted_epoch.get_or_insert(leader_epoch) };
+        let unproven = self.tail.is_none() && leader_epoch > known;
         if unproven {
             let from = self.target_of(self.base.count + self.read).unwrap_or(self.base.target);
             self.unsure = Some((from, self.ends.1));

@@ -7,6 +7,7 @@ use crate::format::batch::{BatchHeader, RawBatch, split};
 use crate::relay::align::RECORDS_MAX;
 use crate::relay::rebuild::Codecs;
 use crate::relay::stop::StopReason;
+use crate::relay::window::Place;
 use crate::relay::{SEQUENCES, count_at, sequence_of};
 
 /// What the headers behind the position say.
@@ -20,6 +21,8 @@ pub(super) struct Scan {
     pub(super) foreign: bool,
     /// Target offsets that hold records twice.
     pub(super) doubled: Option<(i64, i64)>,
+    /// The log begins behind where it was read from: retention or compaction took what was there.
+    late_begin: bool,
 }
 
 impl Scan {
@@ -141,6 +144,10 @@ impl Resync {
     fn scan_read(&mut self, at: i64, batches: &[RawBatch]) {
         let (_, log_end) = self.ends;
         let mut next = at;
+        let (log_start, _) = self.ends;
+        if at == self.base.target.max(log_start) {
+            self.scan.late_begin = batches.first().is_none_or(|batch| batch.header.base_offset > at);
+        }
         for batch in batches.iter().filter(|b| b.header.next_offset() > at) {
             next = next.max(batch.header.next_offset());
             if !self.scan_batch(batch) {
@@ -213,6 +220,18 @@ impl Resync {
 
     fn scanned(&mut self) {
         let (log_start, _) = self.ends;
+        if self.scan.late_begin
+            && self.scan.ours.is_empty()
+            && !std::mem::replace(&mut self.start_asked, true)
+        {
+            // Ours may have been there: retention may have taken them since the log start was told.
+            self.scan = Scan::default();
+            self.step = Step::TargetEnds;
+            return;
+        }
+        if log_start > self.base.target {
+            self.others_gone();
+        }
         if self.scan.older.is_some() {
             if self.scan.ours.is_empty() && self.base.count == 0 {
                 // Nothing of this generation is there: what the older one appended counts as mirrored.
@@ -232,6 +251,19 @@ impl Resync {
             return;
         }
         self.settle(self.count);
+    }
+
+    /// Retention took what stood behind the base, which may have been an older generation's.
+    fn others_gone(&mut self) {
+        let Place { count, target, .. } = self.base;
+        if let Some((from, _)) = &mut self.scan.older {
+            *from = target;
+        } else if let Some((n, at)) = self.scan.first().filter(|_| self.premise.sole_writer)
+            && at - target > n - count
+        {
+            // More offsets than records of ours, and nobody else writes there.
+            self.scan.doubled = self.scan.doubled.or(Some((target, at)));
+        }
     }
 
     /// Answers [`Step::Producer`]: epoch and last sequence that the target's leader remembers of our producer id;
@@ -258,14 +290,15 @@ impl Resync {
             Some((epoch, last)) if epoch == self.generation.epoch && last >= 0 => {
                 let count = count_at(self.base.count, i64::from(last)) + 1;
                 if count - self.base.count > SEQUENCES / 2 && last != sequence_of(self.base.count - 1) {
-                    // It goes back: the target took some again, since it had forgotten us.
-                    self.scan.doubled = Some((self.base.target, log_end));
+                    // It goes back: the target took some again, since it had forgotten us, and n is not known any more.
+                    self.unsure = Some((self.base.target, log_end));
                     self.settle(self.base.count);
                 } else if count - self.base.count <= appended {
                     self.scan.foreign |= count - self.base.count < appended;
                     if self.scan.foreign && self.premise.sole_writer {
-                        // Nobody but older owners can have brought what is not ours.
-                        self.scan.doubled = Some((self.base.target, log_end));
+                        // Nobody but owners of ours can have brought the rest. The last one may be a repeat that the target
+                        // took while it had forgotten us: n may be higher.
+                        self.unsure = Some((self.base.target, log_end));
                     }
                     self.settle(count);
                 } else if last == sequence_of(self.base.count - 1) {

@@ -43,12 +43,17 @@ fn fetch(max_wait: Duration) -> FetchRequest {
 }
 
 async fn ack(request: &Received, base_offset: i64) {
+    ack_throttled(request, base_offset, 0).await;
+}
+
+async fn ack_throttled(request: &Received, base_offset: i64, throttle_ms: i32) {
     let asked: kafka_protocol::messages::ProduceRequest = request.decode();
     let partition = asked.topic_data[0].partition_data[0].index;
     let answer = PartitionProduceResponse::default().with_index(partition).with_base_offset(base_offset);
     let topic =
         TopicProduceResponse::default().with_name(topic_name("t")).with_partition_responses(vec![answer]);
-    request.answer(&ProduceResponse::default().with_responses(vec![topic])).await;
+    let response = ProduceResponse::default().with_responses(vec![topic]);
+    request.answer(&response.with_throttle_time_ms(throttle_ms)).await;
 }
 
 fn base_offset(response: &crate::wire::produce::ProduceResponse) -> i64 {
@@ -106,6 +111,35 @@ async fn a_late_answer_ends_the_connection() {
     assert!(error.to_string().contains("Produce was not answered within 50 ms"), "{error}");
     let error = connection.produce_enqueue(&produce(0)).await.unwrap_err();
     assert!(matches!(error, Error::Closed { .. }) && !error.outcome_unknown(), "{error}");
+}
+
+#[tokio::test]
+async fn a_throttled_connection_is_waited_for() {
+    let limits =
+        Limits { request_timeout: Duration::from_secs(1), connect_timeout: LONG, ..Limits::default() };
+    let (mut responder, connection) = pair(limits).await;
+    let first = connection.produce_enqueue(&produce(0)).await.unwrap();
+    let second = connection.produce_enqueue(&produce(1)).await.unwrap();
+    let (request, unread) = (responder.next().await, responder.next().await);
+    ack_throttled(&request, 6, 30_000).await;
+    first.await.unwrap();
+    // Longer than a request may take, and far from the end of the throttling.
+    assert!(tokio::time::timeout(Duration::from_secs(2), connection.closed()).await.is_err());
+    ack(&unread, 7).await;
+    assert_eq!(base_offset(&second.await.unwrap()), 7);
+}
+
+#[tokio::test]
+async fn a_throttled_connection_is_not_waited_for_for_ever() {
+    let limits =
+        Limits { request_timeout: Duration::from_secs(1), connect_timeout: LONG, ..Limits::default() };
+    let (mut responder, connection) = pair(limits).await;
+    let first = connection.produce_enqueue(&produce(0)).await.unwrap();
+    let second = connection.produce_enqueue(&produce(1)).await.unwrap();
+    let (request, _unread) = (responder.next().await, responder.next().await);
+    ack_throttled(&request, 6, 200).await;
+    first.await.unwrap();
+    assert!(matches!(second.await.unwrap_err(), Error::Timeout { .. }));
 }
 
 #[tokio::test]

@@ -131,3 +131,80 @@ fn answers_are_read_by_id_and_by_name() {
         assert_eq!(produced.error_message.as_deref(), Some("bad; record 2: no key"));
     }
 }
+
+/// An answer to `request`, as kafka-protocol writes it, with an edit.
+fn answered(
+    request: &ProduceRequest,
+    version: i16,
+    edit: impl FnOnce(&mut WireResponse),
+) -> (Bytes, ProduceResponse) {
+    use kafka_protocol::messages::produce_response::TopicProduceResponse;
+    let sent = Sent::of(request, version).unwrap();
+    let topics = sent.topics.iter().map(|topic| {
+        let partitions = topic.partitions.iter().map(|index| {
+            PartitionProduceResponse::default()
+                .with_index(*index)
+                .with_base_offset(i64::from(*index) * 1_000)
+                .with_log_append_time_ms(-1)
+                .with_log_start_offset(if version >= 5 { 7 } else { -1 })
+        });
+        let wire = TopicProduceResponse::default().with_partition_responses(partitions.collect());
+        if version >= FIRST_WITH_TOPIC_IDS {
+            wire.with_topic_id(Uuid::from_bytes(topic.id))
+        } else {
+            wire.with_name(topic_name(&topic.name))
+        }
+    });
+    let mut response = WireResponse::default().with_responses(topics.collect()).with_throttle_time_ms(12);
+    edit(&mut response);
+    let frame = crate::wire::testing::frame(&response, version, 1).slice(4..);
+    let full = read_in_full(&"b".into(), frame.clone(), version, sent, usize::MAX).unwrap();
+    (frame, full)
+}
+
+proptest! {
+    /// The short way reads what the long one reads, in every version.
+    #[test]
+    fn a_plain_answer_is_read_as_in_full(mut entries in entries(), cut: prop::sample::Index) {
+        entries.truncate(30);
+        let request = ProduceRequest { timeout: Duration::from_secs(1), entries };
+        for version in WireRequest::VERSIONS.min..=WireRequest::VERSIONS.max {
+            let (frame, full) = answered(&request, version, |_| {});
+            let sent = Sent::of(&request, version).unwrap();
+            let short = plain::read(&frame, version, &sent);
+            let names_fit = !(9..FIRST_WITH_TOPIC_IDS).contains(&version) || request.entries.iter().all(|e| e.topic.len() < 127);
+            prop_assert_eq!(short, names_fit.then_some(full), "version {}", version);
+            prop_assert_eq!(plain::read(&frame[..cut.index(frame.len())], version, &sent), None);
+        }
+    }
+}
+
+#[test]
+fn whatever_is_not_plain_is_read_in_full() {
+    let entry = |partition| ProduceEntry {
+        topic: "t".into(),
+        topic_id: [7; 16],
+        partition,
+        records: RawBatch::default(),
+    };
+    let request = ProduceRequest { timeout: Duration::from_secs(1), entries: vec![entry(4), entry(5)] };
+    let first = |response: &mut WireResponse, edit: fn(&mut PartitionProduceResponse)| {
+        edit(&mut response.responses[0].partition_responses[0]);
+    };
+    for version in [8, 9, 13] {
+        let is_plain = |edit: &dyn Fn(&mut WireResponse)| {
+            let (frame, full) = answered(&request, version, edit);
+            let sent = Sent::of(&request, version).unwrap();
+            let short = plain::read(&frame, version, &sent);
+            assert!(short.is_none() || short == Some(full));
+            short.is_some()
+        };
+        assert!(is_plain(&|_| {}));
+        assert!(is_plain(&|response| first(response, |p| p.log_append_time_ms = 99)));
+        assert!(!is_plain(&|response| first(response, |p| p.error_code = 45)));
+        assert!(!is_plain(&|response| first(response, |p| {
+            p.error_message = Some(StrBytes::from_static_str("words"));
+        })));
+        assert!(!is_plain(&|response| response.responses[0].partition_responses.reverse()));
+    }
+}

@@ -8,7 +8,7 @@ use super::idle::{create, topics, wait_running};
 use super::ours::{Ours, identity};
 use super::results::Values;
 use super::rig::Rig;
-use super::stream::{Spot, Stream, spots};
+use super::stream::{Load, Spot, Stream, spots};
 use crate::load;
 use crate::measure::{sockets, usage};
 
@@ -70,7 +70,7 @@ pub(crate) async fn run(rig: &Rig, point: Point) -> Result<Values> {
 
 fn measure(ours: &Ours, rig: &Rig, spots: Vec<Spot>) -> Result<Values> {
     let longest = WARM_UP * 2 + MEASURED + END_LIMIT;
-    let mut stream = Stream::start(&rig.direct(), spots, RECORDS_PER_SECOND, longest)?;
+    let mut stream = Stream::start(&rig.direct(), spots, (Load::Drip, RECORDS_PER_SECOND), longest)?;
     stream.read_target();
     std::thread::sleep(WARM_UP);
     let (before, at, from) = (usage(ours.pid)?, Instant::now(), stream.sent());

@@ -9,7 +9,7 @@ use super::ours::{Ours, rename};
 use super::results::Values;
 use super::rig::{Rig, Route};
 use super::row::Row;
-use super::stream::{Stream, spots};
+use super::stream::{Load, Stream, spots};
 use crate::load::{self, Counter};
 
 /// The name of this measurement.
@@ -61,7 +61,7 @@ fn measure(route: &Route, topic: &str, target_topic: &str, plan: Plan) -> Result
     let spots = spots(&[(topic.to_owned(), target_topic.to_owned(), PARTITIONS)]);
     let longest = START_LIMIT + WARM_UP + plan.measured + END_LIMIT;
     let began = Instant::now();
-    let mut stream = Stream::start(route, spots, plan.records_per_second, longest)?;
+    let mut stream = Stream::start(route, spots, (Load::Rdkafka, plan.records_per_second), longest)?;
     let mut counter = Counter::new(&route.target, target_topic, PARTITIONS)?;
     while counter.count()? == 0 {
         if began.elapsed() > START_LIMIT {

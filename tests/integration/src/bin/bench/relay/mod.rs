@@ -5,6 +5,7 @@
 
 mod bars;
 mod cost;
+mod drip;
 mod first;
 mod idle;
 mod latency;

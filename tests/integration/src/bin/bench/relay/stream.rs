@@ -12,6 +12,7 @@ use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::drip;
 use super::results::Values;
 use super::rig::Route;
 use crate::load;
@@ -24,6 +25,15 @@ const LINGER_MS: &str = "5";
 const TICK: Duration = Duration::from_millis(1);
 /// Readers read so many partitions at most, evenly spaced: with thousands they would be what is measured.
 const READ_PARTITIONS_MAX: usize = 16;
+
+/// Who produces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Load {
+    /// librdkafka's producer.
+    Rdkafka,
+    /// For thousands of partitions, see `drip`.
+    Drip,
+}
 
 /// One partition on both sides.
 #[derive(Debug, Clone)]
@@ -87,7 +97,12 @@ pub(crate) struct Stream {
 
 impl Stream {
     /// Begins to produce, and to read at the source; for `longest` at most.
-    pub(crate) fn start(route: &Route, spots: Vec<Spot>, rate: u64, longest: Duration) -> Result<Self> {
+    pub(crate) fn start(
+        route: &Route,
+        spots: Vec<Spot>,
+        (load, rate): (Load, u64),
+        longest: Duration,
+    ) -> Result<Self> {
         let records = usize::try_from(rate * longest.as_secs())?;
         let began = Instant::now();
         let arrivals = || {
@@ -108,7 +123,10 @@ impl Stream {
         stream.read(&route.source, source, Arc::clone(&stream.at_source));
         let (bootstrap, spots) = (route.source.clone(), stream.spots.clone());
         let (sent, stop) = (Arc::clone(&stream.sent), Arc::clone(&stream.stop));
-        stream.threads.push(std::thread::spawn(move || produce(&bootstrap, &spots, rate, &sent, &stop)));
+        stream.threads.push(std::thread::spawn(move || match load {
+            Load::Rdkafka => produce(&bootstrap, &spots, rate, &sent, &stop),
+            Load::Drip => drip::produce(&bootstrap, &spots, rate, &sent, &stop),
+        }));
         Ok(stream)
     }
 
@@ -150,12 +168,20 @@ impl Stream {
         let (source, target) = (&self.at_source, &self.at_target);
         let numbers: Vec<u64> = range.filter(|&n| self.is_read(n)).collect();
         loop {
-            let missing = numbers.iter().filter(|&&n| target.of(n) == 0 || source.of(n) == 0).count();
-            if missing == 0 {
+            let missing = |side: &Arrivals| numbers.iter().filter(|&&n| side.of(n) == 0).count();
+            let (up, down) = (missing(source), missing(target));
+            if up == 0 && down == 0 {
                 break;
             }
+            if self.threads.iter().any(JoinHandle::is_finished) {
+                self.end()?;
+                bail!("one who produces or reads ended early");
+            }
             if Instant::now() > deadline {
-                bail!("{missing} of {} records did not arrive within {limit:?}", numbers.len());
+                let all = numbers.len();
+                bail!(
+                    "of {all} records {up} were not read at the source, {down} at the target within {limit:?}"
+                );
             }
             std::thread::sleep(Duration::from_millis(50));
         }
