@@ -285,6 +285,17 @@ async fn a_target_topic_made_again_under_load_stops_or_is_filled_anew() -> Resul
         ensure!(told.subject.starts_with(&topic), "{told:?}");
         if policy_continues {
             under_load(&rig, &topic, 10_000, &running).await?;
+        } else {
+            // It stays so while much more is to be mirrored.
+            let more = running.progress().acknowledged() + 3 * RATE;
+            while running.progress().acknowledged() < more {
+                ensure!(!running.is_done(), "the workload ended");
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+            for number in 0..2 {
+                let shown = rig.partition(&topic, number).await?;
+                ensure!(shown.reason.starts_with("TARGET_RECREATED"), "{shown:?}");
+            }
         }
         running.stop();
         let produced = running.finish().await?.records();
