@@ -99,7 +99,7 @@ const FOUND: &[u64] = &[
     140_051_213,
     140_083_659,
 ];
-/// Seeds of every run that no run had before. Few, while about 6 of 100,000 seeds still find something open.
+/// Seeds of every run that no run had before. Few, while about one of 100,000 seeds still finds something open.
 const FRESH: u64 = 20;
 
 fn number(name: &str) -> Option<u64> {
