@@ -55,7 +55,7 @@ async fn same(rig: &Rig, topic: &str) -> Result<usize> {
 async fn send_as_one(rig: &Rig, topic: &str, codec: &str, records: Vec<Plain>) -> Result<()> {
     let count = records.len().to_string();
     let settings =
-        [("linger.ms", "5000"), ("batch.num.messages", count.as_str()), ("compression.codec", codec)];
+        [("linger.ms", "2000"), ("batch.num.messages", count.as_str()), ("compression.codec", codec)];
     probe::send(&rig.source, &settings, topic, records).await?;
     let batches = disk::batches(&shared_pair().await?.source, topic, 0).await?;
     ensure!(batches.len() == 1, "{} batches", batches.len());
