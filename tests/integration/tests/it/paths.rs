@@ -55,7 +55,7 @@ async fn same(rig: &Rig, topic: &str) -> Result<usize> {
 async fn send_as_one(rig: &Rig, topic: &str, codec: &str, records: Vec<Plain>) -> Result<()> {
     let count = records.len().to_string();
     let settings =
-        [("linger.ms", "5000"), ("batch.num.messages", count.as_str()), ("compression.codec", codec)];
+        [("linger.ms", "2000"), ("batch.num.messages", count.as_str()), ("compression.codec", codec)];
     probe::send(&rig.source, &settings, topic, records).await?;
     let batches = disk::batches(&shared_pair().await?.source, topic, 0).await?;
     ensure!(batches.len() == 1, "{} batches", batches.len());
@@ -65,16 +65,17 @@ async fn send_as_one(rig: &Rig, topic: &str, codec: &str, records: Vec<Plain>) -
 #[tokio::test(flavor = "multi_thread")]
 async fn batches_larger_than_the_target_takes_are_split() -> Result<()> {
     let mut rig = Rig::shared(MeshSpec::default()).await?;
-    for codec in Codec::ALL {
-        let topic = unique("split");
-        topics(&rig, &topic, &[], &[("max.message.bytes", "5000")]).await?;
-        produce(&rig.source, vec![plan(&topic, 1, 5_000, codec)], None).await?.finish().await?;
-        let id = unique("flow");
-        rig.api.create_flow(&id, identity(&[&topic])).await?;
-        rig.flow = id;
-        rig.caught_up(1).await?;
-        rig.equal(&[&topic], 5_000).await?;
+    let names = Codec::ALL.map(|codec| unique(codec.name()));
+    let mut plans = Vec::new();
+    for (name, codec) in names.iter().zip(Codec::ALL) {
+        topics(&rig, name, &[], &[("max.message.bytes", "5000")]).await?;
+        plans.push(plan(name, 1, 3_000, codec));
     }
+    produce(&rig.source, plans, None).await?.finish().await?;
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    rig.mirror(&all).await?;
+    rig.caught_up(5).await?;
+    rig.equal(&all, 15_000).await?;
     ensure!(metric(&rig, "source-1", "mirrormesh_batches_total{", "path=\"split\"").await? > 0.0);
     Ok(())
 }
@@ -132,17 +133,20 @@ async fn times_that_the_source_set_are_kept() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_sets_its_own_times_gets_the_same_records() -> Result<()> {
     let mut rig = Rig::shared(MeshSpec { sources: 2, ..MeshSpec::default() }).await?;
-    for source in ["CreateTime", "LogAppendTime"] {
-        let topic = unique("own-times");
-        let own_times = [("message.timestamp.type", "LogAppendTime")];
-        topics(&rig, &topic, &[("message.timestamp.type", source)], &own_times).await?;
-        let began = now_ms();
-        produce(&rig.source, vec![plan(&topic, 1, 3_000, Codec::Lz4)], None).await?.finish().await?;
-        let id = unique("flow");
-        rig.api.create_flow(&id, identity(&[&topic])).await?;
-        rig.flow = id;
-        rig.caught_up(1).await?;
-        let (source, target) = (held(&rig.source, &topic).await?, held(&rig.target, &topic).await?);
+    let names = ["CreateTime", "LogAppendTime"].map(|times| (unique("own-times"), times));
+    let began = now_ms();
+    let mut plans = Vec::new();
+    for (name, times) in &names {
+        let [source, target] = [*times, "LogAppendTime"].map(|times| [("message.timestamp.type", times)]);
+        topics(&rig, name, &source, &target).await?;
+        plans.push(plan(name, 1, 3_000, Codec::Lz4));
+    }
+    produce(&rig.source, plans, None).await?.finish().await?;
+    let all: Vec<&str> = names.iter().map(|(name, _)| name.as_str()).collect();
+    rig.mirror(&all).await?;
+    rig.caught_up(2).await?;
+    for topic in all {
+        let (source, target) = (held(&rig.source, topic).await?, held(&rig.target, topic).await?);
         let differs = source.iter().zip(&target).position(|(s, t)| s.0 != t.0);
         ensure!(target.len() == 3_000 && source.len() == 3_000 && differs.is_none(), "{differs:?}");
         let own = |time: &Timestamp| matches!(time, Timestamp::LogAppendTime(ms) if *ms >= began);
@@ -194,18 +198,18 @@ async fn batches_that_the_source_broker_packed_are_read() -> Result<()> {
     // Brokers pack with Java's snappy, which has a framing of its own around its blocks.
     const FRAMING: &[u8] = b"\x82SNAPPY\0";
     let mut rig = Rig::shared(MeshSpec::default()).await?;
-    for target in [&[][..], &[("max.message.bytes", "5000")]] {
-        let topic = unique("java-snappy");
-        topics(&rig, &topic, &[("compression.type", "snappy")], target).await?;
-        produce(&rig.source, vec![plan(&topic, 1, 3_000, Codec::None)], None).await?.finish().await?;
-        let batches = disk::batches(&shared_pair().await?.source, &topic, 0).await?;
-        ensure!(batches.iter().all(|batch| batch.body().starts_with(FRAMING)), "not packed by Java");
-        let id = unique("flow");
-        rig.api.create_flow(&id, identity(&[&topic])).await?;
-        rig.flow = id;
-        rig.caught_up(1).await?;
-        rig.equal(&[&topic], 3_000).await?;
+    let (whole, split) = (unique("java-snappy"), unique("java-snappy-split"));
+    topics(&rig, &whole, &[("compression.type", "snappy")], &[]).await?;
+    topics(&rig, &split, &[("compression.type", "snappy")], &[("max.message.bytes", "5000")]).await?;
+    let plans = [&whole, &split].map(|name| plan(name, 1, 3_000, Codec::None));
+    produce(&rig.source, plans.into(), None).await?.finish().await?;
+    for topic in [&whole, &split] {
+        let batches = disk::batches(&shared_pair().await?.source, topic, 0).await?;
+        ensure!(!batches.is_empty() && batches.iter().all(|b| b.body().starts_with(FRAMING)), "not by Java");
     }
+    rig.mirror(&[&whole, &split]).await?;
+    rig.caught_up(2).await?;
+    rig.equal(&[&whole, &split], 6_000).await?;
     for path in ["passthrough", "split"] {
         let label = format!("path=\"{path}\"");
         ensure!(metric(&rig, "source-1", "mirrormesh_batches_total{", &label).await? > 0.0, "{path}");
@@ -216,29 +220,34 @@ async fn batches_that_the_source_broker_packed_are_read() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_begins_before_the_flow_does_is_trimmed() -> Result<()> {
     let mut rig = Rig::shared(MeshSpec::default()).await?;
-    for (n, codec) in Codec::ALL.into_iter().enumerate() {
-        let (topic, now) = (unique("trimmed"), now_ms() - 10_000);
-        topics(&rig, &topic, &[], &[]).await?;
-        let mut records: Vec<Plain> =
-            (0..200).map(|n| plain(n, random_bytes(50), now + i64::try_from(n).unwrap_or(0))).collect();
-        send_as_one(&rig, &topic, codec.name(), records.clone()).await?;
-        let mut flow = identity(&[&topic]);
-        // Either the source begins inside of the batch, or the user asks for a time that lies there.
-        if n.is_multiple_of(2) {
-            probe::delete_records(&rig.source, &topic, 0, 37).await?;
-        } else {
-            let time = prost_types::Timestamp {
-                seconds: (now + 37).div_euclid(1_000),
-                nanos: i32::try_from((now + 37).rem_euclid(1_000))? * 1_000_000,
-            };
-            flow.start = Some(v1::Start { at: Some(v1::start::At::Timestamp(time)) });
+    let first_ms = now_ms() - 10_000;
+    let records: Vec<Plain> =
+        (0..200).map(|n| plain(n, random_bytes(50), first_ms + i64::try_from(n).unwrap_or(0))).collect();
+    // Either the source begins inside of the batch, or the user asks for a time that lies there.
+    let time = prost_types::Timestamp {
+        seconds: (first_ms + 37).div_euclid(1_000),
+        nanos: i32::try_from((first_ms + 37).rem_euclid(1_000))? * 1_000_000,
+    };
+    let by_time = v1::Start { at: Some(v1::start::At::Timestamp(time)) };
+    for (deleted, codecs) in [(37, &Codec::ALL[..3]), (0, &Codec::ALL[3..])] {
+        let names: Vec<String> = codecs.iter().map(|codec| unique(codec.name())).collect();
+        for (name, codec) in names.iter().zip(codecs) {
+            topics(&rig, name, &[], &[]).await?;
+            send_as_one(&rig, name, codec.name(), records.clone()).await?;
+            if deleted > 0 {
+                probe::delete_records(&rig.source, name, 0, deleted).await?;
+            }
         }
+        let all: Vec<&str> = names.iter().map(String::as_str).collect();
+        let start = (deleted == 0).then(|| by_time.clone());
         let id = unique("flow");
-        rig.api.create_flow(&id, flow).await?;
+        rig.api.create_flow(&id, v1::Flow { start, ..identity(&all) }).await?;
         rig.flow = id;
-        rig.caught_up(1).await?;
-        let wanted = records.split_off(37);
-        ensure!(probe::read(&rig.target, &topic).await? == wanted, "not its records from 37 on: {codec:?}");
+        rig.caught_up(i64::try_from(all.len())?).await?;
+        for topic in all {
+            let found = probe::read(&rig.target, topic).await?;
+            ensure!(found == records[37..], "{topic}: {} records, not those from 37 on", found.len());
+        }
     }
     let trimmed = metric(&rig, "source-1", "mirrormesh_batches_total{", "path=\"trimmed\"").await?;
     ensure!((trimmed - 5.0).abs() < 0.1, "{trimmed} batches were trimmed");
