@@ -239,7 +239,7 @@ async fn a_batch_that_begins_before_the_flow_does_is_trimmed() -> Result<()> {
             }
         }
         let all: Vec<&str> = names.iter().map(String::as_str).collect();
-        let start = (deleted == 0).then(|| by_time.clone());
+        let start = (deleted == 0).then_some(by_time);
         let id = unique("flow");
         rig.api.create_flow(&id, v1::Flow { start, ..identity(&all) }).await?;
         rig.flow = id;
