@@ -19,6 +19,8 @@ pub(crate) const ABOUT: &str = "One source service, 5,000 records of 1 KB a seco
 const RECORDS_PER_SECOND: u64 = 5_000;
 const START_LIMIT: Duration = Duration::from_mins(5);
 const WARM_UP: Duration = Duration::from_secs(10);
+/// The first record of each partition has both brokers write a checkpoint through to the disk.
+const SETTLE_LIMIT: Duration = Duration::from_mins(5);
 const MEASURED: Duration = Duration::from_secs(20);
 const END_LIMIT: Duration = Duration::from_mins(1);
 /// The partitions that are spread over the flows.
@@ -69,9 +71,11 @@ pub(crate) async fn run(rig: &Rig, point: Point) -> Result<Values> {
 }
 
 fn measure(ours: &Ours, rig: &Rig, spots: Vec<Spot>) -> Result<Values> {
-    let longest = WARM_UP * 2 + MEASURED + END_LIMIT;
+    let longest = WARM_UP * 3 + SETTLE_LIMIT + MEASURED + END_LIMIT;
     let mut stream = Stream::start(&rig.direct(), spots, (Load::Drip, RECORDS_PER_SECOND), longest)?;
     stream.read_target();
+    std::thread::sleep(WARM_UP);
+    stream.settle(RECORDS_PER_SECOND, SETTLE_LIMIT)?;
     std::thread::sleep(WARM_UP);
     let (before, at, from) = (usage(ours.pid)?, Instant::now(), stream.sent());
     std::thread::sleep(MEASURED);

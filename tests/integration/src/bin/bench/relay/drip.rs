@@ -24,7 +24,9 @@ use crate::load;
 const TICK: Duration = Duration::from_millis(5);
 /// Requests that may be unanswered: as many as Kafka's producer has.
 const IN_FLIGHT_MAX: usize = 5;
-/// How long a broker may take to append: the first records of thousands of partitions take it long.
+/// Partitions in a request at most: the first record of a partition has the broker write a checkpoint through to the disk.
+const PARTITIONS_MAX: u64 = 200;
+/// How long a broker may take to append.
 const ACK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Sends numbered records at the rate, to one partition after the other, until it is told to stop. `sent` counts those that
@@ -88,7 +90,7 @@ impl<'a> Drip<'a> {
     /// Sends some of these, each partition once; returns the number of the next one.
     async fn send(&mut self, numbers: std::ops::Range<u64>) -> Result<u64> {
         let count = u64::try_from(self.spots.len())?.max(1);
-        let end = numbers.end.min(numbers.start + count);
+        let end = numbers.end.min(numbers.start + count.min(PARTITIONS_MAX));
         let timestamp = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
         let mut entries = Vec::new();
         for number in numbers.start..end {

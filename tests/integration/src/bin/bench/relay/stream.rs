@@ -151,6 +151,23 @@ impl Stream {
         self.sent().saturating_sub(self.at_target.newest.load(Ordering::Relaxed))
     }
 
+    /// Waits until what is on the target is no more than three seconds behind what is due: the load itself begins a
+    /// second or two late.
+    pub(crate) fn settle(&self, rate: u64, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let due = self.at_target.began.elapsed().as_secs() * rate;
+            let late = due.saturating_sub(self.at_target.newest.load(Ordering::Relaxed));
+            if late <= 3 * rate {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("{late} records of {due} are late after {limit:?}, {} were sent", self.sent());
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
     /// How many records have been sent.
     pub(crate) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
