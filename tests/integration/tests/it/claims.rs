@@ -12,7 +12,7 @@ use mirrormesh_testkit::process::Signal;
 use mirrormesh_testkit::topics::create_topic;
 
 use crate::loops::{each_once, from, texts};
-use crate::rig::{PATIENCE, Rig, event, identity, unique};
+use crate::rig::{PATIENCE, Rig, die_while_writing, event, identity, unique};
 
 async fn partition_stops(rig: &mut Rig, topic: &str, reason: &str) -> Result<()> {
     let deadline = tokio::time::Instant::now() + PATIENCE;
@@ -25,22 +25,6 @@ async fn partition_stops(rig: &mut Rig, topic: &str, reason: &str) -> Result<()>
         ensure!(!late, "not stopped by {reason}: {partition:#?}\n{}", rig.mesh.log_tails());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-}
-
-/// Waits until the first mesh has written that far, and kills its worker while records flow: what is in its positions is
-/// not all that it mirrored.
-async fn die_while_writing(rig: &mut Rig, topic: &str, numbers: std::ops::Range<usize>) -> Result<()> {
-    let before = probe::count(&rig.target, &[topic]).await?;
-    let (source, records) = (rig.source.clone(), from("uk", numbers));
-    let settings = [("batch.size", "200"), ("linger.ms", "0")];
-    let sending = probe::send(&source, &settings, topic, records);
-    let dying = async {
-        rig.arrived(&[topic], before + 20).await?;
-        rig.mesh.signal_worker("source-1", Signal::Kill)
-    };
-    let (sent, died) = tokio::join!(sending, dying);
-    sent?;
-    died
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,7 +47,7 @@ async fn a_second_mesh_finds_the_claim_and_adopts_exactly_where_the_first_one_st
     first.arrived(&[&topic], 600).await?;
     ensure!(second.api.flow_topics(&second.flow.clone()).await?.topics.is_empty(), "left alone");
 
-    die_while_writing(&mut first, &topic, 600..3_000).await?;
+    die_while_writing(&mut first, &topic, from("uk", 600..3_000)).await?;
     let name = format!("flows/{}", second.flow);
     let adopting = v1::Flow { name, adopt: true, ..v1::Flow::default() };
     second.api.update_flow(adopting, &["adopt"]).await?;
@@ -91,7 +75,7 @@ async fn a_mesh_that_lost_its_data_goes_on_where_it_was() -> Result<()> {
     probe::send(&lost.source, &[], &topic, from("uk", 0..200)).await?;
     lost.mirror(&[&topic]).await?;
     lost.caught_up(1).await?;
-    die_while_writing(&mut lost, &topic, 200..2_000).await?;
+    die_while_writing(&mut lost, &topic, from("uk", 200..2_000)).await?;
     lost.mesh.signal_coordinator(1, Signal::Kill)?;
 
     // Nothing is left of it but what is on the clusters. The same flow is made again.

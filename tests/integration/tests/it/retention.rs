@@ -7,11 +7,10 @@ use anyhow::{Context as _, Result, ensure};
 use mirrormesh_integration::MeshSpec;
 use mirrormesh_integration::probe::{self, Isolation, Plain, Record};
 use mirrormesh_proto::v1::{self, record_options::LossPolicy};
-use mirrormesh_testkit::process::Signal;
 use mirrormesh_testkit::topics::create_topic;
 
 use crate::forgetful;
-use crate::rig::{PATIENCE, Rig, event, identity, now_ms, unique};
+use crate::rig::{PATIENCE, Rig, die_while_writing, event, identity, now_ms, unique};
 
 /// Records that are told apart, the time apart too.
 fn numbered(numbers: std::ops::Range<usize>, first_ms: i64) -> Vec<Plain> {
@@ -46,20 +45,6 @@ async fn ends_at(rig: &Rig, bootstrap: &str, topic: &str, end: i64) -> Result<()
         ensure!(!late, "{topic} ends at {ends:?}, not at {end}\n{}", rig.mesh.log_tails());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-}
-
-/// Kills the only worker while records flow, so that its positions are behind what it mirrored.
-async fn die_while_writing(rig: &mut Rig, topic: &str, records: Vec<Plain>) -> Result<()> {
-    let before = probe::count(&rig.target, &[topic]).await?;
-    let source = rig.source.clone();
-    let sending = probe::send(&source, &[("batch.size", "200"), ("linger.ms", "0")], topic, records);
-    let dying = async {
-        rig.arrived(&[topic], before + 20).await?;
-        rig.mesh.signal_worker("source-1", Signal::Kill)
-    };
-    let (sent, died) = tokio::join!(sending, dying);
-    sent?;
-    died
 }
 
 /// Retention takes all that the target holds of a topic while nobody has the partition; then the flow goes on.

@@ -9,6 +9,7 @@ use mirrormesh_integration::{Api, Mesh, MeshSpec, probe};
 use mirrormesh_proto::v1;
 use mirrormesh_testkit::checker::{self, TopicPair};
 use mirrormesh_testkit::kafka::Cluster;
+use mirrormesh_testkit::process::Signal;
 use mirrormesh_testkit::topics::create_topic;
 use mirrormesh_testkit::workload::{Codec, Run, TopicPlan, Workload};
 
@@ -179,6 +180,20 @@ async fn event_where(
         ensure!(!late, "no event {reason}, but {events:#?}\n{}", rig.mesh.log_tails());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// Kills the only worker while records flow, so that its positions are behind what it mirrored.
+pub(crate) async fn die_while_writing(rig: &mut Rig, topic: &str, records: Vec<probe::Plain>) -> Result<()> {
+    let before = probe::count(&rig.target, &[topic]).await?;
+    let source = rig.source.clone();
+    let sending = probe::send(&source, &[("batch.size", "200"), ("linger.ms", "0")], topic, records);
+    let dying = async {
+        rig.arrived(&[topic], before + 20).await?;
+        rig.mesh.signal_worker("source-1", Signal::Kill)
+    };
+    let (sent, died) = tokio::join!(sending, dying);
+    sent?;
+    died
 }
 
 /// Reads one figure of a worker's `/metrics`, summed over the lines that begin with `name` and hold `label`.
