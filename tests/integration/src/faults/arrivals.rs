@@ -1,7 +1,7 @@
 //! When records arrived on the target, by its end offsets: an independent view, past the product and the proxies.
 //!
-//! Owns the threads that ask, one for each partition: a leader that is away holds up the question of its own
-//! partitions only. An end offset is the high watermark, so what is seen is what consumers can read.
+//! Owns the threads that ask, one for each partition with a client of its own: a leader that is away holds up the
+//! question of its own partitions only. An end offset is the high watermark, so what is seen is what consumers can read.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +17,10 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 pub(super) const STEP: Duration = Duration::from_millis(100);
 /// A question to a leader that is away is given up after this.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A client that got no answer for so long is replaced: some don't find a broker again that was restarted, and a run
+/// would take their silence for the mesh's.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is known of one partition.
 #[derive(Debug, Default, Clone)]
@@ -36,39 +40,18 @@ pub(super) struct Arrivals {
 impl Arrivals {
     /// Starts to watch a topic, which need not exist yet.
     pub(super) fn watch(bootstrap: &str, topic: &str, partitions: i32) -> Result<Self> {
-        let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", bootstrap)
-            .set("group.id", "arrivals")
-            .set("allow.auto.create.topics", "false")
-            .set("reconnect.backoff.max.ms", "500")
-            .set("topic.metadata.refresh.fast.interval.ms", "100")
-            .create()
-            .context("cannot make a client of the target")?;
-        let consumer = Arc::new(consumer);
         let tracks: Arc<Vec<Mutex<Track>>> = Arc::new((0..partitions).map(|_| Mutex::default()).collect());
         let stop = Arc::new(AtomicBool::new(false));
         let mut watching = Self { tracks: Arc::clone(&tracks), stop: Arc::clone(&stop), threads: Vec::new() };
         for partition in 0..partitions {
-            let (consumer, tracks, stop) = (Arc::clone(&consumer), Arc::clone(&tracks), Arc::clone(&stop));
-            let topic = topic.to_owned();
+            let question = Question::new(bootstrap, topic, partition)?;
+            let (tracks, stop) = (Arc::clone(&tracks), Arc::clone(&stop));
             let thread = std::thread::Builder::new()
                 .name(format!("arrivals {partition}"))
                 .spawn(move || {
                     let index = usize::try_from(partition).unwrap_or(0);
-                    let Some(track) = tracks.get(index) else { return };
-                    while !stop.load(Ordering::Relaxed) {
-                        let asked = Instant::now();
-                        match consumer.fetch_watermarks(&topic, partition, QUESTION_TIMEOUT) {
-                            Ok((_, end)) => note(track, end, Instant::now()),
-                            Err(error) => {
-                                tracing::debug!("{topic}-{partition}: {error}");
-                                // librdkafka goes on with an answer of old, e.g. "unknown partition", until asked.
-                                if consumer.fetch_metadata(Some(&topic), QUESTION_TIMEOUT).is_err() {
-                                    continue;
-                                }
-                            }
-                        }
-                        std::thread::sleep(STEP.saturating_sub(asked.elapsed()));
+                    if let Some(track) = tracks.get(index) {
+                        question.ask_until(&stop, track);
                     }
                 })
                 .context("cannot start a thread")?;
@@ -111,6 +94,67 @@ impl Arrivals {
             .max()
             .unwrap_or_default()
     }
+}
+
+/// One thread's question: where one partition ends.
+struct Question {
+    bootstrap: String,
+    topic: String,
+    partition: i32,
+    client: BaseConsumer,
+    /// When the client answered last, or was made.
+    answered: Instant,
+}
+
+impl Question {
+    fn new(bootstrap: &str, topic: &str, partition: i32) -> Result<Self> {
+        let client = client(bootstrap)?;
+        let (bootstrap, topic) = (bootstrap.to_owned(), topic.to_owned());
+        Ok(Self { bootstrap, topic, partition, client, answered: Instant::now() })
+    }
+
+    fn ask_until(mut self, stop: &AtomicBool, track: &Mutex<Track>) {
+        while !stop.load(Ordering::Relaxed) {
+            let asked = Instant::now();
+            match self.client.fetch_watermarks(&self.topic, self.partition, QUESTION_TIMEOUT) {
+                Ok((_, end)) => {
+                    self.answered = Instant::now();
+                    note(track, end, self.answered);
+                }
+                Err(error) => {
+                    tracing::debug!("{}-{}: {error}", self.topic, self.partition);
+                    self.refresh();
+                }
+            }
+            std::thread::sleep(STEP.saturating_sub(asked.elapsed()));
+        }
+    }
+
+    /// Makes it likelier that the next question is answered.
+    fn refresh(&mut self) {
+        if self.answered.elapsed() < CLIENT_PATIENCE {
+            // librdkafka goes on with an answer of old, e.g. "unknown partition", until asked.
+            if let Err(error) = self.client.fetch_metadata(Some(&self.topic), QUESTION_TIMEOUT) {
+                tracing::debug!("metadata of {}: {error}", self.topic);
+            }
+            return;
+        }
+        match client(&self.bootstrap) {
+            Ok(client) => (self.client, self.answered) = (client, Instant::now()),
+            Err(error) => tracing::warn!("{error:#}"),
+        }
+    }
+}
+
+fn client(bootstrap: &str) -> Result<BaseConsumer> {
+    ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("group.id", "arrivals")
+        .set("allow.auto.create.topics", "false")
+        .set("reconnect.backoff.max.ms", "500")
+        .set("topic.metadata.refresh.fast.interval.ms", "100")
+        .create()
+        .context("cannot make a client of the target")
 }
 
 impl Drop for Arrivals {

@@ -107,7 +107,8 @@ async fn inject(stage: &mut Stage, options: &Options, running: &Run, report: &mu
         stage.strike(&fault, report).await.with_context(|| format!("{fault:?}"))?;
         idle = if report.struck() > struck { 0 } else { idle + 1 };
         if idle >= IDLE_MAX {
-            report.problems.push(format!("no records flow any more since {fault:?}"));
+            let word = stage.own_word().await;
+            report.problems.push(format!("no records flow any more since {fault:?}; {word}"));
             break;
         }
     }
@@ -140,8 +141,9 @@ async fn settle(stage: &mut Stage, options: &Options, running: Run, report: &mut
             last = (Instant::now(), arrived);
         }
         if last.0.elapsed() > STALL {
+            let word = stage.own_word().await;
             let problem =
-                format!("{arrived} of {} records arrived, then none for {STALL:?}", report.produced);
+                format!("{arrived} of {} records arrived, then none for {STALL:?}; {word}", report.produced);
             stage.say(&problem);
             report.problems.push(problem);
             return Ok(());

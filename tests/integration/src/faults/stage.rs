@@ -143,6 +143,18 @@ impl Stage {
         self.api.wait_for_flow(FLOW, "caught up", PATIENCE, caught_up).await.map(drop)
     }
 
+    /// What the flow itself says of its progress, beside what is seen on the target.
+    pub(super) async fn own_word(&mut self) -> String {
+        match self.api.flow(FLOW).await.map(|flow| flow.progress) {
+            Ok(Some(p)) => format!(
+                "the flow says: {} of {} partitions run, {:?} records of lag",
+                p.partitions_running, p.partitions, p.lag_records
+            ),
+            Ok(None) => "the flow tells no progress".to_owned(),
+            Err(error) => format!("the flow doesn't answer: {error}"),
+        }
+    }
+
     /// Ends the mesh and those who watch.
     pub(super) fn keep_clusters_only(self) -> Clusters {
         let (source, target) = (Arc::clone(self.source.cluster()), Arc::clone(self.target.cluster()));

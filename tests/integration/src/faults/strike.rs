@@ -186,7 +186,11 @@ impl Stage {
         }
         self.tell(fault, blow, worker, &format!(", back after {} ms", longest.as_millis()));
         if !waiting.is_empty() {
-            self.note(report, &format!("{waiting:?} got no records for {BACK_PATIENCE:?} after {fault:?}"));
+            let word = self.own_word().await;
+            self.note(
+                report,
+                &format!("{waiting:?} got no records for {BACK_PATIENCE:?} after {fault:?}; {word}"),
+            );
         }
     }
 

@@ -35,8 +35,11 @@ pub(crate) async fn partition(
     }
 }
 
+/// Records and bytes of lag in four views.
+type Lags = [(Option<i64>, Option<i64>); 4];
+
 /// Records and bytes of lag, as `GetFlow`, `ListFlowTopics`, `WatchFlow` and the worker's metrics show them.
-async fn everywhere(rig: &mut Rig, topic: &str) -> Result<[(Option<i64>, Option<i64>); 4]> {
+async fn everywhere(rig: &mut Rig, topic: &str) -> Result<Lags> {
     let id = rig.flow.clone();
     let lag = |p: v1::Progress| (p.lag_records, p.lag_bytes);
     let flow = rig.api.flow(&id).await?.progress.context("no progress")?;
@@ -55,12 +58,19 @@ async fn everywhere(rig: &mut Rig, topic: &str) -> Result<[(Option<i64>, Option<
 /// The lag is this many records wherever it is shown, and the bytes are the same everywhere. Views are read one after
 /// the other, and a report is a second old at most: they have some time to agree.
 async fn agree(rig: &mut Rig, topic: &str, records: i64) -> Result<()> {
+    agreed(rig, topic, records, |lags| lags.iter().all(|lag| *lag == lags[0] && lag.1 > Some(0))).await
+}
+
+/// The same where no record was read yet that bytes could be estimated by.
+async fn agree_on_records(rig: &mut Rig, topic: &str, records: i64) -> Result<()> {
+    agreed(rig, topic, records, |_| true).await
+}
+
+async fn agreed(rig: &mut Rig, topic: &str, records: i64, also: impl Fn(&Lags) -> bool) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let shown = everywhere(rig, topic).await?;
-        let first = shown.first().copied().unwrap_or_default();
-        let known = first.0 == Some(records) && first.1.is_some_and(|bytes| bytes > 0);
-        if known && shown.iter().all(|lag| *lag == first) {
+        if shown.iter().all(|(shown, _)| *shown == Some(records)) && also(&shown) {
             return Ok(());
         }
         ensure!(
@@ -140,15 +150,10 @@ async fn a_throttle_holds_and_is_lifted_without_anything_being_started_anew() ->
     let ends = probe::end_offsets(&rig.source, &topic).await?;
     let left = *ends.get(usize::try_from(held.partition)?).context("no such partition")?;
     ensure!(held.lag_records == Some(left), "{held:#?} of {left}");
+    // The page that passed arrives, so that what is left is the same wherever it is shown.
+    agree_on_records(&mut rig, &topic, left).await?;
     let shown = rig.api.flow(&id).await?;
     ensure!(shown.conditions.is_empty(), "nothing is wrong with it: {:#?}", shown.conditions);
-    let topics = rig.api.flow_topics(&id).await?.topics;
-    let lag = topics.first().and_then(|topic| topic.progress).and_then(|p| p.lag_records);
-    let label = format!("topic=\"{topic}\"");
-    let gauge = metric(&rig, "source-1", "mirrormesh_lag_records", &label).await?;
-    #[expect(clippy::cast_possible_truncation, reason = "a whole number")]
-    let gauge = gauge as i64;
-    ensure!(lag == Some(left) && gauge == left, "{lag:?} and {gauge} of {left}");
     let before = rig.generation(&topic, held.partition).await?;
 
     rig.set_records(options(None)).await?;
