@@ -4,6 +4,7 @@
 //! bytes travel to a broker (the kafka crate's).
 
 mod config;
+mod costs;
 mod ends;
 mod factory;
 mod facts;

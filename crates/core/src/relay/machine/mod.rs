@@ -21,6 +21,7 @@ pub use action::{Action, Append, Ask, Beginning, Notice, Rules, Setup, Told};
 pub use behind::SourceEnds;
 
 use super::answer::{Answer, Refused};
+use super::economy::Economy;
 use super::facts::Facts;
 use super::journal::{Entry, Journal, Stored};
 use super::loss::{Handling, Loss};
@@ -131,6 +132,8 @@ pub struct Relay<T> {
     registered: Option<PartitionGeneration>,
     /// Where the source's batches come from.
     origins: Origins,
+    /// Whether small batches are put together.
+    economy: Economy,
     /// This owner's own, between two streams.
     journal: Journal,
     figures: PartitionFigures,
@@ -163,6 +166,7 @@ impl<T: Clone> Relay<T> {
             next_cut_ms: 0,
             registered: None,
             origins: Origins::default(),
+            economy: Economy::default(),
             journal,
             figures: PartitionFigures::default(),
             behind: Behind::default(),
@@ -246,6 +250,11 @@ impl<T: Clone> Relay<T> {
     /// there, only one owner keeps records from being doubled (design 5, static stability).
     pub fn leased(&mut self, holds: bool) {
         self.leased = holds;
+    }
+
+    /// What passing a batch costs here beside its bytes, ns, as measured.
+    pub fn passing_ns(&mut self, ns: u64) {
+        self.economy.passing_ns(ns);
     }
 
     /// The wait is over.

@@ -287,7 +287,7 @@ impl<T: Clone> Relay<T> {
         }
         let timestamps = self.setup.rules.timestamps;
         let conditions = Conditions { facts: self.facts, timestamps, now_ms };
-        let Some(ready) = stream.queue.pop(&conditions, self.clamp, codecs) else {
+        let Some(ready) = stream.queue.pop(&conditions, self.clamp, &mut self.economy, codecs) else {
             // Nothing of the fetch is left but what is in flight: its memory goes with the last answer.
             stream.hold = None;
             return None;
