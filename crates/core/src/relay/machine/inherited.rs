@@ -57,9 +57,10 @@ impl<T> Relay<T> {
         *self.inherited.get_or_insert_with(|| {
             let position = found.position.as_ref();
             let by_another = position.map_or(found.place.count > 0, |p| p.assignment_number != number);
-            match by_another {
-                true => Inherited { epoch: found.epoch, until_ms: now_ms.saturating_add(WATCH_MS) },
-                false => Inherited::FROM_NOBODY,
+            if by_another {
+                Inherited { epoch: found.epoch, until_ms: now_ms.saturating_add(WATCH_MS) }
+            } else {
+                Inherited::FROM_NOBODY
             }
         })
     }
