@@ -14,6 +14,7 @@ mod lag_board;
 mod link;
 mod metrics;
 mod partition;
+mod paused;
 mod positions;
 mod registry;
 mod sender;

@@ -7,7 +7,8 @@
 //! of codecs, [`window`] what may be sent and what
 //! an answer means ([`answer`]), [`journal`] when and what to write to the positions topic, [`loss`] what is gone,
 //! [`registry`] who writes to a cluster's topics, [`origins`] which batches were mirrored there,
-//! [`chunks`] what of the segments may go, [`stored_map`] where source offsets are on the target as the positions topic tells it.
+//! [`chunks`] what of the segments may go, [`stored_map`] where source offsets are on the target as the positions topic tells it,
+//! [`paused`] how far behind a partition is that nobody runs.
 
 pub mod align;
 pub mod answer;
@@ -20,6 +21,7 @@ pub mod machine;
 pub mod origins;
 pub mod page;
 pub mod path;
+pub mod paused;
 pub mod position;
 pub mod reader;
 pub mod rebuild;

@@ -98,6 +98,8 @@ const FOUND: &[u64] = &[
     140_007_397,
     140_051_213,
     140_083_659,
+    140_067_822,
+    150_009_570,
 ];
 /// Seeds of every run that no run had before. Few, while about one of 100,000 seeds still finds something open.
 const FRESH: u64 = 20;

@@ -11,6 +11,7 @@
 mod action;
 mod behind;
 mod change;
+mod inherited;
 mod outgoing;
 mod refusal;
 mod register;
@@ -38,6 +39,7 @@ use crate::report::{PartitionFigures, UnitState};
 use crate::unit::{PartitionDetail, PartitionGeneration, PartitionStart};
 use behind::{Behind, InHand};
 use change::Change;
+use inherited::Inherited;
 use register::{Registering, Then};
 use std::collections::VecDeque;
 use stream::Stream;
@@ -112,6 +114,8 @@ pub struct Relay<T> {
     untold: Option<i64>,
     /// When it was seen that another owner of the generation may append too.
     shared_ms: Option<u64>,
+    /// Whom the generation is shared with; `None` before the first place is found.
+    inherited: Option<Inherited>,
     /// An append that is looked at for where it stands.
     unexpected: Option<Unexpected>,
     /// Everything before this target offset was acknowledged to this owner, as far as it still counts on it.
@@ -154,6 +158,7 @@ impl<T: Clone> Relay<T> {
             others_before: i64::MIN,
             untold: None,
             shared_ms: None,
+            inherited: None,
             unexpected: None,
             acked_target: i64::MIN,
             attempts: 0,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::behind::InHand;
 use super::change::Change;
+use super::inherited::Inherited;
 use super::outgoing::{Outgoing, Queue, Ready};
 use super::refusal::{skipped, too_large};
 use super::{
@@ -79,7 +80,9 @@ pub(super) struct Stream<T> {
     pub(super) unwritten: bool,
     pub(super) last: Option<(LastBatch, i32)>,
     /// The first append goes under the old generation; then a new one begins.
-    handover: bool,
+    pub(super) handover: bool,
+    /// Who had the partition before may append under this generation still.
+    pub(super) inherited: Inherited,
     pub(super) after: Option<After>,
     end_offset: i64,
     high_watermark: i64,
@@ -105,6 +108,7 @@ impl<T> Stream<T> {
             unwritten: false,
             last,
             handover,
+            inherited: Inherited::FROM_NOBODY,
             after: None,
             end_offset: -1,
             high_watermark: -1,
@@ -250,6 +254,7 @@ impl<T: Clone> Relay<T> {
         self.journal = stream.journal.clone();
         self.shared_ms = stream.window.shared_ms();
         self.unexpected = stream.window.unexpected();
+        self.inherited = Some(stream.inherited);
         let place = stream.window.acked();
         let change = || Change::at(place, stream.journal.clone(), stream.last);
         match after {
@@ -313,6 +318,11 @@ impl<T: Clone> Relay<T> {
                     }
                     OversizedPolicy::Skip => After::Skip(oversized, epoch),
                 });
+                Some(Next::Changed)
+            }
+            Ready::Send(outgoing) if stream.parts_at(outgoing.leader_epoch, now_ms) => {
+                stream.queue.put_back(Ready::Send(outgoing));
+                stream.part();
                 Some(Next::Changed)
             }
             Ready::Send(outgoing)
