@@ -119,7 +119,7 @@ impl Topology {
         if self.context.flow_changes.borrow().flow.generation.is_some() {
             return Ok(());
         }
-        let id = self.link.target.init_producer_id().await.map_err(unreachable)?;
+        let id = self.link.target.init_producer_id().await.map_err(no_producer_id)?;
         let offered = Generation { producer_id: id.producer_id, epoch: id.epoch };
         let taken = self
             .context
@@ -215,6 +215,18 @@ fn cut(topics: Vec<TopicEntry>, gone: &[TopicName]) -> Vec<InventoryChange> {
     parts
 }
 
+/// The target gave out no producer id. Without one a target can't refuse what it has already: nothing is sent there.
+fn no_producer_id(error: mirrormesh_kafka::Error) -> Trouble {
+    if matches!(error, mirrormesh_kafka::Error::Unsupported { .. }) {
+        let message = format!(
+            "the target's brokers give out no producer ids ({error}), so they can't tell a record that they have already: \
+             nothing is mirrored there; take a target of Kafka 0.11 or later, or one that has idempotent produce switched on"
+        );
+        return ("TARGET_NOT_IDEMPOTENT".to_owned(), message);
+    }
+    unreachable(error)
+}
+
 /// A cluster that did not answer.
 pub(crate) fn unreachable(error: mirrormesh_kafka::Error) -> Trouble {
     let failure = mirrormesh_worker::Failure::from(error);
@@ -251,5 +263,16 @@ mod tests {
         assert_eq!((parts[0].removed_topics.len(), parts[1].removed_topics.len()), (1, 0));
         let large = cut(vec![entry("a", 1), entry("b", 2 * REPORT_MAX), entry("c", 1)], &[]);
         assert_eq!(large.iter().map(|part| part.topics.len()).collect::<Vec<_>>(), [1, 1, 1]);
+    }
+
+    #[test]
+    fn a_target_that_gives_out_no_producer_ids_is_named() {
+        let (api, ours, theirs) = ("InitProducerId", "0 to 5".to_owned(), "nothing".to_owned());
+        let error = mirrormesh_kafka::Error::Unsupported { broker: "hq:9092".into(), api, ours, theirs };
+        let (reason, message) = no_producer_id(error);
+        assert_eq!(reason, "TARGET_NOT_IDEMPOTENT");
+        assert!(message.contains("hq:9092") && message.contains("InitProducerId"), "{message}");
+        let other = mirrormesh_kafka::Error::Request { api, problem: "x".to_owned() };
+        assert_eq!(no_producer_id(other).0, "INVALID_REQUEST");
     }
 }

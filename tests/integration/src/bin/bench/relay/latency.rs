@@ -1,4 +1,5 @@
-//! Added latency at a steady rate, of the source service and of MirrorMaker 2.
+//! Added latency at a steady rate, of the source service and of MirrorMaker 2, and of the bare relay: what brokers and
+//! clients on the same cores take whoever mirrors.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use super::mm2::Mm2;
 use super::ours::{Ours, rename};
 use super::results::Values;
 use super::rig::{Rig, Route};
-use super::row::Row;
+use super::row::{Row, myself};
 use super::stream::{Load, Stream, spots};
 use crate::load::{self, Counter};
 
@@ -48,6 +49,17 @@ pub(crate) async fn run(rig: &Rig, row: Row, plan: Plan) -> Result<Values> {
             let target_topic = mm2.target_topic(&topic);
             let outcome = measure(&route, &topic, &target_topic, plan);
             (mm2.explain(outcome)?, target_topic)
+        }
+        Row::Bare => {
+            let target_topic = format!("latency-bare-{serial}");
+            load::create_topic(&route.target, &target_topic, PARTITIONS).await?;
+            let (partitions, endless) = (PARTITIONS.to_string(), u64::MAX.to_string());
+            let mut arguments = vec!["--source", &route.source, "--target", &route.target];
+            arguments.extend(["--topic", &topic, "--target-topic", &target_topic]);
+            arguments.extend(["--partitions", &partitions, "--records", &endless]);
+            let process = myself(rig, "bare-relay", serial, &arguments)?;
+            let outcome = measure(&route, &topic, &target_topic, plan);
+            (outcome.map_err(|error| error.context(process.log_tail(10)))?, target_topic)
         }
         other => bail!("latency is not measured for {}", other.name()),
     };

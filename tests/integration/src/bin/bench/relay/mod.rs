@@ -180,7 +180,7 @@ async fn measure_special(rig: &Rig, args: &Args, results: &mut Results) -> Resul
         // The quick form measures each once: a run takes half a minute.
         let rounds = if args.full { args.runs_of(Row::Source) } else { args.runs.unwrap_or(1) };
         for _ in 0..rounds {
-            for row in [Row::Source, Row::Mm2].into_iter().filter(|row| args.wants_row(*row)) {
+            for row in [Row::Source, Row::Mm2, Row::Bare].into_iter().filter(|row| args.wants_row(*row)) {
                 results.take(latency::NAME, row, latency::run(rig, row, plan).await);
             }
         }

@@ -109,7 +109,7 @@ async fn mm2(rig: &Rig, set: &DataSet, route: &Route) -> Result<Values> {
     Ok(values)
 }
 
-fn myself(rig: &Rig, name: &str, serial: u32, arguments: &[&str]) -> Result<Process> {
+pub(super) fn myself(rig: &Rig, name: &str, serial: u32, arguments: &[&str]) -> Result<Process> {
     let log = rig.folder().join(format!("{name}-{serial}.log"));
     Launch::new(std::env::current_exe()?, log).arg(name).args(arguments.iter().copied()).spawn()
 }
