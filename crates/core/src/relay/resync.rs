@@ -112,6 +112,13 @@ pub struct Premise {
     pub acked_target: i64,
 }
 
+impl Premise {
+    /// Nothing of the generation was appended to a target that had forgotten it.
+    fn strict(&self) -> bool {
+        self.detail.begun.start.strict
+    }
+}
+
 /// What pages of the target are read for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {

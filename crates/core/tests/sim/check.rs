@@ -50,6 +50,8 @@ pub struct Claim {
     pub source_topic: TopicId,
     /// What the sender said of the guarantee when it sent.
     pub delivery: Delivery,
+    /// It said that a marker goes before each batch.
+    pub marked: bool,
     pub timestamps: TimestampPolicy,
     /// The target sets its own timestamps.
     pub append_time: bool,

@@ -17,6 +17,8 @@ const FAULTS_MIN: usize = 3;
 const HEAL_STEPS: u64 = 200_000;
 const HEAL_MS: u64 = 300_000;
 const SAFETY_MS: u64 = 120_000;
+/// The same where nothing old is sent while strays may come.
+const SAFETY_STRICT_MS: u64 = 400_000;
 
 #[derive(Debug)]
 pub struct Outcome {
@@ -29,6 +31,8 @@ pub struct Outcome {
     pub events: u64,
     pub generations: usize,
     pub paths: BTreeMap<&'static str, u64>,
+    /// Markers on the target; `None` where the world is not strict.
+    pub markers: Option<u64>,
 }
 
 /// Runs a seed.
@@ -49,6 +53,7 @@ pub fn run(seed: u64, trace: bool) -> Outcome {
             events: 0,
             generations: 0,
             paths: BTreeMap::new(),
+            markers: None,
         }
     })
 }
@@ -58,7 +63,8 @@ fn run_inside(seed: u64, trace: bool) -> Outcome {
     if trace {
         println!("{:?}", world.knobs);
     }
-    while world.elapsed() < SAFETY_MS && world.produced < world.knobs.records && world.step() {}
+    let safety_ms = if world.knobs.rules.strict { SAFETY_STRICT_MS } else { SAFETY_MS };
+    while world.elapsed() < safety_ms && world.produced < world.knobs.records && world.step() {}
     // A little longer, so that faults strike the last records too.
     let until = world.elapsed() + 2_000;
     while world.elapsed() < until && world.step() {}
@@ -102,6 +108,7 @@ fn run_inside(seed: u64, trace: bool) -> Outcome {
         events: world.events,
         generations: world.checker.generations.len(),
         paths: world.paths.clone(),
+        markers: world.knobs.rules.strict.then_some(world.markers),
     }
 }
 
@@ -140,6 +147,8 @@ pub struct Tally {
     pub ended: BTreeMap<&'static str, u64>,
     pub struck: BTreeMap<Fault, u64>,
     pub paths: BTreeMap<&'static str, u64>,
+    /// Strict seeds, the markers in them, and those of them with doubles.
+    pub strict: (u64, u64, u64),
     pub failures: Vec<(u64, Violation)>,
 }
 
@@ -150,6 +159,11 @@ impl Tally {
             self.counted += 1;
         }
         self.doubles += u64::from(outcome.doubles > 0);
+        if let Some(markers) = outcome.markers {
+            self.strict.0 += 1;
+            self.strict.1 += markers;
+            self.strict.2 += u64::from(outcome.doubles > 0);
+        }
         self.records += outcome.records as u64;
         self.faults += outcome.fired.len() as u64;
         self.events += outcome.events;
@@ -172,6 +186,9 @@ impl Tally {
         self.seeds += other.seeds;
         self.counted += other.counted;
         self.doubles += other.doubles;
+        self.strict.0 += other.strict.0;
+        self.strict.1 += other.strict.1;
+        self.strict.2 += other.strict.2;
         self.records += other.records;
         self.faults += other.faults;
         self.events += other.events;
@@ -196,6 +213,8 @@ impl fmt::Display for Tally {
             "{} seeds, {} counted, {} records, {} faults, {} events, {} generations, {} seeds with announced doubles",
             self.seeds, self.counted, self.records, self.faults, self.events, self.generations, self.doubles
         )?;
+        let (strict, markers, doubles) = self.strict;
+        writeln!(f, "strict: {strict} seeds, {markers} markers, {doubles} seeds with doubles")?;
         writeln!(f, "ended early: {:?}", self.ended)?;
         writeln!(f, "faults: {:?}", self.struck)?;
         writeln!(f, "paths: {:?}", self.paths)?;

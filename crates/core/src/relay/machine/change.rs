@@ -91,9 +91,11 @@ impl<T: Clone> Relay<T> {
         let last = found.replay.last().map(|m| m.last).or_else(|| found.position.as_ref().map(|p| p.last));
         let last =
             last.or_else(|| (found.epoch >= 0).then(LastBatch::default)).map(|last| (last, found.epoch));
+        // Behind a marker one refusal tells enough: the target had forgotten the sequences.
+        let enough = if self.setup.detail.begun.start.strict { 0 } else { 1 };
         let refused_again = self
             .refusal
-            .is_some_and(|r| r.what == Refused::Sequence && r.times > 1 && r.count == found.place.count);
+            .is_some_and(|r| r.what == Refused::Sequence && r.times > enough && r.count == found.place.count);
         let looked_at = self.untold.take() == Some(found.place.count);
         let begun = self.setup.detail.begun;
         // An own generation is no better: what this owner sent before may still arrive, between two that it sends now.
@@ -114,6 +116,7 @@ impl<T: Clone> Relay<T> {
             handover,
         );
         stream.window.share(self.shared_ms);
+        self.await_strays(now_ms);
         if let Some(looked_at) = self.unexpected.take() {
             stream.window.settle(looked_at);
         }
@@ -198,7 +201,7 @@ impl<T: Clone> Relay<T> {
     /// Asks for the generation, or first for a producer id.
     pub(super) fn begin(&mut self) -> Option<Action<T>> {
         let after = self.setup.detail.begun.generation;
-        let rules = self.setup.rules;
+        let (rules, before) = (self.setup.rules, self.setup.detail.begun.start);
         let Phase::Beginning { change, asked } = &mut self.phase else { return None };
         if *asked {
             return None;
@@ -217,6 +220,8 @@ impl<T: Clone> Relay<T> {
                 skip_mirrored: rules.skip_mirrored,
                 adopted: None,
                 source_leader_epoch: change.epoch(),
+                strict: rules.strict,
+                marked: before.may_hold_markers(),
             },
             notices: change.notices.clone(),
         }))
@@ -249,6 +254,8 @@ impl<T: Clone> Relay<T> {
         if !same_producer {
             stream.window.watch(now_ms);
         }
+        // Nobody else has appended under it, and a marker of it fences who did before.
+        stream.own_generation = true;
         self.register(Then::Stream(Box::new(stream)));
     }
 }

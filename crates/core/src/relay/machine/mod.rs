@@ -15,6 +15,7 @@ mod outgoing;
 mod refusal;
 mod register;
 mod stream;
+mod strict;
 mod written;
 
 pub use action::{Action, Append, Ask, Beginning, Notice, Rules, Setup, Told};
@@ -111,6 +112,9 @@ pub struct Relay<T> {
     untold: Option<i64>,
     /// When it was seen that another owner of the generation may append too.
     shared_ms: Option<u64>,
+    /// Until then, requests that nobody waits for may still arrive: those of an owner before, or of a connection that was
+    /// given up. `None`: not said yet.
+    strays_until_ms: Option<u64>,
     /// An append that is looked at for where it stands.
     unexpected: Option<Unexpected>,
     /// Everything before this target offset was acknowledged to this owner, as far as it still counts on it.
@@ -151,6 +155,7 @@ impl<T: Clone> Relay<T> {
             others_before: i64::MIN,
             untold: None,
             shared_ms: None,
+            strays_until_ms: None,
             unexpected: None,
             acked_target: i64::MIN,
             attempts: 0,
@@ -185,8 +190,9 @@ impl<T: Clone> Relay<T> {
     /// Figures as they are now.
     pub fn figures(&mut self, now_ms: u64) -> PartitionFigures {
         let mut in_hand = InHand::default();
+        let marks = self.setup.detail.begun.start.strict && !self.strays_may_come(now_ms);
         if let Phase::Streaming(stream) = &self.phase {
-            stream.figures(&mut self.figures, now_ms);
+            stream.figures(&mut self.figures, marks, now_ms);
             in_hand = stream.in_hand();
             self.behind.settle(self.figures.source_offset, &in_hand, now_ms);
         }

@@ -18,7 +18,7 @@ use crate::relay::page::{self, Reading};
 use crate::relay::path::Conditions;
 use crate::relay::reader::unreadable;
 use crate::relay::rebuild::Oversized;
-use crate::relay::window::{Outcome, Sending, UNEXPECTED, Window};
+use crate::relay::window::{DUPLICATE, Outcome, Sending, UNEXPECTED, Window};
 use crate::report::Delivery;
 
 /// The target does not tell whether an append is a new one.
@@ -67,7 +67,7 @@ struct Held<T> {
 #[derive(Debug)]
 pub(super) struct Stream<T> {
     pub(super) window: Window,
-    facts: Facts,
+    pub(super) facts: Facts,
     pub(super) journal: Journal,
     pub(super) queue: Queue,
     hold: Option<T>,
@@ -80,6 +80,10 @@ pub(super) struct Stream<T> {
     pub(super) last: Option<(LastBatch, i32)>,
     /// The first append goes under the old generation; then a new one begins.
     handover: bool,
+    /// This owner began the generation with this stream: nobody else has anything of it on its way.
+    pub(super) own_generation: bool,
+    /// A batch waits until no stray request can arrive any more.
+    pub(super) held_for_strays: bool,
     pub(super) after: Option<After>,
     end_offset: i64,
     high_watermark: i64,
@@ -105,6 +109,8 @@ impl<T> Stream<T> {
             unwritten: false,
             last,
             handover,
+            own_generation: false,
+            held_for_strays: false,
             after: None,
             end_offset: -1,
             high_watermark: -1,
@@ -125,7 +131,7 @@ impl<T> Stream<T> {
     }
 
     pub(super) fn is_busy(&self) -> bool {
-        self.journal.is_dirty() || !self.window.is_empty()
+        self.journal.is_dirty() || !self.window.is_empty() || self.held_for_strays
     }
 
     /// Sends nothing more; what comes then. The first reason stays.
@@ -149,13 +155,16 @@ impl<T> Stream<T> {
         }
     }
 
-    pub(super) fn figures(&self, figures: &mut PartitionFigures, now_ms: u64) {
+    /// `marks`: a marker goes before each batch that needs one, and no stray request can come between the two.
+    pub(super) fn figures(&self, figures: &mut PartitionFigures, marks: bool, now_ms: u64) {
         figures.delivery = if !self.facts.content_fixed() {
             Delivery::ContentNotFixed
         } else if self.facts.source_by_name {
             Delivery::SourceByName
         } else if self.window.stays_armed(now_ms) && !self.window.is_watched(now_ms) {
             Delivery::ExactlyOnce
+        } else if marks && !self.window.is_watched(now_ms) && !self.window.is_shared(now_ms) {
+            Delivery::Marked
         } else if !self.window.is_sole_writer() || self.window.is_watched(now_ms) {
             Delivery::OtherWriters
         } else if self.last.is_some_and(|(last, _)| last.count > 0) {
@@ -277,6 +286,8 @@ impl<T: Clone> Relay<T> {
 
     /// Sends the next batch if the window allows; `None` if there is nothing to do.
     fn send(&mut self, now_ms: u64, codecs: &dyn Codecs) -> Option<Next<T>> {
+        let strict = self.setup.detail.begun.start.strict;
+        let strays = strict && self.strays_may_come(now_ms);
         let Phase::Streaming(stream) = &mut self.phase else { return Some(Next::Changed) };
         if stream.handover && !stream.window.is_empty() {
             return None;
@@ -323,6 +334,14 @@ impl<T: Clone> Relay<T> {
                 // It would bring the target to forget, under whoever owns the partition by now.
                 stream.queue.put_back(Ready::Send(outgoing));
                 None
+            }
+            Ready::Send(outgoing) if strict && stream.must_wait(&outgoing, strays, now_ms) => {
+                stream.queue.put_back(Ready::Send(outgoing));
+                stream.wait_for_strays(strays)
+            }
+            Ready::Send(outgoing) if strict && stream.window.wants_marker(now_ms) => {
+                stream.queue.put_back(Ready::Send(outgoing));
+                Some(act(Action::Mark(stream.window.mark(now_ms))))
             }
             Ready::Send(outgoing) => {
                 let bytes = u64::try_from(outgoing.batch.bytes.len()).unwrap_or(u64::MAX);
@@ -441,6 +460,9 @@ impl<T: Clone> Relay<T> {
     pub fn answer(&mut self, id: u64, answer: &Answer, now_ms: u64) {
         let Phase::Streaming(stream) = &mut self.phase else { return };
         let sent = stream.window.sent_count();
+        if *answer == Answer::Lost {
+            self.strays_until_ms = Some(now_ms.saturating_add(self.setup.limits.strays_ms));
+        }
         match stream.window.answer(id, answer, now_ms) {
             Outcome::Untold => {
                 // The place that is found tells what stands there, and n whether the log ends with it.
@@ -448,11 +470,16 @@ impl<T: Clone> Relay<T> {
                 stream.break_off_failed(After::Locate { reason: UNTOLD, leader_moved: false });
             }
             Outcome::Mirrored(mirrored) => self.mirrored(&mirrored, now_ms),
+            Outcome::Marked => self.marked(now_ms),
             Outcome::Failed(verdict) => {
                 if let (Verdict::Resync { reason: UNEXPECTED, .. }, Answer::Appended { base_offset, .. }) =
                     (&verdict, answer)
                 {
                     self.others_before = self.others_before.max(*base_offset);
+                }
+                if matches!(&verdict, Verdict::Resync { reason: UNEXPECTED | DUPLICATE, .. }) {
+                    // Who appended that may do so again.
+                    self.expect_strays(now_ms);
                 }
                 self.failed(verdict);
             }

@@ -40,6 +40,7 @@ pub(super) const RULES: Rules = Rules {
     on_oversized: OversizedPolicy::StopPartition,
     timestamps: TimestampPolicy::Keep,
     skip_mirrored: false,
+    strict: false,
     sole_writer: true,
 };
 

@@ -1,0 +1,84 @@
+//! Strict delivery: nothing is doubled either where the target may forget the flow.
+//!
+//! A target forgets a producer by the timestamps of its last batch, so behind a batch of old records any request of the
+//! flow's is taken, whatever its sequence: a repeat that a dead connection still delivers, or one of an owner that was
+//! replaced. A generation that is strict therefore goes in steps wherever the target is not known to remember it:
+//!
+//! 1. **A marker** of the own producer id and epoch, and its answer. From then on the producer's time is the present: it
+//!    can't expire before the append, whatever the append's own timestamps say.
+//! 2. **One append**, and its answer. An older epoch gets 47, everything but the next sequence 45. Where the target had
+//!    forgotten the sequences before the marker came, the append gets 45 as well, and the generation ends: the next one
+//!    begins at sequence 0, fenced by its own first marker.
+//! 3. Again from 1, since the append's old timestamp is what counts now.
+//!
+//! Between 2 and the next 1 the target may forget us, for one round trip. That harms only if a stray request arrives in
+//! just that time: one whose sender does not wait for its answer any more. So no append that leaves the target unarmed, and
+//! none behind one, is sent while strays may still be on their way ([`Limits::strays_ms`](crate::relay::window::Limits)
+//! after an owner began, or after an answer was lost). When that time is over, the place is found anew, since a stray may
+//! have arrived meanwhile; then the steps begin. Records that are young enough to be remembered don't wait, as long as the
+//! last batch on the target was young too: the target is armed all the time then.
+//!
+//! A marker takes an offset. Whether one stands where it is expected to, the base offset of the next append tells; one that
+//! is not answered is looked for like an append. Offsets don't count records in a strict generation, nor behind one
+//! ([`PartitionStart::may_hold_markers`](crate::unit::PartitionStart::may_hold_markers)).
+
+use super::outgoing::Outgoing;
+use super::stream::{After, Next, Stream};
+use super::{Phase, Relay};
+
+impl<T> Stream<T> {
+    /// May a stray request do harm if this batch goes now?
+    pub(super) fn must_wait(&self, outgoing: &Outgoing, strays: bool, now_ms: u64) -> bool {
+        if !strays {
+            // What was held back waits for the place to be found anew.
+            return self.held_for_strays;
+        }
+        let remembered = self.window.is_armed(now_ms)
+            || self.own_generation
+            || self
+                .last
+                .is_some_and(|(last, _)| last.count > 0 && self.window.is_young(last.max_timestamp, now_ms));
+        !remembered || !self.stays_young(outgoing, now_ms)
+    }
+
+    fn stays_young(&self, outgoing: &Outgoing, now_ms: u64) -> bool {
+        self.facts.target_append_time || self.window.is_young(outgoing.batch.header.max_timestamp, now_ms)
+    }
+
+    /// Waits; once no stray can come any more, finds the place anew.
+    pub(super) fn wait_for_strays(&mut self, strays: bool) -> Option<Next<T>> {
+        self.held_for_strays = true;
+        if strays {
+            return None;
+        }
+        self.break_off(After::Locate { reason: "STRAYS_WAITED_OUT", leader_moved: false });
+        Some(Next::Changed)
+    }
+}
+
+impl<T: Clone> Relay<T> {
+    /// An owner before this one may have something on its way.
+    pub(super) fn await_strays(&mut self, now_ms: u64) {
+        let until = now_ms.saturating_add(self.setup.limits.strays_ms);
+        self.strays_until_ms.get_or_insert(until);
+    }
+
+    /// Something may be on its way that nobody waits for.
+    pub(super) fn expect_strays(&mut self, now_ms: u64) {
+        self.strays_until_ms = Some(now_ms.saturating_add(self.setup.limits.strays_ms));
+    }
+
+    pub(super) fn strays_may_come(&self, now_ms: u64) -> bool {
+        self.strays_until_ms.is_none_or(|until| now_ms < until)
+    }
+
+    /// A marker stands.
+    pub(super) fn marked(&mut self, now_ms: u64) {
+        let Phase::Streaming(stream) = &mut self.phase else { return };
+        // So that a position tells of the offset that it took.
+        stream.journal.passed(now_ms);
+        let acked = stream.window.acked();
+        self.figures.target_offset = acked.target;
+        self.acked_target = acked.target;
+    }
+}
