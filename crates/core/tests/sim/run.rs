@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mirrormesh_core::relay::position::PositionValue;
 
-use crate::check::{LIVENESS, ORDER, Violation};
+use crate::check::{LIVENESS, NO_DUP, ORDER, Violation};
 use crate::knobs::Fault;
 use crate::world::World;
 
@@ -112,8 +112,22 @@ fn run_inside(seed: u64, trace: bool) -> Outcome {
     }
 }
 
+/// Where each generation was strict, nothing stands twice, announced or not. What strict delivery does not change is left
+/// out: a source whose content is not fixed, a new producer id, which fences nobody.
+fn once_where_strict(world: &mut World) {
+    let knobs = &world.knobs;
+    let strict = world.checker.generations.iter().all(|g| g.start.strict);
+    let fixed = !knobs.facts.source_compacted && !knobs.by_name && !knobs.last_epoch;
+    let kept = !world.checker.target_lost && !world.checker.source_cut && !world.checker.foreign;
+    if knobs.rules.strict && strict && fixed && kept && world.checker.doubles > 0 {
+        let message = format!("{} records stand twice although delivery is strict", world.checker.doubles);
+        world.checker.fail(NO_DUP, message);
+    }
+}
+
 /// What has to hold at the end.
 fn finish(world: &mut World) {
+    once_where_strict(world);
     if world.checker.violation.is_none() && world.checker.crossed && world.ended != Some("source re-created")
     {
         let message = "records of another topic were mirrored, and nobody says so".to_owned();

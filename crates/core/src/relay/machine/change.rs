@@ -75,6 +75,7 @@ impl<T: Clone> Relay<T> {
     /// The place is found: stream on from it, or begin a generation there.
     pub(super) fn found(&mut self, found: &Found, now_ms: u64) {
         let stored = self.take_stored();
+        self.await_strays(now_ms);
         self.tell_of_doubles(found.unsure, found.stray, found.doubled);
         self.others_before = self.others_before.max(found.others_before);
         let mut journal = self.journal_of(&stored, found.place.target);
@@ -116,7 +117,6 @@ impl<T: Clone> Relay<T> {
             handover,
         );
         stream.window.share(self.shared_ms);
-        self.await_strays(now_ms);
         if let Some(looked_at) = self.unexpected.take() {
             stream.window.settle(looked_at);
         }
@@ -238,6 +238,7 @@ impl<T: Clone> Relay<T> {
         let same_producer = begun.generation.producer_id == self.setup.detail.begun.generation.producer_id;
         let mut journal = if same_producer { journal } else { journal.renewed(begun.generation.producer_id) };
         journal.passed(now_ms);
+        self.await_strays(now_ms);
         self.setup.detail.begun = begun;
         self.refusal = None;
         // What the target lost before was told with this generation.

@@ -470,7 +470,6 @@ impl<T: Clone> Relay<T> {
                 stream.break_off_failed(After::Locate { reason: UNTOLD, leader_moved: false });
             }
             Outcome::Mirrored(mirrored) => self.mirrored(&mirrored, now_ms),
-            Outcome::Marked => self.marked(now_ms),
             Outcome::Failed(verdict) => {
                 if let (Verdict::Resync { reason: UNEXPECTED, .. }, Answer::Appended { base_offset, .. }) =
                     (&verdict, answer)
@@ -483,7 +482,7 @@ impl<T: Clone> Relay<T> {
                 }
                 self.failed(verdict);
             }
-            Outcome::Drained => {}
+            Outcome::Marked | Outcome::Drained => {}
         }
     }
 

@@ -22,9 +22,9 @@
 //! is not answered is looked for like an append. Offsets don't count records in a strict generation, nor behind one
 //! ([`PartitionStart::may_hold_markers`](crate::unit::PartitionStart::may_hold_markers)).
 
+use super::Relay;
 use super::outgoing::Outgoing;
 use super::stream::{After, Next, Stream};
-use super::{Phase, Relay};
 
 impl<T> Stream<T> {
     /// May a stray request do harm if this batch goes now?
@@ -70,15 +70,5 @@ impl<T: Clone> Relay<T> {
 
     pub(super) fn strays_may_come(&self, now_ms: u64) -> bool {
         self.strays_until_ms.is_none_or(|until| now_ms < until)
-    }
-
-    /// A marker stands.
-    pub(super) fn marked(&mut self, now_ms: u64) {
-        let Phase::Streaming(stream) = &mut self.phase else { return };
-        // So that a position tells of the offset that it took.
-        stream.journal.passed(now_ms);
-        let acked = stream.window.acked();
-        self.figures.target_offset = acked.target;
-        self.acked_target = acked.target;
     }
 }

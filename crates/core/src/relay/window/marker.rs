@@ -33,7 +33,8 @@ impl Window {
             return Outcome::Failed(judge_marker(answer, self.acked.source));
         }
         self.marked_ms = sent_ms;
-        self.acked.target += 1;
+        // Where it stands the answer does not tell: another owner may have appended before it. The next append's base
+        // offset will, so the acknowledged place stays where it is until then.
         self.sent.target += 1;
         Outcome::Marked
     }
