@@ -16,6 +16,9 @@ const FAULTS_MIN: usize = 3;
 /// Steps that healing may take, and sim time.
 const HEAL_STEPS: u64 = 200_000;
 const HEAL_MS: u64 = 300_000;
+/// The same in strict worlds: each append takes a marker, and some wait until no stray may come.
+const HEAL_STRICT_MS: u64 = 1_200_000;
+const HEAL_STRICT_STEPS: u64 = 800_000;
 const SAFETY_MS: u64 = 120_000;
 /// The same where nothing old is sent while strays may come.
 const SAFETY_STRICT_MS: u64 = 400_000;
@@ -70,8 +73,10 @@ fn run_inside(seed: u64, trace: bool) -> Outcome {
     while world.elapsed() < until && world.step() {}
     world.heal();
     let (from, events) = (world.elapsed(), world.events);
+    let (heal_ms, heal_steps) =
+        if world.knobs.rules.strict { (HEAL_STRICT_MS, HEAL_STRICT_STEPS) } else { (HEAL_MS, HEAL_STEPS) };
     while !world.is_healed() && world.step() {
-        if world.elapsed() - from > HEAL_MS || world.events - events > HEAL_STEPS {
+        if world.elapsed() - from > heal_ms || world.events - events > heal_steps {
             let missing = world.checker.missing(&world.source);
             let owner = &world.owners[world.raft.owner];
             let state = owner.relay.state();
