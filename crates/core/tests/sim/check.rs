@@ -44,6 +44,7 @@ pub struct Mirror {
 }
 
 /// What came with an append.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each with a name of its own")]
 #[derive(Debug, Clone, Copy)]
 pub struct Claim {
     pub generation: Generation,

@@ -21,6 +21,7 @@ use crate::relay::window::Limits;
 use crate::unit::{Generation, PartitionDetail, PartitionStart};
 
 /// What a flow says about records.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each with a name of its own")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
     /// Aborted and open transactional records count too.

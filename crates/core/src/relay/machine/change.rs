@@ -93,7 +93,7 @@ impl<T: Clone> Relay<T> {
         let last =
             last.or_else(|| (found.epoch >= 0).then(LastBatch::default)).map(|last| (last, found.epoch));
         // Behind a marker one refusal tells enough: the target had forgotten the sequences.
-        let enough = if self.setup.detail.begun.start.strict { 0 } else { 1 };
+        let enough = u32::from(!self.setup.detail.begun.start.strict);
         let refused_again = self
             .refusal
             .is_some_and(|r| r.what == Refused::Sequence && r.times > enough && r.count == found.place.count);

@@ -7,13 +7,12 @@ use super::change::Change;
 use super::outgoing::{Outgoing, Queue, Ready};
 use super::refusal::{skipped, too_large};
 use super::{
-    Action, Answer, Append, Ask, Codecs, Entry, Facts, Journal, LastBatch, Limits, Notice, OversizedPolicy,
+    Action, Answer, Append, Ask, Codecs, Entry, Facts, Journal, LastBatch, Limits, OversizedPolicy,
     PartitionFigures, Phase, Place, Relay, SourcePage, Step, Stop,
 };
 use crate::format::batch::Stamp;
 use crate::relay::answer::Verdict;
 use crate::relay::journal::Mirrored;
-use crate::relay::loss::retention_margin;
 use crate::relay::page::{self, Reading};
 use crate::relay::path::Conditions;
 use crate::relay::reader::unreadable;
@@ -64,10 +63,11 @@ struct Held<T> {
 }
 
 /// The state of one stream.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each with a name of its own")]
 #[derive(Debug)]
 pub(super) struct Stream<T> {
     pub(super) window: Window,
-    pub(super) facts: Facts,
+    facts: Facts,
     pub(super) journal: Journal,
     pub(super) queue: Queue,
     hold: Option<T>,
@@ -286,8 +286,6 @@ impl<T: Clone> Relay<T> {
 
     /// Sends the next batch if the window allows; `None` if there is nothing to do.
     fn send(&mut self, now_ms: u64, codecs: &dyn Codecs) -> Option<Next<T>> {
-        let strict = self.setup.detail.begun.start.strict;
-        let strays = strict && self.strays_may_come(now_ms);
         let Phase::Streaming(stream) = &mut self.phase else { return Some(Next::Changed) };
         if stream.handover && !stream.window.is_empty() {
             return None;
@@ -326,35 +324,11 @@ impl<T: Clone> Relay<T> {
                 });
                 Some(Next::Changed)
             }
-            Ready::Send(outgoing)
-                if !self.leased
-                    && !stream.facts.target_append_time
-                    && !stream.window.is_young(outgoing.batch.header.max_timestamp, now_ms) =>
-            {
-                // It would bring the target to forget, under whoever owns the partition by now.
-                stream.queue.put_back(Ready::Send(outgoing));
-                None
-            }
-            Ready::Send(outgoing) if strict && stream.must_wait(&outgoing, strays, now_ms) => {
-                stream.queue.put_back(Ready::Send(outgoing));
-                stream.wait_for_strays(strays)
-            }
-            Ready::Send(outgoing) if strict && stream.window.wants_marker(now_ms) => {
-                stream.queue.put_back(Ready::Send(outgoing));
-                Some(act(Action::Mark(stream.window.mark(now_ms))))
-            }
-            Ready::Send(outgoing) => {
-                let bytes = u64::try_from(outgoing.batch.bytes.len()).unwrap_or(u64::MAX);
-                if !stream.window.may_send(bytes, now_ms) {
-                    stream.queue.put_back(Ready::Send(outgoing));
-                    return None;
-                }
-                Some(self.append(outgoing, bytes))
-            }
+            Ready::Send(outgoing) => self.offer(outgoing, now_ms),
         }
     }
 
-    fn append(&mut self, outgoing: Outgoing, bytes: u64) -> Next<T> {
+    pub(super) fn append(&mut self, outgoing: Outgoing, bytes: u64) -> Next<T> {
         let generation = self.setup.detail.begun.generation;
         let Phase::Streaming(stream) = &mut self.phase else { return Next::Changed };
         let Outgoing { batch, run, more, next_source, leader_epoch, path } = outgoing;
@@ -416,26 +390,6 @@ impl<T: Clone> Relay<T> {
         let Phase::Streaming(stream) = &mut self.phase else { return };
         if let Some(held) = stream.held.take() {
             self.fetched(held.page, held.hold, codecs);
-        }
-    }
-
-    pub(super) fn watch_retention(&mut self, log_start: i64, log_end: i64) {
-        let place = self.figures.source_offset;
-        let Some(margin) = retention_margin(place, log_start, log_end) else {
-            self.warned_of_retention = false;
-            return;
-        };
-        if !std::mem::replace(&mut self.warned_of_retention, true) {
-            self.notice(Notice {
-                reason: "RETENTION_NEAR",
-                message: format!(
-                    "the source deletes records close to where the mirror reads: {margin} records are left between its \
-                     log start {log_start} and offset {place}; raise its retention or give the flow more workers"
-                ),
-                from_offset: Some(log_start),
-                to_offset: Some(place),
-                count: Some(margin),
-            });
         }
     }
 

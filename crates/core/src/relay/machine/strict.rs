@@ -22,9 +22,9 @@
 //! is not answered is looked for like an append. Offsets don't count records in a strict generation, nor behind one
 //! ([`PartitionStart::may_hold_markers`](crate::unit::PartitionStart::may_hold_markers)).
 
-use super::Relay;
-use super::outgoing::Outgoing;
-use super::stream::{After, Next, Stream};
+use super::outgoing::{Outgoing, Ready};
+use super::stream::{After, Next, Stream, act};
+use super::{Action, Phase, Relay};
 
 impl<T> Stream<T> {
     /// May a stray request do harm if this batch goes now?
@@ -38,11 +38,7 @@ impl<T> Stream<T> {
             || self
                 .last
                 .is_some_and(|(last, _)| last.count > 0 && self.window.is_young(last.max_timestamp, now_ms));
-        !remembered || !self.stays_young(outgoing, now_ms)
-    }
-
-    fn stays_young(&self, outgoing: &Outgoing, now_ms: u64) -> bool {
-        self.facts.target_append_time || self.window.is_young(outgoing.batch.header.max_timestamp, now_ms)
+        !remembered || !self.window.leaves_armed(outgoing.batch.header.max_timestamp, now_ms)
     }
 
     /// Waits; once no stray can come any more, finds the place anew.
@@ -57,6 +53,29 @@ impl<T> Stream<T> {
 }
 
 impl<T: Clone> Relay<T> {
+    /// Sends a batch if it may go now, or the marker that has to go before it; else it waits.
+    pub(super) fn offer(&mut self, outgoing: Outgoing, now_ms: u64) -> Option<Next<T>> {
+        let strict = self.setup.detail.begun.start.strict;
+        let strays = strict && self.strays_may_come(now_ms);
+        let Phase::Streaming(stream) = &mut self.phase else { return Some(Next::Changed) };
+        let bytes = u64::try_from(outgoing.batch.bytes.len()).unwrap_or(u64::MAX);
+        let next = if !self.leased && !stream.window.leaves_armed(outgoing.batch.header.max_timestamp, now_ms)
+        {
+            // It would bring the target to forget, under whoever owns the partition by now.
+            None
+        } else if strict && stream.must_wait(&outgoing, strays, now_ms) {
+            stream.wait_for_strays(strays)
+        } else if strict && stream.window.wants_marker(now_ms) {
+            Some(act(Action::Mark(stream.window.mark(now_ms))))
+        } else if stream.window.may_send(bytes, now_ms) {
+            return Some(self.append(outgoing, bytes));
+        } else {
+            None
+        };
+        stream.queue.put_back(Ready::Send(outgoing));
+        next
+    }
+
     /// An owner before this one may have something on its way.
     pub(super) fn await_strays(&mut self, now_ms: u64) {
         let until = now_ms.saturating_add(self.setup.limits.strays_ms);

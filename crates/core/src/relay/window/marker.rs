@@ -14,6 +14,11 @@ impl Window {
         self.is_empty() && !self.failed && !self.is_armed(now_ms)
     }
 
+    /// Behind a batch with this highest timestamp the target remembers its producer.
+    pub fn leaves_armed(&self, max_timestamp: i64, now_ms: u64) -> bool {
+        self.facts.target_append_time || self.is_young(max_timestamp, now_ms)
+    }
+
     /// Takes note of a marker that is sent now; returns its number, which the answer carries.
     pub fn mark(&mut self, now_ms: u64) -> u64 {
         let id = self.next_id;
