@@ -5,6 +5,7 @@
 
 use super::register::Then;
 use super::stream::{After, Stream};
+use super::strict::Fence;
 use super::{
     Action, Ask, Beginning, Found, Handling, Journal, Loss, Notice, PartitionGeneration, PartitionStart,
     Phase, Place, Refused, Relay, Stored,
@@ -257,6 +258,9 @@ impl<T: Clone> Relay<T> {
         }
         // Nobody else has appended under it, and a marker of it fences who did before.
         stream.own_generation = true;
+        if begun.start.strict {
+            stream.fence = Fence::Unseen;
+        }
         self.register(Then::Stream(Box::new(stream)));
     }
 }

@@ -365,10 +365,14 @@ impl<T: Clone> Relay<T> {
             (Phase::Stopped { .. } | Phase::Released { .. }, _) => {}
             // Only where batches come from, or the target begins, is asked for while records flow.
             (Phase::Streaming(stream), Told::Failed(reason, message)) => {
+                stream.fence_unknown(&reason, &message);
                 stream.origins_unknown(reason, message);
                 self.target_begins(None);
             }
-            (Phase::Streaming(_), Told::TargetEnds(log_start, ..)) => self.target_begins(Some(log_start)),
+            (Phase::Streaming(stream), Told::TargetEnds(log_start, log_end, _)) => {
+                stream.fence_seen(log_end);
+                self.target_begins(Some(log_start));
+            }
             (_, Told::Failed(reason, message)) => self.wait(&reason, &message),
             (phase, Told::Origins(found)) => {
                 self.origins.learn(found);

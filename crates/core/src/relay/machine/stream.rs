@@ -6,6 +6,7 @@ use super::behind::InHand;
 use super::change::Change;
 use super::outgoing::{Outgoing, Queue, Ready};
 use super::refusal::{skipped, too_large};
+use super::strict::Fence;
 use super::{
     Action, Answer, Append, Ask, Codecs, Entry, Facts, Journal, LastBatch, Limits, OversizedPolicy,
     PartitionFigures, Phase, Place, Relay, SourcePage, Step, Stop,
@@ -82,6 +83,8 @@ pub(super) struct Stream<T> {
     handover: bool,
     /// This owner began the generation with this stream: nobody else has anything of it on its way.
     pub(super) own_generation: bool,
+    /// Whether an older generation appended before this one's first marker is not looked at yet.
+    pub(super) fence: Fence,
     /// A batch waits until no stray request can arrive any more.
     pub(super) held_for_strays: bool,
     pub(super) after: Option<After>,
@@ -110,6 +113,7 @@ impl<T> Stream<T> {
             last,
             handover,
             own_generation: false,
+            fence: Fence::Seen,
             held_for_strays: false,
             after: None,
             end_offset: -1,

@@ -11,6 +11,9 @@
 //!    begins at sequence 0, fenced by its own first marker.
 //! 3. Again from 1, since the append's old timestamp is what counts now.
 //!
+//! The first marker of a generation fences the ones before. What an owner of theirs appended until then, behind the place that
+//! was found, shows in the target's end: it is looked at before the first append.
+//!
 //! Between 2 and the next 1 the target may forget us, for one round trip. That harms only if a stray request arrives in
 //! just that time: one whose sender does not wait for its answer any more. So no append that leaves the target unarmed, and
 //! none behind one, is sent while strays may still be on their way ([`Limits::strays_ms`](crate::relay::window::Limits)
@@ -24,9 +27,38 @@
 
 use super::outgoing::{Outgoing, Ready};
 use super::stream::{After, Next, Stream, act};
-use super::{Action, Phase, Relay};
+use super::{Action, Ask, Phase, Relay, Step};
+
+/// Whether an older generation appended before the first marker of one that this owner began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fence {
+    /// It is not known, and is looked at once the marker stands.
+    Unseen,
+    /// It was asked where the target ends.
+    Asked,
+    /// None did, or there is nothing to be fenced.
+    Seen,
+}
 
 impl<T> Stream<T> {
+    /// The target ends there, behind the marker that fences older generations.
+    pub(super) fn fence_seen(&mut self, log_end: i64) {
+        if self.fence != Fence::Asked {
+            return;
+        }
+        self.fence = Fence::Seen;
+        if log_end != self.window.expected_target() {
+            self.break_off(After::Locate { reason: "FENCED_LATE", leader_moved: false });
+        }
+    }
+
+    /// Where the target ends could not be told.
+    pub(super) fn fence_unknown(&mut self, reason: &str, message: &str) {
+        if self.fence == Fence::Asked {
+            self.break_off(After::Wait { reason: reason.to_owned(), message: message.to_owned() });
+        }
+    }
+
     /// May a stray request do harm if this batch goes now?
     pub(super) fn must_wait(&self, outgoing: &Outgoing, strays: bool, now_ms: u64) -> bool {
         if !strays {
@@ -67,6 +99,13 @@ impl<T: Clone> Relay<T> {
             stream.wait_for_strays(strays)
         } else if strict && stream.window.wants_marker(now_ms) {
             Some(act(Action::Mark(stream.window.mark(now_ms))))
+        } else if stream.fence != Fence::Seen && stream.window.is_empty() {
+            let asks = stream.fence == Fence::Unseen && !stream.asks_origins() && !self.cut_asked;
+            asks.then(|| {
+                stream.fence = Fence::Asked;
+                self.cut_asked = true;
+                act(Action::Ask(Ask::Locate(Step::TargetEnds)))
+            })
         } else if stream.window.may_send(bytes, now_ms) {
             return Some(self.append(outgoing, bytes));
         } else {

@@ -19,6 +19,11 @@ impl Window {
         self.facts.target_append_time || self.is_young(max_timestamp, now_ms)
     }
 
+    /// The target's log ends here if nobody else appends and nothing is in flight.
+    pub fn expected_target(&self) -> i64 {
+        self.sent.target
+    }
+
     /// Takes note of a marker that is sent now; returns its number, which the answer carries.
     pub fn mark(&mut self, now_ms: u64) -> u64 {
         let id = self.next_id;
