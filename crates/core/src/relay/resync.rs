@@ -483,5 +483,8 @@ fn is_ours(generation: Generation, header: &BatchHeader) -> bool {
 }
 
 #[cfg(test)]
+#[path = "resync_strict_tests.rs"]
+mod strict_tests;
+#[cfg(test)]
 #[path = "resync_tests.rs"]
 mod tests;

@@ -486,4 +486,6 @@ fn explain(reason: &str) -> &'static str {
 #[cfg(test)]
 mod registry_tests;
 #[cfg(test)]
+mod strict_tests;
+#[cfg(test)]
 mod tests;
