@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
-use mirrormesh_proto::convert::session::TranslateQuestion;
+use mirrormesh_proto::convert::session::{Question, TranslateQuestion};
 use mirrormesh_proto::mesh::{ServeQueriesRequest, ServeQueriesResponse};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -15,7 +15,7 @@ use tonic::Status;
 use crate::link::Link;
 use crate::pause::Pause;
 use crate::unit::QueryHandler;
-use crate::wire;
+use crate::wire::{self, Answer};
 
 /// Questions worked on at a time; further ones wait in the stream.
 const QUESTIONS_MAX: usize = 16;
@@ -64,15 +64,14 @@ async fn answer(
     question: ServeQueriesResponse,
 ) -> ServeQueriesRequest {
     let (id, question) = wire::question(question);
-    let answer = match question {
-        Ok(TranslateQuestion { flow, topic, partition, offset }) => {
-            let answer = handler.translate(flow, topic, partition, offset);
-            match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
-                Ok(answer) => answer,
-                Err(_) => Err("the worker found no answer in time".to_owned()),
+    let answer = async {
+        match question? {
+            Question::Translate(TranslateQuestion { flow, topic, partition, offset }) => {
+                handler.translate(flow, topic, partition, offset).await.map(Answer::Translate)
             }
+            Question::Paused(set) => handler.paused(set).await.map(Answer::Paused),
         }
-        Err(problem) => Err(problem),
     };
-    wire::answer(link, id, answer)
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, answer).await;
+    wire::answer(link, id, answer.unwrap_or_else(|_| Err("the worker found no answer in time".to_owned())))
 }

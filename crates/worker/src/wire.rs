@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use mirrormesh_core::control::{GenerationRequest, InventoryChange};
 use mirrormesh_core::ids::FlowId;
+use mirrormesh_core::relay::paused::PausedFigures;
 use mirrormesh_core::report::{Event, UnitReport};
 use mirrormesh_core::unit::{Generation, PartitionGeneration, Unit, WorkerAssignment};
 use mirrormesh_proto::ConvertError;
 use mirrormesh_proto::convert::session::{
-    EventsReport, GenerationBegin, InventoryReport, ProducerClaim, ProgressReport, Registration,
-    TranslateQuestion, refused_topics,
+    EventsReport, GenerationBegin, InventoryReport, ProducerClaim, ProgressReport, Question, Registration,
+    paused_answer, refused_topics,
 };
 use mirrormesh_proto::mesh::worker_session_service_client::WorkerSessionServiceClient;
 use mirrormesh_proto::mesh::{
@@ -148,22 +149,31 @@ pub(crate) fn first_answer(link: &Link) -> ServeQueriesRequest {
     ServeQueriesRequest {
         worker_id: link.speaker.worker.to_string(),
         session: link.speaker.session,
-        query_id: 0,
-        error: String::new(),
-        translate: None,
+        ..ServeQueriesRequest::default()
     }
 }
 
 /// A question with its id; what is wrong with one that can't be read.
-pub(crate) fn question(message: ServeQueriesResponse) -> (u64, Result<TranslateQuestion, String>) {
-    (message.query_id, TranslateQuestion::try_from(message).map_err(|error| error.to_string()))
+pub(crate) fn question(message: ServeQueriesResponse) -> (u64, Result<Question, String>) {
+    (message.query_id, Question::try_from(message).map_err(|error| error.to_string()))
+}
+
+/// What a question is answered with.
+pub(crate) enum Answer {
+    /// A target offset, if there is one.
+    Translate(Option<i64>),
+    /// How far behind paused partitions are.
+    Paused(PausedFigures),
 }
 
 /// An answer.
-pub(crate) fn answer(link: &Link, query_id: u64, answer: Result<Option<i64>, String>) -> ServeQueriesRequest {
-    let (error, translate) = match answer {
-        Ok(offset) => (String::new(), Some(TranslateAnswer { offset })),
-        Err(error) => (error, None),
-    };
-    ServeQueriesRequest { query_id, error, translate, ..first_answer(link) }
+pub(crate) fn answer(link: &Link, query_id: u64, answer: Result<Answer, String>) -> ServeQueriesRequest {
+    let empty = ServeQueriesRequest { query_id, ..first_answer(link) };
+    match answer {
+        Ok(Answer::Translate(offset)) => {
+            ServeQueriesRequest { translate: Some(TranslateAnswer { offset }), ..empty }
+        }
+        Ok(Answer::Paused(figures)) => ServeQueriesRequest { paused: Some(paused_answer(&figures)), ..empty },
+        Err(error) => ServeQueriesRequest { error, ..empty },
+    }
 }

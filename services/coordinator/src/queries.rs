@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mirrormesh_core::ids::WorkerId;
-use mirrormesh_proto::convert::session::TranslateQuestion;
+use mirrormesh_core::relay::paused::{PausedFigures, PausedSet};
+use mirrormesh_proto::convert::session::{Question, TranslateQuestion, paused_figures};
 use mirrormesh_proto::mesh::{ServeQueriesRequest, ServeQueriesResponse};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -114,9 +115,32 @@ impl Queries {
     pub(crate) async fn translate(
         &self,
         worker: &WorkerId,
-        question: &TranslateQuestion,
+        question: TranslateQuestion,
         wait: Duration,
     ) -> Result<Option<i64>, QueryFault> {
+        let answer = self.ask(worker, &Question::Translate(question), wait).await?;
+        answer.translate.map(|translate| translate.offset).ok_or_else(|| QueryFault::NoAnswer(worker.clone()))
+    }
+
+    /// Asks a worker how far behind paused partitions are; what it could not look at is not in the answer.
+    pub(crate) async fn paused(
+        &self,
+        worker: &WorkerId,
+        set: PausedSet,
+        wait: Duration,
+    ) -> Result<PausedFigures, QueryFault> {
+        let answer = self.ask(worker, &Question::Paused(set), wait).await?;
+        let paused = answer.paused.ok_or_else(|| QueryFault::NoAnswer(worker.clone()))?;
+        paused_figures(paused)
+            .map_err(|error| QueryFault::Refused { worker: worker.clone(), problem: error.to_string() })
+    }
+
+    async fn ask(
+        &self,
+        worker: &WorkerId,
+        question: &Question,
+        wait: Duration,
+    ) -> Result<ServeQueriesRequest, QueryFault> {
         let (sender, open) = {
             let streams = lock(&self.0);
             let stream = streams.get(worker).ok_or_else(|| QueryFault::NotConnected(worker.clone()))?;
@@ -137,12 +161,10 @@ impl Queries {
         let answer = if asked { timeout(wait, answer).await.ok().and_then(Result::ok) } else { None };
         lock(&open.0).1.remove(&id);
         let answer = answer.ok_or_else(|| QueryFault::NoAnswer(worker.clone()))?;
-        match answer.translate {
-            _ if !answer.error.is_empty() => {
-                Err(QueryFault::Refused { worker: worker.clone(), problem: answer.error })
-            }
-            Some(translate) => Ok(translate.offset),
-            None => Err(QueryFault::NoAnswer(worker.clone())),
+        if answer.error.is_empty() {
+            Ok(answer)
+        } else {
+            Err(QueryFault::Refused { worker: worker.clone(), problem: answer.error })
         }
     }
 }
@@ -163,7 +185,7 @@ mod tests {
         let (queries, worker) = (Queries::default(), WorkerId::new("w").unwrap());
         let wait = Duration::from_secs(5);
         assert_eq!(
-            queries.translate(&worker, &question(), wait).await,
+            queries.translate(&worker, question(), wait).await,
             Err(QueryFault::NotConnected(worker.clone()))
         );
         let mut connection = queries.connect(&worker, 1);
@@ -176,8 +198,7 @@ mod tests {
             let translate = Some(TranslateAnswer { offset: Some(42) });
             answers.take(ServeQueriesRequest { query_id: asked.query_id, translate, ..Default::default() });
         };
-        let question = question();
-        let (answer, ()) = tokio::join!(queries.translate(&worker, &question, wait), answering);
+        let (answer, ()) = tokio::join!(queries.translate(&worker, question(), wait), answering);
         assert_eq!(answer, Ok(Some(42)));
         queries.disconnect(&worker, 0);
         assert_eq!(lock(&queries.0).len(), 1, "an older stream's end does not end the newer one");
@@ -189,7 +210,7 @@ mod tests {
     async fn a_silent_worker_is_given_up() {
         let (queries, worker) = (Queries::default(), WorkerId::new("w").unwrap());
         let _connection = queries.connect(&worker, 1);
-        let answer = queries.translate(&worker, &question(), Duration::from_secs(1)).await;
+        let answer = queries.translate(&worker, question(), Duration::from_secs(1)).await;
         assert_eq!(answer, Err(QueryFault::NoAnswer(worker)));
     }
 }

@@ -166,34 +166,54 @@ fn due(watched: &Watched, now: u64) -> Vec<Arc<SourceEnd>> {
 }
 
 async fn ask(client: &Client, due: Vec<Arc<SourceEnd>>) -> Result<(), Error> {
-    let query = |spec: OffsetSpec, ends: &mut dyn Iterator<Item = &Arc<SourceEnd>>| {
-        let of = |end: &Arc<SourceEnd>| OffsetQuery {
-            topic: Arc::clone(&end.topic),
-            partition: end.partition,
+    let places: Vec<Place> =
+        due.iter().map(|end| (Arc::clone(&end.topic), end.partition, end.read_committed)).collect();
+    let found = ends_of(client, &places).await?;
+    let now = now_ms();
+    for (end, ends) in due.iter().zip(found) {
+        if let Some(ends) = ends {
+            end.asked(ends, now);
+        }
+    }
+    Ok(())
+}
+
+/// A source partition: topic, number, and whether what open transactions hold back is left out.
+pub(crate) type Place = (Arc<str>, i32, bool);
+
+/// Asks where source partitions begin and end, in their order; `None` where it can't be told now.
+pub(crate) async fn ends_of(client: &Client, places: &[Place]) -> Result<Vec<Option<SourceEnds>>, Error> {
+    let query = |spec: OffsetSpec, places: &mut dyn Iterator<Item = &Place>| {
+        let of = |(topic, partition, _): &Place| OffsetQuery {
+            topic: Arc::clone(topic),
+            partition: *partition,
             spec,
             leader_epoch: -1,
         };
-        ends.map(of).collect::<Vec<_>>()
+        places.map(of).collect::<Vec<_>>()
     };
-    let all = query(OffsetSpec::Latest, &mut due.iter());
-    let starts = query(OffsetSpec::Earliest, &mut due.iter());
-    let committed = query(OffsetSpec::Latest, &mut due.iter().filter(|end| end.read_committed));
+    let all = query(OffsetSpec::Latest, &mut places.iter());
+    let starts = query(OffsetSpec::Earliest, &mut places.iter());
+    let committed = query(OffsetSpec::Latest, &mut places.iter().filter(|(.., committed)| *committed));
     // The readable end first: the other one, seen later, is not before it.
     let readable =
         if committed.is_empty() { Vec::new() } else { client.list_offsets(&committed, true).await? };
     let (ends, starts) =
         tokio::try_join!(client.list_offsets(&all, false), client.list_offsets(&starts, false))?;
-    let now = now_ms();
     let found =
         |listed: &ListedOffset| Some(listed.offset).filter(|offset| listed.error.is_ok() && *offset >= 0);
     let mut readable = readable.iter();
-    for ((end, last), first) in due.iter().zip(&ends).zip(&starts) {
-        let readable = if end.read_committed { readable.next().and_then(found) } else { found(last) };
-        let (Some(end_offset), Some(high_watermark)) = (readable, found(last)) else { continue };
-        let log_start = found(first).unwrap_or(-1);
-        end.asked(SourceEnds { log_start, end_offset, high_watermark }, now);
-    }
-    Ok(())
+    let all = places.iter().zip(ends.iter().zip(&starts));
+    Ok(all
+        .map(|((.., committed), (last, first))| {
+            let end_offset = if *committed { readable.next().and_then(found) } else { found(last) };
+            Some(SourceEnds {
+                log_start: found(first).unwrap_or(-1),
+                end_offset: end_offset?,
+                high_watermark: found(last)?,
+            })
+        })
+        .collect())
 }
 
 #[cfg(test)]

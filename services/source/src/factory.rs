@@ -8,19 +8,21 @@ use mirrormesh_core::ids::FlowId;
 use mirrormesh_core::report::UnitState;
 use mirrormesh_core::unit::{ClusterSpec, Unit};
 use mirrormesh_kafka::memory::Budget;
-use mirrormesh_worker::{Failure, UnitContext, UnitFactory};
+use mirrormesh_worker::{Failure, QueryHandler, UnitContext, UnitFactory};
 
 use crate::config::Settings;
 use crate::link::FlowLink;
 use crate::metrics::Metrics;
 use crate::partition::PartitionUnit;
+use crate::paused::Onlookers;
 use crate::topology;
 
 /// A link is shared by units of one flow with the same clusters.
-type LinkKey = (FlowId, ClusterKey, ClusterKey);
+pub(crate) type LinkKey = (FlowId, ClusterKey, ClusterKey);
 type ClusterKey = (Vec<String>, Vec<(String, String)>);
 
-fn cluster_key(spec: &ClusterSpec) -> ClusterKey {
+/// What clusters are told apart by.
+pub(crate) fn cluster_key(spec: &ClusterSpec) -> ClusterKey {
     let properties = spec.properties.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
     (spec.bootstrap_servers.clone(), properties)
 }
@@ -33,14 +35,17 @@ pub(crate) struct SourceUnits {
     metrics: Arc<Metrics>,
     // Lock: held only to look up or insert.
     links: Mutex<HashMap<LinkKey, Weak<FlowLink>>>,
+    onlookers: Arc<Onlookers>,
 }
 
 impl SourceUnits {
     pub(crate) fn new(settings: Settings, metrics: Metrics) -> Self {
+        let metrics = Arc::new(metrics);
         Self {
+            onlookers: Arc::new(Onlookers::new(Arc::clone(&metrics))),
             budget: Budget::new(usize::try_from(settings.memory_bytes).unwrap_or(usize::MAX)),
             settings,
-            metrics: Arc::new(metrics),
+            metrics,
             links: Mutex::new(HashMap::new()),
         }
     }
@@ -89,5 +94,9 @@ impl UnitFactory for SourceUnits {
                 Box::pin(async move { context.stop.cancelled().await })
             }
         }
+    }
+
+    fn queries(&self) -> Option<Arc<dyn QueryHandler>> {
+        Some(Arc::clone(&self.onlookers) as Arc<dyn QueryHandler>)
     }
 }

@@ -93,6 +93,18 @@ impl LagBoard {
         LagSlot { slot, key, board: self.clone() }
     }
 
+    /// Puts a partition on the board that nobody runs; `None` if somebody runs it after all.
+    pub(crate) fn enter_vacant(&self, flow: &FlowId, topic: &TopicName, partition: i32) -> Option<LagSlot> {
+        let (slot, key) = (Arc::new(Slot::default()), (flow.clone(), topic.clone(), partition));
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if slots.get(&key).is_some_and(|slot| slot.strong_count() > 0) {
+            return None;
+        }
+        slots.insert(key.clone(), Arc::downgrade(&slot));
+        drop(slots);
+        Some(LagSlot { slot, key, board: self.clone() })
+    }
+
     /// By series.
     fn read(&self, now_ms: u64) -> BTreeMap<Series, Standing> {
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
@@ -215,6 +227,29 @@ mod tests {
         let _held = slots(&board);
         let read = board.read(1);
         assert_eq!(read[&(flow.clone(), Some(topic("a")), Some(1))].lag.total().unwrap().records, 4);
+    }
+
+    #[test]
+    fn who_looks_at_a_paused_partition_never_takes_the_place_of_who_runs_it() {
+        let (flow, topic) = (FlowId::new("f").unwrap(), TopicName::new("t").unwrap());
+        let board = LagBoard::new(false);
+        let shown = || {
+            let read = board.read(1);
+            read.get(&(flow.clone(), Some(topic.clone()), None))
+                .and_then(|s| s.lag.total())
+                .map(|lag| lag.records)
+        };
+        let run = board.enter(&flow, &topic, 0);
+        run.set(behind(3));
+        assert!(board.enter_vacant(&flow, &topic, 0).is_none());
+        drop(run);
+        let paused = board.enter_vacant(&flow, &topic, 0).unwrap();
+        paused.set(behind(4));
+        assert_eq!(shown(), Some(4));
+        let run = board.enter(&flow, &topic, 0);
+        run.set(behind(5));
+        drop(paused);
+        assert_eq!(shown(), Some(5), "who resumed it stays");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! bytes travel to a broker (the kafka crate's).
 
 mod config;
+mod costs;
 mod ends;
 mod factory;
 mod facts;
@@ -13,6 +14,7 @@ mod lag_board;
 mod link;
 mod metrics;
 mod partition;
+mod paused;
 mod positions;
 mod registry;
 mod sender;

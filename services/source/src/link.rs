@@ -67,7 +67,8 @@ pub(crate) struct FlowLink {
 const MARKER_LANE: u32 = 300;
 const MARKER_LANES: u32 = 4;
 
-fn client(role: &str, flow: &FlowId, spec: &ClusterSpec) -> Result<Client, Failure> {
+/// A client of one end of a flow; it connects when it is used.
+pub(crate) fn client(role: &str, flow: &FlowId, spec: &ClusterSpec) -> Result<Client, Failure> {
     Ok(Client::new(client_config(spec, &format!("mirrormesh-{role}-{flow}"))?)?)
 }
 
@@ -92,7 +93,12 @@ impl FlowLink {
         ));
         let settings_changes = watch::Sender::new(0);
         Ok(Self {
-            positions: PositionStore::new(flow_id.clone(), &flow.spec, target.clone(), Arc::clone(&writer)),
+            positions: PositionStore::new(
+                flow_id.clone(),
+                (flow.spec.positions_topic(), factor),
+                target.clone(),
+                Arc::clone(&writer),
+            ),
             source_registry: RegistryStore::new(source.clone(), factor),
             target_registry: RegistryStore::new(target.clone(), factor),
             writer,

@@ -3,9 +3,11 @@
 
 use std::time::Duration;
 
+use mirrormesh_core::relay::path::Path;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Meter, UpDownCounter};
 
+use crate::costs::Costs;
 use crate::lag_board::{Gauges, LagBoard};
 
 /// The instruments.
@@ -20,6 +22,7 @@ pub(crate) struct Metrics {
     resyncs: Counter<u64>,
     stops: Counter<u64>,
     throttle_time: Counter<f64>,
+    costs: Costs,
     /// Lag of the worker's partitions.
     pub(crate) lag: LagBoard,
     /// Held, since a gauge that is dropped is not observed any more.
@@ -32,6 +35,7 @@ impl Metrics {
         Self {
             _gauges: lag.observe(meter),
             lag,
+            costs: Costs::new(),
             records: meter
                 .u64_counter("mirrormesh.records")
                 .with_unit("{record}")
@@ -85,9 +89,14 @@ impl Metrics {
         }
     }
 
-    /// Takes over what a partition has counted since the last time.
-    pub(crate) fn count(&self, flow: &KeyValue, tally: &mut Tally) {
+    /// Takes over what a partition has counted since the last time. Says what passing a batch costs this process beside
+    /// its bytes, ns.
+    pub(crate) fn count(&self, flow: &KeyValue, tally: &mut Tally) -> u64 {
         let flow_only = std::slice::from_ref(flow);
+        let all: u64 = tally.batches.iter().map(|(_, batches)| batches).sum();
+        let as_they_were = tally.batches.iter().filter(|(path, _)| *path == Path::Passthrough.name());
+        let passed = as_they_were.map(|(_, batches)| batches).sum();
+        let passing_ns = self.costs.sent(passed, all - passed, tally.bytes);
         for (counter, by) in [
             (&self.records, &mut tally.records),
             (&self.bytes, &mut tally.bytes),
@@ -105,6 +114,7 @@ impl Metrics {
                 self.batches.add(std::mem::take(batches), &[flow.clone(), KeyValue::new("path", *path)]);
             }
         }
+        passing_ns
     }
 
     pub(crate) fn skipped(&self, flow: &KeyValue, reason: &'static str) {

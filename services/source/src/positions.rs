@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use mirrormesh_core::flow::{FlowSpec, positions_topic};
+use mirrormesh_core::flow::positions_topic;
 use mirrormesh_core::ids::{ClusterId, FlowId, TopicId};
 use mirrormesh_core::relay::chunks::Chunk;
 use mirrormesh_core::relay::journal::Stored;
-use mirrormesh_core::relay::position::{PositionKey, PositionKind, PositionValue};
+use mirrormesh_core::relay::position::{Position, PositionKey, PositionKind, PositionValue};
 use mirrormesh_kafka::Client;
 use mirrormesh_kafka::librdkafka::InternalReader;
 use mirrormesh_proto::convert::position::{decode_key, decode_value, encode_key, encode_value};
@@ -44,11 +44,16 @@ pub(crate) struct PositionStore {
 
 impl PositionStore {
     /// Opens nothing yet: connections are made when first needed.
-    pub(crate) fn new(flow: FlowId, spec: &FlowSpec, target: Client, writer: Arc<InternalWriter>) -> Self {
+    pub(crate) fn new(
+        flow: FlowId,
+        (topic, replication_factor): (String, Option<i16>),
+        target: Client,
+        writer: Arc<InternalWriter>,
+    ) -> Self {
         Self {
             flow,
-            topic: spec.positions_topic(),
-            replication_factor: spec.internal_replication_factor,
+            topic,
+            replication_factor,
             target,
             created: OnceCell::new(),
             writer,
@@ -88,6 +93,24 @@ impl PositionStore {
             }
         }
         Ok(stored)
+    }
+
+    /// Reads to the end of the topic and returns the positions of these partitions, in their order. Writes nothing: where
+    /// the topic is missing, there are none.
+    pub(crate) async fn look(&self, partitions: &[(TopicId, i32)]) -> Result<Vec<Vec<Position>>, Failure> {
+        let mut tail = self.tail.lock().await;
+        if tail.reader.is_some() || topic_exists(&self.target, &self.topic).await? {
+            self.read(&mut tail).await?;
+        }
+        let of = |partition: &(TopicId, i32)| {
+            let values = tail.records.get(partition).into_iter().flat_map(BTreeMap::values);
+            let positions = values.filter_map(|value| match value {
+                PositionValue::Position(position) => Some(position.clone()),
+                PositionValue::Segments(_) => None,
+            });
+            positions.collect()
+        };
+        Ok(partitions.iter().map(of).collect())
     }
 
     async fn read(&self, tail: &mut Tail) -> Result<(), Failure> {

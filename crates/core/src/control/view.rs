@@ -2,12 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use super::state::ControlState;
+use super::state::{ControlState, FlowRecord, TopicEntry};
 use crate::flow::FlowSpec;
 use crate::ids::{FlowId, WorkerId};
 use crate::plan::{Problem, WorkerSlot};
+use crate::relay::paused::PausedSet;
 use crate::throttle::{Share, Throttle};
 use crate::unit::{AssignedFlow, AssignedUnit, PartitionDetail, ThrottleShares, Unit, WorkerAssignment};
+
+impl FlowRecord {
+    fn detail(&self, entry: &TopicEntry, partition: i32) -> Option<PartitionDetail> {
+        Some(PartitionDetail {
+            target_topic: entry.target_topic.clone(),
+            source_topic_id: entry.source_topic_id,
+            target_topic_id: entry.target_topic_id,
+            begun: self.begun(&entry.topic, partition)?,
+        })
+    }
+}
 
 impl ControlState {
     /// The whole desired set of one worker: units that it owns and need not let go.
@@ -66,11 +78,42 @@ impl ControlState {
         let Unit::Partition(flow, topic, partition) = unit else { return None };
         let record = self.flows.get(flow)?;
         let entry = record.topics.get(topic)?;
-        Some(PartitionDetail {
-            target_topic: entry.target_topic.clone(),
-            source_topic_id: entry.source_topic_id,
-            target_topic_id: entry.target_topic_id,
-            begun: record.begun(topic, *partition)?,
+        record.detail(entry, *partition)
+    }
+
+    /// Partitions that nobody runs since they are paused.
+    pub fn paused_partitions<'a>(
+        &'a self,
+        id: &'a FlowId,
+        record: &'a FlowRecord,
+    ) -> impl Iterator<Item = (&'a TopicEntry, i32)> {
+        let paused = record.spec.records_enabled && (record.paused || !record.paused_topics.is_empty());
+        let topics = record.topics.values().take_while(move |_| paused);
+        let partitions = topics.flat_map(|entry| {
+            let numbers = 0..i32::try_from(entry.starts.len()).unwrap_or(i32::MAX);
+            numbers.map(move |number| (entry, number))
+        });
+        partitions.filter(move |(entry, number)| {
+            record.is_paused(&entry.topic, *number)
+                && !self.owners.contains_key(&Unit::Partition(id.clone(), entry.topic.clone(), *number))
+        })
+    }
+
+    /// The same with all that is needed to look how far behind they are; `None` if the flow is unknown.
+    pub fn paused_set(&self, id: &FlowId) -> Option<PausedSet> {
+        let record = self.flows.get(id)?;
+        let cluster = |id| self.clusters.get(id).map(|cluster| cluster.spec.clone());
+        let partitions = self.paused_partitions(id, record);
+        let partitions = partitions
+            .filter_map(|(entry, number)| Some((entry.topic.clone(), number, record.detail(entry, number)?)))
+            .collect();
+        Some(PausedSet {
+            flow: id.clone(),
+            source: cluster(&record.spec.source)?,
+            target: cluster(&record.spec.target)?,
+            positions_topic: record.spec.positions_topic(),
+            revision: record.revision,
+            partitions,
         })
     }
 

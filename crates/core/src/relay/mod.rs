@@ -3,14 +3,17 @@
 //! Owns the append contract (exactly-once.md): every decision is made here, without IO. [`machine`] puts the parts
 //! together and says what to do; the source service only carries it out. [`resync`] finds the place to go on from
 //! ([`align`]: by content, where counting can't be trusted), [`page`] and [`reader`] say what of a fetch is to be
-//! mirrored, [`path`] which way a batch goes, [`rebuild`] what is wanted of codecs, [`window`] what may be sent and what
+//! mirrored, [`path`] which way a batch goes, [`economy`] whether small ones are put together, [`rebuild`] what is wanted
+//! of codecs, [`window`] what may be sent and what
 //! an answer means ([`answer`]), [`journal`] when and what to write to the positions topic, [`loss`] what is gone,
 //! [`registry`] who writes to a cluster's topics, [`origins`] which batches were mirrored there,
-//! [`chunks`] what of the segments may go, [`stored_map`] where source offsets are on the target as the positions topic tells it.
+//! [`chunks`] what of the segments may go, [`stored_map`] where source offsets are on the target as the positions topic tells it,
+//! [`paused`] how far behind a partition is that nobody runs.
 
 pub mod align;
 pub mod answer;
 pub mod chunks;
+pub mod economy;
 pub mod facts;
 pub mod journal;
 pub mod loss;
@@ -18,6 +21,7 @@ pub mod machine;
 pub mod origins;
 pub mod page;
 pub mod path;
+pub mod paused;
 pub mod position;
 pub mod reader;
 pub mod rebuild;

@@ -6,15 +6,6 @@ use super::stop::{Stop, StopReason};
 use crate::flow::TimestampPolicy;
 use crate::format::batch::BatchHeader;
 
-/// Batches of this size and less are worth putting together.
-const SMALL_BYTES: usize = 4 << 10;
-/// A batch made of small ones has at most about this many bytes.
-const COALESCED_BYTES_MAX: usize = 256 << 10;
-/// And at most so many batches in it.
-const COALESCED_BATCHES_MAX: usize = 1_000;
-/// Fewer small batches than this go as they are: putting together costs more than it saves.
-const COALESCED_BATCHES_MIN: usize = 4;
-
 /// A way, named as in metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Path {
@@ -104,21 +95,6 @@ impl Conditions {
         }
         Ok(refused)
     }
-
-    /// How many of these batches, from the first on, are to be put into one; less than two is none. `sizes` are those
-    /// of batches that would pass as they are and follow each other.
-    pub fn coalesced(&self, sizes: impl Iterator<Item = usize>) -> usize {
-        let most = COALESCED_BYTES_MAX.min(self.facts.target_bytes_max / 2);
-        let (mut count, mut bytes) = (0, 0_usize);
-        for size in sizes {
-            bytes = bytes.saturating_add(size);
-            if size > SMALL_BYTES || bytes > most || count == COALESCED_BATCHES_MAX {
-                break;
-            }
-            count += 1;
-        }
-        if count < COALESCED_BATCHES_MIN { 0 } else { count }
-    }
 }
 
 /// The stop for a timestamp that the target refuses.
@@ -196,16 +172,5 @@ mod tests {
         let default = Facts { target_before_max_ms: i64::MAX, ..facts };
         let keep = conditions(default, TimestampPolicy::Keep);
         assert_eq!(keep.path(&of(-1, -1), 100, 10).unwrap(), Path::Passthrough, "as Kafka 4 has it");
-    }
-
-    #[test]
-    fn small_batches_are_put_together_only_where_it_pays() {
-        let c = conditions(Facts::DEFAULT, TimestampPolicy::Keep);
-        assert_eq!(c.coalesced([100, 100, 100].into_iter()), 0, "too few");
-        assert_eq!(c.coalesced([100; 10].into_iter()), 10);
-        assert_eq!(c.coalesced([100, 100, 100, 100, 5_000, 100].into_iter()), 4);
-        assert_eq!(c.coalesced([4_000; 200].into_iter()), COALESCED_BYTES_MAX / 4_000);
-        let narrow = Facts { target_bytes_max: 1_000, ..Facts::DEFAULT };
-        assert_eq!(conditions(narrow, TimestampPolicy::Keep).coalesced([100; 10].into_iter()), 5);
     }
 }

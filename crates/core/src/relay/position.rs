@@ -77,7 +77,13 @@ pub struct Position {
     pub source_leader_epoch: i32,
     /// Next target offset.
     pub target_offset: i64,
-    /// Leader epoch of the target at the last batch; -1 when not known.
+    /// Leader epoch of the target at the last batch; -1: not known, and that is what is written.
+    ///
+    /// No answer to an append tells it. Metadata may name an older one than that of the leader that took the batch (the same
+    /// broker, elected again meanwhile, answers on the same connection), and by one that is too old a target that lost
+    /// nothing would seem to have: records would be mirrored twice. That the target lost what a position tells of shows
+    /// without it: its log ends before, or, where others made it as long as it was, it remembers an earlier batch of the
+    /// generation as the last one (`resync/target.rs`).
     pub target_leader_epoch: i32,
     /// The last batch.
     pub last: LastBatch,

@@ -66,6 +66,8 @@ pub struct Rebuilt {
     pub pieces: Vec<Piece>,
     /// The first record that fits no piece: pieces end before it, and nothing behind it was looked at.
     pub oversized: Option<Oversized>,
+    /// How long it took, ns, by the shell's clock; 0 where nobody measures.
+    pub took_ns: u64,
 }
 
 /// Why a batch's records can't be had.
@@ -84,7 +86,7 @@ impl From<BatchError> for RebuildError {
     }
 }
 
-/// Decodes and encodes records. Pure: the same arguments give the same answer; memory is bounded whatever the bytes.
+/// Decodes and encodes records. Pure: the same arguments give the same records; memory is bounded whatever the bytes.
 pub trait Codecs: Send + Sync {
     /// Rebuilds batches, in order, into as few pieces as fit the plan. All pieces have the codec of the first batch.
     /// With log-append time on the source, records keep the time that consumers see.

@@ -181,6 +181,8 @@ pub struct Resync {
     epoch_source: i64,
     /// The target offset at which it was known: what was mirrored behind that may be of a later one.
     epoch_target: i64,
+    /// The three of them where no position is counted from.
+    start_epoch: (i32, i64, i64),
     /// Source and target offsets of all positions before the start.
     older: Vec<(i64, i64)>,
     /// Leader epoch of the first record that was counted, where the one at the base is not known.
@@ -230,6 +232,7 @@ impl Resync {
             epoch: -1,
             epoch_source: 0,
             epoch_target: base.target,
+            start_epoch: (-1, 0, base.target),
             counted_epoch: None,
             older: Vec::new(),
             epoch_end: None,
@@ -309,6 +312,7 @@ impl Resync {
                 Some(epoch) => (epoch, self.base.source, self.base.target),
                 None => self.older_epoch(&positions),
             };
+        self.start_epoch = (self.epoch, self.epoch_source, self.epoch_target);
         let before = positions.iter().filter(|p| p.target_offset <= self.base.target);
         self.older = before.map(|p| (p.source_offset, p.target_offset)).collect();
         self.producers = positions.iter().map(|p| p.generation.producer_id).collect();
@@ -360,11 +364,13 @@ impl Resync {
             return;
         }
         if let Some(gap) = self.scan.gap.take() {
-            if log_start <= gap {
+            let moved = log_end != self.ends.1 && self.again < 2;
+            if log_start <= gap && !moved {
                 // It was there before: compaction left it.
                 self.scanned();
                 return;
             }
+            self.again += u8::from(moved);
             self.scan = target::Scan::default();
             self.tail = None;
         }
@@ -386,6 +392,13 @@ impl Resync {
         if told > log_end {
             self.truncated = Some((log_end, told));
         }
+        if self.take_position(log_end) {
+            self.find_count();
+        }
+    }
+
+    /// Counts from the newest position that is not beyond the end; false if that can't be.
+    fn take_position(&mut self, log_end: i64) -> bool {
         self.position = self.known.iter().find(|p| p.target_offset <= log_end).cloned();
         if let Some(position) = &self.position {
             if position.source_leader_epoch >= 0 {
@@ -399,7 +412,7 @@ impl Resync {
                     position.source_topic_id
                 );
                 self.stop(StopReason::SourceRecreated, message);
-                return;
+                return false;
             }
             self.base = Place {
                 count: position.count,
@@ -408,7 +421,7 @@ impl Resync {
             };
         }
         self.cursor = self.base.source;
-        self.find_count();
+        true
     }
 
     /// What was appended but not written to the positions topic, as far as it was found.

@@ -86,6 +86,8 @@ fn behind_a_gap_it_is_asked_whether_retention_took_ours() {
             }
             if read_before > 0 {
                 source(&mut r, &[dense(105, 9)]);
+            } else {
+                remembers_at(&mut r, Some((1, 4)), (0, 20));
             }
             let n = i64::from(5 + read_before);
             assert_eq!(place(&r).0, Place { count: n, source: 100 + n, target: 20 }, "compaction took them");
@@ -295,4 +297,67 @@ fn what_only_older_owners_can_have_brought_is_told() {
     };
     assert_eq!(brought(true), (Some((12, 16)), true), "the last one may be a repeat: n may be higher");
     assert_eq!(brought(false), (None, false));
+}
+
+/// The target's leader remembers this of the producer, and the log is as it was before.
+fn remembers_at(r: &mut Resync, remembered: Option<(i16, i32)>, (log_start, log_end): (i64, i64)) {
+    assert_eq!(*r.step(), Step::Producer);
+    r.producer(remembered);
+    r.target_ends(log_start, log_end, log_end);
+}
+
+#[test]
+fn behind_a_gap_a_log_that_grew_is_looked_at_again() {
+    let mut r = resync_with(Facts { target_compacted: true, ..Facts::DEFAULT }, true);
+    begun(&mut r, vec![position(5, 105, 12)], 0, 20);
+    target(&mut r, &[foreign(18, 2)]);
+    target(&mut r, &[foreign(18, 2)]);
+    assert_eq!(*r.step(), Step::TargetEnds);
+    r.target_ends(0, 23, 23);
+    assert_eq!(*r.step(), Step::TargetRead(22));
+    target(&mut r, &[ours(20, 5, 3, 105)]);
+    target(&mut r, &[foreign(18, 2), ours(20, 5, 3, 105)]);
+    r.target_ends(0, 23, 23);
+    source(&mut r, &[dense(105, 9)]);
+    assert_eq!(found(&r).place, Place { count: 8, source: 108, target: 23 }, "a replaced owner was quicker");
+}
+
+/// Only others' batches are behind the newest of three positions.
+fn behind_others(remembered: Option<(i16, i32)>) -> Resync {
+    let positions = vec![position(9, 109, 16), position(5, 105, 12), position(3, 103, 10)];
+    let mut r = to_ends(positions, 0, 18);
+    target(&mut r, &[foreign(13, 5)]);
+    target(&mut r, &[foreign(13, 5)]);
+    remembers_at(&mut r, remembered, (0, 18));
+    r
+}
+
+#[test]
+fn what_the_target_lost_is_seen_though_others_made_its_log_as_long_as_it_was() {
+    // The sixth record is the last one that it remembers: the newest position tells of three more.
+    let mut r = behind_others(Some((1, 5)));
+    assert_eq!(*r.step(), Step::TargetRead(17));
+    target(&mut r, &[foreign(13, 5)]);
+    target(&mut r, &[ours(12, 5, 1, 105), foreign(13, 5)]);
+    assert_eq!(*r.step(), Step::SourceRead { offset: 105, read_committed: true });
+    source(&mut r, &[dense(105, 4)]);
+    assert_eq!(found(&r).place, Place { count: 6, source: 106, target: 18 });
+    assert_eq!((found(&r).truncated, found(&r).apart), (Some((13, 16)), true));
+
+    // Before all positions: from the start of the generation on.
+    let mut r = behind_others(Some((1, 0)));
+    target(&mut r, &[foreign(13, 5)]);
+    target(&mut r, &[ours(7, 0, 1, 100), foreign(8, 10)]);
+    source(&mut r, &[dense(100, 4)]);
+    assert_eq!(found(&r).place, Place { count: 1, source: 101, target: 18 });
+    assert_eq!(found(&r).truncated, Some((8, 16)));
+}
+
+#[test]
+fn a_target_that_remembers_what_the_position_tells_of_or_nothing_lost_nothing() {
+    for remembered in [Some((1, 8)), None, Some((0, 3)), Some((1, 9))] {
+        let r = behind_others(remembered);
+        assert_eq!(found(&r).place, Place { count: 9, source: 109, target: 18 }, "{remembered:?}");
+        assert_eq!(found(&r).truncated, None);
+    }
 }

@@ -256,7 +256,11 @@ fn nothing_of_ours_behind_the_position_is_no_progress() {
     let mut r = to_ends(vec![position(5, 105, 12)], 0, 14);
     target(&mut r, &[foreign(12, 2)]);
     target(&mut r, &[foreign(12, 2)]);
+    assert_eq!(*r.step(), Step::Producer, "theirs may stand where ours did");
+    r.producer(Some((1, 4)));
+    r.target_ends(0, 14, 14);
     assert_eq!(place(&r), (Place { count: 5, source: 105, target: 14 }, false));
+    assert_eq!(found(&r).truncated, None);
 }
 
 #[test]

@@ -22,7 +22,7 @@ const EXPIRATION_MARGIN: i64 = 48;
 const IDLE_MS: u64 = 60_000;
 
 /// An owner that was replaced is gone after so long: its lease and its requests have ended.
-const WATCH_MS: u64 = 120_000;
+pub(super) const WATCH_MS: u64 = 120_000;
 
 /// How long a request may still be on its way when nobody waits for its answer any more: requests end after seconds, and
 /// a worker stops at the end of its lease.
@@ -232,6 +232,11 @@ impl Window {
     /// Sequence of the next batch.
     pub fn next_sequence(&self) -> i32 {
         sequence_of(self.sent.count)
+    }
+
+    /// Nothing was sent yet.
+    pub fn is_untouched(&self) -> bool {
+        self.next_id == 0
     }
 
     /// n behind everything that was sent.

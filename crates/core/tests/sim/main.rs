@@ -98,6 +98,8 @@ const FOUND: &[u64] = &[
     140_007_397,
     140_051_213,
     140_083_659,
+    140_067_822,
+    150_009_570,
 ];
 /// Strict worlds of every run, from [`knobs::STRICT_SEEDS`] on.
 const STRICT: u64 = 150;

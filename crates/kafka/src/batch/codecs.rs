@@ -2,6 +2,8 @@
 //!
 //! Owns the meeting of the core's contract with the decoders here. Must not know when the relay wants which.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use mirrormesh_core::format::batch::{RawBatch, split};
 use mirrormesh_core::relay::rebuild::{Codecs, RebuildError, RebuildPlan, Rebuilt, RecordId};
@@ -48,7 +50,10 @@ impl Codecs for RecordCodecs {
         batches: &[RawBatch],
         plan: &RebuildPlan,
     ) -> std::result::Result<Rebuilt, RebuildError> {
-        rebuild::rebuild(batches, plan, self.limit).map_err(refusal)
+        let began = Instant::now();
+        let rebuilt = rebuild::rebuild(batches, plan, self.limit).map_err(refusal)?;
+        let took_ns = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1);
+        Ok(Rebuilt { took_ns, ..rebuilt })
     }
 
     fn identify(&self, batch: &RawBatch) -> std::result::Result<Vec<RecordId>, RebuildError> {

@@ -28,17 +28,17 @@ pub(super) fn rebuild(batches: &[RawBatch], plan: &RebuildPlan, limit: usize) ->
     for batch in batches {
         let opened = Opened::open(&batch.bytes, limit)?;
         if let Some(oversized) = packer.take(batch, &opened).map_err(|problem| opened.fail(problem))? {
-            return Ok(Rebuilt { pieces: packer.pieces, oversized: Some(oversized) });
+            return Ok(Rebuilt { pieces: packer.pieces, oversized: Some(oversized), took_ns: 0 });
         }
     }
     let last = batches.last().unwrap_or(first);
     if let Some(oversized) = packer.end().map_err(|problem| fail(last, problem))? {
-        return Ok(Rebuilt { pieces: packer.pieces, oversized: Some(oversized) });
+        return Ok(Rebuilt { pieces: packer.pieces, oversized: Some(oversized), took_ns: 0 });
     }
     if let Some(piece) = packer.pieces.last_mut() {
         piece.next_source = last.header.next_offset();
     }
-    Ok(Rebuilt { pieces: packer.pieces, oversized: None })
+    Ok(Rebuilt { pieces: packer.pieces, oversized: None, took_ns: 0 })
 }
 
 fn fail(batch: &RawBatch, problem: String) -> Error {

@@ -1,10 +1,11 @@
 //! What workers and coordinators say comes back as it was.
 
+use mirrormesh_core::relay::paused::PausedSet;
 use mirrormesh_core::report::PartitionFigures;
 use mirrormesh_core::unit::{Generation, Role, WorkerAssignment};
 use mirrormesh_proto::convert::session::{
-    EventsReport, InventoryReport, ProducerClaim, ProgressReport, Registration, Speaker, TranslateQuestion,
-    inventory_response, refused_topics,
+    EventsReport, InventoryReport, ProducerClaim, ProgressReport, Question, Registration, Speaker,
+    TranslateQuestion, inventory_response, paused_answer, paused_figures, refused_topics,
 };
 use mirrormesh_proto::mesh;
 use proptest::collection::vec;
@@ -70,10 +71,27 @@ proptest! {
 
     #[test]
     fn questions_come_back(flow in flow_id(), topic in topic_name(), partition in 0..i32::MAX, offset in any::<i64>()) {
-        let question = TranslateQuestion { flow, topic, partition, offset };
+        let question = Question::Translate(TranslateQuestion { flow, topic, partition, offset });
         let query = question.to_query(7);
         prop_assert_eq!(query.query_id, 7);
-        prop_assert_eq!(TranslateQuestion::try_from(query), Ok(question));
+        prop_assert_eq!(Question::try_from(query), Ok(question));
+    }
+
+    #[test]
+    fn questions_about_paused_partitions_come_back(
+        flow in flow_id(),
+        source in strategies::cluster_spec(),
+        target in strategies::cluster_spec(),
+        revision in any::<u64>(),
+        partitions in vec((topic_name(), 0..i32::MAX, strategies::partition_detail()), 0..3),
+        figures in vec((topic_name(), 0..i32::MAX, strategies::partition_figures()), 0..3),
+    ) {
+        let positions_topic = "p".to_owned();
+        let question = Question::Paused(PausedSet { flow, source, target, positions_topic, revision, partitions });
+        let query = question.to_query(8);
+        prop_assert_eq!(query.query_id, 8);
+        prop_assert_eq!(Question::try_from(query), Ok(question));
+        prop_assert_eq!(paused_figures(paused_answer(&figures)), Ok(figures));
     }
 }
 

@@ -22,7 +22,7 @@ use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 
-pub(crate) use mesh::{assignment, unit_report};
+pub(crate) use mesh::{assignment, partition_detail, partition_figures, unit_report};
 pub(crate) use topics::{position_record, registry_record};
 
 pub(crate) fn cluster_id() -> impl Strategy<Value = ClusterId> {

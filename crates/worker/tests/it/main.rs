@@ -24,7 +24,7 @@ use mirrormesh_core::control::{GenerationRequest, InventoryChange};
 use mirrormesh_core::ids::{FlowId, GroupId, TopicName};
 use mirrormesh_core::report::{Event, UnitState};
 use mirrormesh_core::unit::{Generation, PartitionGeneration, PartitionStart, Role, Unit};
-use mirrormesh_proto::mesh::{ServeQueriesResponse, TranslateQuery};
+use mirrormesh_proto::mesh::{PausedQuery, ServeQueriesResponse, TranslateQuery};
 use mirrormesh_runtime::env::Env;
 use mirrormesh_runtime::http::Health;
 use mirrormesh_runtime::service::ServiceContext;
@@ -444,14 +444,23 @@ async fn the_coordinators_questions_are_answered() {
             partition: 0,
             offset: 21,
         }),
+        paused: None,
     };
     // The stream of questions is opened beside the others.
     fake.asked(question(7, "t")).await;
     fake.asked(question(8, "unknown")).await;
     fake.asked(question(9, "no topic name!")).await;
+    let cluster = || Some(mirrormesh_proto::store::ClusterSpec::default());
+    let paused = PausedQuery {
+        flow_id: "g".to_owned(),
+        source: cluster(),
+        target: cluster(),
+        ..PausedQuery::default()
+    };
+    fake.asked(ServeQueriesResponse { query_id: 10, translate: None, paused: Some(paused) }).await;
     let answers = fake
         .until("answers", |told| {
-            (told.answers.len() == 3).then(|| {
+            (told.answers.len() == 4).then(|| {
                 let mut answers = told.answers.clone();
                 answers.sort_by_key(|answer| answer.query_id);
                 answers
@@ -462,5 +471,10 @@ async fn the_coordinators_questions_are_answered() {
     assert_eq!((offset(0), answers[0].error.as_str()), (Some(42), ""));
     assert_eq!(answers[1].error, "no such topic");
     assert!(answers[2].error.contains("topic"), "{}", answers[2].error);
+    assert!(
+        answers[3].error.contains("flows/g"),
+        "a service says what it can't answer: {}",
+        answers[3].error
+    );
     worker.stop().await;
 }

@@ -6,6 +6,7 @@
 
 mod lease_loop;
 mod leases;
+mod paused;
 mod placement;
 mod plan_loop;
 mod progress;
@@ -22,8 +23,10 @@ use tokio_util::sync::CancellationToken;
 use crate::queries::Queries;
 use crate::raft::{Leadership, Node, RaftHandle};
 use leases::Leases;
+use paused::Paused;
 
 pub(crate) use leases::LEASE;
+pub(crate) use paused::{Look, Looks};
 pub(crate) use placement::{Placement, Refusals, Waiting};
 pub(crate) use progress::{Progress, Tracked};
 
@@ -43,6 +46,8 @@ pub(crate) struct Lead {
     pub(crate) leases: Leases,
     /// Reports of units.
     pub(crate) progress: Progress,
+    /// How far behind paused partitions are.
+    pub(crate) paused: Paused,
     /// What the last plan left without a worker.
     pub(crate) placement: Placement,
     /// Topics that were refused.
@@ -58,6 +63,7 @@ impl Lead {
             ended: CancellationToken::new(),
             leases: Leases::default(),
             progress: Progress::default(),
+            paused: Paused::default(),
             placement: Placement::default(),
             refusals: Refusals::default(),
             queries: Queries::default(),
@@ -120,6 +126,7 @@ pub(crate) async fn run(
 async fn hold(raft: &RaftHandle, lead: &Arc<Lead>, begun: &Leadership, node: &Node) -> &'static str {
     let mut loops = JoinSet::new();
     loops.spawn(plan_loop::run(raft.clone(), Arc::clone(lead)));
+    loops.spawn(paused::run(raft.clone(), Arc::clone(lead)));
     loops.spawn(lease_loop::run(raft.clone(), Arc::clone(lead)));
     loops.spawn(announce(raft.clone(), begun.clone(), node.clone()));
     let mut leadership = raft.watch_leadership();

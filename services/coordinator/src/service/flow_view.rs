@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mirrormesh_core::control::{ControlState, FlowRecord, TopicEntry};
 use mirrormesh_core::ids::{FlowId, TopicName, WorkerId};
-use mirrormesh_core::report::{Delivery as Guarantee, UnitState};
+use mirrormesh_core::report::{Delivery as Guarantee, PartitionFigures, UnitState};
 use mirrormesh_core::unit::{Role, Unit};
 use mirrormesh_proto::convert::api::{
     FlowStatus, flow_to_api, flow_topic_name, generation_to_api, timestamp,
@@ -17,7 +17,7 @@ use mirrormesh_runtime::clock::now_ms;
 use tokio::time::Instant;
 
 use super::sums::{Moment, Standing, Sums, outlook_to_api};
-use crate::leader::{Lead, Tracked, Waiting};
+use crate::leader::{Lead, Looks, Tracked, Waiting};
 
 /// A unit may wait this long for a worker before that is called a problem: planning takes a moment.
 const PLACING_TIME: Duration = Duration::from_secs(5);
@@ -49,11 +49,14 @@ impl<'a> View<'a> {
         Self { lead, state, now, now_ms, heard_ms }
     }
 
+    fn moment(&self) -> Moment {
+        Moment { now: self.now, now_ms: self.now_ms }
+    }
+
     fn standing(&self, unit: &Unit, tracked: Option<&Tracked>) -> Standing {
-        let at = Moment { now: self.now, now_ms: self.now_ms };
         let owner = self.state.owners.get(unit);
         let heard_ms = owner.and_then(|owner| self.heard_ms.get(&owner.worker)).copied();
-        Standing::of(tracked, at, heard_ms)
+        Standing::of(tracked, self.moment(), heard_ms)
     }
 
     /// A flow as users see it.
@@ -61,7 +64,7 @@ impl<'a> View<'a> {
         let waiting = self.lead.placement.of_flow(id);
         let (conditions, settled, progress) = self.lead.progress.with_flow(id, |units| {
             let settled = units.values().filter(|unit| unit.report.state != UnitState::Resyncing).count();
-            (self.conditions(id, units, &waiting), settled, self.sum(record, units))
+            (self.conditions(id, units, &waiting), settled, self.sum(id, record, units))
         });
         let state = match (record.paused, self.state.is_quiet(id)) {
             (true, true) => State::Paused,
@@ -77,11 +80,17 @@ impl<'a> View<'a> {
         flow_to_api(id, record, FlowStatus { state, conditions, progress })
     }
 
-    fn sum(&self, record: &FlowRecord, units: &BTreeMap<Unit, Tracked>) -> Sums {
+    fn sum(&self, id: &FlowId, record: &FlowRecord, units: &BTreeMap<Unit, Tracked>) -> Sums {
         let mut sums = Sums::default();
         for (unit, tracked) in units {
             if matches!(unit, Unit::Partition(..)) {
                 sums.add(Some(tracked), &self.standing(unit, Some(tracked)));
+            }
+        }
+        let looks = self.lead.paused.of_flow(id);
+        for (entry, number) in self.state.paused_partitions(id, record) {
+            if let Some(look) = looks.get(&entry.topic).and_then(|looks| looks.get(&number)) {
+                sums.add(None, &Standing::paused(look, self.moment()));
             }
         }
         let known = sums.partitions;
@@ -136,9 +145,10 @@ impl<'a> View<'a> {
         record: &FlowRecord,
         entries: impl Iterator<Item = &'b TopicEntry>,
     ) -> Vec<v1::FlowTopic> {
-        self.lead
-            .progress
-            .with_flow(id, |units| entries.map(|entry| self.topic(id, record, entry, units)).collect())
+        let looks = self.lead.paused.of_flow(id);
+        self.lead.progress.with_flow(id, |units| {
+            entries.map(|entry| self.topic(id, record, entry, (units, &looks))).collect()
+        })
     }
 
     fn topic(
@@ -146,16 +156,24 @@ impl<'a> View<'a> {
         id: &FlowId,
         record: &FlowRecord,
         entry: &TopicEntry,
-        units: &BTreeMap<Unit, Tracked>,
+        (units, looks): (&BTreeMap<Unit, Tracked>, &Looks),
     ) -> v1::FlowTopic {
         let mut sums = Sums::default();
+        let looks = looks.get(&entry.topic);
         let numbers = 0..i32::try_from(entry.starts.len()).unwrap_or(i32::MAX);
         let partitions = numbers.map(|number| {
             let unit = Unit::Partition(id.clone(), entry.topic.clone(), number);
             let tracked = units.get(&unit);
-            let standing = self.standing(&unit, tracked);
+            let look = looks
+                .filter(|_| tracked.is_none() && record.is_paused(&entry.topic, number))
+                .and_then(|looks| looks.get(&number));
+            let standing = match look {
+                Some(look) => Standing::paused(look, self.moment()),
+                None => self.standing(&unit, tracked),
+            };
             sums.add(tracked, &standing);
-            self.partition(record, entry, (&unit, number), tracked, &standing)
+            let seen = look.map(|look| look.figures(self.now_ms));
+            self.partition(record, entry, (&unit, number), (tracked, seen), &standing)
         });
         let partitions = partitions.collect();
         v1::FlowTopic {
@@ -171,7 +189,7 @@ impl<'a> View<'a> {
         record: &FlowRecord,
         entry: &TopicEntry,
         (unit, number): (&Unit, i32),
-        tracked: Option<&Tracked>,
+        (tracked, seen): (Option<&Tracked>, Option<PartitionFigures>),
         standing: &Standing,
     ) -> v1::FlowPartition {
         use flow_partition::{Delivery, State};
@@ -187,7 +205,7 @@ impl<'a> View<'a> {
             Some(UnitState::Backoff) => State::Backoff,
             Some(UnitState::Stopped) => State::Stopped,
         };
-        let figures = tracked.and_then(|tracked| tracked.report.partition);
+        let figures = seen.or_else(|| tracked?.report.partition);
         let reason = tracked.map(|tracked| match (&*tracked.report.reason, &*tracked.report.message) {
             ("", "") => held(tracked).unwrap_or_default(),
             (reason, "") => reason.to_owned(),
@@ -235,7 +253,8 @@ impl<'a> View<'a> {
 /// Progress of every flow, for metrics.
 pub(crate) fn flow_figures(lead: &Lead, state: &ControlState) -> Vec<(FlowId, v1::Progress)> {
     let view = View::now(lead, state);
-    let sum = |id: &FlowId, record: &FlowRecord| lead.progress.with_flow(id, |units| view.sum(record, units));
+    let sum =
+        |id: &FlowId, record: &FlowRecord| lead.progress.with_flow(id, |units| view.sum(id, record, units));
     state.flows.iter().map(|(id, record)| (id.clone(), sum(id, record).finish())).collect()
 }
 

@@ -8,7 +8,7 @@ use mirrormesh_proto::convert::api::timestamp;
 use mirrormesh_proto::v1;
 use tokio::time::Instant;
 
-use crate::leader::Tracked;
+use crate::leader::{Look, Tracked};
 
 /// One moment, on both clocks.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +32,19 @@ impl Standing {
     /// Of a partition on which nobody reported.
     pub(super) const UNKNOWN: Self =
         Self { lag: None, outlook: Outlook::Unknown, as_of_ms: None, records_rate: 0.0, bytes_rate: 0.0 };
+
+    /// Of a partition that nobody runs, by what was seen of it: it moves again when somebody resumes it.
+    pub(super) fn paused(look: &Look, at: Moment) -> Self {
+        let figures = look.figures(at.now_ms);
+        let lag = Lag::of(&figures, at.now_ms);
+        let still = Some(Pace { mirrored: 0.0, produced: 0.0 });
+        Self {
+            lag,
+            outlook: lag.map_or(Outlook::Unknown, |lag| Outlook::of(lag.records, still)),
+            as_of_ms: figures.source_end_offset.map(|_| look.at_ms()),
+            ..Self::UNKNOWN
+        }
+    }
 
     /// `heard_ms` is when its worker reported last.
     pub(super) fn of(tracked: Option<&Tracked>, at: Moment, heard_ms: Option<u64>) -> Self {

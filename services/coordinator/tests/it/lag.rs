@@ -1,10 +1,17 @@
 //! Lag, rates and outlook: the same in every view, and never an old number as if it were new.
 
+use std::time::Duration;
+
 use mirrormesh_core::report::{PartitionFigures, UnitReport, UnitState};
 use mirrormesh_core::unit::{Unit, WorkerAssignment};
+use mirrormesh_proto::convert::session::{Question, paused_answer};
+use mirrormesh_proto::mesh;
 use mirrormesh_proto::v1::{self, Outlook};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::harness::{Node, single, soon};
+use crate::harness::{Node, single, soon, until};
 use crate::session::{Worker, running_flow};
 
 fn reports(set: &WorkerAssignment, state: UnitState, figures: PartitionFigures) -> Vec<UnitReport> {
@@ -107,5 +114,90 @@ async fn an_end_that_nobody_can_look_at_is_no_lag_but_a_time() {
     assert_eq!(old.progress_time.unwrap().seconds, 7);
     let sums = shown.progress.unwrap();
     assert_eq!((sums.lag_records, sums.progress_time.unwrap().seconds), (None, 7), "the oldest of them");
+    node.stop().await;
+}
+
+/// Answers questions about paused partitions with these figures, as long as it lives and `answering` says so.
+async fn onlooker(
+    node: &Node,
+    worker: &Worker,
+    figures: PartitionFigures,
+    answering: watch::Receiver<bool>,
+) -> AbortOnDropHandle<()> {
+    let (answers, receiver) = mpsc::channel(4);
+    let first = mesh::ServeQueriesRequest {
+        worker_id: worker.id.clone(),
+        session: worker.session,
+        ..mesh::ServeQueriesRequest::default()
+    };
+    answers.send(first.clone()).await.unwrap();
+    let stream = node.sessions().serve_queries(ReceiverStream::new(receiver)).await.unwrap();
+    let mut questions = stream.into_inner();
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        while let Ok(Some(question)) = questions.message().await {
+            if !*answering.borrow() {
+                continue;
+            }
+            let query_id = question.query_id;
+            let Ok(Question::Paused(set)) = Question::try_from(question) else { return };
+            assert_eq!(set.positions_topic, "mirrormesh-positions.uk.internal");
+            let seen: Vec<_> = set.partitions.into_iter().map(|(t, p, _)| (t, p, figures)).collect();
+            let paused = Some(paused_answer(&seen));
+            let answer = mesh::ServeQueriesRequest { query_id, paused, ..first.clone() };
+            if answers.send(answer).await.is_err() {
+                return;
+            }
+        }
+    }))
+}
+
+#[tokio::test]
+async fn what_waits_behind_a_pause_is_asked_for_shown_everywhere_and_grows_old() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = single(&directory).await;
+    let (mut worker, set) = running_flow(&node, 2).await;
+    let _kept = worker.keep(&node).await;
+    let (answers, answering) = watch::channel(true);
+    let _onlooker = onlooker(&node, &worker, figures(130), answering).await;
+    worker.report(&reports(&set, UnitState::Running, figures(100)), &[]).await.unwrap();
+    let pause = v1::PauseFlowTopicRequest {
+        name: "flows/f/topics/t".into(),
+        partitions: vec![1],
+        request_id: String::new(),
+    };
+    node.flows().pause_flow_topic(pause).await.unwrap();
+    let is_second = |unit: &Unit| matches!(unit, Unit::Partition(_, _, 1));
+    worker.set("one less", |set| !set.units.keys().any(is_second)).await;
+    let (unit, owned) = set.units.iter().find(|(unit, _)| is_second(unit)).unwrap();
+    worker.report(&[], &[(unit.clone(), owned.number)]).await.unwrap();
+    let until = async |what: &str, lag: Option<i64>| {
+        let shown = || async {
+            let shown = topic(&node).await;
+            let paused = &shown.partitions[1];
+            (paused.lag_records == lag && paused.worker.is_empty()).then_some(shown)
+        };
+        until(what, Duration::from_secs(20), shown).await
+    };
+    let shown = until("the lag of the paused partition", Some(40)).await;
+    let paused = &shown.partitions[1];
+    assert_eq!((paused.state(), paused.lag_bytes), (v1::flow_partition::State::Paused, Some(4_000)));
+    assert_eq!((paused.source_offset, paused.outlook()), (Some(90), Outlook::FallingBehind));
+    let expected = (Some(50), Some(5_000), Outlook::FallingBehind);
+    assert_eq!(lag(shown.progress.unwrap()), expected, "with the other one's");
+    assert_eq!(lag(flow(&node).await), expected);
+    let request = v1::WatchFlowRequest { name: "flows/f".into(), include_topics: true };
+    let mut stream = node.flows().watch_flow(request).await.unwrap().into_inner();
+    let message = soon("the snapshot", stream.message()).await.unwrap().unwrap();
+    assert_eq!(lag(message.flow.unwrap().progress.unwrap()), expected);
+
+    // Nobody can look any more: what was seen is no lag, but has its time.
+    let seen = paused.progress_time.unwrap();
+    answers.send_replace(false);
+    let old = until("an old look", None).await;
+    assert_eq!(old.partitions[1].source_end_offset, Some(130));
+    assert!(old.partitions[1].progress_time.unwrap().seconds >= seen.seconds);
+    assert_eq!(flow(&node).await.lag_records, None);
+    answers.send_replace(true);
+    until("a new look", Some(40)).await;
     node.stop().await;
 }

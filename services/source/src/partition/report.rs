@@ -11,7 +11,8 @@ use crate::ends::News;
 impl PartitionUnit {
     /// Says what the machine is doing.
     pub(super) fn say(&mut self) {
-        self.link.metrics.count(&self.flow_label, &mut self.tally);
+        let passing_ns = self.link.metrics.count(&self.flow_label, &mut self.tally);
+        self.relay.passing_ns(passing_ns);
         let figures = self.relay.figures(now_ms());
         self.lag.set(figures);
         let (state, reason, message) = self.relay.state();

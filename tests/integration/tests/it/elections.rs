@@ -219,11 +219,13 @@ async fn others_go_on(rig: &Rig, topic: &str) -> Result<()> {
     }
 }
 
-/// Waits until a worker, another one than `not` if that is given, says that the end of partition 0 is not settled.
+/// Waits until a worker, another one than `not` if that is given, says that the end of partition 0 is not settled. If
+/// nothing came between the replica's last fetch and its leaving the set, as on a machine that is slow just then, all of
+/// the log is settled and nothing more is taken.
 async fn unsettled(rig: &mut Rig, topic: &str, not: &str) -> Result<String> {
-    let wished = |p: &FlowPartition| {
-        p.reason.starts_with("TARGET_NOT_SETTLED") && !p.worker.is_empty() && p.worker != not
-    };
+    let waits =
+        |reason: &str| reason.starts_with("TARGET_NOT_SETTLED") || reason.starts_with("NOT_ENOUGH_REPLICAS");
+    let wished = |p: &FlowPartition| waits(&p.reason) && !p.worker.is_empty() && p.worker != not;
     Ok(partition(rig, topic, 0, "waiting for replicas", wished).await?.worker)
 }
 
@@ -297,10 +299,12 @@ async fn leaders_that_move_on_both_sides_lose_and_double_nothing() -> Result<()>
     for (round, killed) in [false, true].into_iter().enumerate() {
         let (on_target, on_source) = if killed { (1, 0) } else { (0, 1) };
         let mut enough = 12_000 + 20_000 * round as u64;
-        for (cluster, broker) in [(&target, on_target), (&source, on_source)] {
-            let partition = i32::try_from(broker)?;
+        let mut ended = Vec::new();
+        for (cluster, partition) in [(&target, on_target), (&source, on_source)] {
+            // Usually the first replica leads; on a slow machine, brokers may have missed each other before.
+            in_sync(cluster, &topic).await?;
             let (leader, _) = probe::leadership(&cluster.bootstrap(), &topic, partition).await?;
-            ensure!(leader == partition + 1, "node {leader} leads partition {partition}: nothing would move");
+            let broker = usize::try_from(leader - 1)?;
             if killed {
                 cluster.kill(broker)?;
             } else {
@@ -308,8 +312,9 @@ async fn leaders_that_move_on_both_sides_lose_and_double_nothing() -> Result<()>
             }
             under_load(&rig, &topic, enough, &running).await?;
             enough += 8_000;
+            ended.push((cluster, broker));
         }
-        for (cluster, broker) in [(&target, on_target), (&source, on_source)] {
+        for (cluster, broker) in ended {
             cluster.start_broker(broker)?;
             in_sync(cluster, &topic).await?;
         }

@@ -194,6 +194,65 @@ async fn a_paused_partition_waits_while_others_go_on_and_goes_on_exactly() -> Re
     rig.equal(&[&topic], produced).await
 }
 
+/// What is produced to the topic now, and where its partitions end then.
+async fn more(rig: &Rig, topic: &str) -> Result<(u64, Vec<i64>)> {
+    let run = produce(&rig.source, vec![plan(topic, 2, 500, Codec::Lz4)], None).await?;
+    let records = run.finish().await?.records();
+    Ok((records, probe::end_offsets(&rig.source, topic).await?))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_piles_up_behind_a_pause_shows_everywhere_and_nobody_copies_it() -> Result<()> {
+    let mut rig = Rig::shared(MeshSpec::default()).await?;
+    let topic = unique("piled-up");
+    let (mut produced, copied) = more(&rig, &topic).await?;
+    rig.mirror(&[&topic]).await?;
+    rig.caught_up(2).await?;
+    agreed(&mut rig, &topic, 0, |lags| lags.iter().all(|lag| lag.1 == Some(0))).await?;
+    let id = rig.flow.clone();
+    let begun = (rig.generation(&topic, 0).await?, rig.generation(&topic, 1).await?);
+
+    // One partition: the other goes on.
+    rig.api.pause_flow_topic(&id, &topic, &[0]).await?;
+    partition(&mut rig, &topic, 0, "seen while paused", |p| {
+        p.state() == State::Paused && p.lag_records == Some(0)
+    })
+    .await?;
+    let (records, ends) = more(&rig, &topic).await?;
+    produced += records;
+    agree(&mut rig, &topic, ends[0] - copied[0]).await?;
+    let shown = rig.partition(&topic, 0).await?;
+    ensure!(shown.worker.is_empty() && shown.state() == State::Paused, "somebody runs it: {shown:#?}");
+    ensure!((shown.outlook(), shown.eta_seconds) == (Outlook::FallingBehind, None), "{shown:#?}");
+    ensure!(shown.source_offset == Some(copied[0]) && shown.source_end_offset == Some(ends[0]), "{shown:#?}");
+    // The workload's timestamps go back for an hour.
+    ensure!(shown.lag_seconds.is_some_and(|age| (1.0..7_200.0).contains(&age)), "{shown:#?}");
+    let age = now_ms() / 1_000 - shown.progress_time.context("no time")?.seconds;
+    ensure!(age <= 5, "the numbers are {age} s old");
+    ensure!(rig.partition(&topic, 1).await?.lag_records == Some(0), "the other one goes on");
+
+    // The whole topic, then the flow instead of it.
+    rig.api.pause_flow_topic(&id, &topic, &[]).await?;
+    let second = ends[1];
+    let (records, ends) = more(&rig, &topic).await?;
+    produced += records;
+    agree(&mut rig, &topic, ends[0] - copied[0] + ends[1] - second).await?;
+    rig.pause().await?;
+    rig.api.resume_flow_topic(&id, &topic, &[]).await?;
+    let (records, ends) = more(&rig, &topic).await?;
+    produced += records;
+    agree(&mut rig, &topic, ends[0] - copied[0] + ends[1] - second).await?;
+    let flow = rig.api.flow(&id).await?;
+    ensure!(flow.state() == v1::flow::State::Paused, "{flow:#?}");
+    ensure!(probe::end_offsets(&rig.target, &topic).await? == [copied[0], second], "it was copied");
+
+    rig.api.resume_flow(&id).await?;
+    rig.caught_up(2).await?;
+    agree_on_records(&mut rig, &topic, 0).await?;
+    ensure!(begun == (rig.generation(&topic, 0).await?, rig.generation(&topic, 1).await?), "it goes on");
+    rig.equal(&[&topic], produced).await
+}
+
 /// Sets a broker's quota for what a client may send.
 async fn quota(target: &Cluster, client: &str, bytes_per_second: u64) -> Result<()> {
     let setting = format!("producer_byte_rate={bytes_per_second}");

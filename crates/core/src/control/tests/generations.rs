@@ -426,3 +426,32 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_paused_and_run_by_nobody_is_told_with_its_generation() {
+    let (mut world, number) = owned();
+    let set = |world: &World| world.state.paused_set(&flow_id("f")).unwrap();
+    let numbers = |world: &World| -> Vec<i32> { set(world).partitions.iter().map(|(_, p, _)| *p).collect() };
+    assert!(numbers(&world).is_empty(), "nothing is paused");
+    let pause_topic = |partitions: &[i32]| CommandKind::SetTopicPaused {
+        id: flow_id("f"),
+        topic: topic_name("t"),
+        partitions: partitions.to_vec(),
+        paused: true,
+        guard: WriteGuard::default(),
+    };
+    world.run(pause_topic(&[1]));
+    assert!(numbers(&world).is_empty(), "its owner may still write");
+    world.run(released("a", &[(partition("f", "t", 1), number)]));
+    assert_eq!(numbers(&world), [1]);
+    let (_, _, detail) = set(&world).partitions.remove(0);
+    assert_eq!(Some(detail.begun), begun(&world, 1));
+    assert_eq!(set(&world).positions_topic, "mirrormesh-positions.uk.internal");
+    let before = set(&world).revision;
+    world.run(pause_topic(&[]));
+    assert_eq!(numbers(&world), [0, 1]);
+    assert!(set(&world).revision > before, "a place may be another one after any change");
+    world.run(pause("f", true));
+    assert_eq!(numbers(&world), [0, 1]);
+    assert!(world.state.paused_set(&flow_id("none")).is_none());
+}

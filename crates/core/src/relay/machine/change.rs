@@ -3,6 +3,7 @@
 //! Every discontinuity (a gap, a skip, other rules, an owner that must be fenced) is a generation of its own, with its
 //! first place in the Raft log: inside a generation the n-th record is the same for every worker.
 
+use super::inherited::Inherited;
 use super::register::Then;
 use super::stream::{After, Stream};
 use super::strict::Fence;
@@ -118,6 +119,7 @@ impl<T: Clone> Relay<T> {
             handover,
         );
         stream.window.share(self.shared_ms);
+        stream.inherited = self.inherited(found, now_ms);
         if let Some(looked_at) = self.unexpected.take() {
             stream.window.settle(looked_at);
         }
@@ -242,6 +244,7 @@ impl<T: Clone> Relay<T> {
         self.await_strays(now_ms);
         self.setup.detail.begun = begun;
         self.refusal = None;
+        self.inherited = Some(Inherited::FROM_NOBODY);
         // What the target lost before was told with this generation.
         self.acked_target = i64::MIN;
         let PartitionStart { source_offset: source, target_offset: target, .. } = begun.start;

@@ -11,6 +11,7 @@
 mod action;
 mod behind;
 mod change;
+mod inherited;
 mod outgoing;
 mod refusal;
 mod register;
@@ -22,6 +23,7 @@ pub use action::{Action, Append, Ask, Beginning, Notice, Rules, Setup, Told};
 pub use behind::SourceEnds;
 
 use super::answer::{Answer, Refused};
+use super::economy::Economy;
 use super::facts::Facts;
 use super::journal::{Entry, Journal, Stored};
 use super::loss::{Handling, Loss};
@@ -38,6 +40,7 @@ use crate::report::{PartitionFigures, UnitState};
 use crate::unit::{PartitionDetail, PartitionGeneration, PartitionStart};
 use behind::{Behind, InHand};
 use change::Change;
+use inherited::Inherited;
 use register::{Registering, Then};
 use std::collections::VecDeque;
 use stream::Stream;
@@ -115,6 +118,8 @@ pub struct Relay<T> {
     /// Until then, requests that nobody waits for may still arrive: those of an owner before, or of a connection that was
     /// given up. `None`: not said yet.
     strays_until_ms: Option<u64>,
+    /// Whom the generation is shared with; `None` before the first place is found.
+    inherited: Option<Inherited>,
     /// An append that is looked at for where it stands.
     unexpected: Option<Unexpected>,
     /// Everything before this target offset was acknowledged to this owner, as far as it still counts on it.
@@ -135,6 +140,8 @@ pub struct Relay<T> {
     registered: Option<PartitionGeneration>,
     /// Where the source's batches come from.
     origins: Origins,
+    /// Whether small batches are put together.
+    economy: Economy,
     /// This owner's own, between two streams.
     journal: Journal,
     figures: PartitionFigures,
@@ -156,6 +163,7 @@ impl<T: Clone> Relay<T> {
             untold: None,
             shared_ms: None,
             strays_until_ms: None,
+            inherited: None,
             unexpected: None,
             acked_target: i64::MIN,
             attempts: 0,
@@ -168,6 +176,7 @@ impl<T: Clone> Relay<T> {
             next_cut_ms: 0,
             registered: None,
             origins: Origins::default(),
+            economy: Economy::default(),
             journal,
             figures: PartitionFigures::default(),
             behind: Behind::default(),
@@ -254,6 +263,11 @@ impl<T: Clone> Relay<T> {
         self.leased = holds;
     }
 
+    /// What passing a batch costs here beside its bytes, ns, as measured.
+    pub fn passing_ns(&mut self, ns: u64) {
+        self.economy.passing_ns(ns);
+    }
+
     /// The wait is over.
     pub fn resume(&mut self) {
         if matches!(self.phase, Phase::Waiting { .. }) {
@@ -311,7 +325,7 @@ impl<T: Clone> Relay<T> {
                     match resync.step().clone() {
                         Step::Done(found) => self.found(&found, now_ms),
                         Step::Stop(stop) => self.phase = Phase::Stopped { stop, said: false },
-                        Step::Again(reason) => self.wait(reason, explain(reason)),
+                        Step::Again(reason) => self.wait(reason, refusal::explain(reason)),
                         Step::Lost(loss, target) => self.lost(*loss, target, now_ms),
                         Step::Origins(unknown) => return Some(Action::Ask(Ask::Origins(unknown))),
                         step => return Some(Action::Ask(Ask::Locate(step))),
@@ -468,18 +482,6 @@ impl<T: Clone> Relay<T> {
 
     fn notice(&mut self, notice: Notice) {
         self.pending.push_back(Action::Notice(notice));
-    }
-}
-
-fn explain(reason: &str) -> &'static str {
-    match reason {
-        "SOURCE_TOPIC_MISSING" => {
-            "the source topic does not exist: create it again, or exclude it from the flow"
-        }
-        "TARGET_TOPIC_MISSING" => "the target topic does not exist: it was deleted behind the flow's back",
-        "TARGET_NOT_SETTLED" => "the target's log end is not replicated yet: waiting for its replicas",
-        "SOURCE_NOT_SETTLED" => "the source does not show yet what was mirrored: waiting for its replicas",
-        _ => "trying again",
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::format::batch::RawBatch;
+use crate::relay::economy::Economy;
 use crate::relay::page::{Data, Item};
 use crate::relay::path::{Conditions, Path};
 use crate::relay::reader::{Skip, unreadable};
@@ -85,7 +86,13 @@ impl Queue {
     }
 
     /// The next thing to do. `clamp`: move timestamps whatever the settings say.
-    pub(super) fn pop(&mut self, conditions: &Conditions, clamp: bool, codecs: &dyn Codecs) -> Option<Ready> {
+    pub(super) fn pop(
+        &mut self,
+        conditions: &Conditions,
+        clamp: bool,
+        economy: &mut Economy,
+        codecs: &dyn Codecs,
+    ) -> Option<Ready> {
         loop {
             if let Some(ready) = self.ready.pop_front() {
                 return Some(ready);
@@ -93,12 +100,19 @@ impl Queue {
             match self.items.pop_front()? {
                 Item::Passed(next, epoch, skip) => return Some(Ready::Passed(next, epoch, Some(skip))),
                 Item::Bad(stop) => return Some(Ready::Stop(stop)),
-                Item::Data(data) => self.prepare(data, conditions, clamp, codecs),
+                Item::Data(data) => self.prepare(data, conditions, clamp, economy, codecs),
             }
         }
     }
 
-    fn prepare(&mut self, data: Data, conditions: &Conditions, clamp: bool, codecs: &dyn Codecs) {
+    fn prepare(
+        &mut self,
+        data: Data,
+        conditions: &Conditions,
+        clamp: bool,
+        economy: &mut Economy,
+        codecs: &dyn Codecs,
+    ) {
         let path = match conditions.path(&data.batch.header, data.batch.bytes.len(), data.from) {
             Ok(Path::Passthrough) if clamp => Path::Clamped,
             Ok(path) => path,
@@ -108,15 +122,18 @@ impl Queue {
             self.rebuild(&[data.batch], data.from, path, conditions, codecs);
             return;
         }
-        let more = self.small_ones_behind(&data, conditions);
+        let more = self.small_ones_behind(&data, conditions, economy);
         if more > 0 {
             let from = data.from;
+            let first = data.batch.header;
             let mut batches = vec![data.batch];
             batches.extend(self.items.drain(..more).filter_map(|item| match item {
                 Item::Data(data) => Some(data.batch),
                 Item::Passed(..) | Item::Bad(_) => None,
             }));
-            self.rebuild(&batches, from, Path::Coalesced, conditions, codecs);
+            let took_ns = self.rebuild(&batches, from, Path::Coalesced, conditions, codecs);
+            let bytes = batches.iter().map(|batch| batch.bytes.len()).sum();
+            economy.put_together(&first, bytes, took_ns);
             return;
         }
         let header = data.batch.header;
@@ -131,7 +148,7 @@ impl Queue {
     }
 
     /// How many batches behind this one are to be put together with it.
-    fn small_ones_behind(&self, first: &Data, conditions: &Conditions) -> usize {
+    fn small_ones_behind(&self, first: &Data, conditions: &Conditions, economy: &mut Economy) -> usize {
         let behind = self.items.iter().map_while(|item| match item {
             Item::Data(data)
                 if conditions.path(&data.batch.header, data.batch.bytes.len(), data.from)
@@ -142,9 +159,10 @@ impl Queue {
             _ => None,
         });
         let sizes = std::iter::once(first.batch.bytes.len()).chain(behind);
-        conditions.coalesced(sizes).saturating_sub(1)
+        economy.together(&first.batch.header, sizes, conditions.facts.target_bytes_max).saturating_sub(1)
     }
 
+    /// Says how long it took, ns.
     fn rebuild(
         &mut self,
         batches: &[RawBatch],
@@ -152,8 +170,8 @@ impl Queue {
         path: Path,
         conditions: &Conditions,
         codecs: &dyn Codecs,
-    ) {
-        let Some(last) = batches.last().map(|batch| batch.header) else { return };
+    ) -> u64 {
+        let Some(last) = batches.last().map(|batch| batch.header) else { return 0 };
         let rebuilt = match codecs.rebuild(batches, &conditions.plan(from)) {
             Ok(rebuilt) => rebuilt,
             Err(error) => {
@@ -161,7 +179,8 @@ impl Queue {
                 let damaged = batches.iter().position(|batch| batch.header.base_offset == error.offset);
                 let intact = batches.get(..damaged.unwrap_or(0)).unwrap_or_default();
                 self.rebuild(intact, from, path, conditions, codecs);
-                return self.ready.push_back(Ready::Stop(unreadable(error.offset, &error.problem)));
+                self.ready.push_back(Ready::Stop(unreadable(error.offset, &error.problem)));
+                return 0;
             }
         };
         for Piece { batch, runs, next_source } in rebuilt.pieces {
@@ -182,5 +201,6 @@ impl Queue {
             // Covers what compaction left nothing of; otherwise the last piece said the same.
             self.ready.push_back(Ready::Passed(last.next_offset(), last.leader_epoch, None));
         }
+        rebuilt.took_ns
     }
 }

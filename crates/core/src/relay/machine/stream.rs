@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::behind::InHand;
 use super::change::Change;
+use super::inherited::Inherited;
 use super::outgoing::{Outgoing, Queue, Ready};
 use super::refusal::{skipped, too_large};
 use super::strict::Fence;
@@ -80,13 +81,15 @@ pub(super) struct Stream<T> {
     pub(super) unwritten: bool,
     pub(super) last: Option<(LastBatch, i32)>,
     /// The first append goes under the old generation; then a new one begins.
-    handover: bool,
+    pub(super) handover: bool,
     /// This owner began the generation with this stream: nobody else has anything of it on its way.
     pub(super) own_generation: bool,
     /// Whether an older generation appended before this one's first marker is not looked at yet.
     pub(super) fence: Fence,
     /// A batch waits until no stray request can arrive any more.
     pub(super) held_for_strays: bool,
+    /// Who had the partition before may append under this generation still.
+    pub(super) inherited: Inherited,
     pub(super) after: Option<After>,
     end_offset: i64,
     high_watermark: i64,
@@ -115,6 +118,7 @@ impl<T> Stream<T> {
             own_generation: false,
             fence: Fence::Seen,
             held_for_strays: false,
+            inherited: Inherited::FROM_NOBODY,
             after: None,
             end_offset: -1,
             high_watermark: -1,
@@ -263,6 +267,7 @@ impl<T: Clone> Relay<T> {
         self.journal = stream.journal.clone();
         self.shared_ms = stream.window.shared_ms();
         self.unexpected = stream.window.unexpected();
+        self.inherited = Some(stream.inherited);
         let place = stream.window.acked();
         let change = || Change::at(place, stream.journal.clone(), stream.last);
         match after {
@@ -300,7 +305,7 @@ impl<T: Clone> Relay<T> {
         }
         let timestamps = self.setup.rules.timestamps;
         let conditions = Conditions { facts: self.facts, timestamps, now_ms };
-        let Some(ready) = stream.queue.pop(&conditions, self.clamp, codecs) else {
+        let Some(ready) = stream.queue.pop(&conditions, self.clamp, &mut self.economy, codecs) else {
             // Nothing of the fetch is left but what is in flight: its memory goes with the last answer.
             stream.hold = None;
             return None;
@@ -326,6 +331,11 @@ impl<T: Clone> Relay<T> {
                     }
                     OversizedPolicy::Skip => After::Skip(oversized, epoch),
                 });
+                Some(Next::Changed)
+            }
+            Ready::Send(outgoing) if stream.parts_at(outgoing.leader_epoch, now_ms) => {
+                stream.queue.put_back(Ready::Send(outgoing));
+                stream.part();
                 Some(Next::Changed)
             }
             Ready::Send(outgoing) => self.offer(outgoing, now_ms),

@@ -253,11 +253,43 @@ impl Resync {
             // The cleaner takes what stands before a repeat of the same key: the place found by content is before that.
             self.unsure = Some((self.base.target, self.ends.1));
         }
-        if self.scan.ours.is_empty() && log_start > self.base.target {
+        if self.scan.ours.is_empty() && (log_start > self.base.target || self.may_be_cut()) {
             self.step = Step::Producer;
             return;
         }
         self.settle(self.count);
+    }
+
+    /// Only others' batches stand behind the position: the target may have lost ours before it, and theirs made the log as
+    /// long as it was.
+    fn may_be_cut(&self) -> bool {
+        let others = self.scan.foreign && self.scan.older.is_none() && self.scan.doubled.is_none();
+        others && self.position.as_ref().is_some_and(|position| position.count > 0)
+    }
+
+    /// The target remembers an earlier batch of this generation as its last one: what the position tells of is not in its
+    /// history any more. The next older position that is tells where to count from.
+    fn cut_behind(&mut self, last: i32) {
+        let told = self.base;
+        let missing = (told.count - 1 - i64::from(last)).rem_euclid(SEQUENCES);
+        let count = told.count - missing;
+        if count < 0 {
+            // It is behind the position, and its batch is gone.
+            self.settle(told.count);
+            return;
+        }
+        self.known.retain(|position| position.count <= count);
+        let start = self.premise.detail.begun.start;
+        self.base = Place { count: 0, source: start.source_offset, target: start.target_offset };
+        (self.epoch, self.epoch_source, self.epoch_target) = self.start_epoch;
+        if !self.take_position(self.ends.1) {
+            return;
+        }
+        let kept = self.base.target + (count - self.base.count).max(0);
+        self.truncated = Some((kept.min(told.target), self.truncated.map_or(told.target, |(_, to)| to)));
+        self.scan = Scan::default();
+        self.tail = None;
+        self.find_count();
     }
 
     /// Retention took what stood behind the base, which may have been an older generation's.
@@ -285,6 +317,19 @@ impl Resync {
     pub(super) fn judge_remembered(&mut self, remembered: Option<(i16, i32)>) {
         let (log_start, log_end) = self.ends;
         let appended = log_end - self.base.target;
+        if log_start <= self.base.target && self.may_be_cut() {
+            match remembered {
+                Some((epoch, last))
+                    if epoch == self.generation.epoch
+                        && last >= 0
+                        && last != sequence_of(self.base.count - 1) =>
+                {
+                    self.cut_behind(last);
+                }
+                _ => self.settle(self.base.count),
+            }
+            return;
+        }
         match remembered {
             Some((epoch, _)) if epoch > self.generation.epoch => self.fenced(),
             Some((epoch, _)) if epoch < self.generation.epoch => {

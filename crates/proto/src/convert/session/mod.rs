@@ -6,6 +6,7 @@
 
 mod assignment;
 mod progress;
+mod questions;
 
 use mirrormesh_core::control::{GenerationRequest, InventoryChange};
 use mirrormesh_core::ids::{FlowId, TopicName, WorkerId};
@@ -13,7 +14,8 @@ use mirrormesh_core::report::Event;
 use mirrormesh_core::unit::{Generation, PartitionGeneration, Role};
 
 pub use self::progress::ProgressReport;
-use super::parts::{each, id, ids, inner, partition, required, role, texts};
+pub use self::questions::{Question, TranslateQuestion, paused_answer, paused_figures};
+use super::parts::{each, id, ids, inner, role, texts};
 use crate::error::ConvertError;
 use crate::{mesh, store};
 
@@ -286,46 +288,6 @@ impl TryFrom<mesh::ReportEventsRequest> for EventsReport {
         Ok(Self {
             speaker: Speaker::new(&request.worker_id, request.session)?,
             events: each(request.events, "events", TryInto::try_into)?,
-        })
-    }
-}
-
-/// Asks where a source offset is on the target.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TranslateQuestion {
-    /// The flow.
-    pub flow: FlowId,
-    /// The source topic.
-    pub topic: TopicName,
-    /// The partition.
-    pub partition: i32,
-    /// The source offset.
-    pub offset: i64,
-}
-
-impl TranslateQuestion {
-    /// The message that asks this under a query id.
-    pub fn to_query(&self, query_id: u64) -> mesh::ServeQueriesResponse {
-        let translate = mesh::TranslateQuery {
-            flow_id: self.flow.to_string(),
-            topic: self.topic.to_string(),
-            partition: self.partition,
-            offset: self.offset,
-        };
-        mesh::ServeQueriesResponse { query_id, translate: Some(translate) }
-    }
-}
-
-impl TryFrom<mesh::ServeQueriesResponse> for TranslateQuestion {
-    type Error = ConvertError;
-
-    fn try_from(query: mesh::ServeQueriesResponse) -> Result<Self, ConvertError> {
-        let translate = required(query.translate, "translate")?;
-        Ok(Self {
-            flow: id(&translate.flow_id, "translate.flow_id")?,
-            topic: id(&translate.topic, "translate.topic")?,
-            partition: partition(translate.partition, "translate.partition")?,
-            offset: translate.offset,
         })
     }
 }

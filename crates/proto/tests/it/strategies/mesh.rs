@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn partition_detail() -> impl Strategy<Value = PartitionDetail> {
+pub(crate) fn partition_detail() -> impl Strategy<Value = PartitionDetail> {
     (topic_name(), topic_id(), topic_id(), partition_generation()).prop_map(
         |(target_topic, source_topic_id, target_topic_id, begun)| PartitionDetail {
             target_topic,
@@ -35,16 +35,10 @@ pub(crate) fn assignment() -> impl Strategy<Value = WorkerAssignment> {
         })
 }
 
-pub(crate) fn unit_report() -> impl Strategy<Value = UnitReport> {
-    let state = prop_oneof![
-        Just(UnitState::Resyncing),
-        Just(UnitState::Running),
-        Just(UnitState::Backoff),
-        Just(UnitState::Stopped)
-    ];
+pub(crate) fn partition_figures() -> impl Strategy<Value = PartitionFigures> {
     let known = || option::of(0..i64::MAX);
     let delivery = proptest::sample::select(Delivery::ALL);
-    let figures = (any::<[i64; 6]>(), known(), known(), known(), [known(), known()], delivery).prop_map(
+    (any::<[i64; 6]>(), known(), known(), known(), [known(), known()], delivery).prop_map(
         |(numbers, source_end_offset, oldest_pending_ms, source_start_offset, more, delivery)| {
             PartitionFigures {
                 source_offset: numbers[0],
@@ -61,8 +55,17 @@ pub(crate) fn unit_report() -> impl Strategy<Value = UnitReport> {
                 stale_since_ms: more[1],
             }
         },
-    );
-    (unit(), any::<u64>(), state, "[A-Z]{0,6}", "\\PC{0,8}", option::of(figures)).prop_map(
+    )
+}
+
+pub(crate) fn unit_report() -> impl Strategy<Value = UnitReport> {
+    let state = prop_oneof![
+        Just(UnitState::Resyncing),
+        Just(UnitState::Running),
+        Just(UnitState::Backoff),
+        Just(UnitState::Stopped)
+    ];
+    (unit(), any::<u64>(), state, "[A-Z]{0,6}", "\\PC{0,8}", option::of(partition_figures())).prop_map(
         |(unit, number, state, reason, message, partition)| UnitReport {
             unit,
             number,

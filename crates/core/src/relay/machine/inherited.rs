@@ -1,0 +1,201 @@
+//! A generation that an owner shares with one that was replaced and may be alive still.
+//!
+//! Owns when that one has to be fenced: where the source got a new leader since, which may have lost the end of the log,
+//! the other may have read other records behind the same place (exactly-once.md 3: content is not fixed by an unclean
+//! election), and its append at n is not the same record. Whether an election was an unclean one, nobody tells. An owner
+//! that began the generation itself, or had nobody before it, shares it with nobody.
+
+use super::Relay;
+use super::stream::{After, Stream};
+use crate::relay::resync::Found;
+use crate::relay::window::WATCH_MS;
+
+/// What is known of the other.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Inherited {
+    /// Leader epoch of the source up to which both have read the same, -1 if it is not known.
+    epoch: i32,
+    /// The other is gone by then; 0: there is none.
+    until_ms: u64,
+}
+
+impl Inherited {
+    /// The generation is this owner's own.
+    pub(super) const FROM_NOBODY: Self = Self { epoch: -1, until_ms: 0 };
+
+    /// Whether the other has to be fenced before records of this leader epoch are appended.
+    fn parts_at(&mut self, epoch: i32, now_ms: u64) -> bool {
+        if self.epoch >= 0 && epoch > self.epoch {
+            return now_ms < self.until_ms;
+        }
+        self.epoch = self.epoch.max(epoch);
+        false
+    }
+}
+
+impl<T> Stream<T> {
+    /// Whether a generation has to begin before records of this leader epoch are appended.
+    pub(super) fn parts_at(&mut self, epoch: i32, now_ms: u64) -> bool {
+        !self.handover && self.inherited.parts_at(epoch, now_ms)
+    }
+
+    /// Makes way for a generation: the next append hands over, and is the first one behind a place that was looked up.
+    pub(super) fn part(&mut self) {
+        if self.window.is_untouched() {
+            self.handover = true;
+        } else {
+            self.break_off(After::Locate { reason: "SOURCE_LEADER_CHANGED", leader_moved: false });
+        }
+    }
+}
+
+impl<T> Relay<T> {
+    /// Whom this owner shares the generation with, by the first place that it finds. What it finds later tells nothing of
+    /// the other: a position's epoch may be that of a marker, which is passed without an append.
+    pub(super) fn inherited(&mut self, found: &Found, now_ms: u64) -> Inherited {
+        let number = self.setup.number;
+        *self.inherited.get_or_insert_with(|| {
+            let position = found.position.as_ref();
+            let by_another = position.map_or(found.place.count > 0, |p| p.assignment_number != number);
+            if by_another {
+                Inherited { epoch: found.epoch, until_ms: now_ms.saturating_add(WATCH_MS) }
+            } else {
+                Inherited::FROM_NOBODY
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::batch::BatchHeader;
+    use crate::format::batch::RawBatch;
+    use crate::format::batch::tests::header;
+    use crate::ids::TopicId;
+    use crate::relay::facts::Facts;
+    use crate::relay::journal::Stored;
+    use crate::relay::machine::tests::{Bench, NOW, RULES};
+    use crate::relay::machine::{Action, Ask, Told};
+    use crate::relay::position::{LastBatch, Position};
+    use crate::relay::resync::Step;
+    use crate::relay::testing::{Fake, batch_of};
+    use crate::unit::{Generation, PartitionGeneration};
+
+    #[test]
+    fn a_newer_epoch_parts_as_long_as_the_other_may_be_there_and_an_unknown_one_is_learned() {
+        let mut shared = Inherited { epoch: 5, until_ms: 100 };
+        assert!(!shared.parts_at(5, 1) && !shared.parts_at(4, 1));
+        assert!(shared.parts_at(6, 99) && shared.parts_at(6, 99), "until a generation begins");
+        assert!(!shared.parts_at(6, 100));
+        let mut unknown = Inherited { epoch: -1, until_ms: 100 };
+        assert!(!unknown.parts_at(3, 1));
+        assert!(unknown.parts_at(4, 1));
+        let mut own = Inherited::FROM_NOBODY;
+        assert!(!own.parts_at(3, 0) && !own.parts_at(4, 0));
+    }
+
+    /// One record per batch, so many of them, of this leader epoch.
+    fn batches(from: i64, count: i64, leader_epoch: i32) -> Vec<RawBatch> {
+        let batch = |offset| batch_of(&[offset], BatchHeader { leader_epoch, ..header(offset, 1) }, 0);
+        (from..from + count).map(batch).collect()
+    }
+
+    /// Stands at so many records, as the owner with this number wrote it down, and streams.
+    fn located(bench: &mut Bench, number: u64, at: i64) {
+        let position = Position {
+            generation: bench.relay.generation().generation,
+            sequence_base: 0,
+            count: at,
+            source_offset: at,
+            source_topic_id: TopicId([1; 16]),
+            source_leader_epoch: 5,
+            target_offset: at,
+            target_leader_epoch: -1,
+            last: LastBatch::default(),
+            skip_version: 0,
+            assignment_number: number,
+            topic: String::new(),
+            target_topic: String::new(),
+        };
+        loop {
+            let told = match bench.next() {
+                Some(Action::StopFetching | Action::Broken { .. }) => continue,
+                Some(Action::Write(_)) => {
+                    bench.relay.written(true, NOW);
+                    continue;
+                }
+                Some(Action::Ask(Ask::Facts)) => Told::Facts(Facts::DEFAULT),
+                Some(Action::Ask(Ask::Locate(Step::Identity))) => {
+                    Told::Identity(Some(TopicId([1; 16])), Some(TopicId([2; 16])))
+                }
+                Some(Action::Ask(Ask::Locate(Step::Positions))) => {
+                    let positions = vec![(0, position.clone())];
+                    Told::Positions(Stored { positions, ..Stored::default() })
+                }
+                Some(Action::Ask(Ask::Locate(Step::TargetEnds))) => Told::TargetEnds(0, at, at),
+                Some(Action::Ask(Ask::Locate(Step::SourceHistory(5)))) => Told::SourceHistory(Some(1)),
+                Some(Action::Fetch { offset, .. }) => {
+                    assert_eq!(offset, at);
+                    return;
+                }
+                other => panic!("{other:?}"),
+            };
+            bench.relay.told(told, &Fake);
+        }
+    }
+
+    fn hands_over(bench: &mut Bench, at: i64) {
+        bench.bring(&batches(at, 3, 6));
+        let first = bench.append();
+        assert!(bench.next().is_none(), "alone, under the generation that is shared");
+        bench.ack(first.id, at);
+        let begins = loop {
+            match bench.next() {
+                Some(Action::Write(_)) => bench.relay.written(true, NOW),
+                Some(Action::StopFetching) => {}
+                Some(Action::Begin(begins)) => break begins,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!((begins.start.source_offset, begins.start.source_leader_epoch), (at + 1, Some(6)));
+        let generation = Generation { epoch: begins.after.epoch + 1, ..begins.after };
+        bench.relay.begun(Ok(PartitionGeneration { generation, start: begins.start }), NOW);
+        assert!(matches!(bench.next(), Some(Action::Fetch { .. })));
+        // It is this owner's own: a later leader changes nothing.
+        bench.bring(&[batches(at + 1, 1, 6), batches(at + 2, 1, 7), batches(at + 3, 1, 8)].concat());
+        for offset in at + 1..at + 4 {
+            let append = bench.append();
+            bench.ack(append.id, offset);
+        }
+    }
+
+    #[test]
+    fn a_source_with_a_new_leader_is_not_read_on_under_a_generation_that_another_owner_shares() {
+        let mut bench = Bench::new(RULES);
+        located(&mut bench, 9, 1);
+        hands_over(&mut bench, 1);
+    }
+
+    #[test]
+    fn a_leader_that_comes_later_parts_too_and_a_look_for_the_place_forgets_nothing() {
+        let mut bench = Bench::new(RULES);
+        located(&mut bench, 9, 0);
+        bench.bring(&[batches(0, 1, 5), batches(1, 1, 6)].concat());
+        let append = bench.append();
+        bench.ack(append.id, 0);
+        located(&mut bench, 1, 1);
+        hands_over(&mut bench, 1);
+    }
+
+    #[test]
+    fn who_had_nobody_before_goes_on_whoever_leads() {
+        let mut bench = Bench::new(RULES);
+        located(&mut bench, 1, 0);
+        bench.bring(&[batches(0, 1, 5), batches(1, 1, 6), batches(2, 1, 7)].concat());
+        for offset in 0..3 {
+            let append = bench.append();
+            bench.ack(append.id, offset);
+        }
+    }
+}
