@@ -96,6 +96,7 @@ pub struct ClusterSpec {
 
 /// Where a generation of a partition begins, and under which rules. Decided once, by the Raft log, so that every worker
 /// counts alike.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each with a name of its own")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PartitionStart {
     /// First source offset to copy.
@@ -114,6 +115,18 @@ pub struct PartitionStart {
     /// Leader epoch that reached to the place on the source, if it is known: that the source lost its end since, and has
     /// other records before the place, is seen by it.
     pub source_leader_epoch: Option<i32>,
+    /// Where the target may have forgotten the flow, a marker goes before each append. Markers take offsets, so whether
+    /// they do can't change within a generation.
+    pub strict: bool,
+    /// An earlier generation of the partition was strict: a marker of it may have come late.
+    pub marked: bool,
+}
+
+impl PartitionStart {
+    /// Markers of the flow may stand behind this start: offsets don't count records.
+    pub fn may_hold_markers(&self) -> bool {
+        self.strict || self.marked
+    }
 }
 
 /// A generation of one partition: what [`crate::control::CommandKind::BeginGeneration`] gave out, or the flow's first.

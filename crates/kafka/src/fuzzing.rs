@@ -95,6 +95,7 @@ pub fn answers(data: &[u8]) {
         16 => m::OffsetFetchRequest,
         17 => m::OffsetForLeaderEpochRequest,
         18 => m::ProduceRequest,
+        19 => m::WriteTxnMarkersRequest,
     }
 }
 

@@ -69,8 +69,9 @@ impl TopicEntry {
             let present = known.generations.get(&partition).map_or(flow, |own| own.generation);
             let generation = successor(present, None)?;
             let start = usize::try_from(partition).ok().and_then(|p| self.starts.get(p)).copied();
-            self.generations
-                .insert(partition, PartitionGeneration { generation, start: start.unwrap_or_default() });
+            let mut start = start.unwrap_or_default();
+            start.marked |= known.begun(flow, partition).is_some_and(|begun| begun.start.may_hold_markers());
+            self.generations.insert(partition, PartitionGeneration { generation, start });
         }
         Some(self)
     }
@@ -82,7 +83,7 @@ impl TopicEntry {
             // found now.
             let own = i32::try_from(self.starts.len()).ok().and_then(|p| self.generations.get_mut(&p));
             if let Some(own) = own {
-                own.start = *start;
+                own.start = PartitionStart { marked: own.start.may_hold_markers(), ..*start };
             }
             self.starts.push(*start);
         }

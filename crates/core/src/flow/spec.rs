@@ -105,6 +105,8 @@ pub struct FlowSpec {
     pub on_oversized: OversizedPolicy,
     /// What to do with timestamps that the target refuses.
     pub timestamps: TimestampPolicy,
+    /// Where the target may forget the flow, write a marker before each batch: nothing is doubled there either.
+    pub strict_delivery: bool,
     /// Leave out what any flow mirrored to the source, not only what came from this flow's target.
     pub skip_mirrored: bool,
     /// Go on where another mesh stopped, on target topics that it claims.
@@ -148,6 +150,7 @@ impl FlowSpec {
             on_loss_by_topic: BTreeMap::new(),
             on_oversized: OversizedPolicy::default(),
             timestamps: TimestampPolicy::default(),
+            strict_delivery: false,
             skip_mirrored: false,
             adopt: false,
             throttle: Throttle::NONE,

@@ -112,6 +112,13 @@ pub struct Premise {
     pub acked_target: i64,
 }
 
+impl Premise {
+    /// Nothing of the generation was appended to a target that had forgotten it.
+    fn strict(&self) -> bool {
+        self.detail.begun.start.strict
+    }
+}
+
 /// What pages of the target are read for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
@@ -488,6 +495,9 @@ fn is_ours(generation: Generation, header: &BatchHeader) -> bool {
     header.producer_id == generation.producer_id && header.producer_epoch == generation.epoch
 }
 
+#[cfg(test)]
+#[path = "resync_strict_tests.rs"]
+mod strict_tests;
 #[cfg(test)]
 #[path = "resync_tests.rs"]
 mod tests;

@@ -26,11 +26,19 @@ fn resync_with(facts: Facts, sole_writer: bool) -> Resync {
     Resync::new(Premise { detail, number: 1, facts, sole_writer, times_kept, others_before, acked_target })
 }
 
+/// Of a generation that is strict, or comes behind one.
+pub(super) fn resync_strict(strict: bool, marked: bool) -> Resync {
+    let mut r = resync();
+    r.premise.detail.begun.start.strict = strict;
+    r.premise.detail.begun.start.marked = marked;
+    r
+}
+
 fn resync() -> Resync {
     resync_with(Facts::DEFAULT, true)
 }
 
-fn position(count: i64, source: i64, target: i64) -> Position {
+pub(super) fn position(count: i64, source: i64, target: i64) -> Position {
     Position {
         generation: GENERATION,
         sequence_base: 0,
@@ -53,7 +61,7 @@ fn of_source_epoch(epoch: i32, position: Position) -> Position {
 }
 
 /// A batch of ours on the target: records of the source from `source` on.
-fn ours(base: i64, sequence: i32, count: i32, source: i64) -> RawBatch {
+pub(super) fn ours(base: i64, sequence: i32, count: i32, source: i64) -> RawBatch {
     of_epoch(1, base, sequence, count, source)
 }
 
@@ -73,11 +81,17 @@ fn page(batches: &[RawBatch]) -> SourcePage {
     SourcePage { records: joined(batches), end_offset: 1_000, high_watermark: 1_000, ..SourcePage::default() }
 }
 
+/// A marker of our producer.
+pub(super) fn marker_of(epoch: i16, base: i64) -> RawBatch {
+    let shape = BatchHeader { attributes: 0x30, producer_id: 5, producer_epoch: epoch, ..header(base, 1) };
+    batch_of(&[base], shape, 0)
+}
+
 fn marker(base: i64) -> RawBatch {
     batch_of(&[base], BatchHeader { attributes: 0x30, ..header(base, 1) }, 0)
 }
 
-fn begun(r: &mut Resync, positions: Vec<Position>, log_start: i64, log_end: i64) {
+pub(super) fn begun(r: &mut Resync, positions: Vec<Position>, log_start: i64, log_end: i64) {
     r.identity(Some(SOURCE), Some(TARGET));
     r.positions(positions);
     r.target_ends(log_start, log_end, log_end);
@@ -89,15 +103,15 @@ fn to_ends(positions: Vec<Position>, log_start: i64, log_end: i64) -> Resync {
     r
 }
 
-fn target(r: &mut Resync, batches: &[RawBatch]) {
+pub(super) fn target(r: &mut Resync, batches: &[RawBatch]) {
     r.target_read(joined(batches), &Fake);
 }
 
-fn source(r: &mut Resync, batches: &[RawBatch]) {
+pub(super) fn source(r: &mut Resync, batches: &[RawBatch]) {
     r.source_read(page(batches), &Origins::default(), &Fake);
 }
 
-fn found(r: &Resync) -> Found {
+pub(super) fn found(r: &Resync) -> Found {
     match r.step() {
         Step::Done(found) => (**found).clone(),
         other => panic!("{other:?}"),
@@ -105,7 +119,7 @@ fn found(r: &Resync) -> Found {
 }
 
 /// The target's leader remembers this of the producer, and the log is empty up to its end as it was before.
-fn remembers(r: &mut Resync, remembered: Option<(i16, i32)>, log_end: i64) {
+pub(super) fn remembers(r: &mut Resync, remembered: Option<(i16, i32)>, log_end: i64) {
     r.producer(remembered);
     assert_eq!(*r.step(), Step::TargetEnds);
     r.target_ends(log_end, log_end, log_end);
@@ -116,7 +130,7 @@ fn place(r: &Resync) -> (Place, bool) {
     (found.place, found.sole_writer)
 }
 
-fn stopped(r: &Resync) -> StopReason {
+pub(super) fn stopped(r: &Resync) -> StopReason {
     match r.step() {
         Step::Stop(stop) => stop.reason,
         Step::Lost(loss, _) => loss.stop.reason,

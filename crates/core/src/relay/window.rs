@@ -4,6 +4,8 @@
 //! a resync, idleness, or while the target may have forgotten us; after any failure nothing is sent until every due
 //! answer is in and the place is found anew; the acknowledged place moves only over an unbroken row of appends.
 
+mod marker;
+
 use std::collections::VecDeque;
 
 use super::answer::{Answer, Refused, Verdict, judge};
@@ -22,6 +24,12 @@ const IDLE_MS: u64 = 60_000;
 /// An owner that was replaced is gone after so long: its lease and its requests have ended.
 pub(super) const WATCH_MS: u64 = 120_000;
 
+/// How long a request may still be on its way when nobody waits for its answer any more: requests end after seconds, and
+/// a worker stops at the end of its lease.
+const STRAYS_MS: u64 = 30_000;
+
+/// An append was there already.
+pub(super) const DUPLICATE: &str = "DUPLICATE_ANSWER";
 /// An append stands elsewhere than it should if nobody else appended.
 pub(super) const UNEXPECTED: &str = "OFFSET_UNEXPECTED";
 
@@ -30,13 +38,15 @@ pub(super) const UNEXPECTED: &str = "OFFSET_UNEXPECTED";
 pub struct Limits {
     /// Batches in flight at most.
     pub batches_max: usize,
+    /// A request of an owner that was replaced, or of a connection that was given up, arrives within this time or never.
+    pub strays_ms: u64,
     /// Bytes in flight at most; one larger batch may go alone.
     pub bytes_max: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { batches_max: 256, bytes_max: 8 << 20 }
+        Self { batches_max: 256, strays_ms: STRAYS_MS, bytes_max: 8 << 20 }
     }
 }
 
@@ -107,6 +117,8 @@ impl Pending {
 pub enum Outcome {
     /// The place moved.
     Mirrored(Mirrored),
+    /// A marker stands, and arms the target for the next append.
+    Marked,
     /// The pipeline broke here; drain, then do what the verdict says.
     Failed(Verdict),
     /// An append was acknowledged, but not whose it is: drain, then look what stands there.
@@ -137,6 +149,10 @@ pub struct Window {
     bytes: u64,
     last_ack_ms: Option<u64>,
     last_max_timestamp: Option<i64>,
+    /// The marker that is on its way: its number, and when it was sent.
+    marking: Option<(u64, u64)>,
+    /// When the marker was sent that the target remembers us by, if nothing was appended since.
+    marked_ms: Option<u64>,
     /// Until then it is looked at who else appends: nothing fences owners under another producer id of the flow.
     watched_until_ms: u64,
     /// When an append was there already: another owner of the generation may append too.
@@ -171,6 +187,8 @@ impl Window {
             bytes: 0,
             last_ack_ms: None,
             last_max_timestamp: None,
+            marking: None,
+            marked_ms: None,
             watched_until_ms: 0,
             shared_ms: None,
             unexpected: None,
@@ -238,7 +256,7 @@ impl Window {
 
     /// Nothing is in flight.
     pub fn is_empty(&self) -> bool {
-        self.in_flight.is_empty()
+        self.in_flight.is_empty() && self.marking.is_none()
     }
 
     /// Batches in flight.
@@ -280,13 +298,16 @@ impl Window {
         now_ms < self.watched_until_ms
     }
 
-    fn is_shared(&self, now_ms: u64) -> bool {
+    /// It was seen lately that another owner of the generation appends too.
+    pub fn is_shared(&self, now_ms: u64) -> bool {
         self.shared_ms.is_some_and(|t| now_ms.saturating_sub(t) < IDLE_MS)
     }
 
     /// The target surely remembers this producer: its last batch is young enough.
     pub fn is_armed(&self, now_ms: u64) -> bool {
-        let last = if self.facts.target_append_time {
+        let last = if self.marked_ms.is_some() {
+            self.marked_ms.and_then(|t| i64::try_from(t).ok())
+        } else if self.facts.target_append_time {
             self.last_ack_ms.and_then(|t| i64::try_from(t).ok())
         } else {
             self.last_max_timestamp
@@ -303,7 +324,7 @@ impl Window {
 
     /// May a batch of this size go now?
     pub fn may_send(&self, bytes: u64, now_ms: u64) -> bool {
-        if self.failed {
+        if self.failed || self.marking.is_some() {
             return false;
         }
         if self.in_flight.is_empty() {
@@ -355,6 +376,9 @@ impl Window {
 
     /// Takes an answer. Answers of one partition come in the order of sending.
     pub fn answer(&mut self, id: u64, answer: &Answer, now_ms: u64) -> Outcome {
+        if self.marking.is_some_and(|(marker, _)| marker == id) {
+            return self.marker_answered(answer);
+        }
         if self.in_flight.front().is_none_or(|p| p.id != id) {
             // Out of order: this can only be a fault of the shell; nothing may be concluded from it.
             self.failed = true;
@@ -376,7 +400,7 @@ impl Window {
             // was there need not be what was sent, since the source may have lost its end between the two (exactly-once.md
             // 3): find out by content.
             self.shared_ms = Some(now_ms);
-            return self.fail("DUPLICATE_ANSWER");
+            return self.fail(DUPLICATE);
         }
         if self.facts.target_append_time && !self.open && !self.looked_at {
             // Such a target does not tell a duplicate: see what stands there, and whether the log ends with it.
@@ -401,6 +425,7 @@ impl Window {
             target: base_offset + pending.records(),
         };
         self.open = true;
+        self.marked_ms = None;
         self.last_ack_ms = Some(now_ms);
         self.last_max_timestamp = Some(pending.sending.last.max_timestamp);
         Outcome::Mirrored(pending.mirrored(base_offset))

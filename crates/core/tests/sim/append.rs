@@ -1,12 +1,15 @@
 //! Appends on their way to the target and answers back: connections, the broker's queue, replication, ghosts.
 
+use mirrormesh_core::format::batch::StampedBatch;
+use mirrormesh_core::ids::TopicId;
 use mirrormesh_core::relay::answer::Answer;
 use mirrormesh_core::relay::machine::Append;
 use mirrormesh_core::report::Delivery;
+use mirrormesh_core::unit::Generation;
 
 use crate::check::Claim;
 use crate::target::Appended;
-use crate::world::{Connection, Event, Request, Waiting, World};
+use crate::world::{Connection, Event, Order, Request, Waiting, World};
 
 const REQUEST_TIMEOUT_MS: u64 = 5_000;
 const ACK_TIMEOUT_MS: u64 = 3_000;
@@ -26,24 +29,32 @@ impl World {
         let claim = Claim {
             generation,
             source_topic,
-            delivery,
+            delivery: promised(delivery),
+            marked: delivery == Delivery::Marked,
             timestamps,
             append_time,
             by_name: self.knobs.by_name && delivery != Delivery::ExactlyOnce,
             stale: false,
         };
+        self.say(|| format!("owner {o} appends {id}, {} bytes, {path:?}, {delivery:?}", batch.body.len()));
+        self.request(o, Request { id, order: Order::Append { batch, claim, target_topic } });
+    }
+
+    pub fn mark(&mut self, o: usize, id: u64) {
+        let generation = self.owners[o].relay.generation().generation;
+        self.say(|| format!("owner {o} marks {id}: {generation:?}"));
+        self.owners[o].sent = true;
+        self.request(o, Request { id, order: Order::Mark(generation) });
+    }
+
+    fn request(&mut self, o: usize, request: Request) {
         let c = self.connection(o);
-        self.say(|| {
-            format!(
-                "owner {o} appends {id} over connection {c}, {} bytes, {path:?}, {delivery:?}",
-                batch.body.len()
-            )
-        });
+        let id = request.id;
         self.connections[c].due.push_back(id);
         let delay = self.delay();
         let arrival = self.connections[c].last_arrival.max(self.now + delay);
         self.connections[c].last_arrival = arrival;
-        self.at(arrival - self.now, Event::Arrive(c, Request { id, batch, claim, target_topic }));
+        self.at(arrival - self.now, Event::Arrive(c, request));
         self.at(REQUEST_TIMEOUT_MS, Event::TimeOut(c, id));
     }
 
@@ -106,47 +117,76 @@ impl World {
         if self.connections[c].leader_epoch != self.target.leader_epoch {
             return self.answer_later(c, request.id, refused(6));
         }
-        if !self.knobs.by_name && request.target_topic != self.target.topic {
-            return self.answer_later(c, request.id, refused(100));
+        let Request { id, order } = request;
+        if let Order::Append { target_topic, .. } = &order
+            && !self.knobs.by_name
+            && *target_topic != self.target.topic
+        {
+            return self.answer_later(c, id, refused(100));
         }
         if self.now < self.not_enough_until {
-            return self.answer_later(c, request.id, refused(19));
+            return self.answer_later(c, id, refused(19));
         }
-        let now = self.now as i64;
-        match self.target.append(&request.batch.header, &request.batch.body, now) {
+        match order {
+            Order::Append { batch, claim, target_topic } => {
+                self.process_append(c, id, &batch, (claim, target_topic));
+            }
+            Order::Mark(generation) => self.process_marker(c, id, generation),
+        }
+    }
+
+    fn process_append(&mut self, c: usize, id: u64, batch: &StampedBatch, claimed: (Claim, TopicId)) {
+        let refused = |code| Answer::Refused { code, message: "refused".to_owned() };
+        match self.target.append(&batch.header, &batch.body, self.now as i64) {
             Appended::Refused(code) => {
-                self.say(|| format!("target refuses {} of connection {c} with {code}", request.id));
-                self.answer_later(c, request.id, refused(code));
+                self.say(|| format!("target refuses {id} of connection {c} with {code}"));
+                self.answer_later(c, id, refused(code));
             }
             Appended::Old { base } => {
-                let end = base + i64::from(BatchHeaderOf(&request).delta()) + 1;
-                self.say(|| format!("target has {} of connection {c} at {base} already", request.id));
-                self.wait_for_replicas(c, Waiting { id: request.id, base, end, old: true });
+                let end = base + i64::from(last_delta(batch)) + 1;
+                self.say(|| format!("target has {id} of connection {c} at {base} already"));
+                self.wait_for_replicas(c, Waiting { id, base, end, old: true, marker: false });
             }
             Appended::New { base, armed } => {
-                self.say(|| {
-                    format!("target appends {} of connection {c} at {base}, armed {armed}", request.id)
-                });
-                self.checked(c, &request, armed);
-                let end = self.target.end;
-                let epoch = self.target.leader_epoch;
-                let delay =
-                    if self.now < self.stalled_until { self.stalled_until - self.now } else { self.delay() };
-                self.at(delay, Event::Replicated(epoch, end));
+                self.say(|| format!("target appends {id} of connection {c} at {base}, armed {armed}"));
+                self.checked(c, claimed, armed);
+                let end = self.replicate();
                 if !self.healing && self.rng.permille(5) {
-                    self.answer_later(c, request.id, refused(20));
+                    self.answer_later(c, id, refused(20));
                 } else {
-                    self.wait_for_replicas(c, Waiting { id: request.id, base, end, old: false });
+                    self.wait_for_replicas(c, Waiting { id, base, end, old: false, marker: false });
                 }
             }
         }
     }
 
-    fn checked(&mut self, c: usize, request: &Request, armed: bool) {
+    fn process_marker(&mut self, c: usize, id: u64, generation: Generation) {
+        let base = self.target.end;
+        let armed = self.target.producers.contains_key(&generation.producer_id);
+        if let Some(code) = self.target.mark(generation.producer_id, generation.epoch, self.now as i64) {
+            self.say(|| format!("target refuses marker {id} of connection {c} with {code}"));
+            let answer = Answer::Refused { code, message: "refused".to_owned() };
+            return self.answer_later(c, id, answer);
+        }
+        self.say(|| format!("target writes marker {id} of connection {c} at {base}, armed {armed}"));
+        self.markers += 1;
+        let end = self.replicate();
+        self.wait_for_replicas(c, Waiting { id, base, end, old: false, marker: true });
+    }
+
+    /// What was just written gets to the replicas after a while; the end of the log.
+    fn replicate(&mut self) -> i64 {
+        let (epoch, end) = (self.target.leader_epoch, self.target.end);
+        let delay = if self.now < self.stalled_until { self.stalled_until - self.now } else { self.delay() };
+        self.at(delay, Event::Replicated(epoch, end));
+        end
+    }
+
+    fn checked(&mut self, c: usize, (claimed, target_topic): (Claim, TopicId), armed: bool) {
         let o = self.connections[c].owner;
         let by = self.checker.last_by.replace(o);
         self.last_append = self.now;
-        if request.target_topic != self.target.topic {
+        if target_topic != self.target.topic {
             // Written by name into another topic: it has to be noticed, nothing else can be asked of it.
             self.checker.target_lost = true;
             return;
@@ -156,17 +196,17 @@ impl World {
         let sure = armed && !self.target.facts.source_compacted && !self.checker.last_again();
         let bounds = self.target.facts.timestamps(self.now);
         // Another owner may have brought the target to forget: what the present one says counts as well.
-        let mut claim = request.claim;
+        let mut claim = claimed;
         let present = self.raft.owner;
         claim.stale = o != present
             || !self.connections[c].open
             || claim.generation != self.raft.detail.begun.generation;
         let now = self.owner_now(present);
         if claim.delivery == Delivery::ExactlyOnce && self.owners[present].alive {
-            claim.delivery = self.owners[present].relay.figures(now).delivery;
+            claim.delivery = promised(self.owners[present].relay.figures(now).delivery);
         }
         let woken = !armed && by.is_some_and(|by| by != o) || o != present && self.checker.last_again();
-        if claim.delivery == Delivery::ExactlyOnce && woken {
+        if claim.delivery == Delivery::ExactlyOnce && woken && !claim.marked {
             // Another one's old batch made the target forget, and this one knows nothing of it: nobody is left to say so.
             // What follows in the same pipeline fits then.
             claim.delivery = Delivery::TargetMayForget;
@@ -208,6 +248,9 @@ impl World {
 
     fn acknowledge(&mut self, c: usize) {
         let Some(waiting) = self.connections[c].waiting.take() else { return };
+        if waiting.marker {
+            return self.answer_later(c, waiting.id, Answer::Marked);
+        }
         let append_time = waiting.old || self.target.facts.target_append_time;
         self.answer_later(c, waiting.id, Answer::Appended { base_offset: waiting.base, append_time });
     }
@@ -286,11 +329,12 @@ impl World {
     }
 }
 
-struct BatchHeaderOf<'a>(&'a Request);
+fn last_delta(batch: &StampedBatch) -> i32 {
+    let header = &batch.header;
+    i32::from_be_bytes([header[23], header[24], header[25], header[26]])
+}
 
-impl BatchHeaderOf<'_> {
-    fn delta(&self) -> i32 {
-        let header = &self.0.batch.header;
-        i32::from_be_bytes([header[23], header[24], header[25], header[26]])
-    }
+/// What a guarantee promises: with a marker before each batch, once is once as well.
+fn promised(delivery: Delivery) -> Delivery {
+    if delivery == Delivery::Marked { Delivery::ExactlyOnce } else { delivery }
 }

@@ -44,12 +44,15 @@ pub struct Mirror {
 }
 
 /// What came with an append.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each with a name of its own")]
 #[derive(Debug, Clone, Copy)]
 pub struct Claim {
     pub generation: Generation,
     pub source_topic: TopicId,
     /// What the sender said of the guarantee when it sent.
     pub delivery: Delivery,
+    /// It said that a marker goes before each batch.
+    pub marked: bool,
     pub timestamps: TimestampPolicy,
     /// The target sets its own timestamps.
     pub append_time: bool,

@@ -172,6 +172,9 @@ impl World {
                 if self.rng.percent(60) {
                     self.raft.rules.read_uncommitted = !self.raft.rules.read_uncommitted;
                 }
+                if self.knobs.rules.strict && self.apart.percent(40) {
+                    self.raft.rules.strict = !self.raft.rules.strict;
+                }
                 self.owners[o].relay.stop();
                 self.drive(o);
             }
@@ -389,7 +392,9 @@ impl World {
             StopReason::PositionUnknown => {
                 self.ended = Some("position unknown");
                 // Where others may write, offsets count nobody's records (exactly-once.md 4.4).
-                did(Fault::TargetRetain) && (did(Fault::Foreign) || !rules.sole_writer) || lost
+                // So they don't where markers lie between them.
+                let counts = rules.sole_writer && !self.raft.detail.begun.start.may_hold_markers();
+                did(Fault::TargetRetain) && (did(Fault::Foreign) || !counts) || lost
             }
             StopReason::PositionMismatch => {
                 self.ended = Some("position mismatch");

@@ -87,6 +87,11 @@ pub struct Knobs {
     pub last_epoch: bool,
 }
 
+/// Seeds from here on up to twice as many are strict.
+pub const STRICT_SEEDS: u64 = 300_000_000;
+/// Of seeds from here on, some are.
+const MIXED_SEEDS: u64 = 200_000_000;
+
 impl Knobs {
     pub fn new(rng: &mut Rng) -> Self {
         let compacted = rng.percent(25);
@@ -112,10 +117,12 @@ impl Knobs {
             },
             timestamps,
             skip_mirrored: false,
+            strict: false,
             sole_writer: rng.percent(80),
         };
         let limits = Limits {
             batches_max: rng.pick(&[1, 2, 5, 8, 64]),
+            strays_ms: 0,
             bytes_max: rng.pick(&[2_000, 10_000, 8 << 20]),
         };
         let mut knobs = Self {
@@ -145,6 +152,24 @@ impl Knobs {
         };
         knobs.choose_faults(rng);
         knobs
+    }
+
+    /// From [`STRICT_SEEDS`] on all worlds are strict and have old records; from [`MIXED_SEEDS`] on a third of those that
+    /// have old records.
+    pub fn be_strict(&mut self, seed: u64, apart: &mut Rng) {
+        if (STRICT_SEEDS..2 * STRICT_SEEDS).contains(&seed) {
+            self.old = apart.pick(&[20, 50, 100, 100]);
+            self.expiry_check_ms = apart.pick(&[500, 2_000, 10_000]);
+        } else if seed < MIXED_SEEDS || self.old == 0 || !apart.percent(33) {
+            return;
+        }
+        self.rules.strict = true;
+        // Replaced owners send for so long: a pause, until they learn of it, and what waits for replicas.
+        self.limits.strays_ms = self.ghost_ms + 20_000;
+        // While strays may come nothing old is sent: the traffic lasts longer.
+        let batches = 2 * self.records as u64 / (self.batch_records + 1);
+        self.tick_ms = 2 * apart.pick(&[100_000, 200_000]) / batches.max(1);
+        self.fault_every_ms = apart.pick(&[1_500, 5_000, 20_000]);
     }
 
     fn choose_faults(&mut self, rng: &mut Rng) {

@@ -101,6 +101,10 @@ const FOUND: &[u64] = &[
     140_067_822,
     150_009_570,
 ];
+/// Strict worlds of every run, from [`knobs::STRICT_SEEDS`] on.
+const STRICT: u64 = 150;
+/// Seeds that found something once in worlds that may be strict.
+const FOUND_STRICT: &[u64] = &[200_019_708, 300_000_041, 300_000_574, 300_000_886, 300_000_982];
 /// Seeds of every run that no run had before. Few, while about one of 100,000 seeds still finds something open.
 const FRESH: u64 = 20;
 
@@ -122,6 +126,16 @@ fn fixed_seeds() {
     println!("{tally}");
     assert!(tally.failures.is_empty(), "{tally}");
     assert!(tally.counted * 2 > FIXED, "too few seeds have traffic and faults: {tally}");
+}
+
+#[test]
+fn strict_seeds() {
+    let seeds = knobs::STRICT_SEEDS..knobs::STRICT_SEEDS + STRICT;
+    let tally = run_all(seeds.chain(FOUND_STRICT.iter().copied()));
+    println!("{tally}");
+    assert!(tally.failures.is_empty(), "{tally}");
+    let (seeds, markers, _) = tally.strict;
+    assert!(seeds >= STRICT && markers > 10 * seeds, "too few markers: {tally}");
 }
 
 #[test]

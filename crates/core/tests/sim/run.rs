@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mirrormesh_core::relay::position::PositionValue;
 
-use crate::check::{LIVENESS, ORDER, Violation};
+use crate::check::{LIVENESS, NO_DUP, ORDER, Violation};
 use crate::knobs::Fault;
 use crate::world::World;
 
@@ -16,7 +16,12 @@ const FAULTS_MIN: usize = 3;
 /// Steps that healing may take, and sim time.
 const HEAL_STEPS: u64 = 200_000;
 const HEAL_MS: u64 = 300_000;
+/// The same in strict worlds: each append takes a marker, and some wait until no stray may come.
+const HEAL_STRICT_MS: u64 = 1_200_000;
+const HEAL_STRICT_STEPS: u64 = 800_000;
 const SAFETY_MS: u64 = 120_000;
+/// The same where nothing old is sent while strays may come.
+const SAFETY_STRICT_MS: u64 = 400_000;
 
 #[derive(Debug)]
 pub struct Outcome {
@@ -29,6 +34,8 @@ pub struct Outcome {
     pub events: u64,
     pub generations: usize,
     pub paths: BTreeMap<&'static str, u64>,
+    /// Markers on the target; `None` where the world is not strict.
+    pub markers: Option<u64>,
 }
 
 /// Runs a seed.
@@ -49,6 +56,7 @@ pub fn run(seed: u64, trace: bool) -> Outcome {
             events: 0,
             generations: 0,
             paths: BTreeMap::new(),
+            markers: None,
         }
     })
 }
@@ -58,14 +66,17 @@ fn run_inside(seed: u64, trace: bool) -> Outcome {
     if trace {
         println!("{:?}", world.knobs);
     }
-    while world.elapsed() < SAFETY_MS && world.produced < world.knobs.records && world.step() {}
+    let safety_ms = if world.knobs.rules.strict { SAFETY_STRICT_MS } else { SAFETY_MS };
+    while world.elapsed() < safety_ms && world.produced < world.knobs.records && world.step() {}
     // A little longer, so that faults strike the last records too.
     let until = world.elapsed() + 2_000;
     while world.elapsed() < until && world.step() {}
     world.heal();
     let (from, events) = (world.elapsed(), world.events);
+    let (heal_ms, heal_steps) =
+        if world.knobs.rules.strict { (HEAL_STRICT_MS, HEAL_STRICT_STEPS) } else { (HEAL_MS, HEAL_STEPS) };
     while !world.is_healed() && world.step() {
-        if world.elapsed() - from > HEAL_MS || world.events - events > HEAL_STEPS {
+        if world.elapsed() - from > heal_ms || world.events - events > heal_steps {
             let missing = world.checker.missing(&world.source);
             let owner = &world.owners[world.raft.owner];
             let state = owner.relay.state();
@@ -102,11 +113,26 @@ fn run_inside(seed: u64, trace: bool) -> Outcome {
         events: world.events,
         generations: world.checker.generations.len(),
         paths: world.paths.clone(),
+        markers: world.knobs.rules.strict.then_some(world.markers),
+    }
+}
+
+/// Where each generation was strict, nothing stands twice, announced or not. What strict delivery does not change is left
+/// out: a source whose content is not fixed, a new producer id, which fences nobody.
+fn once_where_strict(world: &mut World) {
+    let knobs = &world.knobs;
+    let strict = world.checker.generations.iter().all(|g| g.start.strict);
+    let fixed = !knobs.facts.source_compacted && !knobs.by_name && !knobs.last_epoch;
+    let kept = !world.checker.target_lost && !world.checker.source_cut && !world.checker.foreign;
+    if knobs.rules.strict && strict && fixed && kept && world.checker.doubles > 0 {
+        let message = format!("{} records stand twice although delivery is strict", world.checker.doubles);
+        world.checker.fail(NO_DUP, message);
     }
 }
 
 /// What has to hold at the end.
 fn finish(world: &mut World) {
+    once_where_strict(world);
     if world.checker.violation.is_none() && world.checker.crossed && world.ended != Some("source re-created")
     {
         let message = "records of another topic were mirrored, and nobody says so".to_owned();
@@ -140,6 +166,8 @@ pub struct Tally {
     pub ended: BTreeMap<&'static str, u64>,
     pub struck: BTreeMap<Fault, u64>,
     pub paths: BTreeMap<&'static str, u64>,
+    /// Strict seeds, the markers in them, and those of them with doubles.
+    pub strict: (u64, u64, u64),
     pub failures: Vec<(u64, Violation)>,
 }
 
@@ -150,6 +178,11 @@ impl Tally {
             self.counted += 1;
         }
         self.doubles += u64::from(outcome.doubles > 0);
+        if let Some(markers) = outcome.markers {
+            self.strict.0 += 1;
+            self.strict.1 += markers;
+            self.strict.2 += u64::from(outcome.doubles > 0);
+        }
         self.records += outcome.records as u64;
         self.faults += outcome.fired.len() as u64;
         self.events += outcome.events;
@@ -172,6 +205,9 @@ impl Tally {
         self.seeds += other.seeds;
         self.counted += other.counted;
         self.doubles += other.doubles;
+        self.strict.0 += other.strict.0;
+        self.strict.1 += other.strict.1;
+        self.strict.2 += other.strict.2;
         self.records += other.records;
         self.faults += other.faults;
         self.events += other.events;
@@ -196,6 +232,8 @@ impl fmt::Display for Tally {
             "{} seeds, {} counted, {} records, {} faults, {} events, {} generations, {} seeds with announced doubles",
             self.seeds, self.counted, self.records, self.faults, self.events, self.generations, self.doubles
         )?;
+        let (strict, markers, doubles) = self.strict;
+        writeln!(f, "strict: {strict} seeds, {markers} markers, {doubles} seeds with doubles")?;
         writeln!(f, "ended early: {:?}", self.ended)?;
         writeln!(f, "faults: {:?}", self.struck)?;
         writeln!(f, "paths: {:?}", self.paths)?;

@@ -99,6 +99,7 @@ impl World {
             }
             Action::StopFetching => self.owners[o].fetching = None,
             Action::Append(append) => self.send(o, append),
+            Action::Mark(id) => self.mark(o, id),
             Action::Write(records) => self.write(o, records),
             Action::Begin(beginning) => {
                 self.say(|| format!("owner {o} wants to begin {beginning:?}"));
@@ -397,7 +398,7 @@ impl World {
             };
             let begun = PartitionGeneration { generation, start: beginning.start };
             let own = self.raft.begun_by == Some(o);
-            let refused = self.owners[o].refused > 1;
+            let refused = self.owners[o].refused > 1 || present.start.strict && self.owners[o].refused > 0;
             let readable = self.owners[o].seen_end > beginning.start.source_offset;
             let acked = self.owners[o].acked == Some(beginning.after);
             let late = self.owners[o].newest.is_some_and(|newest| newest != beginning.after);

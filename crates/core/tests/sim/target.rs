@@ -7,7 +7,7 @@ use mirrormesh_core::format::batch::{BatchHeader, HEADER_BYTES, RawBatch};
 use mirrormesh_core::ids::TopicId;
 use mirrormesh_core::relay::facts::Facts;
 
-use crate::record::{self, APPEND_TIME, Rec};
+use crate::record::{self, APPEND_TIME, CONTROL, Rec, TRANSACTIONAL};
 
 #[derive(Debug, Clone)]
 pub struct Batch {
@@ -115,9 +115,29 @@ impl Target {
         if header.producer_epoch > known.epoch {
             return (first != 0).then_some(Appended::Refused(45));
         }
-        let (_, newest, _) = known.batches.back()?;
-        let next = if *newest == i32::MAX { 0 } else { newest + 1 };
+        // A marker alone leaves no sequence.
+        let newest = known.batches.back().map_or(-1, |b| b.1);
+        let next = if newest == i32::MAX { 0 } else { newest + 1 };
         (first != next).then_some(Appended::Refused(45))
+    }
+
+    /// An ABORT marker of this producer; the code, if it is refused. It takes an offset.
+    pub fn mark(&mut self, producer: i64, epoch: i16, now: i64) -> Option<i16> {
+        if self.producers.get(&producer).is_some_and(|p| epoch < p.epoch) {
+            return Some(47);
+        }
+        let mut header = record::header(self.end);
+        header.leader_epoch = self.leader_epoch;
+        header.attributes = CONTROL | TRANSACTIONAL;
+        header.producer_id = producer;
+        header.producer_epoch = epoch;
+        let marker = Rec { uid: u64::MAX, key: u32::MAX, time: now, size: 0 };
+        let raw = record::encode(header, &[(self.end, marker)]);
+        let header = raw.header;
+        Self::remember(&mut self.producers, &header);
+        self.end = header.next_offset();
+        self.log.push(Batch { header, records: Vec::new(), raw });
+        None
     }
 
     fn place(&mut self, mut header: BatchHeader, records: &[(i64, Rec)], now: i64) -> i64 {
@@ -146,11 +166,14 @@ impl Target {
         if known.epoch != header.producer_epoch {
             *known = fresh();
         }
+        known.last_time = header.max_timestamp;
+        if header.is_control() {
+            return;
+        }
         known.batches.push_back((header.base_sequence, last_sequence(header), header.base_offset));
         if known.batches.len() > 5 {
             known.batches.pop_front();
         }
-        known.last_time = header.max_timestamp;
     }
 
     /// Offsets of the records that the cleaner left, and of those that retention may have taken.
@@ -225,7 +248,7 @@ impl Target {
         let upto = upto.min(self.high_watermark);
         let mut newest: BTreeMap<u32, i64> = BTreeMap::new();
         let mut lasts: BTreeMap<i64, i64> = BTreeMap::new();
-        for batch in &self.log {
+        for batch in self.log.iter().filter(|b| !b.header.is_control()) {
             lasts.insert(batch.header.producer_id, batch.header.base_offset);
             if batch.header.last_offset() < upto {
                 for (offset, rec) in &batch.records {
@@ -234,7 +257,8 @@ impl Target {
             }
         }
         self.log.retain_mut(|batch| {
-            if batch.header.last_offset() >= upto {
+            // Markers stay for a day.
+            if batch.header.last_offset() >= upto || batch.header.is_control() {
                 return true;
             }
             let before = batch.records.len();

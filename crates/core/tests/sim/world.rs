@@ -67,9 +67,19 @@ pub enum Fetched {
 #[derive(Debug)]
 pub struct Request {
     pub id: u64,
-    pub batch: StampedBatch,
-    pub claim: Claim,
-    pub target_topic: TopicId,
+    pub order: Order,
+}
+
+/// What the broker is to write.
+#[derive(Debug)]
+pub enum Order {
+    Append {
+        batch: StampedBatch,
+        claim: Claim,
+        target_topic: TopicId,
+    },
+    /// A marker of this producer; by topic name.
+    Mark(Generation),
 }
 
 #[derive(Debug)]
@@ -78,6 +88,8 @@ pub struct Waiting {
     pub base: i64,
     pub end: i64,
     pub old: bool,
+    /// It is a marker.
+    pub marker: bool,
 }
 
 /// A connection to the target's leader.
@@ -159,6 +171,8 @@ pub struct Raft {
 pub struct World {
     pub trace: bool,
     pub rng: Rng,
+    /// Numbers that only strict worlds draw.
+    pub apart: Rng,
     pub knobs: Knobs,
     pub now: u64,
     pub queue: BTreeMap<(u64, u64), Event>,
@@ -189,6 +203,8 @@ pub struct World {
     pub events: u64,
     pub topics: u8,
     pub paths: BTreeMap<&'static str, u64>,
+    /// Markers on the target.
+    pub markers: u64,
 }
 
 pub fn topic_id(n: u8) -> TopicId {
@@ -210,7 +226,10 @@ impl Raft {
 impl World {
     pub fn new(seed: u64, trace: bool) -> Self {
         let mut rng = Rng::new(seed);
-        let knobs = Knobs::new(&mut rng);
+        let mut knobs = Knobs::new(&mut rng);
+        // Drawn from numbers of its own: the other worlds stay what they are.
+        let mut apart = Rng::new(seed ^ 0x7374_7269_6374);
+        knobs.be_strict(seed, &mut apart);
         let mut source = Source::new(topic_id(1), knobs.append_time, knobs.first_source);
         // Not drawn: the other worlds stay what they are.
         source.loops = seed % 16 == 11;
@@ -230,6 +249,7 @@ impl World {
                 source_offset: source.start,
                 target_offset: target.end,
                 read_uncommitted: knobs.rules.read_uncommitted,
+                strict: knobs.rules.strict,
                 ..PartitionStart::default()
             },
         };
@@ -239,6 +259,7 @@ impl World {
         let mut world = Self {
             trace,
             rng,
+            apart,
             knobs,
             now: START_MS,
             queue: BTreeMap::new(),
@@ -266,6 +287,7 @@ impl World {
             events: 0,
             topics: 2,
             paths: BTreeMap::new(),
+            markers: 0,
         };
         world.begin();
         world

@@ -9,7 +9,7 @@ use kafka_protocol::messages::{
     DeleteRecordsRequest, DeleteTopicsRequest, DescribeConfigsRequest, DescribeGroupsRequest,
     DescribeProducersRequest, FetchRequest, FindCoordinatorRequest, InitProducerIdRequest, ListGroupsRequest,
     ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest,
-    OffsetForLeaderEpochRequest, ProduceRequest,
+    OffsetForLeaderEpochRequest, ProduceRequest, WriteTxnMarkersRequest,
 };
 use kafka_protocol::protocol::Request;
 
@@ -55,6 +55,7 @@ apis! {
     OffsetFetchRequest, "OffsetFetch", 6, OFFSET_FETCH;
     OffsetForLeaderEpochRequest, "OffsetForLeaderEpoch", 4, OFFSET_FOR_LEADER_EPOCH;
     ProduceRequest, "Produce", 9, PRODUCE;
+    WriteTxnMarkersRequest, "WriteTxnMarkers", 1, WRITE_TXN_MARKERS;
 }
 
 const I8: Kind = Kind::Fixed(1);
@@ -319,4 +320,11 @@ const PRODUCE: &[Field] = {
     ];
     const TOPIC: &[Field] = &[until(12, Kind::Text), since(13, UUID), all(Kind::Array(PARTITION))];
     &[all(Kind::Array(TOPIC)), all(I32), Field::tagged(0, 10, Kind::Array(NODE_ENDPOINT))]
+};
+
+const WRITE_TXN_MARKERS: &[Field] = {
+    const PARTITION: &[Field] = &[all(I32), all(I16)];
+    const TOPIC: &[Field] = &[all(Kind::Text), all(Kind::Array(PARTITION))];
+    const MARKER: &[Field] = &[all(I64), all(Kind::Array(TOPIC))];
+    &[all(Kind::Array(MARKER))]
 };

@@ -86,6 +86,7 @@ impl From<&FlowSpec> for store::FlowSpec {
             on_oversized: store::OversizedPolicy::from(spec.on_oversized).into(),
             timestamps: store::TimestampPolicy::from(spec.timestamps).into(),
             skip_mirrored: spec.skip_mirrored,
+            strict_delivery: spec.strict_delivery,
             adopt: spec.adopt,
             throttle: policy::throttle_to_store(spec.throttle),
             throttle_by_topic: spec
@@ -140,6 +141,7 @@ impl TryFrom<store::FlowSpec> for FlowSpec {
             on_oversized: policy::oversized(spec.on_oversized, "on_oversized")?,
             timestamps: policy::timestamps(spec.timestamps, "timestamps")?,
             skip_mirrored: spec.skip_mirrored,
+            strict_delivery: spec.strict_delivery,
             adopt: spec.adopt,
             throttle: policy::throttle(spec.throttle),
             throttle_by_topic: policy::throttle_by_topic(spec.throttle_by_topic)?,
@@ -215,6 +217,8 @@ impl From<&PartitionStart> for store::PartitionStart {
             skip_mirrored: start.skip_mirrored,
             adopted: start.adopted,
             source_leader_epoch: start.source_leader_epoch,
+            strict: start.strict,
+            marked: start.marked,
         }
     }
 }
@@ -231,6 +235,8 @@ impl TryFrom<store::PartitionStart> for PartitionStart {
             skip_mirrored: start.skip_mirrored,
             adopted: start.adopted,
             source_leader_epoch: start.source_leader_epoch,
+            strict: start.strict,
+            marked: start.marked,
         })
     }
 }

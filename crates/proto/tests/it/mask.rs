@@ -68,6 +68,7 @@ fn paths() -> Vec<(&'static str, FlowSpec)> {
                 on_oversized: s().on_oversized,
                 timestamps: s().timestamps,
                 skip_mirrored: true,
+                strict_delivery: true,
                 throttle: s().throttle,
                 throttle_by_topic: s().throttle_by_topic,
                 ..p()
@@ -79,6 +80,7 @@ fn paths() -> Vec<(&'static str, FlowSpec)> {
         ("records.timestamps", FlowSpec { timestamps: s().timestamps, ..p() }),
         ("records.isolation", FlowSpec { read_uncommitted: true, ..p() }),
         ("records.forward_mirrored", FlowSpec { skip_mirrored: true, ..p() }),
+        ("records.strict_delivery", FlowSpec { strict_delivery: true, ..p() }),
         ("adopt", FlowSpec { adopt: true, ..p() }),
         ("checkpoints", FlowSpec { checkpoint_interval_ms: 6_000, ..p() }),
         ("checkpoints.interval", FlowSpec { checkpoint_interval_ms: 6_000, ..p() }),

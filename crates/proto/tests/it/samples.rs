@@ -79,6 +79,7 @@ pub(crate) fn spec() -> FlowSpec {
         on_oversized: OversizedPolicy::Skip,
         timestamps: TimestampPolicy::Clamp,
         skip_mirrored: true,
+        strict_delivery: true,
         adopt: true,
         throttle: throttle(1 << 20, 5_000),
         throttle_by_topic: BTreeMap::from([(topic("payments"), throttle(2_048, 0))]),
@@ -104,6 +105,8 @@ fn partition_generation() -> PartitionGeneration {
             skip_mirrored: true,
             adopted: Some(31),
             source_leader_epoch: Some(3),
+            strict: true,
+            marked: true,
         },
     }
 }

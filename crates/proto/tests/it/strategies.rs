@@ -142,7 +142,7 @@ pub(crate) fn api_spec() -> impl Strategy<Value = FlowSpec> {
         lists,
         naming(),
         start_at(0..YEAR_10000_MS),
-        any::<[bool; 8]>(),
+        any::<[bool; 9]>(),
         intervals,
         factors,
         policies(),
@@ -172,6 +172,7 @@ pub(crate) fn api_spec() -> impl Strategy<Value = FlowSpec> {
                 timestamps: policies.3,
                 skip_mirrored: flags[6],
                 adopt: flags[7],
+                strict_delivery: flags[8],
                 throttle: policies.4.0,
                 throttle_by_topic: policies.4.1,
                 source,
@@ -197,12 +198,12 @@ pub(crate) fn flow_spec() -> impl Strategy<Value = FlowSpec> {
 }
 
 pub(crate) fn partition_start() -> impl Strategy<Value = PartitionStart> {
-    (any::<i64>(), any::<i64>(), any::<[bool; 2]>(), (option::of(any::<u64>()), option::of(any::<i32>())))
+    (any::<i64>(), any::<i64>(), any::<[bool; 4]>(), (option::of(any::<u64>()), option::of(any::<i32>())))
         .prop_map(
             |(
                 source_offset,
                 target_offset,
-                [read_uncommitted, skip_mirrored],
+                [read_uncommitted, skip_mirrored, strict, marked],
                 (adopted, source_leader_epoch),
             )| PartitionStart {
                 source_offset,
@@ -211,6 +212,8 @@ pub(crate) fn partition_start() -> impl Strategy<Value = PartitionStart> {
                 skip_mirrored,
                 adopted,
                 source_leader_epoch,
+                strict,
+                marked,
             },
         )
 }

@@ -214,7 +214,7 @@ impl<'a> View<'a> {
         let guarantee = figures.map(|figures| figures.delivery).unwrap_or_default();
         let delivery = match guarantee {
             Guarantee::Unknown => Delivery::Unspecified,
-            Guarantee::ExactlyOnce => Delivery::ExactlyOnce,
+            Guarantee::ExactlyOnce | Guarantee::Marked => Delivery::ExactlyOnce,
             Guarantee::TargetMayForget
             | Guarantee::ContentNotFixed
             | Guarantee::SourceByName

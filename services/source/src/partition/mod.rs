@@ -50,6 +50,7 @@ type Begun = Result<PartitionGeneration, (String, String)>;
 /// What is on its way; each at most once.
 struct Underway {
     asking: Pending<Told>,
+    marking: Pending<(u64, Answer)>,
     writing: Pending<Result<(), Failure>>,
     beginning: Pending<Begun>,
     waiting: Pending<()>,
@@ -148,6 +149,7 @@ impl PartitionUnit {
             answers,
             underway: Underway {
                 asking: None,
+                marking: None,
                 writing: None,
                 beginning: None,
                 waiting: None,
@@ -205,6 +207,7 @@ impl PartitionUnit {
                     self.relay.begun(begun, now_ms());
                     self.say();
                 }
+                (id, answer) = finish(&mut self.underway.marking) => self.answered(id, &answer),
                 written = finish(&mut self.underway.writing) => self.written(&written),
                 () = finish(&mut self.underway.waiting) => self.relay.resume(),
                 facts = finish(&mut self.underway.refreshing) => self.relay.facts_now(facts),

@@ -21,6 +21,7 @@ mod loss;
 mod paths;
 mod retention;
 mod rig;
+mod strict;
 mod topics;
 mod transactions;
 mod versions;

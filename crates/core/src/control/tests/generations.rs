@@ -172,11 +172,16 @@ fn a_flow_made_again_goes_on_in_its_generations() {
 fn what_counts_is_the_flows_word_and_stays_within_a_generation() {
     let mut world = World::running();
     let number = world.number(&topology("f"));
-    world.run(put_flow("f", FlowSpec { read_uncommitted: true, ..spec("uk", "hq") }, false));
+    let changed = FlowSpec { read_uncommitted: true, strict_delivery: true, ..spec("uk", "hq") };
+    world.run(put_flow("f", changed, false));
     world.run(inventory("f", number, vec![entry("t", "uk.t", 3), entry("u", "uk.u", 1)]));
     let topics = &world.state.flows[&flow_id("f")].topics;
     let counted = |topic: &str| {
-        topics[&topic_name(topic)].starts.iter().map(|s| s.read_uncommitted).collect::<Vec<_>>()
+        let counts = |s: &PartitionStart| {
+            assert_eq!(s.strict, s.read_uncommitted);
+            s.read_uncommitted
+        };
+        topics[&topic_name(topic)].starts.iter().map(counts).collect::<Vec<_>>()
     };
     assert_eq!(counted("t"), [false, false, true]);
     assert_eq!(counted("u"), [true]);

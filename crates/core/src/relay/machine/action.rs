@@ -21,6 +21,7 @@ use crate::relay::window::Limits;
 use crate::unit::{Generation, PartitionDetail, PartitionStart};
 
 /// What a flow says about records.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each with a name of its own")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
     /// Aborted and open transactional records count too.
@@ -33,6 +34,8 @@ pub struct Rules {
     pub timestamps: TimestampPolicy,
     /// What any flow mirrored to the source is left out.
     pub skip_mirrored: bool,
+    /// Where the target may have forgotten the flow, a marker goes before each append.
+    pub strict: bool,
     /// No other flow may write to the target topics.
     pub sole_writer: bool,
 }
@@ -46,6 +49,7 @@ impl Rules {
             on_oversized: spec.on_oversized,
             timestamps: spec.timestamps,
             skip_mirrored: spec.skip_mirrored,
+            strict: spec.strict_delivery,
             sole_writer: !spec.shared_target,
         }
     }
@@ -57,6 +61,7 @@ impl Rules {
         start.adopted.is_some()
             || self.read_uncommitted != start.read_uncommitted
             || self.skip_mirrored != start.skip_mirrored
+            || self.strict != start.strict
     }
 }
 
@@ -156,6 +161,9 @@ pub enum Action<T> {
     StopFetching,
     /// Append → [`Relay::answer`](super::Relay::answer), in the order of asking.
     Append(Append<T>),
+    /// Write an ABORT marker of the present generation's producer id and epoch to the target partition; once, whatever
+    /// comes of it → [`Relay::answer`](super::Relay::answer) with this number.
+    Mark(u64),
     /// Write these records to the positions topic, in order → [`Relay::written`](super::Relay::written).
     Write(Vec<(PositionKey, PositionValue)>),
     /// Begin a generation by the Raft log → [`Relay::begun`](super::Relay::begun).

@@ -3,6 +3,8 @@
 //! Owns the ends of the source partition as they were last seen and what unread bytes are estimated by. Must not know
 //! who looks and when: a partition that doesn't fetch (stopped, held back, waiting) has its ends looked at for it.
 
+use super::{Notice, Relay};
+use crate::relay::loss::retention_margin;
 use crate::relay::page::Item;
 use crate::report::PartitionFigures;
 
@@ -143,6 +145,28 @@ impl Behind {
         let bytes =
             u128::from(offsets) * u128::from(self.bytes) / u128::from(Some(self.offsets).filter(|n| *n > 0)?);
         u64::try_from(bytes).ok()
+    }
+}
+
+impl<T: Clone> Relay<T> {
+    pub(super) fn watch_retention(&mut self, log_start: i64, log_end: i64) {
+        let place = self.figures.source_offset;
+        let Some(margin) = retention_margin(place, log_start, log_end) else {
+            self.warned_of_retention = false;
+            return;
+        };
+        if !std::mem::replace(&mut self.warned_of_retention, true) {
+            self.notice(Notice {
+                reason: "RETENTION_NEAR",
+                message: format!(
+                    "the source deletes records close to where the mirror reads: {margin} records are left between its \
+                     log start {log_start} and offset {place}; raise its retention or give the flow more workers"
+                ),
+                from_offset: Some(log_start),
+                to_offset: Some(place),
+                count: Some(margin),
+            });
+        }
     }
 }
 

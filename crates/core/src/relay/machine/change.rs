@@ -6,6 +6,7 @@
 use super::inherited::Inherited;
 use super::register::Then;
 use super::stream::{After, Stream};
+use super::strict::Fence;
 use super::{
     Action, Ask, Beginning, Found, Handling, Journal, Loss, Notice, PartitionGeneration, PartitionStart,
     Phase, Place, Refused, Relay, Stored,
@@ -76,6 +77,7 @@ impl<T: Clone> Relay<T> {
     /// The place is found: stream on from it, or begin a generation there.
     pub(super) fn found(&mut self, found: &Found, now_ms: u64) {
         let stored = self.take_stored();
+        self.await_strays(now_ms);
         self.tell_of_doubles(found.unsure, found.stray, found.doubled);
         self.others_before = self.others_before.max(found.others_before);
         let mut journal = self.journal_of(&stored, found.place.target);
@@ -92,9 +94,11 @@ impl<T: Clone> Relay<T> {
         let last = found.replay.last().map(|m| m.last).or_else(|| found.position.as_ref().map(|p| p.last));
         let last =
             last.or_else(|| (found.epoch >= 0).then(LastBatch::default)).map(|last| (last, found.epoch));
+        // Behind a marker one refusal tells enough: the target had forgotten the sequences.
+        let enough = u32::from(!self.setup.detail.begun.start.strict);
         let refused_again = self
             .refusal
-            .is_some_and(|r| r.what == Refused::Sequence && r.times > 1 && r.count == found.place.count);
+            .is_some_and(|r| r.what == Refused::Sequence && r.times > enough && r.count == found.place.count);
         let looked_at = self.untold.take() == Some(found.place.count);
         let begun = self.setup.detail.begun;
         // An own generation is no better: what this owner sent before may still arrive, between two that it sends now.
@@ -200,7 +204,7 @@ impl<T: Clone> Relay<T> {
     /// Asks for the generation, or first for a producer id.
     pub(super) fn begin(&mut self) -> Option<Action<T>> {
         let after = self.setup.detail.begun.generation;
-        let rules = self.setup.rules;
+        let (rules, before) = (self.setup.rules, self.setup.detail.begun.start);
         let Phase::Beginning { change, asked } = &mut self.phase else { return None };
         if *asked {
             return None;
@@ -219,6 +223,8 @@ impl<T: Clone> Relay<T> {
                 skip_mirrored: rules.skip_mirrored,
                 adopted: None,
                 source_leader_epoch: change.epoch(),
+                strict: rules.strict,
+                marked: before.may_hold_markers(),
             },
             notices: change.notices.clone(),
         }))
@@ -235,6 +241,7 @@ impl<T: Clone> Relay<T> {
         let same_producer = begun.generation.producer_id == self.setup.detail.begun.generation.producer_id;
         let mut journal = if same_producer { journal } else { journal.renewed(begun.generation.producer_id) };
         journal.passed(now_ms);
+        self.await_strays(now_ms);
         self.setup.detail.begun = begun;
         self.refusal = None;
         self.inherited = Some(Inherited::FROM_NOBODY);
@@ -251,6 +258,11 @@ impl<T: Clone> Relay<T> {
             Stream::new((place, true), (self.facts, self.setup.limits), journal, last, last_epoch);
         if !same_producer {
             stream.window.watch(now_ms);
+        }
+        // Nobody else has appended under it, and a marker of it fences who did before.
+        stream.own_generation = true;
+        if begun.start.strict {
+            stream.fence = Fence::Unseen;
         }
         self.register(Then::Stream(Box::new(stream)));
     }

@@ -16,6 +16,7 @@ mod outgoing;
 mod refusal;
 mod register;
 mod stream;
+mod strict;
 mod written;
 
 pub use action::{Action, Append, Ask, Beginning, Notice, Rules, Setup, Told};
@@ -114,6 +115,9 @@ pub struct Relay<T> {
     untold: Option<i64>,
     /// When it was seen that another owner of the generation may append too.
     shared_ms: Option<u64>,
+    /// Until then, requests that nobody waits for may still arrive: those of an owner before, or of a connection that was
+    /// given up. `None`: not said yet.
+    strays_until_ms: Option<u64>,
     /// Whom the generation is shared with; `None` before the first place is found.
     inherited: Option<Inherited>,
     /// An append that is looked at for where it stands.
@@ -158,6 +162,7 @@ impl<T: Clone> Relay<T> {
             others_before: i64::MIN,
             untold: None,
             shared_ms: None,
+            strays_until_ms: None,
             inherited: None,
             unexpected: None,
             acked_target: i64::MIN,
@@ -194,8 +199,9 @@ impl<T: Clone> Relay<T> {
     /// Figures as they are now.
     pub fn figures(&mut self, now_ms: u64) -> PartitionFigures {
         let mut in_hand = InHand::default();
+        let marks = self.setup.detail.begun.start.strict && !self.strays_may_come(now_ms);
         if let Phase::Streaming(stream) = &self.phase {
-            stream.figures(&mut self.figures, now_ms);
+            stream.figures(&mut self.figures, marks, now_ms);
             in_hand = stream.in_hand();
             self.behind.settle(self.figures.source_offset, &in_hand, now_ms);
         }
@@ -319,7 +325,7 @@ impl<T: Clone> Relay<T> {
                     match resync.step().clone() {
                         Step::Done(found) => self.found(&found, now_ms),
                         Step::Stop(stop) => self.phase = Phase::Stopped { stop, said: false },
-                        Step::Again(reason) => self.wait(reason, explain(reason)),
+                        Step::Again(reason) => self.wait(reason, refusal::explain(reason)),
                         Step::Lost(loss, target) => self.lost(*loss, target, now_ms),
                         Step::Origins(unknown) => return Some(Action::Ask(Ask::Origins(unknown))),
                         step => return Some(Action::Ask(Ask::Locate(step))),
@@ -373,10 +379,14 @@ impl<T: Clone> Relay<T> {
             (Phase::Stopped { .. } | Phase::Released { .. }, _) => {}
             // Only where batches come from, or the target begins, is asked for while records flow.
             (Phase::Streaming(stream), Told::Failed(reason, message)) => {
+                stream.fence_unknown(&reason, &message);
                 stream.origins_unknown(reason, message);
                 self.target_begins(None);
             }
-            (Phase::Streaming(_), Told::TargetEnds(log_start, ..)) => self.target_begins(Some(log_start)),
+            (Phase::Streaming(stream), Told::TargetEnds(log_start, log_end, _)) => {
+                stream.fence_seen(log_end);
+                self.target_begins(Some(log_start));
+            }
             (_, Told::Failed(reason, message)) => self.wait(&reason, &message),
             (phase, Told::Origins(found)) => {
                 self.origins.learn(found);
@@ -475,19 +485,9 @@ impl<T: Clone> Relay<T> {
     }
 }
 
-fn explain(reason: &str) -> &'static str {
-    match reason {
-        "SOURCE_TOPIC_MISSING" => {
-            "the source topic does not exist: create it again, or exclude it from the flow"
-        }
-        "TARGET_TOPIC_MISSING" => "the target topic does not exist: it was deleted behind the flow's back",
-        "TARGET_NOT_SETTLED" => "the target's log end is not replicated yet: waiting for its replicas",
-        "SOURCE_NOT_SETTLED" => "the source does not show yet what was mirrored: waiting for its replicas",
-        _ => "trying again",
-    }
-}
-
 #[cfg(test)]
 mod registry_tests;
+#[cfg(test)]
+mod strict_tests;
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 
 use super::stream::After;
 use super::{Action, Notice, Phase, Refusal, Refused, Relay, Stop, TimestampPolicy};
-use crate::relay::answer::Verdict;
+use crate::relay::answer::{STRICT_NOT_ALLOWED, Verdict};
 use crate::relay::path::timestamp_refused;
 use crate::relay::rebuild::Oversized;
 use crate::relay::stop::StopReason;
@@ -56,11 +56,34 @@ impl<T: Clone> Relay<T> {
             None if back_off || leader_moved || times > 1 => {
                 self.pending.push_back(Action::Broken { reason, leader_moved });
                 self.figures.resyncs += 1;
-                let message = "the target can't take records now; trying again".to_owned();
+                let message = explain_refusal(reason).to_owned();
                 After::Wait { reason: reason.to_owned(), message }
             }
             None => After::Locate { reason, leader_moved },
         });
+    }
+}
+
+fn explain_refusal(reason: &str) -> &'static str {
+    match reason {
+        STRICT_NOT_ALLOWED => {
+            "the target lets the flow write no markers, which records.strict_delivery needs: grant the flow's user Alter on \
+             the target cluster, or set records.strict_delivery to false; nothing is sent until then"
+        }
+        _ => "the target can't take records now; trying again",
+    }
+}
+
+/// What a place that can't be found now waits for.
+pub(super) fn explain(reason: &str) -> &'static str {
+    match reason {
+        "SOURCE_TOPIC_MISSING" => {
+            "the source topic does not exist: create it again, or exclude it from the flow"
+        }
+        "TARGET_TOPIC_MISSING" => "the target topic does not exist: it was deleted behind the flow's back",
+        "TARGET_NOT_SETTLED" => "the target's log end is not replicated yet: waiting for its replicas",
+        "SOURCE_NOT_SETTLED" => "the source does not show yet what was mirrored: waiting for its replicas",
+        _ => "trying again",
     }
 }
 

@@ -7,19 +7,19 @@ use super::change::Change;
 use super::inherited::Inherited;
 use super::outgoing::{Outgoing, Queue, Ready};
 use super::refusal::{skipped, too_large};
+use super::strict::Fence;
 use super::{
-    Action, Answer, Append, Ask, Codecs, Entry, Facts, Journal, LastBatch, Limits, Notice, OversizedPolicy,
+    Action, Answer, Append, Ask, Codecs, Entry, Facts, Journal, LastBatch, Limits, OversizedPolicy,
     PartitionFigures, Phase, Place, Relay, SourcePage, Step, Stop,
 };
 use crate::format::batch::Stamp;
 use crate::relay::answer::Verdict;
 use crate::relay::journal::Mirrored;
-use crate::relay::loss::retention_margin;
 use crate::relay::page::{self, Reading};
 use crate::relay::path::Conditions;
 use crate::relay::reader::unreadable;
 use crate::relay::rebuild::Oversized;
-use crate::relay::window::{Outcome, Sending, UNEXPECTED, Window};
+use crate::relay::window::{DUPLICATE, Outcome, Sending, UNEXPECTED, Window};
 use crate::report::Delivery;
 
 /// The target does not tell whether an append is a new one.
@@ -65,6 +65,7 @@ struct Held<T> {
 }
 
 /// The state of one stream.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each with a name of its own")]
 #[derive(Debug)]
 pub(super) struct Stream<T> {
     pub(super) window: Window,
@@ -81,6 +82,12 @@ pub(super) struct Stream<T> {
     pub(super) last: Option<(LastBatch, i32)>,
     /// The first append goes under the old generation; then a new one begins.
     pub(super) handover: bool,
+    /// This owner began the generation with this stream: nobody else has anything of it on its way.
+    pub(super) own_generation: bool,
+    /// Whether an older generation appended before this one's first marker is not looked at yet.
+    pub(super) fence: Fence,
+    /// A batch waits until no stray request can arrive any more.
+    pub(super) held_for_strays: bool,
     /// Who had the partition before may append under this generation still.
     pub(super) inherited: Inherited,
     pub(super) after: Option<After>,
@@ -108,6 +115,9 @@ impl<T> Stream<T> {
             unwritten: false,
             last,
             handover,
+            own_generation: false,
+            fence: Fence::Seen,
+            held_for_strays: false,
             inherited: Inherited::FROM_NOBODY,
             after: None,
             end_offset: -1,
@@ -129,7 +139,7 @@ impl<T> Stream<T> {
     }
 
     pub(super) fn is_busy(&self) -> bool {
-        self.journal.is_dirty() || !self.window.is_empty()
+        self.journal.is_dirty() || !self.window.is_empty() || self.held_for_strays
     }
 
     /// Sends nothing more; what comes then. The first reason stays.
@@ -153,13 +163,16 @@ impl<T> Stream<T> {
         }
     }
 
-    pub(super) fn figures(&self, figures: &mut PartitionFigures, now_ms: u64) {
+    /// `marks`: a marker goes before each batch that needs one, and no stray request can come between the two.
+    pub(super) fn figures(&self, figures: &mut PartitionFigures, marks: bool, now_ms: u64) {
         figures.delivery = if !self.facts.content_fixed() {
             Delivery::ContentNotFixed
         } else if self.facts.source_by_name {
             Delivery::SourceByName
         } else if self.window.stays_armed(now_ms) && !self.window.is_watched(now_ms) {
             Delivery::ExactlyOnce
+        } else if marks && !self.window.is_watched(now_ms) && !self.window.is_shared(now_ms) {
+            Delivery::Marked
         } else if !self.window.is_sole_writer() || self.window.is_watched(now_ms) {
             Delivery::OtherWriters
         } else if self.last.is_some_and(|(last, _)| last.count > 0) {
@@ -325,27 +338,11 @@ impl<T: Clone> Relay<T> {
                 stream.part();
                 Some(Next::Changed)
             }
-            Ready::Send(outgoing)
-                if !self.leased
-                    && !stream.facts.target_append_time
-                    && !stream.window.is_young(outgoing.batch.header.max_timestamp, now_ms) =>
-            {
-                // It would bring the target to forget, under whoever owns the partition by now.
-                stream.queue.put_back(Ready::Send(outgoing));
-                None
-            }
-            Ready::Send(outgoing) => {
-                let bytes = u64::try_from(outgoing.batch.bytes.len()).unwrap_or(u64::MAX);
-                if !stream.window.may_send(bytes, now_ms) {
-                    stream.queue.put_back(Ready::Send(outgoing));
-                    return None;
-                }
-                Some(self.append(outgoing, bytes))
-            }
+            Ready::Send(outgoing) => self.offer(outgoing, now_ms),
         }
     }
 
-    fn append(&mut self, outgoing: Outgoing, bytes: u64) -> Next<T> {
+    pub(super) fn append(&mut self, outgoing: Outgoing, bytes: u64) -> Next<T> {
         let generation = self.setup.detail.begun.generation;
         let Phase::Streaming(stream) = &mut self.phase else { return Next::Changed };
         let Outgoing { batch, run, more, next_source, leader_epoch, path } = outgoing;
@@ -410,26 +407,6 @@ impl<T: Clone> Relay<T> {
         }
     }
 
-    pub(super) fn watch_retention(&mut self, log_start: i64, log_end: i64) {
-        let place = self.figures.source_offset;
-        let Some(margin) = retention_margin(place, log_start, log_end) else {
-            self.warned_of_retention = false;
-            return;
-        };
-        if !std::mem::replace(&mut self.warned_of_retention, true) {
-            self.notice(Notice {
-                reason: "RETENTION_NEAR",
-                message: format!(
-                    "the source deletes records close to where the mirror reads: {margin} records are left between its \
-                     log start {log_start} and offset {place}; raise its retention or give the flow more workers"
-                ),
-                from_offset: Some(log_start),
-                to_offset: Some(place),
-                count: Some(margin),
-            });
-        }
-    }
-
     /// The source does not have the offset that was fetched.
     pub fn out_of_range(&mut self) {
         if let Phase::Streaming(stream) = &mut self.phase {
@@ -451,6 +428,9 @@ impl<T: Clone> Relay<T> {
     pub fn answer(&mut self, id: u64, answer: &Answer, now_ms: u64) {
         let Phase::Streaming(stream) = &mut self.phase else { return };
         let sent = stream.window.sent_count();
+        if *answer == Answer::Lost {
+            self.strays_until_ms = Some(now_ms.saturating_add(self.setup.limits.strays_ms));
+        }
         match stream.window.answer(id, answer, now_ms) {
             Outcome::Untold => {
                 // The place that is found tells what stands there, and n whether the log ends with it.
@@ -464,9 +444,13 @@ impl<T: Clone> Relay<T> {
                 {
                     self.others_before = self.others_before.max(*base_offset);
                 }
+                if matches!(&verdict, Verdict::Resync { reason: UNEXPECTED | DUPLICATE, .. }) {
+                    // Who appended that may do so again.
+                    self.expect_strays(now_ms);
+                }
                 self.failed(verdict);
             }
-            Outcome::Drained => {}
+            Outcome::Marked | Outcome::Drained => {}
         }
     }
 

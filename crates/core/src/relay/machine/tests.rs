@@ -40,6 +40,7 @@ pub(super) const RULES: Rules = Rules {
     on_oversized: OversizedPolicy::StopPartition,
     timestamps: TimestampPolicy::Keep,
     skip_mirrored: false,
+    strict: false,
     sole_writer: true,
 };
 
@@ -49,6 +50,7 @@ pub(super) struct Bench {
     pub(super) registry: Registry,
     /// Producer ids that are flows'.
     pub(super) flows: Vec<(i64, Origin)>,
+    pub(super) now_ms: u64,
 }
 
 impl Bench {
@@ -58,13 +60,14 @@ impl Bench {
             told: Vec::new(),
             registry: Registry::default(),
             flows: Vec::new(),
+            now_ms: NOW,
         }
     }
 
     /// What it wants; questions about the registries are answered on the way.
     pub(super) fn next(&mut self) -> Option<Action<()>> {
         loop {
-            let action = self.relay.next(NOW, &Fake);
+            let action = self.relay.next(self.now_ms, &Fake);
             let told = match action {
                 Some(Action::Ask(Ask::Registry)) => {
                     self.told.push("registry");
@@ -122,10 +125,10 @@ impl Bench {
     }
 
     /// Goes on until something else comes than what a broken stream does first.
-    fn drain(&mut self) -> Option<Action<()>> {
+    pub(super) fn drain(&mut self) -> Option<Action<()>> {
         loop {
             match self.next() {
-                Some(Action::Write(_)) => self.relay.written(true, NOW),
+                Some(Action::Write(_)) => self.relay.written(true, self.now_ms),
                 Some(Action::StopFetching | Action::Broken { .. }) => {}
                 other => return other,
             }
@@ -140,7 +143,7 @@ impl Bench {
     }
 
     pub(super) fn ack(&mut self, id: u64, base_offset: i64) {
-        self.relay.answer(id, &Answer::Appended { base_offset, append_time: false }, NOW);
+        self.relay.answer(id, &Answer::Appended { base_offset, append_time: false }, self.now_ms);
     }
 }
 

@@ -123,7 +123,9 @@ impl Resync {
     fn tail_read(&mut self, batches: &[RawBatch]) {
         let (log_start, log_end) = self.ends;
         let tail = batches.iter().find(|b| b.header.next_offset() >= log_end);
-        if let Some(tail) = tail.filter(|tail| is_ours(self.generation, &tail.header)) {
+        if let Some(tail) =
+            tail.filter(|tail| is_ours(self.generation, &tail.header) && !tail.header.is_control())
+        {
             let count = self.count_behind(&tail.header);
             if count - self.base.count == log_end - self.base.target {
                 self.tail = Some(tail.clone());
@@ -169,6 +171,15 @@ impl Resync {
     /// Takes note of one batch; false if the scan is over.
     fn scan_batch(&mut self, batch: &RawBatch) -> bool {
         let header = &batch.header;
+        if header.is_control() {
+            // A marker takes an offset and holds no record. Only a newer generation's says something.
+            let newer = header.producer_epoch > self.generation.epoch;
+            if header.producer_id == self.generation.producer_id && newer {
+                self.fenced();
+                return false;
+            }
+            return true;
+        }
         if header.producer_id != self.generation.producer_id {
             if self.producers.contains(&header.producer_id) {
                 widen(&mut self.scan.older, header);
@@ -286,7 +297,7 @@ impl Resync {
         let Place { count, target, .. } = self.base;
         if let Some((from, _)) = &mut self.scan.older {
             *from = target;
-        } else if let Some((n, at)) = self.scan.first().filter(|_| self.premise.sole_writer)
+        } else if let Some((n, at)) = self.scan.first().filter(|_| self.offsets_count())
             && at - target > n - count
         {
             // More offsets than records of ours, and nobody else writes there.
@@ -335,7 +346,8 @@ impl Resync {
                     self.unsure = Some((self.base.target, log_end));
                     self.settle(self.base.count);
                 } else if count - self.base.count <= appended {
-                    self.scan.foreign |= count - self.base.count < appended;
+                    // What else was there may have been markers.
+                    self.scan.foreign |= count - self.base.count < appended && !self.premise.strict();
                     if self.scan.foreign && self.premise.sole_writer {
                         // Nobody but owners of ours can have brought the rest. The last one may be a repeat that the target
                         // took while it had forgotten us: n may be higher.
@@ -343,15 +355,15 @@ impl Resync {
                     }
                     self.settle(count);
                 } else if last == sequence_of(self.base.count - 1) {
-                    // Its last one is the position's last one: what came behind is not ours.
-                    self.scan.foreign = true;
+                    // Its last one is the position's last one: what came behind is no record of ours.
+                    self.scan.foreign = !self.premise.strict();
                     self.settle(self.base.count);
                 } else {
                     self.unknown(log_start);
                 }
             }
             // As the only writer, offsets count our records; not where it was seen that somebody else's stand there too.
-            _ if self.premise.sole_writer
+            _ if self.offsets_count()
                 && !self.scan.foreign
                 && self.premise.others_before <= self.base.target =>
             {
@@ -360,6 +372,11 @@ impl Resync {
             }
             _ => self.unknown(log_start),
         }
+    }
+
+    /// Offsets count our records: nobody else appends, and no markers of ours lie between.
+    fn offsets_count(&self) -> bool {
+        self.premise.sole_writer && !self.premise.detail.begun.start.may_hold_markers()
     }
 
     fn unknown(&mut self, log_start: i64) {
@@ -378,7 +395,8 @@ impl Resync {
         for batch in batches.iter().filter(|b| b.header.next_offset() > at) {
             next = next.max(batch.header.next_offset());
             let id = batch.header.producer_id;
-            if id != self.generation.producer_id && !self.producers.contains(&id) {
+            if batch.header.is_control() || id != self.generation.producer_id && !self.producers.contains(&id)
+            {
                 continue;
             }
             match codecs.identify(batch) {

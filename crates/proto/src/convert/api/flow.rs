@@ -97,6 +97,7 @@ fn read(flow: &v1::Flow, default: FlowSpec, faults: &mut Faults) -> FlowSpec {
             faults,
         ),
         shared_target: flow.shared_target,
+        strict_delivery: records.strict_delivery,
         skip_mirrored: !records.forward_mirrored.unwrap_or(!default.skip_mirrored),
         adopt: flow.adopt,
         source: default.source,

@@ -50,6 +50,7 @@ pub fn spec_to_api(spec: &FlowSpec) -> v1::Flow {
         isolation: isolation.into(),
         heartbeat_topics: Some(spec.heartbeat_topics),
         forward_mirrored: Some(!spec.skip_mirrored),
+        strict_delivery: spec.strict_delivery,
         ..v1::RecordOptions::default()
     };
     policies::show(spec, &mut records);

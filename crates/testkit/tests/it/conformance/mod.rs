@@ -9,6 +9,7 @@ mod clients;
 mod ends;
 mod expiry;
 mod flight;
+mod markers;
 mod ops;
 mod passthrough;
 mod records;

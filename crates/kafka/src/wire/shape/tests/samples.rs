@@ -333,6 +333,17 @@ fn describe_configs(version: i16) -> Bytes {
     body(&m::DescribeConfigsResponse::default().with_results(vec![result; 2]), version)
 }
 
+fn write_txn_markers(version: i16) -> Bytes {
+    use m::write_txn_markers_response::{
+        WritableTxnMarkerPartitionResult, WritableTxnMarkerResult, WritableTxnMarkerTopicResult,
+    };
+    let topic = WritableTxnMarkerTopicResult::default()
+        .with_name(topic())
+        .with_partitions(vec![WritableTxnMarkerPartitionResult::default(); 2]);
+    let marker = WritableTxnMarkerResult::default().with_topics(vec![topic; 2]);
+    body(&m::WriteTxnMarkersResponse::default().with_markers(vec![marker; 2]), version)
+}
+
 pub(super) fn cases() -> Vec<Case> {
     vec![
         case::<m::ApiVersionsRequest>(api_versions),
@@ -354,5 +365,6 @@ pub(super) fn cases() -> Vec<Case> {
         case::<m::OffsetFetchRequest>(offset_fetch),
         case::<m::OffsetForLeaderEpochRequest>(offset_for_leader_epoch),
         case::<m::ProduceRequest>(produce),
+        case::<m::WriteTxnMarkersRequest>(write_txn_markers),
     ]
 }
