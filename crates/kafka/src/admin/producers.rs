@@ -97,7 +97,7 @@ impl Client {
     }
 
     /// Writes an ABORT marker of a producer into a partition, once: where it is not known what came of it, it is not
-    /// written again. Needs Alter or ClusterAction on the cluster.
+    /// written again. Needs Alter or `ClusterAction` on the cluster.
     ///
     /// # Errors
     /// [`Error::Partition`] with the broker's code; [`Error::outcome_unknown`] says whether it may stand there.

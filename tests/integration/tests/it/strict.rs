@@ -70,6 +70,10 @@ async fn a_strict_backfill_is_exact_under_a_target_that_forgets() -> Result<()> 
     flow.records = Some(v1::RecordOptions { strict_delivery: true, ..flow.records.unwrap_or_default() });
     rig.api.create_flow(&rig.flow.clone(), flow).await?;
 
+    // Small batches are not put together to larger ones than this: the backfill takes long enough to be interrupted.
+    grown(&rig, &topic, 0).await?;
+    probe::set_topic(&rig.target, &topic, &[("max.message.bytes", "8000")]).await?;
+
     // Killed in the middle, twice.
     for part in [300, 1_500] {
         grown(&rig, &topic, part).await?;
