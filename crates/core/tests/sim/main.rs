@@ -104,7 +104,8 @@ const FOUND: &[u64] = &[
 /// Strict worlds of every run, from [`knobs::STRICT_SEEDS`] on.
 const STRICT: u64 = 150;
 /// Seeds that found something once in worlds that may be strict.
-const FOUND_STRICT: &[u64] = &[200_019_708, 300_000_041, 300_000_574, 300_000_886, 300_000_982];
+const FOUND_STRICT: &[u64] =
+    &[200_019_708, 300_000_041, 300_000_574, 300_000_886, 300_000_982, 300_112_026, 300_117_414, 300_124_244];
 /// Seeds of every run that no run had before. Few, while about one of 100,000 seeds still finds something open.
 const FRESH: u64 = 20;
 

@@ -18,8 +18,8 @@
 //! just that time: one whose sender does not wait for its answer any more. So no append that leaves the target unarmed, and
 //! none behind one, is sent while strays may still be on their way ([`Limits::strays_ms`](crate::relay::window::Limits)
 //! after an owner began, or after an answer was lost). When that time is over, the place is found anew, since a stray may
-//! have arrived meanwhile; then the steps begin. Records that are young enough to be remembered don't wait, as long as the
-//! last batch on the target was young too: the target is armed all the time then.
+//! have arrived meanwhile; then the steps begin. Only in a generation that this owner began, which nobody else appends
+//! under, records that are young enough to be remembered don't wait.
 //!
 //! A marker takes an offset. Whether one stands where it is expected to, the base offset of the next append tells; one that
 //! is not answered is looked for like an append. Offsets don't count records in a strict generation, nor behind one
@@ -65,11 +65,8 @@ impl<T> Stream<T> {
             // What was held back waits for the place to be found anew.
             return self.held_for_strays;
         }
-        let remembered = self.window.is_armed(now_ms)
-            || self.own_generation
-            || self
-                .last
-                .is_some_and(|(last, _)| last.count > 0 && self.window.is_young(last.max_timestamp, now_ms));
+        // Another owner that is alive still may append old records behind a marker of ours.
+        let remembered = self.own_generation || self.window.is_armed(now_ms);
         !remembered || !self.window.leaves_armed(outgoing.batch.header.max_timestamp, now_ms)
     }
 
