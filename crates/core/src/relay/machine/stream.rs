@@ -426,11 +426,11 @@ impl<T: Clone> Relay<T> {
 
     /// Brings the answer to an append.
     pub fn answer(&mut self, id: u64, answer: &Answer, now_ms: u64) {
+        if *answer == Answer::Lost && matches!(self.phase, Phase::Streaming(_)) {
+            self.expect_strays(now_ms);
+        }
         let Phase::Streaming(stream) = &mut self.phase else { return };
         let sent = stream.window.sent_count();
-        if *answer == Answer::Lost {
-            self.strays_until_ms = Some(now_ms.saturating_add(self.setup.limits.strays_ms));
-        }
         match stream.window.answer(id, answer, now_ms) {
             Outcome::Untold => {
                 // The place that is found tells what stands there, and n whether the log ends with it.

@@ -114,8 +114,9 @@ impl<T: Clone> Relay<T> {
 
     /// An owner before this one may have something on its way.
     pub(super) fn await_strays(&mut self, now_ms: u64) {
-        let until = now_ms.saturating_add(self.setup.limits.strays_ms);
-        self.strays_until_ms.get_or_insert(until);
+        if self.strays_until_ms.is_none() {
+            self.expect_strays(now_ms);
+        }
     }
 
     /// Something may be on its way that nobody waits for.
