@@ -4,7 +4,11 @@
 //! it is paid for. So nobody overtakes, one piece larger than a second's worth passes too, and a limit that changes
 //! counts at once for all that wait.
 
+mod needs;
+
 use std::num::NonZeroU64;
+
+pub use needs::{FlowWeights, Need, TopicNeeds, Weight, Weights, weigh};
 
 /// What a flow, or one of its topics, may copy. `None` is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -19,12 +23,12 @@ impl Throttle {
     /// No limit at all.
     pub const NONE: Self = Self { bytes_per_second: None, records_per_second: None };
 
-    /// The part of it that belongs to somebody who has so many of all partitions. Never nothing: a limit of which
-    /// somebody has no part would stop them for ever.
+    /// The part of it that is somebody's share. Never nothing: a limit of which somebody has no part would stop them for
+    /// ever.
     #[must_use]
     pub fn shared(self, share: Share) -> Self {
         let part = |limit: NonZeroU64| {
-            let whole = u128::from(limit.get()) * u128::from(share.partitions) / u128::from(share.of.max(1));
+            let whole = u128::from(limit.get()) * u128::from(share.part) / u128::from(share.of.max(1));
             NonZeroU64::new(u64::try_from(whole).unwrap_or(u64::MAX)).unwrap_or(NonZeroU64::MIN)
         };
         if share.of == 0 {
@@ -37,13 +41,21 @@ impl Throttle {
     }
 }
 
-/// How many of all assigned partitions a worker has: its part of a limit. 0 of 0 is the whole.
+/// A worker's part of a limit: the weights of its partitions, of those of all that are assigned. 0 of 0 is the whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Share {
-    /// Its partitions.
-    pub partitions: u32,
-    /// All of them.
+    /// The weights of its partitions.
+    pub part: u32,
+    /// The weights of all of them.
     pub of: u32,
+}
+
+impl Share {
+    /// One more partition, which counts for so much.
+    pub fn add(&mut self, weight: u32, is_own: bool) {
+        self.of = self.of.saturating_add(weight);
+        self.part = self.part.saturating_add(if is_own { weight } else { 0 });
+    }
 }
 
 /// One limit: so many units per second, with at most a second's worth saved up.
@@ -220,8 +232,7 @@ mod tests {
 
     #[test]
     fn shares_add_up_to_the_limit_and_none_is_nothing() {
-        let share =
-            |partitions, of| bytes(1_000).shared(Share { partitions, of }).bytes_per_second.unwrap().get();
+        let share = |part, of| bytes(1_000).shared(Share { part, of }).bytes_per_second.unwrap().get();
         assert_eq!((share(1, 3), share(2, 3)), (333, 666));
         assert_eq!((share(0, 3), share(3, 3)), (1, 1_000));
         assert_eq!(bytes(1_000).shared(Share::default()), bytes(1_000), "the whole");

@@ -173,8 +173,8 @@ pub struct AssignedFlow {
     pub shares: ThrottleShares,
 }
 
-/// A worker's part of a flow's throttles: by how many of the partitions that are assigned it has. Where there is no
-/// throttle, nothing is said, so that what others get does not concern it.
+/// A worker's part of a flow's throttles: by what its partitions need. Where there is no throttle, nothing is said, so
+/// that what others get does not concern it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ThrottleShares {
     /// Of the flow's.

@@ -116,7 +116,7 @@ mod tests {
         let mut throttled = view();
         throttled.flow.spec.throttle =
             Throttle { bytes_per_second: std::num::NonZeroU64::new(1_024), ..Throttle::NONE };
-        throttled.flow.shares.flow = Share { partitions: 1, of: 2 };
+        throttled.flow.shares.flow = Share { part: 1, of: 2 };
         assert!(!needs_restart(&partition, &view(), &throttled), "throttles are live");
 
         assert!(!needs_restart(&partition, &view(), &filter));

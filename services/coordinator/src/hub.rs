@@ -1,13 +1,14 @@
 //! `WatchAssignments`: each worker's whole desired set, from the applied state.
 //!
 //! Invariants: a set is sent only if it differs from the one before; the newest wins, so a slow reader holds at most
-//! one back; revisions grow. Nobody is sent sets of a session or a leadership that is over.
+//! one back; revisions never fall. Nobody is sent sets of a session or a leadership that is over.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
 use mirrormesh_core::control::ControlState;
+use mirrormesh_core::throttle::Weights;
 use mirrormesh_core::unit::WorkerAssignment;
 use mirrormesh_proto::convert::session::Speaker;
 use mirrormesh_proto::mesh::WatchAssignmentsResponse;
@@ -30,6 +31,7 @@ pub(crate) fn assignments(
 ) -> impl Stream<Item = Result<WatchAssignmentsResponse, Status>> + Send + 'static {
     let feed = Feed {
         states: context.raft.watch_states(),
+        weights: lead.weights.subscribe(),
         stopping: context.stopping.clone(),
         lead,
         speaker,
@@ -55,6 +57,7 @@ pub(crate) fn check_session(state: &ControlState, speaker: &Speaker) -> Result<(
 #[derive(Debug)]
 struct Feed {
     states: Receiver<Arc<ControlState>>,
+    weights: Receiver<Arc<Weights>>,
     lead: Arc<Lead>,
     stopping: CancellationToken,
     speaker: Speaker,
@@ -70,7 +73,8 @@ impl Feed {
             }
             let state = Arc::clone(&self.states.borrow_and_update());
             check_session(&state, &self.speaker)?;
-            let next = state.assignment_of(&self.speaker.worker);
+            let weights = Arc::clone(&self.weights.borrow_and_update());
+            let next = state.assignment_of(&self.speaker.worker, &weights);
             if !self.sent.as_ref().is_some_and(|sent| same_set(sent, &next)) {
                 let message = WatchAssignmentsResponse::from(&next);
                 self.sent = Some(next);
@@ -83,6 +87,7 @@ impl Feed {
     async fn changed(&mut self) -> Result<(), Status> {
         tokio::select! {
             changed = self.states.changed() => changed.map_err(|_| status::stopping())?,
+            changed = self.weights.changed() => changed.map_err(|_| status::leader_changed())?,
             () = self.lead.ended.cancelled() => return Err(status::leader_changed()),
             () = self.stopping.cancelled() => return Err(status::stopping()),
         }

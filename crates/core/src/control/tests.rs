@@ -14,6 +14,7 @@ use super::{
 use crate::flow::{FlowSpec, Naming};
 use crate::ids::{ClusterId, FlowId, GroupId, TopicId, TopicName, WorkerId};
 use crate::report::Event;
+use crate::throttle::Weights;
 use crate::unit::{ClusterSpec, Generation, PartitionGeneration, PartitionStart, Role, Unit};
 
 fn cluster_id(id: &str) -> ClusterId {
@@ -331,10 +332,10 @@ fn a_process_that_began_anew_gets_back_what_its_predecessor_was_to_let_go() {
     let unit = partition("f", "t", 0);
     world.run(assign(&[(unit.clone(), "a")]));
     world.run(release(std::slice::from_ref(&unit)));
-    assert!(!world.state.assignment_of(&worker_id("a")).units.contains_key(&unit));
+    assert!(!world.state.assignment_of(&worker_id("a"), &Weights::default()).units.contains_key(&unit));
     world.run(register("a", Role::Source));
     assert!(
-        world.state.assignment_of(&worker_id("a")).units.contains_key(&unit),
+        world.state.assignment_of(&worker_id("a"), &Weights::default()).units.contains_key(&unit),
         "otherwise it would never be released, and never run again"
     );
     world.run(register("a", Role::Checkpoint));
@@ -422,7 +423,7 @@ fn a_paused_flow_is_quiet_when_everything_was_released() {
     let mut world = World::running();
     world.run(pause("f", true));
     let all: Vec<_> = world.state.owners.iter().map(|(unit, owner)| (unit.clone(), owner.number)).collect();
-    assert!(world.state.assignment_of(&worker_id("a")).units.is_empty());
+    assert!(world.state.assignment_of(&worker_id("a"), &Weights::default()).units.is_empty());
     assert!(!world.state.is_quiet(&flow_id("f")));
     world.run(released("a", &all));
     assert!(world.state.is_quiet(&flow_id("f")));

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use super::state::{ControlState, FlowRecord, TopicEntry};
 use crate::flow::FlowSpec;
-use crate::ids::{FlowId, WorkerId};
+use crate::ids::{FlowId, TopicName, WorkerId};
 use crate::plan::{Problem, WorkerSlot};
 use crate::relay::paused::PausedSet;
-use crate::throttle::{Share, Throttle};
-use crate::unit::{AssignedFlow, AssignedUnit, PartitionDetail, ThrottleShares, Unit, WorkerAssignment};
+use crate::throttle::{Need, Share, Throttle, TopicNeeds, Weights, weigh};
+use crate::unit::{
+    AssignedFlow, AssignedUnit, Owner, PartitionDetail, ThrottleShares, Unit, WorkerAssignment,
+};
 
 impl FlowRecord {
     fn detail(&self, entry: &TopicEntry, partition: i32) -> Option<PartitionDetail> {
@@ -22,8 +24,9 @@ impl FlowRecord {
 }
 
 impl ControlState {
-    /// The whole desired set of one worker: units that it owns and need not let go.
-    pub fn assignment_of(&self, worker: &WorkerId) -> WorkerAssignment {
+    /// The whole desired set of one worker: units that it owns and need not let go. The weights say what throttles are
+    /// shared by.
+    pub fn assignment_of(&self, worker: &WorkerId, weights: &Weights) -> WorkerAssignment {
         let mut assignment = WorkerAssignment { revision: self.revision, ..WorkerAssignment::default() };
         for (unit, owner) in &self.owners {
             if owner.worker != *worker || owner.releasing || !self.wanted(unit) {
@@ -39,7 +42,7 @@ impl ControlState {
                 spec: flow.spec.clone(),
                 generation: flow.generation,
                 mesh_id: self.mesh_id.clone(),
-                shares: self.throttle_shares(unit.flow(), &flow.spec, worker),
+                shares: self.throttle_shares(unit.flow(), &flow.spec, worker, weights),
             });
             let assigned = AssignedUnit { number: owner.number, partition: self.partition_detail(unit) };
             assignment.units.insert(unit.clone(), assigned);
@@ -47,31 +50,68 @@ impl ControlState {
         assignment
     }
 
-    /// A worker's part of the throttles: by partitions, those that are let go counted for nobody.
-    fn throttle_shares(&self, id: &FlowId, spec: &FlowSpec, worker: &WorkerId) -> ThrottleShares {
+    /// A worker's part of the throttles: by what its partitions weigh, those that are let go counted for nobody.
+    fn throttle_shares(
+        &self,
+        id: &FlowId,
+        spec: &FlowSpec,
+        worker: &WorkerId,
+        weights: &Weights,
+    ) -> ThrottleShares {
         let mut shares = ThrottleShares::default();
-        let by_topic = &spec.throttle_by_topic;
-        if spec.throttle == Throttle::NONE && by_topic.is_empty() {
-            return shares;
-        }
-        for (unit, owner) in &self.owners {
-            let Unit::Partition(flow, topic, _) = unit else { continue };
-            if flow != id {
-                continue;
-            }
-            let theirs = u32::from(owner.worker == *worker && !owner.releasing);
-            let add = |share: &mut Share| {
-                share.of = share.of.saturating_add(1);
-                share.partitions = share.partitions.saturating_add(theirs);
-            };
+        for (topic, partition, owner) in self.throttled_partitions(id, spec) {
+            let is_own = owner.worker == *worker && !owner.releasing;
+            let weight = weights.of(id, topic, partition);
             if spec.throttle != Throttle::NONE {
-                add(&mut shares.flow);
+                shares.flow.add(weight.of_flow, is_own);
             }
-            if by_topic.contains_key(topic) {
-                add(shares.topics.entry(topic.clone()).or_default());
+            if spec.throttle_by_topic.contains_key(topic) {
+                shares.topics.entry(topic.clone()).or_default().add(weight.of_topic, is_own);
             }
         }
+        // Who has all of it need not know how it is divided, as long as nobody else has a part.
+        let whole = |share: &mut Share| {
+            if share.part == share.of && share.of > 0 {
+                *share = Share { part: 1, of: 1 };
+            }
+        };
+        whole(&mut shares.flow);
+        shares.topics.values_mut().for_each(whole);
         shares
+    }
+
+    /// The assigned partitions of a flow that has a throttle, its own or of some topic.
+    fn throttled_partitions<'a>(
+        &'a self,
+        id: &'a FlowId,
+        spec: &FlowSpec,
+    ) -> impl Iterator<Item = (&'a TopicName, i32, &'a Owner)> {
+        let throttled = spec.throttle != Throttle::NONE || !spec.throttle_by_topic.is_empty();
+        let owners = self.owners.iter().take_while(move |_| throttled);
+        owners.filter_map(move |(unit, owner)| match unit {
+            Unit::Partition(flow, topic, partition) if flow == id => Some((topic, *partition, owner)),
+            _ => None,
+        })
+    }
+
+    /// What the partitions of throttled flows weigh now. `need` says what one needs, `None` where that is not known.
+    pub fn throttle_weights(
+        &self,
+        before: &Weights,
+        mut need: impl FnMut(&FlowId, &TopicName, i32) -> Option<Need>,
+    ) -> Weights {
+        let mut weights = Weights::default();
+        for (id, flow) in &self.flows {
+            let spec = &flow.spec;
+            let mut topics: BTreeMap<&TopicName, TopicNeeds> = BTreeMap::new();
+            for (topic, partition, _) in self.throttled_partitions(id, spec) {
+                let needs = topics.entry(topic).or_default();
+                needs.throttle = spec.throttle_by_topic.get(topic).copied().unwrap_or_default();
+                needs.partitions.insert(partition, need(id, topic, partition));
+            }
+            weights.put(id, weigh(spec.throttle, &topics, before.of_flow(id)));
+        }
+        weights
     }
 
     fn partition_detail(&self, unit: &Unit) -> Option<PartitionDetail> {

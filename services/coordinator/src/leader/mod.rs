@@ -11,10 +11,12 @@ mod placement;
 mod plan_loop;
 mod progress;
 mod rates;
+mod shares;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use mirrormesh_core::throttle::Weights;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -28,7 +30,7 @@ use paused::Paused;
 pub(crate) use leases::LEASE;
 pub(crate) use paused::{Look, Looks};
 pub(crate) use placement::{Placement, Refusals, Waiting};
-pub(crate) use progress::{Progress, Tracked};
+pub(crate) use progress::{Progress, THROTTLED, Tracked};
 
 /// How often the leadership is proven to a quorum.
 const PROOF_EVERY: Duration = Duration::from_millis(500);
@@ -54,6 +56,8 @@ pub(crate) struct Lead {
     pub(crate) refusals: Refusals,
     /// Workers that answer questions.
     pub(crate) queries: Queries,
+    /// What throttles are shared by.
+    pub(crate) weights: watch::Sender<Arc<Weights>>,
 }
 
 impl Lead {
@@ -67,6 +71,7 @@ impl Lead {
             placement: Placement::default(),
             refusals: Refusals::default(),
             queries: Queries::default(),
+            weights: watch::Sender::default(),
         }
     }
 }
@@ -127,6 +132,7 @@ async fn hold(raft: &RaftHandle, lead: &Arc<Lead>, begun: &Leadership, node: &No
     let mut loops = JoinSet::new();
     loops.spawn(plan_loop::run(raft.clone(), Arc::clone(lead)));
     loops.spawn(paused::run(raft.clone(), Arc::clone(lead)));
+    loops.spawn(shares::run(raft.clone(), Arc::clone(lead)));
     loops.spawn(lease_loop::run(raft.clone(), Arc::clone(lead)));
     loops.spawn(announce(raft.clone(), begun.clone(), node.clone()));
     let mut leadership = raft.watch_leadership();

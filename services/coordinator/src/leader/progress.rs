@@ -9,7 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use mirrormesh_core::control::ControlState;
 use mirrormesh_core::ids::{FlowId, WorkerId};
 use mirrormesh_core::lag::Pace;
-use mirrormesh_core::report::UnitReport;
+use mirrormesh_core::report::{UnitReport, UnitState};
+use mirrormesh_core::throttle::{Need, Weights};
 use mirrormesh_core::unit::Unit;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -22,6 +23,9 @@ const WEIGHT_FROM: f64 = 16.0 * 1024.0;
 const WEIGHT_STEP: f64 = 4.0;
 /// A rate must leave its step by this factor before the weight follows: plans must not flap.
 const WEIGHT_MARGIN: f64 = 1.5;
+
+/// What a partition says that is slow because it was asked to be: nothing is wrong with it.
+pub(crate) const THROTTLED: &str = "THROTTLED";
 
 /// What is known of one unit.
 #[derive(Debug, Clone)]
@@ -83,6 +87,16 @@ impl Tracked {
         known.then(|| Pace { mirrored: self.place.at(now), produced: self.end.at(now) })
     }
 
+    /// What it needs of a throttle; `None` until its rates are known.
+    fn need(&self, now: Instant) -> Option<Need> {
+        let known = self.bytes.is_known(now) && self.records.is_known(now);
+        known.then(|| Need {
+            waits: self.report.state == UnitState::Running && self.report.reason == THROTTLED,
+            bytes_per_second: whole(self.bytes.at(now)),
+            records_per_second: whole(self.records.at(now)),
+        })
+    }
+
     /// The unit's weight for the planner: a power of 4 by bytes per second, 1 for quiet ones.
     fn weight(&mut self, now: Instant) -> u64 {
         let rate = self.bytes.at(now);
@@ -90,6 +104,12 @@ impl Tracked {
         self.weight_step = self.weight_step.clamp(low, high);
         4_u64.saturating_pow(self.weight_step)
     }
+}
+
+/// Rates are neither negative nor near 2^53.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate, rounded up")]
+fn whole(rate: f64) -> u64 {
+    rate.ceil() as u64
 }
 
 fn weight_step(rate: f64) -> u32 {
@@ -182,6 +202,15 @@ impl Progress {
         self.changes.subscribe()
     }
 
+    /// What the partitions of throttled flows weigh where limits are shared.
+    pub(crate) fn throttle_weights(&self, state: &ControlState, before: &Weights, now: Instant) -> Weights {
+        let flows = self.lock();
+        state.throttle_weights(before, |flow, topic, partition| {
+            let unit = Unit::Partition(flow.clone(), topic.clone(), partition);
+            flows.get(flow)?.get(&unit)?.need(now)
+        })
+    }
+
     /// Weights for the planner; units that are left out weigh 1.
     pub(crate) fn weights(&self, now: Instant) -> BTreeMap<Unit, u64> {
         let mut weights = BTreeMap::new();
@@ -198,7 +227,7 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mirrormesh_core::report::{PartitionFigures, UnitState};
+    use mirrormesh_core::report::PartitionFigures;
     use mirrormesh_core::unit::Owner;
     use std::time::Duration;
 

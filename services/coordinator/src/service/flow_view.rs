@@ -17,12 +17,10 @@ use mirrormesh_runtime::clock::now_ms;
 use tokio::time::Instant;
 
 use super::sums::{Moment, Standing, Sums, outlook_to_api};
-use crate::leader::{Lead, Looks, Tracked, Waiting};
+use crate::leader::{Lead, Looks, THROTTLED, Tracked, Waiting};
 
 /// A unit may wait this long for a worker before that is called a problem: planning takes a moment.
 const PLACING_TIME: Duration = Duration::from_secs(5);
-/// Why a partition is slow because it was asked to be: nothing is wrong with it.
-const THROTTLED: &str = "THROTTLED";
 /// Conditions shown of one flow; a flow with thousands of broken partitions has one problem, not thousands.
 const CONDITIONS_MAX: usize = 100;
 

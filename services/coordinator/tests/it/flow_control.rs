@@ -1,6 +1,8 @@
 //! What holds a flow back by a user's word: throttles, pauses of topics and partitions; and very many topics at once.
 
-use mirrormesh_core::unit::{Unit, WorkerAssignment};
+use mirrormesh_core::report::{PartitionFigures, UnitReport, UnitState};
+use mirrormesh_core::throttle::Share;
+use mirrormesh_core::unit::{AssignedUnit, Unit, WorkerAssignment};
 use mirrormesh_proto::v1::{self, flow_partition::State};
 use mirrormesh_proto::{mesh, store};
 use tonic::{Code, Status};
@@ -136,7 +138,7 @@ async fn a_throttle_is_live_shared_among_workers_and_refused_if_absurd() {
     assert_eq!(limited.units, set.units, "nothing is assigned anew");
     assert_eq!(limited.flows[id].generation, set.flows[id].generation);
     let share = limited.flows[id].shares.flow;
-    assert_eq!((share.partitions, share.of), (4, 4));
+    assert_eq!((share.part, share.of), (1, 1));
 
     // Another worker takes over some: each has its part, and the parts are one whole.
     let mut other = Worker::register(&node, "s2", store::Role::Source, 100).await;
@@ -151,9 +153,36 @@ async fn a_throttle_is_live_shared_among_workers_and_refused_if_absurd() {
     worker.report(&[], &gone).await.unwrap();
     let partitions = gone.iter().filter(|(unit, _)| matches!(unit, Unit::Partition(..))).count();
     let taken = other.set("its part", |set| numbers(set).len() == partitions).await;
-    let part = taken.flows[id].shares.flow;
-    assert_eq!((part.partitions as usize, part.of), (partitions, 4));
+    let even = taken.flows[id].shares.flow;
+    assert_eq!(even.part as usize * 4, partitions * even.of as usize, "nothing is known of any: even parts");
+
+    // What one worker's partitions take no part of is the other's, as long as it waits.
+    other.report(&figures(&taken, ""), &[]).await.unwrap();
+    worker.report(&figures(&moved, "THROTTLED"), &[]).await.unwrap();
+    let nearly = |share: Share| share.part < share.of && share.part * 10 > share.of * 9;
+    let more = worker.set("what the other leaves", |set| nearly(set.flows[id].shares.flow)).await;
+    let more = more.flows[id].shares.flow;
+    let less = other.set("what it needs", |set| set.flows[id].shares.flow != even).await;
+    let less = less.flows[id].shares.flow;
+    assert_eq!((more.of, more.part + less.part), (less.of, more.of), "the parts are one whole");
+    let waits = figures(&taken, "THROTTLED");
+    other.report(&waits, &[]).await.unwrap();
+    other.set("its even part, when it waits", |set| set.flows[id].shares.flow == even).await;
     node.stop().await;
+}
+
+/// Reports of partitions that mirror nothing, for this reason.
+fn figures(set: &WorkerAssignment, reason: &str) -> Vec<UnitReport> {
+    let partitions = set.units.iter().filter(|(unit, _)| matches!(unit, Unit::Partition(..)));
+    let report = |(unit, assigned): (&Unit, &AssignedUnit)| UnitReport {
+        unit: unit.clone(),
+        number: assigned.number,
+        state: UnitState::Running,
+        reason: reason.to_owned(),
+        message: String::new(),
+        partition: Some(PartitionFigures::default()),
+    };
+    partitions.map(report).collect()
 }
 
 #[tokio::test]

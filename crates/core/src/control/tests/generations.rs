@@ -54,7 +54,7 @@ fn begun(world: &World, number: i32) -> Option<PartitionGeneration> {
 
 /// What the worker is told about a partition.
 fn assigned(world: &World, number: i32) -> PartitionGeneration {
-    let set = world.state.assignment_of(&worker_id("a"));
+    let set = world.state.assignment_of(&worker_id("a"), &Weights::default());
     set.units[&partition("f", "t", number)].partition.clone().unwrap().begun
 }
 

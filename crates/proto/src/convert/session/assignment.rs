@@ -85,11 +85,11 @@ impl TryFrom<mesh::WatchAssignmentsResponse> for WorkerAssignment {
 
 /// The whole is not said.
 fn share_to_mesh(share: Share) -> Option<mesh::ThrottleShare> {
-    (share != Share::default()).then_some(mesh::ThrottleShare { partitions: share.partitions, of: share.of })
+    (share != Share::default()).then_some(mesh::ThrottleShare { part: share.part, of: share.of })
 }
 
 fn share(share: mesh::ThrottleShare) -> Share {
-    Share { partitions: share.partitions, of: share.of }
+    Share { part: share.part, of: share.of }
 }
 
 impl From<&PartitionDetail> for mesh::AssignedPartition {

@@ -14,7 +14,7 @@ pub(crate) fn partition_detail() -> impl Strategy<Value = PartitionDetail> {
 }
 
 pub(crate) fn assignment() -> impl Strategy<Value = WorkerAssignment> {
-    let share = || (1..u32::MAX, 1..u32::MAX).prop_map(|(partitions, of)| Share { partitions, of });
+    let share = || (1..u32::MAX, 1..u32::MAX).prop_map(|(part, of)| Share { part, of });
     let shares = (share(), btree_map(topic_name(), share(), 0..3))
         .prop_map(|(flow, topics)| ThrottleShares { flow, topics });
     let flow = (flow_spec(), option::of(generation()), "[a-f0-9]{0,8}", shares)
