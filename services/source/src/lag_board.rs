@@ -4,7 +4,7 @@
 //! from there to the API.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use mirrormesh_core::ids::{FlowId, TopicName};
 use mirrormesh_core::lag::{Lag, LagSum};
@@ -21,12 +21,13 @@ pub(crate) type Gauges = [ObservableGauge<f64>; 5];
 
 type Slot = Mutex<PartitionFigures>;
 type Key = (FlowId, TopicName, i32);
+type Slots = BTreeMap<Key, Weak<Slot>>;
 
 /// The board; cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LagBoard {
     // Locks: held for one look or one assignment.
-    slots: Arc<Mutex<BTreeMap<Key, Weak<Slot>>>>,
+    slots: Arc<Mutex<Slots>>,
     by_partition: bool,
 }
 
@@ -47,7 +48,7 @@ impl LagSlot {
 
 impl Drop for LagSlot {
     fn drop(&mut self) {
-        let mut slots = self.board.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self.board.lock();
         // The next owner of the partition may be on the board already.
         if slots.get(&self.key).is_some_and(|slot| std::ptr::eq(slot.as_ptr(), Arc::as_ptr(&self.slot))) {
             slots.remove(&self.key);
@@ -85,29 +86,33 @@ impl LagBoard {
         Self { by_partition, ..Self::default() }
     }
 
-    /// Puts a partition on the board.
+    /// Puts a partition on the board, instead of whoever stands there for it.
     pub(crate) fn enter(&self, flow: &FlowId, topic: &TopicName, partition: i32) -> LagSlot {
-        let (slot, key) = (Arc::new(Slot::default()), (flow.clone(), topic.clone(), partition));
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.insert(key.clone(), Arc::downgrade(&slot));
-        LagSlot { slot, key, board: self.clone() }
+        let key = (flow.clone(), topic.clone(), partition);
+        self.stand(&mut self.lock(), key)
     }
 
     /// Puts a partition on the board that nobody runs; `None` if somebody runs it after all.
     pub(crate) fn enter_vacant(&self, flow: &FlowId, topic: &TopicName, partition: i32) -> Option<LagSlot> {
-        let (slot, key) = (Arc::new(Slot::default()), (flow.clone(), topic.clone(), partition));
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        if slots.get(&key).is_some_and(|slot| slot.strong_count() > 0) {
-            return None;
-        }
+        let key = (flow.clone(), topic.clone(), partition);
+        let mut slots = self.lock();
+        let taken = slots.get(&key).is_some_and(|slot| slot.strong_count() > 0);
+        (!taken).then(|| self.stand(&mut slots, key))
+    }
+
+    fn stand(&self, slots: &mut Slots, key: Key) -> LagSlot {
+        let slot = Arc::new(Slot::default());
         slots.insert(key.clone(), Arc::downgrade(&slot));
-        drop(slots);
-        Some(LagSlot { slot, key, board: self.clone() })
+        LagSlot { slot, key, board: self.clone() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// By series.
     fn read(&self, now_ms: u64) -> BTreeMap<Series, Standing> {
-        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let slots = self.lock();
         let live: Vec<(&Key, Arc<Slot>)> =
             slots.iter().filter_map(|(key, slot)| Some((key, slot.upgrade()?))).collect();
         let mut topics: Vec<(&FlowId, &TopicName)> =

@@ -19,7 +19,7 @@ use crate::facts::SettingsCache;
 use crate::fetcher::{Fetcher, FetcherLimits};
 use crate::internal::InternalWriter;
 use crate::metrics::Metrics;
-use crate::positions::PositionStore;
+use crate::positions::{PositionReader, PositionStore};
 use crate::registry::RegistryStore;
 use crate::sender::Sender;
 use crate::throttle::{PartitionThrottle, Throttles, TopicRow};
@@ -94,9 +94,8 @@ impl FlowLink {
         let settings_changes = watch::Sender::new(0);
         Ok(Self {
             positions: PositionStore::new(
-                flow_id.clone(),
-                (flow.spec.positions_topic(), factor),
-                target.clone(),
+                PositionReader::new(flow_id.clone(), flow.spec.positions_topic(), target.clone()),
+                factor,
                 Arc::clone(&writer),
             ),
             source_registry: RegistryStore::new(source.clone(), factor),

@@ -23,11 +23,10 @@ use tokio::time::{Instant, timeout};
 use crate::ends::ends_of;
 use crate::factory::{LinkKey, cluster_key};
 use crate::fetcher::page_of;
-use crate::internal::InternalWriter;
 use crate::lag_board::LagSlot;
 use crate::link::client;
 use crate::metrics::Metrics;
-use crate::positions::PositionStore;
+use crate::positions::PositionReader;
 
 /// A partition that was not asked about for so long is forgotten.
 const KEPT: Duration = Duration::from_secs(5);
@@ -140,7 +139,7 @@ impl Seen {
 struct Onlooker {
     flow: FlowId,
     source: Client,
-    positions: PositionStore,
+    positions: PositionReader,
     metrics: Arc<Metrics>,
     // Lock: never held over an await.
     seen: Mutex<BTreeMap<Key, Seen>>,
@@ -152,17 +151,10 @@ impl Onlooker {
     /// Connects to nothing yet.
     fn new(set: &PausedSet, metrics: Arc<Metrics>) -> Result<Self, Failure> {
         let target = client("target", &set.flow, &set.target)?;
-        // Needed to make a store, and never used: nothing is written here.
-        let writer = Arc::new(InternalWriter::new(target.clone()));
         Ok(Self {
             flow: set.flow.clone(),
             source: client("source", &set.flow, &set.source)?,
-            positions: PositionStore::new(
-                set.flow.clone(),
-                (set.positions_topic.clone(), None),
-                target,
-                writer,
-            ),
+            positions: PositionReader::new(set.flow.clone(), set.positions_topic.clone(), target),
             metrics,
             seen: Mutex::new(BTreeMap::new()),
             looking: tokio::sync::Mutex::new(()),
