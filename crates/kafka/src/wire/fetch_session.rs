@@ -72,6 +72,11 @@ impl FetchSession {
         }
     }
 
+    /// How many partitions are read.
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
     /// Whether nothing is read.
     pub fn is_empty(&self) -> bool {
         self.known.is_empty()

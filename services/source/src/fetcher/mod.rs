@@ -8,6 +8,7 @@
 //! partition holds up another.
 
 mod lane;
+mod pause;
 mod task;
 
 use std::sync::Arc;

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::lane::{Lane, Subscribed, at_most};
-use super::{Fetched, FetcherLimits, Subscription, page_of};
+use super::{Fetched, FetcherLimits, Subscription, page_of, pause};
 
 /// How long a broker may hold the session's fetch when it has nothing.
 const WAIT_LONG: Duration = Duration::from_millis(500);
@@ -58,6 +58,8 @@ pub(super) struct Task {
     first: u64,
     /// The session, while its fetch is not out.
     session: Option<Box<FetchSession>>,
+    /// The session rests until then.
+    rests_until: Option<Instant>,
     /// What left the session while its fetch was out.
     left: Vec<Place>,
     side_out: bool,
@@ -89,6 +91,7 @@ impl Task {
             next_id: 0,
             first: 0,
             session: Some(Box::default()),
+            rests_until: None,
             left: Vec::new(),
             side_out: false,
             side_quiet: false,
@@ -114,6 +117,7 @@ impl Task {
                     None => return,
                 },
                 () = self.wake.notified() => {}
+                () = rested(self.rests_until) => self.rests_until = None,
                 // What they wait for may have happened at another broker.
                 () = tokio::time::sleep(HELD_LOOK), if self.is_held() => {}
             }
@@ -195,7 +199,8 @@ impl Task {
     fn next_fetch(&mut self) -> Option<BoxFuture<'static, Done>> {
         // Those beside the session that are quiet are about to join it.
         let joins = self.side_out && self.side_quiet;
-        if let Some(mut session) = self.session.take_if(|_| !joins) {
+        let rests = self.rests_until.is_some();
+        if let Some(mut session) = self.session.take_if(|_| !joins && !rests) {
             let (subscriptions, ready) = (&mut self.subscriptions, &mut self.ready);
             ready.retain(|id| match subscriptions.get_mut(id) {
                 // A session tells of an end only when it moved: who does not know it yet would wait for ever.
@@ -285,6 +290,8 @@ impl Task {
                 if result.is_err() {
                     session.clear();
                 }
+                let brought = result.as_ref().map_or(0, |response| response.frame_bytes);
+                self.rests_until = pause::rest(session.len(), brought).map(|rest| Instant::now() + rest);
                 self.session = Some(session);
                 match result {
                     Ok(response) => {
@@ -370,5 +377,12 @@ impl Task {
             // A subscriber that has no room or is gone finds the channel closed, which says the same.
             let _gone = s.wanted.pages.try_send(last);
         }
+    }
+}
+
+async fn rested(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
     }
 }
