@@ -101,7 +101,7 @@ impl Share {
         drop(held);
         let buffer = state.buffer(bytes, budget.limit);
         drop(state);
-        let buffer = buffer.unwrap_or_else(|| Vec::with_capacity(bytes));
+        let buffer = buffer.unwrap_or_else(|| Vec::with_capacity(capacity_for(bytes)));
         Some(Lease { share: self.clone(), bytes, oversized, buffer })
     }
 
@@ -132,12 +132,23 @@ fn grant(limit: usize, state: &State, held: usize, bytes: usize) -> Option<bool>
     (held == 0 && !state.oversized && bytes > limit / 4).then_some(true)
 }
 
+/// Room for a frame of so many bytes, and for others that are a little larger: each new buffer costs page faults, as it is
+/// filled for the first time.
+fn capacity_for(bytes: usize) -> usize {
+    if bytes < SPARE_BYTES_MIN {
+        return bytes;
+    }
+    let step = bytes.checked_next_power_of_two().map_or(1, |power| power / 16);
+    bytes.checked_next_multiple_of(step).unwrap_or(bytes)
+}
+
 impl State {
     /// A kept buffer that fits without wasting more than it holds; others go if they no longer fit into the limit.
     fn buffer(&mut self, bytes: usize, limit: usize) -> Option<Vec<u8>> {
         let fits = |b: &Vec<u8>| b.capacity() >= bytes && b.capacity() / 2 <= bytes;
-        let found = if bytes >= SPARE_BYTES_MIN { self.spare.iter().position(fits) } else { None };
-        let taken = found.map(|index| self.spare.swap_remove(index));
+        // The one that was given back last is in the processor's caches still.
+        let found = if bytes >= SPARE_BYTES_MIN { self.spare.iter().rposition(fits) } else { None };
+        let taken = found.map(|index| self.spare.remove(index));
         self.spare_bytes -= taken.as_ref().map_or(0, Vec::capacity);
         while self.spare_bytes > 0 && self.held + self.spare_bytes > limit {
             let Some(dropped) = self.spare.pop() else { break };
@@ -251,6 +262,18 @@ mod tests {
     }
 
     #[test]
+    fn frames_that_differ_a_little_use_the_same_buffer() {
+        let share = Budget::new(8 * MIB).share();
+        let lease = share.try_take(MIB + 1).unwrap();
+        let place = lease.buffer.as_ptr();
+        drop(lease);
+        let lease = share.try_take(MIB + 100_000).unwrap();
+        assert_eq!(lease.buffer.as_ptr(), place);
+        assert!(lease.buffer.capacity() <= MIB + MIB / 8, "and none is much too large");
+        assert_eq!(share.held(), MIB + 100_000, "what is charged is what the frame has");
+    }
+
+    #[test]
     fn buffers_are_used_again_within_the_limit() {
         let budget = Budget::new(8 * MIB);
         let share = budget.share();
@@ -259,6 +282,9 @@ mod tests {
         let place = lease.buffer.as_ptr();
         drop(lease);
         assert!(share.try_take(3 * MIB).unwrap().buffer.is_empty(), "too small a buffer is not used");
+        let again = share.try_take(MIB + 100).unwrap();
+        assert!(again.buffer.as_ptr() != place, "too small");
+        drop(again);
         let again = share.try_take(MIB - 100).unwrap();
         assert!(again.buffer.as_ptr() == place && again.buffer.is_empty());
         let others: Vec<_> = (0..3).filter_map(|_| budget.share().try_take(MIB)).collect();
