@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::runtime::Runtime;
@@ -26,6 +27,9 @@ const STOP_MAX: Duration = Duration::from_secs(10);
 
 /// How long tasks that nobody waited for may keep the process.
 const RUNTIME_STOP_MAX: Duration = Duration::from_secs(1);
+
+/// How many threads tokio's runtimes have, where it is set.
+const WORKER_THREADS: &str = "TOKIO_WORKER_THREADS";
 
 /// Exit code for arguments or settings that cannot be used, as clap has it.
 const EXIT_USAGE: u8 = 2;
@@ -66,6 +70,29 @@ pub struct ServiceInfo {
     pub about: &'static str,
     /// Its version.
     pub version: &'static str,
+    /// How many threads run its tasks.
+    pub threads: Threads,
+}
+
+/// How many threads run the tasks of a process. tokio's own variable, `TOKIO_WORKER_THREADS`, goes before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Threads {
+    /// One for each core.
+    PerCore,
+    /// One for two cores. For tasks that pass small pieces of work to each other all the time: to wake another thread
+    /// for a piece costs more than the piece. Work that takes long has to go aside (`tokio::task::block_in_place`).
+    PerTwoCores,
+}
+
+impl Threads {
+    fn runtime(self) -> io::Result<Runtime> {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        if self == Self::PerTwoCores && std::env::var_os(WORKER_THREADS).is_none() {
+            let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+            builder.worker_threads(cores.div_ceil(2));
+        }
+        builder.enable_all().build()
+    }
 }
 
 /// What a running service gets besides its settings. Clones share everything.
@@ -145,7 +172,7 @@ where
     R: Future<Output = Result<(), E>>,
     E: Into<Box<dyn Error + Send + Sync>>,
 {
-    let runtime = match Runtime::new() {
+    let runtime = match info.threads.runtime() {
         Ok(runtime) => runtime,
         Err(error) => return complain(info.name, &error, 1),
     };
@@ -255,7 +282,7 @@ pub fn refuse(name: &str, error: &(dyn Error + 'static)) -> ExitCode {
 /// Tells the operator on stderr, while there is no log yet.
 fn complain(name: &str, error: &(dyn Error + 'static), code: u8) -> ExitCode {
     // With stderr closed there is nobody left to tell.
-    drop(writeln!(std::io::stderr(), "{name}: {}", Chain(error)));
+    drop(writeln!(io::stderr(), "{name}: {}", Chain(error)));
     ExitCode::from(code)
 }
 

@@ -14,7 +14,7 @@ mod support;
 use mirrormesh_runtime::cli::CommonArgs;
 use mirrormesh_runtime::env::Env;
 use mirrormesh_runtime::service::{
-    CommonSettings, ServiceContext, ServiceInfo, ServiceSettings, healthcheck, host, load_settings,
+    CommonSettings, ServiceContext, ServiceInfo, ServiceSettings, Threads, healthcheck, host, load_settings,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
@@ -57,7 +57,7 @@ fn common_settings_flatten_into_those_of_a_service() {
 #[test]
 #[ignore = "run by the tests below in a process of its own"]
 fn child_service() {
-    let info = ServiceInfo { name: "demo", about: "A demo.", version: "1.0.0" };
+    let info = ServiceInfo { name: "demo", about: "A demo.", version: "1.0.0", threads: Threads::PerCore };
     let common = CommonSettings { metrics_listen: "127.0.0.1:0".into(), ..CommonSettings::default() };
     let code = host(info, &common, "demo-1", Env::process(), serve);
     let code = i32::from(code != ExitCode::SUCCESS);

@@ -3,6 +3,7 @@
 //! Carries out what core decides. Must not know: the coordinator's protocol (the worker crate's business) and how
 //! bytes travel to a broker (the kafka crate's).
 
+mod codecs;
 mod config;
 mod costs;
 mod ends;

@@ -11,7 +11,7 @@ use config::Settings;
 use mirrormesh_runtime::cli::{CommonArgs, HealthcheckArgs};
 use mirrormesh_runtime::env::Env;
 use mirrormesh_runtime::service::{
-    ServiceInfo, ServiceSettings as _, healthcheck, host, load_settings, refuse,
+    ServiceInfo, ServiceSettings as _, Threads, healthcheck, host, load_settings, refuse,
 };
 
 /// Mirrors Kafka clusters: the whole mesh in one process.
@@ -42,6 +42,7 @@ const INFO: ServiceInfo = ServiceInfo {
     name: "mirrormesh",
     about: "Mirrors Kafka clusters: the whole mesh in one process.",
     version: env!("CARGO_PKG_VERSION"),
+    threads: Threads::PerCore,
 };
 
 fn main() -> ExitCode {

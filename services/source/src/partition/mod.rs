@@ -21,12 +21,12 @@ use mirrormesh_core::relay::machine::{Relay, Rules, Setup, Told};
 use mirrormesh_core::relay::window::Limits;
 use mirrormesh_core::report::UnitState;
 use mirrormesh_core::unit::PartitionGeneration;
-use mirrormesh_kafka::batch::RecordCodecs;
 use mirrormesh_runtime::clock::now_ms;
 use mirrormesh_worker::{Failure, UnitContext};
 use opentelemetry::KeyValue;
 use tokio::sync::mpsc;
 
+use crate::codecs::AsideCodecs;
 use crate::ends::SourceEnd;
 use crate::fetcher::Fetcher;
 use crate::lag_board::LagSlot;
@@ -72,7 +72,7 @@ pub(crate) struct PartitionUnit {
     topic: TopicName,
     partition: i32,
     relay: Relay<()>,
-    codecs: RecordCodecs,
+    codecs: AsideCodecs,
     flow_label: KeyValue,
     tally: Tally,
     /// The end of the source partition, as it is seen by whomever.
@@ -139,7 +139,7 @@ impl PartitionUnit {
             topic,
             partition,
             relay,
-            codecs: RecordCodecs::new(REBUILD_BYTES_MAX),
+            codecs: AsideCodecs::new(REBUILD_BYTES_MAX),
             flow_label,
             tally: Tally::default(),
             end,

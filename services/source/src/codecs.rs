@@ -1,0 +1,80 @@
+//! Decoding of records beside the threads that pass batches on.
+//!
+//! Those are few (`Threads::PerTwoCores`), and opening a large batch takes as long as passing dozens on: it goes aside,
+//! where every core may take part. Must not know how records are decoded, nor why.
+
+use bytes::Bytes;
+use mirrormesh_core::format::batch::RawBatch;
+use mirrormesh_core::relay::rebuild::{Codecs, RebuildError, RebuildPlan, Rebuilt, RecordId};
+use mirrormesh_kafka::batch::RecordCodecs;
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+/// To go aside costs about as much as decoding so many bytes.
+const ASIDE_BYTES_MIN: usize = 16 * 1024;
+
+/// Codecs that do large pieces of work aside.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AsideCodecs(RecordCodecs);
+
+impl AsideCodecs {
+    /// With a limit on the decompressed records of one batch, bytes.
+    pub(crate) const fn new(limit: usize) -> Self {
+        Self(RecordCodecs::new(limit))
+    }
+}
+
+impl Codecs for AsideCodecs {
+    fn rebuild(&self, batches: &[RawBatch], plan: &RebuildPlan) -> Result<Rebuilt, RebuildError> {
+        let bytes = batches.iter().map(|batch| batch.bytes.len()).sum();
+        aside(bytes, || self.0.rebuild(batches, plan))
+    }
+
+    fn identify(&self, batch: &RawBatch) -> Result<Vec<RecordId>, RebuildError> {
+        aside(batch.bytes.len(), || self.0.identify(batch))
+    }
+
+    fn modernise(&self, old: &Bytes) -> Result<RawBatch, RebuildError> {
+        aside(old.len(), || self.0.modernise(old))
+    }
+}
+
+/// Lets the thread's other tasks go on elsewhere meanwhile, where there is an elsewhere.
+fn aside<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    let has_others = || Handle::try_current().map(|handle| handle.runtime_flavor());
+    if bytes >= ASIDE_BYTES_MIN && matches!(has_others(), Ok(RuntimeFlavor::MultiThread)) {
+        return tokio::task::block_in_place(work);
+    }
+    work()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    /// What only another task of the same thread does.
+    fn done_meanwhile(bytes: usize) -> bool {
+        let (done, is_done) = mpsc::channel();
+        let other = tokio::spawn(async move { done.send(()) });
+        let outcome = aside(bytes, || is_done.recv_timeout(Duration::from_secs(10)).is_ok());
+        drop(other);
+        outcome
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn other_tasks_of_the_thread_go_on_beside_a_large_piece() {
+        let outcome = tokio::spawn(async { done_meanwhile(ASIDE_BYTES_MIN) }).await;
+        assert!(outcome.unwrap());
+    }
+
+    #[tokio::test]
+    async fn where_there_is_no_other_thread_it_is_done_at_once() {
+        assert_eq!(aside(usize::MAX, || 7), 7);
+        assert_eq!(
+            std::thread::spawn(|| aside(usize::MAX, || 8)).join().unwrap(),
+            8,
+            "outside of a runtime too"
+        );
+    }
+}
