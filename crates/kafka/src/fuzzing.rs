@@ -56,7 +56,8 @@ pub fn contents(data: &[u8]) {
     }
 }
 
-/// An answer of a broker: which, in what version, then its frame.
+/// An answer of a broker: which, in what version, then its frame. Each number stands for one decoder.
+#[deny(unreachable_patterns)]
 pub fn answers(data: &[u8]) {
     let Some(([api, version], data)) = data.split_first_chunk::<2>() else { return };
     let (frame, version) = (Bytes::copy_from_slice(data), i16::from(*version));
@@ -95,7 +96,7 @@ pub fn answers(data: &[u8]) {
         16 => m::OffsetFetchRequest,
         17 => m::OffsetForLeaderEpochRequest,
         18 => m::ProduceRequest,
-        19 => m::WriteTxnMarkersRequest,
+        22 => m::WriteTxnMarkersRequest,
     }
 }
 

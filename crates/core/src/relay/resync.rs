@@ -91,6 +91,8 @@ pub struct Found {
     pub unsure: Option<(i64, i64)>,
     /// Leader epoch on the source that reaches to the place, -1 when none is known to.
     pub epoch: i32,
+    /// Leader epoch on the source at the base, or of the first record that was counted where that is not known; else -1.
+    pub base_epoch: i32,
 }
 
 /// What it has to know from the beginning.
@@ -482,6 +484,7 @@ impl Resync {
             stray: self.stray,
             unsure: self.unsure,
             epoch,
+            base_epoch: if self.epoch >= 0 { self.epoch } else { self.counted_epoch.unwrap_or(-1) },
         }));
         if self.premise.facts.source_by_name && self.count > self.base.count {
             self.confirm(found);

@@ -53,6 +53,23 @@ fn offsets_do_not_count_where_markers_may_stand() {
 }
 
 #[test]
+fn what_is_not_known_is_said_with_what_to_do() {
+    // A marker made the target remember the flow again, but not what was there before.
+    for remembered in [None, Some((1, -1))] {
+        let mut r = strict_to_ends(vec![position(4, 104, 12)], 15, 15, false);
+        remembers(&mut r, remembered, 15);
+        let Step::Stop(stop) = r.step() else { panic!("{:?}", r.step()) };
+        assert_eq!((stop.reason, stop.from_offset), (StopReason::PositionUnknown, Some(104)));
+        for says in ["from 12 to 15", "from offset 104 on", "3 at most", "raise retention.ms", "start_over"] {
+            assert!(stop.message.contains(says), "{says}: {}", stop.message);
+        }
+    }
+    // What was written down before retention took it needs nobody to remember it.
+    let r = strict_to_ends(vec![position(4, 104, 12)], 12, 12, false);
+    assert_eq!(found(&r).place, Place { count: 4, source: 104, target: 12 });
+}
+
+#[test]
 fn what_else_the_target_took_was_markers_where_the_producer_is_remembered() {
     let mut r = strict_to_ends(vec![position(4, 104, 12)], 15, 15, false);
     remembers(&mut r, Some((1, 4)), 15);

@@ -56,6 +56,7 @@ impl World {
         self.connections[c].last_arrival = arrival;
         self.at(arrival - self.now, Event::Arrive(c, request));
         self.at(REQUEST_TIMEOUT_MS, Event::TimeOut(c, id));
+        self.lose(c);
     }
 
     fn connection(&mut self, o: usize) -> usize {
@@ -87,6 +88,10 @@ impl World {
             let (left, when) = connection.ghosts;
             if left == 0 {
                 return;
+            }
+            if self.knobs.late {
+                connection.ghosts.0 -= 1;
+                return self.hold(when, c, request);
             }
             if when > self.now {
                 let sequence = self.sequence + 1;
@@ -129,6 +134,7 @@ impl World {
         }
         match order {
             Order::Append { batch, claim, target_topic } => {
+                self.strays_before(c);
                 self.process_append(c, id, &batch, (claim, target_topic));
             }
             Order::Mark(generation) => self.process_marker(c, id, generation),
@@ -311,7 +317,7 @@ impl World {
         }
         let chance = (self.rng.below(4), self.rng.below(self.knobs.ghost_ms + 1));
         let (most, later) = self.next_ghosts.take().unwrap_or(chance);
-        let now = self.now;
+        let now = self.now + self.later();
         let connection = &mut self.connections[c];
         connection.open = false;
         connection.ghosts = (most, now + later);

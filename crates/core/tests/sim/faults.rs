@@ -47,11 +47,12 @@ impl World {
         let future = self.knobs.facts.target_after_max_ms != i64::MAX && self.rng.permille(20);
         let large = self.rng.permille(if self.knobs.facts.target_bytes_max < 10_000 { 10 } else { 0 });
         let now = self.now as i64;
+        let older = if self.knobs.late { 24 } else { 0 };
         let mut records = Vec::new();
         for i in 0..count {
             let time = match (old, future) {
                 (true, _) if self.rng.percent(5) => -1,
-                (true, _) => now - self.rng.within(1, 40) as i64 * 3_600_000,
+                (true, _) => now - (self.rng.within(1, 40) + older) as i64 * 3_600_000,
                 (_, true) => now + 2 * 3_600_000,
                 _ => now - self.rng.below(5_000) as i64,
             };
@@ -282,7 +283,7 @@ impl World {
             }
             Fault::Stall => self.stalled_until = self.now + self.rng.within(100, 6_000),
             Fault::NotEnough => self.not_enough_until = self.now + self.rng.within(10, 1_500),
-            Fault::Expire => return self.target.expire(self.now as i64),
+            Fault::Expire => return self.forgets(),
             Fault::Foreign => {
                 let count = self.rng.within(1, 4) as i64;
                 self.checker.foreign = true;

@@ -85,10 +85,14 @@ pub struct Knobs {
     pub ghost_ms: u64,
     pub faults: Vec<Fault>,
     pub last_epoch: bool,
+    /// Strays come later than is waited for them.
+    pub late: bool,
 }
 
 /// Seeds from here on up to twice as many are strict.
 pub const STRICT_SEEDS: u64 = 300_000_000;
+/// Seeds from here on to the next hundred million are strict, and strays come late.
+pub const LATE_SEEDS: u64 = 600_000_000;
 /// Of seeds from here on, some are.
 const MIXED_SEEDS: u64 = 200_000_000;
 
@@ -149,6 +153,7 @@ impl Knobs {
             ghost_ms: rng.pick(&[100, 2_000, 15_000]),
             faults: Vec::new(),
             last_epoch: rng.percent(4),
+            late: false,
         };
         knobs.choose_faults(rng);
         knobs
@@ -157,7 +162,8 @@ impl Knobs {
     /// From [`STRICT_SEEDS`] on all worlds are strict and have old records; from [`MIXED_SEEDS`] on a third of those that
     /// have old records.
     pub fn be_strict(&mut self, seed: u64, apart: &mut Rng) {
-        if (STRICT_SEEDS..2 * STRICT_SEEDS).contains(&seed) {
+        self.late = (LATE_SEEDS..LATE_SEEDS + 100_000_000).contains(&seed);
+        if self.late || (STRICT_SEEDS..2 * STRICT_SEEDS).contains(&seed) {
             self.old = apart.pick(&[20, 50, 100, 100]);
             self.expiry_check_ms = apart.pick(&[500, 2_000, 10_000]);
         } else if seed < MIXED_SEEDS || self.old == 0 || !apart.percent(33) {
@@ -170,6 +176,21 @@ impl Knobs {
         let batches = 2 * self.records as u64 / (self.batch_records + 1);
         self.tick_ms = 2 * apart.pick(&[100_000, 200_000]) / batches.max(1);
         self.fault_every_ms = apart.pick(&[1_500, 5_000, 20_000]);
+        if self.late {
+            self.come_late(apart);
+        }
+    }
+
+    /// Nothing but the marker stands between a stray and a record that stands twice.
+    fn come_late(&mut self, apart: &mut Rng) {
+        (self.facts.source_compacted, self.facts.target_compacted) = (false, false);
+        // Such a target remembers by its own time, and is never marked.
+        self.facts.target_append_time = false;
+        (self.by_name, self.last_epoch) = (false, false);
+        self.old = apart.pick(&[50, 100]);
+        self.fault_every_ms = apart.pick(&[20_000, 60_000]);
+        self.faults.retain(|fault| COMMON.contains(fault) && !matches!(fault, Fault::Elect | Fault::Restart));
+        self.faults.extend([Fault::Cut, Fault::Crash, Fault::Expire]);
     }
 
     fn choose_faults(&mut self, rng: &mut Rng) {

@@ -21,6 +21,7 @@ mod append;
 mod check;
 mod faults;
 mod knobs;
+mod late;
 mod record;
 mod rng;
 mod run;
@@ -106,6 +107,8 @@ const STRICT: u64 = 150;
 /// Seeds that found something once in worlds that may be strict.
 const FOUND_STRICT: &[u64] =
     &[200_019_708, 300_000_041, 300_000_574, 300_000_886, 300_000_982, 300_112_026, 300_117_414, 300_124_244];
+/// Worlds of every run whose strays come late, from [`knobs::LATE_SEEDS`] on.
+const LATE: u64 = 60;
 /// Seeds of every run that no run had before. Few, while about one of 100,000 seeds still finds something open.
 const FRESH: u64 = 20;
 
@@ -137,6 +140,14 @@ fn strict_seeds() {
     assert!(tally.failures.is_empty(), "{tally}");
     let (seeds, markers, _) = tally.strict;
     assert!(seeds >= STRICT && markers > 10 * seeds, "too few markers: {tally}");
+}
+
+#[test]
+fn late_seeds() {
+    let tally = run_all(knobs::LATE_SEEDS..knobs::LATE_SEEDS + LATE);
+    println!("{tally}");
+    assert!(tally.failures.is_empty(), "{tally}");
+    assert!(tally.strays > LATE && tally.strict.1 > 10 * LATE, "too few strays: {tally}");
 }
 
 #[test]

@@ -36,6 +36,8 @@ pub struct Outcome {
     pub paths: BTreeMap<&'static str, u64>,
     /// Markers on the target; `None` where the world is not strict.
     pub markers: Option<u64>,
+    /// Strays that came late.
+    pub strays: u64,
 }
 
 /// Runs a seed.
@@ -57,6 +59,7 @@ pub fn run(seed: u64, trace: bool) -> Outcome {
             generations: 0,
             paths: BTreeMap::new(),
             markers: None,
+            strays: 0,
         }
     })
 }
@@ -114,6 +117,7 @@ fn run_inside(seed: u64, trace: bool) -> Outcome {
         generations: world.checker.generations.len(),
         paths: world.paths.clone(),
         markers: world.knobs.rules.strict.then_some(world.markers),
+        strays: world.strays,
     }
 }
 
@@ -168,6 +172,8 @@ pub struct Tally {
     pub paths: BTreeMap<&'static str, u64>,
     /// Strict seeds, the markers in them, and those of them with doubles.
     pub strict: (u64, u64, u64),
+    /// Strays that came late.
+    pub strays: u64,
     pub failures: Vec<(u64, Violation)>,
 }
 
@@ -183,6 +189,7 @@ impl Tally {
             self.strict.1 += markers;
             self.strict.2 += u64::from(outcome.doubles > 0);
         }
+        self.strays += outcome.strays;
         self.records += outcome.records as u64;
         self.faults += outcome.fired.len() as u64;
         self.events += outcome.events;
@@ -208,6 +215,7 @@ impl Tally {
         self.strict.0 += other.strict.0;
         self.strict.1 += other.strict.1;
         self.strict.2 += other.strict.2;
+        self.strays += other.strays;
         self.records += other.records;
         self.faults += other.faults;
         self.events += other.events;
@@ -233,7 +241,11 @@ impl fmt::Display for Tally {
             self.seeds, self.counted, self.records, self.faults, self.events, self.generations, self.doubles
         )?;
         let (strict, markers, doubles) = self.strict;
-        writeln!(f, "strict: {strict} seeds, {markers} markers, {doubles} seeds with doubles")?;
+        let strays = self.strays;
+        writeln!(
+            f,
+            "strict: {strict} seeds, {markers} markers, {doubles} seeds with doubles, {strays} late strays"
+        )?;
         writeln!(f, "ended early: {:?}", self.ended)?;
         writeln!(f, "faults: {:?}", self.struck)?;
         writeln!(f, "paths: {:?}", self.paths)?;

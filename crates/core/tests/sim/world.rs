@@ -14,6 +14,7 @@ use mirrormesh_core::unit::{Generation, PartitionDetail, PartitionGeneration, Pa
 
 use crate::check::{Checker, Claim};
 use crate::knobs::{Fault, Knobs};
+use crate::late::Late;
 use crate::rng::Rng;
 use crate::source::Source;
 use crate::target::Target;
@@ -205,6 +206,11 @@ pub struct World {
     pub paths: BTreeMap<&'static str, u64>,
     /// Markers on the target.
     pub markers: u64,
+    /// Strays that are on their way, in worlds where they come late, and how many came.
+    pub late: Vec<Late>,
+    pub strays: u64,
+    /// Until then the target forgets nobody.
+    pub quiet_until: u64,
 }
 
 pub fn topic_id(n: u8) -> TopicId {
@@ -288,6 +294,9 @@ impl World {
             topics: 2,
             paths: BTreeMap::new(),
             markers: 0,
+            late: Vec::new(),
+            strays: 0,
+            quiet_until: 0,
         };
         world.begin();
         world
@@ -371,7 +380,7 @@ impl World {
             Event::Traffic => self.traffic(),
             Event::Fault => self.fault(),
             Event::ExpiryCheck => {
-                if self.target.expire(self.now as i64) {
+                if self.forgets() {
                     self.say(|| "target forgets producers".to_owned());
                 }
                 self.at(self.knobs.expiry_check_ms, Event::ExpiryCheck);

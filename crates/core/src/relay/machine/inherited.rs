@@ -4,6 +4,10 @@
 //! the other may have read other records behind the same place (exactly-once.md 3: content is not fixed by an unclean
 //! election), and its append at n is not the same record. Whether an election was an unclean one, nobody tells. An owner
 //! that began the generation itself, or had nobody before it, shares it with nobody.
+//!
+//! What another owner reads of it has to tell this too: an owner may be gone between the append that hands over, which is of
+//! the newer epoch, and the generation that was to begin behind it. So no position tells of an epoch that would part as long
+//! as the other may be there, and a next owner takes for known only what the position that it found tells.
 
 use super::Relay;
 use super::stream::{After, Stream};
@@ -23,13 +27,18 @@ impl Inherited {
     /// The generation is this owner's own.
     pub(super) const FROM_NOBODY: Self = Self { epoch: -1, until_ms: 0 };
 
+    /// The other is there still, perhaps, and what it read before this leader epoch may be another history.
+    fn is_beyond(&self, epoch: i32, now_ms: u64) -> bool {
+        self.epoch >= 0 && epoch > self.epoch && now_ms < self.until_ms
+    }
+
     /// Whether the other has to be fenced before records of this leader epoch are appended.
     fn parts_at(&mut self, epoch: i32, now_ms: u64) -> bool {
-        if self.epoch >= 0 && epoch > self.epoch {
-            return now_ms < self.until_ms;
+        let parts = self.is_beyond(epoch, now_ms);
+        if !parts {
+            self.epoch = self.epoch.max(epoch);
         }
-        self.epoch = self.epoch.max(epoch);
-        false
+        parts
     }
 }
 
@@ -37,6 +46,11 @@ impl<T> Stream<T> {
     /// Whether a generation has to begin before records of this leader epoch are appended.
     pub(super) fn parts_at(&mut self, epoch: i32, now_ms: u64) -> bool {
         !self.handover && self.inherited.parts_at(epoch, now_ms)
+    }
+
+    /// No position may tell of where the source was read last: a next owner would share the generation from there on.
+    pub(super) fn withholds_position(&self, now_ms: u64) -> bool {
+        self.last.is_some_and(|(_, epoch)| self.inherited.is_beyond(epoch, now_ms))
     }
 
     /// Makes way for a generation: the next append hands over, and is the first one behind a place that was looked up.
@@ -58,7 +72,9 @@ impl<T> Relay<T> {
             let position = found.position.as_ref();
             let by_another = position.map_or(found.place.count > 0, |p| p.assignment_number != number);
             if by_another {
-                Inherited { epoch: found.epoch, until_ms: now_ms.saturating_add(WATCH_MS) }
+                // What stands behind the position may be an append that was to hand over.
+                let epoch = if found.base_epoch >= 0 { found.base_epoch } else { found.epoch };
+                Inherited { epoch, until_ms: now_ms.saturating_add(WATCH_MS) }
             } else {
                 Inherited::FROM_NOBODY
             }
@@ -77,9 +93,10 @@ mod tests {
     use crate::relay::journal::Stored;
     use crate::relay::machine::tests::{Bench, NOW, RULES};
     use crate::relay::machine::{Action, Ask, Told};
-    use crate::relay::position::{LastBatch, Position};
+    use crate::relay::page::SourcePage;
+    use crate::relay::position::{LastBatch, Position, PositionKey, PositionValue};
     use crate::relay::resync::Step;
-    use crate::relay::testing::{Fake, batch_of};
+    use crate::relay::testing::{Fake, batch_of, joined};
     use crate::unit::{Generation, PartitionGeneration};
 
     #[test]
@@ -87,7 +104,7 @@ mod tests {
         let mut shared = Inherited { epoch: 5, until_ms: 100 };
         assert!(!shared.parts_at(5, 1) && !shared.parts_at(4, 1));
         assert!(shared.parts_at(6, 99) && shared.parts_at(6, 99), "until a generation begins");
-        assert!(!shared.parts_at(6, 100));
+        assert!(!shared.is_beyond(6, 100) && !shared.parts_at(6, 100));
         let mut unknown = Inherited { epoch: -1, until_ms: 100 };
         assert!(!unknown.parts_at(3, 1));
         assert!(unknown.parts_at(4, 1));
@@ -101,8 +118,25 @@ mod tests {
         (from..from + count).map(batch).collect()
     }
 
+    /// What the target holds of them.
+    fn mirrored(from: i64, count: i64) -> RawBatch {
+        let shape = header(from, i32::try_from(count).unwrap());
+        let sequence = i32::try_from(from).unwrap();
+        let shape = BatchHeader { producer_id: 5, producer_epoch: 0, base_sequence: sequence, ..shape };
+        batch_of(&(from..from + count).collect::<Vec<_>>(), shape, 0)
+    }
+
+    fn tells_position(records: &[(PositionKey, PositionValue)]) -> bool {
+        records.iter().any(|(_, value)| matches!(value, PositionValue::Position(_)))
+    }
+
     /// Stands at so many records, as the owner with this number wrote it down, and streams.
     fn located(bench: &mut Bench, number: u64, at: i64) {
+        located_behind(bench, number, at, 0);
+    }
+
+    /// The same, and so many of a newer leader epoch stand there behind that.
+    fn located_behind(bench: &mut Bench, number: u64, at: i64, newer: i64) {
         let position = Position {
             generation: bench.relay.generation().generation,
             sequence_base: 0,
@@ -133,10 +167,21 @@ mod tests {
                     let positions = vec![(0, position.clone())];
                     Told::Positions(Stored { positions, ..Stored::default() })
                 }
-                Some(Action::Ask(Ask::Locate(Step::TargetEnds))) => Told::TargetEnds(0, at, at),
+                Some(Action::Ask(Ask::Locate(Step::TargetEnds))) => {
+                    Told::TargetEnds(0, at + newer, at + newer)
+                }
+                Some(Action::Ask(Ask::Locate(Step::TargetRead(_)))) => {
+                    Told::TargetRecords(joined(&[mirrored(at, newer)]))
+                }
                 Some(Action::Ask(Ask::Locate(Step::SourceHistory(5)))) => Told::SourceHistory(Some(1)),
+                Some(Action::Ask(Ask::Locate(Step::SourceRead { offset, .. }))) => {
+                    let records = joined(&batches(offset, newer, 6));
+                    let page =
+                        SourcePage { records, end_offset: 9, high_watermark: 9, ..SourcePage::default() };
+                    Told::SourcePage(page)
+                }
                 Some(Action::Fetch { offset, .. }) => {
-                    assert_eq!(offset, at);
+                    assert_eq!(offset, at + newer);
                     return;
                 }
                 other => panic!("{other:?}"),
@@ -152,7 +197,10 @@ mod tests {
         bench.ack(first.id, at);
         let begins = loop {
             match bench.next() {
-                Some(Action::Write(_)) => bench.relay.written(true, NOW),
+                Some(Action::Write(records)) => {
+                    assert!(!tells_position(&records), "a next owner would share it from there on");
+                    bench.relay.written(true, NOW);
+                }
                 Some(Action::StopFetching) => {}
                 Some(Action::Begin(begins)) => break begins,
                 other => panic!("{other:?}"),
@@ -186,6 +234,29 @@ mod tests {
         bench.ack(append.id, 0);
         located(&mut bench, 1, 1);
         hands_over(&mut bench, 1);
+    }
+
+    #[test]
+    fn what_an_owner_before_appended_to_hand_over_makes_nothing_known() {
+        let mut bench = Bench::new(RULES);
+        located_behind(&mut bench, 9, 1, 2);
+        hands_over(&mut bench, 3);
+    }
+
+    #[test]
+    fn a_newer_epoch_that_nothing_was_appended_of_is_not_told_before_the_other_is_gone() {
+        let mut bench = Bench::new(RULES);
+        located(&mut bench, 9, 1);
+        let shape = BatchHeader { leader_epoch: 6, attributes: 0x30, ..header(1, 1) };
+        bench.bring(&[batch_of(&[1], shape, 0)]);
+        bench.now_ms += WATCH_MS / 2;
+        assert!(matches!(bench.next(), Some(Action::Skipped(_))));
+        assert!(bench.next().is_none() && bench.relay.is_busy(), "it is written in the end");
+        bench.now_ms += WATCH_MS;
+        let Some(Action::Write(records)) = bench.next() else { panic!() };
+        assert!(tells_position(&records));
+        bench.relay.written(true, bench.now_ms);
+        assert!(!bench.relay.is_busy());
     }
 
     #[test]

@@ -209,7 +209,7 @@ impl<T: Clone> Relay<T> {
             stream.break_off(After::Release);
         }
         if stream.after.is_some() {
-            return self.drain();
+            return self.drain(now_ms);
         }
         let start = self.setup.detail.begun.start;
         if !stream.fetching {
@@ -237,7 +237,7 @@ impl<T: Clone> Relay<T> {
     }
 
     /// Nothing new; what is in flight gets its answers, and what was acknowledged is written down.
-    fn drain(&mut self) -> Next<T> {
+    fn drain(&mut self, now_ms: u64) -> Next<T> {
         let Phase::Streaming(stream) = &mut self.phase else { return Next::Changed };
         stream.queue.clear();
         stream.hold = None;
@@ -250,7 +250,7 @@ impl<T: Clone> Relay<T> {
             return Next::Idle;
         }
         if stream.journal.is_dirty() && !stream.unwritten {
-            return self.write();
+            return self.write(now_ms);
         }
         self.after_draining();
         Next::Changed

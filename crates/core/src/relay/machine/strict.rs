@@ -21,6 +21,10 @@
 //! have arrived meanwhile; then the steps begin. Only in a generation that this owner began, which nobody else appends
 //! under, records that are young enough to be remembered don't wait.
 //!
+//! Strays that come even later are kept out by the markers, but for three: one that comes in just that round trip; one with
+//! sequence 0 behind a marker that came when the target had forgotten the sequences, until the next generation's marker; and
+//! one of old records that is taken for the append behind it, if the target forgets them before that append comes.
+//!
 //! A marker takes an offset. Whether one stands where it is expected to, the base offset of the next append tells; one that
 //! is not answered is looked for like an append. Offsets don't count records in a strict generation, nor behind one
 //! ([`PartitionStart::may_hold_markers`](crate::unit::PartitionStart::may_hold_markers)).

@@ -35,8 +35,9 @@ impl<T: Clone> Relay<T> {
     pub(super) fn write_if_due(&mut self, now_ms: u64) -> Next<T> {
         let Phase::Streaming(stream) = &mut self.phase else { return Next::Changed };
         let quiet = stream.window.is_empty() && stream.queue.is_empty();
-        if stream.writing.is_none() && stream.journal.due(now_ms, quiet) {
-            return self.write();
+        let due = stream.journal.due(now_ms, quiet) && !stream.withholds_position(now_ms);
+        if stream.writing.is_none() && due {
+            return self.write(now_ms);
         }
         Next::Idle
     }
@@ -82,11 +83,19 @@ impl<T: Clone> Relay<T> {
         });
     }
 
-    /// Takes what is to be written down now.
-    pub(super) fn write(&mut self) -> Next<T> {
+    /// Takes what is to be written down now. While a position is withheld, that is segments only.
+    pub(super) fn write(&mut self, now_ms: u64) -> Next<T> {
         let setup = &self.setup;
         let Phase::Streaming(stream) = &mut self.phase else { return Next::Changed };
         let entry = stream.journal.take();
+        let mut records = setup.chunks(&entry);
+        if stream.withholds_position(now_ms) {
+            if records.is_empty() {
+                return Next::Changed;
+            }
+            stream.writing = Some(entry);
+            return act(Action::Write(records));
+        }
         let generation = setup.detail.begun.generation;
         let acked = stream.window.acked();
         let (last, source_leader_epoch) = stream.last.unwrap_or_else(|| (LastBatch::default(), -1));
@@ -105,7 +114,6 @@ impl<T: Clone> Relay<T> {
             topic: setup.topic.to_string(),
             target_topic: setup.detail.target_topic.to_string(),
         };
-        let mut records = setup.chunks(&entry);
         let kind = PositionKind::Position { generation, slot: entry.slot };
         records.push((setup.key(kind), PositionValue::Position(position)));
         stream.writing = Some(entry);

@@ -380,10 +380,21 @@ impl Resync {
     }
 
     fn unknown(&mut self, log_start: i64) {
+        let Place { source, target, .. } = self.base;
+        let which = if self.premise.detail.begun.start.may_hold_markers() {
+            // A batch may have a marker before it or none, and there may be markers without one.
+            format!(
+                "strict delivery put markers between them, so that offsets do not tell how many of the source's records \
+                 from offset {source} on were there: {} at most",
+                self.ends.1 - target
+            )
+        } else {
+            "which of ours were there is not known".to_owned()
+        };
         let message = format!(
-            "retention removed the target's records from {} to {log_start} and the target does not remember the flow: \
-             which of ours were there is not known; delete the flow and create it with start_over",
-            self.base.target
+            "retention removed the target's records from {target} to {log_start} before a position told of them, and the \
+             target does not remember the flow: {which}; raise retention.ms of the target topic above the age of the \
+             records, then delete the flow and create it with start_over"
         );
         self.stop(StopReason::PositionUnknown, message);
     }

@@ -14,6 +14,7 @@ mod ops;
 mod passthrough;
 mod records;
 mod replicas;
+mod rights;
 mod target;
 mod topics;
 mod transactions;

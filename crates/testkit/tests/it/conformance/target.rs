@@ -20,6 +20,11 @@ const PROPERTIES: [(&str, &str); 7] = [
     ("log.retention.check.interval.ms", "500"),
     ("num.replica.fetchers", "1"),
 ];
+/// Everybody may do what no rule speaks of.
+const GUARDED: [(&str, &str); 2] = [
+    ("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer"),
+    ("allow.everyone.if.no.acl.found", "true"),
+];
 const READY_TIMEOUT: Duration = Duration::from_secs(90);
 const HEAP_MB: u32 = 384;
 
@@ -46,16 +51,14 @@ pub(super) struct Target {
 
 type Slot = OnceCell<Cluster>;
 
-async fn real(slot: &'static Slot, version: KafkaVersion, brokers: usize) -> &'static Cluster {
-    let start = || async {
-        let name = format!("conformance-{}", version.number().replace('.', "-"));
-        let mut spec = ClusterSpec::new(name).version(version).brokers(brokers).heap_mb(HEAP_MB);
-        for (property, value) in PROPERTIES {
-            spec = spec.property(property, value);
-        }
-        Cluster::start(spec).await.unwrap()
-    };
-    slot.get_or_init(start).await
+fn spec(version: KafkaVersion, brokers: usize) -> ClusterSpec {
+    let name = format!("conformance-{}", version.number().replace('.', "-"));
+    let spec = ClusterSpec::new(name).version(version).brokers(brokers).heap_mb(HEAP_MB);
+    PROPERTIES.iter().fold(spec, |spec, (property, value)| spec.property(*property, *value))
+}
+
+async fn real(slot: &'static Slot, spec: ClusterSpec) -> &'static Cluster {
+    slot.get_or_init(|| async { Cluster::start(spec).await.unwrap() }).await
 }
 
 impl Target {
@@ -67,10 +70,20 @@ impl Target {
             Kind::Fake(kafka) => Self::fake(kafka, 1).await,
             Kind::Real(kafka) => {
                 let slot = if kafka == KafkaVersion::V4_3 { &NEW } else { &OLD };
-                let backend = Backend::Real(real(slot, kafka, 1).await);
+                let backend = Backend::Real(real(slot, spec(kafka, 1)).await);
                 Self { kafka, backend, nodes: 1, _turn: None }
             }
         }
+    }
+
+    /// One real node with an authorizer.
+    pub(super) async fn guarded(kafka: KafkaVersion) -> Self {
+        static NEW: Slot = Slot::const_new();
+        static OLD: Slot = Slot::const_new();
+        let slot = if kafka == KafkaVersion::V4_3 { &NEW } else { &OLD };
+        let spec = GUARDED.iter().fold(spec(kafka, 1), |spec, (name, value)| spec.property(*name, *value));
+        let backend = Backend::Real(real(slot, spec).await);
+        Self { kafka, backend, nodes: 1, _turn: None }
     }
 
     /// Three nodes, one case at a time.
@@ -82,7 +95,7 @@ impl Target {
             Kind::Real(kafka) => {
                 let (slot, turn) = if kafka == KafkaVersion::V4_3 { &NEW } else { &OLD };
                 let turn = turn.lock().await;
-                let cluster = real(slot, kafka, 3).await;
+                let cluster = real(slot, spec(kafka, 3)).await;
                 // A case that failed may have left a node stopped or standing still.
                 for broker in 0..3 {
                     match cluster.pid(broker) {
