@@ -58,6 +58,7 @@ const COMMON: &[Fault] = &[
     Fault::SourceElect,
 ];
 
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each with a name of its own")]
 #[derive(Debug, Clone)]
 pub struct Knobs {
     pub records: usize,

@@ -251,6 +251,7 @@ mod tests {
         bench.bring(&[batch_of(&[1], shape, 0)]);
         bench.now_ms += WATCH_MS / 2;
         assert!(matches!(bench.next(), Some(Action::Skipped(_))));
+        bench.now_ms += WATCH_MS / 4;
         assert!(bench.next().is_none() && bench.relay.is_busy(), "it is written in the end");
         bench.now_ms += WATCH_MS;
         let Some(Action::Write(records)) = bench.next() else { panic!() };
