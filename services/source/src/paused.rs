@@ -153,7 +153,7 @@ impl Onlooker {
     fn new(set: &PausedSet, metrics: Arc<Metrics>) -> Result<Self, Failure> {
         let target = client("target", &set.flow, &set.target)?;
         // Needed to make a store, and never used: nothing is written here.
-        let writer = Arc::new(InternalWriter::new(target.clone()));
+        let writer = Arc::new(InternalWriter::new(target.clone(), false));
         Ok(Self {
             flow: set.flow.clone(),
             source: client("source", &set.flow, &set.source)?,

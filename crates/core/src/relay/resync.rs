@@ -7,6 +7,7 @@
 
 mod source;
 mod target;
+mod unnumbered;
 
 use std::collections::BTreeSet;
 
@@ -168,6 +169,9 @@ pub struct Resync {
     whole: bool,
     /// n was taken from offsets, since nothing on the target tells it.
     assumed: bool,
+    /// So many records at most stand behind the base, and may be ours: nothing but their content tells, where there is no
+    /// producer id.
+    behind: Option<i64>,
     /// The mirror got at least so far on the source, if n is right.
     at_least: i64,
     /// Target offsets (from, to) of what the source does not have at its place.
@@ -226,6 +230,7 @@ impl Resync {
             remembered: None,
             whole: true,
             assumed: false,
+            behind: None,
             at_least: 0,
             stray: None,
             unsure: None,
@@ -462,7 +467,10 @@ impl Resync {
             None => -1,
         };
         // Positions that tell of what the target lost would be believed again once its log is as long as it was.
-        let apart = self.scan.late() || self.unsure.is_some() || self.truncated.is_some();
+        let apart = self.scan.late()
+            || self.unsure.is_some()
+            || self.truncated.is_some()
+            || self.behind.is_some();
         let found = Step::Done(Box::new(Found {
             place: Place { count: self.count, source: self.cursor, target: log_end },
             sole_writer: self.scan.is_sole_writer(),
@@ -483,7 +491,7 @@ impl Resync {
             unsure: self.unsure,
             epoch,
         }));
-        if self.premise.facts.source_by_name && self.count > self.base.count {
+        if self.premise.facts.source_by_name && (self.count > self.base.count || self.behind.is_some()) {
             self.confirm(found);
         } else {
             self.step = found;
@@ -501,3 +509,6 @@ mod strict_tests;
 #[cfg(test)]
 #[path = "resync_tests.rs"]
 mod tests;
+#[cfg(test)]
+#[path = "resync_unnumbered_tests.rs"]
+mod unnumbered_tests;

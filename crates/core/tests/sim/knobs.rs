@@ -89,6 +89,8 @@ pub struct Knobs {
 
 /// Seeds from here on up to twice as many are strict.
 pub const STRICT_SEEDS: u64 = 300_000_000;
+/// The target gives out no producer ids in the worlds of these seeds, and the flow mirrors at least once.
+pub const UNNUMBERED_SEEDS: std::ops::Range<u64> = 900_000_000..1_000_000_000;
 /// Of seeds from here on, some are.
 const MIXED_SEEDS: u64 = 200_000_000;
 
@@ -118,6 +120,7 @@ impl Knobs {
             timestamps,
             skip_mirrored: false,
             strict: false,
+            at_least_once: false,
             sole_writer: rng.percent(80),
         };
         let limits = Limits {
@@ -157,6 +160,11 @@ impl Knobs {
     /// From [`STRICT_SEEDS`] on all worlds are strict and have old records; from [`MIXED_SEEDS`] on a third of those that
     /// have old records.
     pub fn be_strict(&mut self, seed: u64, apart: &mut Rng) {
+        if UNNUMBERED_SEEDS.contains(&seed) {
+            self.rules.at_least_once = true;
+            self.wait_for_strays(apart);
+            return;
+        }
         if (STRICT_SEEDS..2 * STRICT_SEEDS).contains(&seed) {
             self.old = apart.pick(&[20, 50, 100, 100]);
             self.expiry_check_ms = apart.pick(&[500, 2_000, 10_000]);
@@ -164,6 +172,15 @@ impl Knobs {
             return;
         }
         self.rules.strict = true;
+        self.wait_for_strays(apart);
+    }
+
+    /// Nothing is sent that a stray might double as long as one may come, at least in the worlds that say so.
+    pub fn waits(&self) -> bool {
+        self.rules.strict || self.rules.at_least_once
+    }
+
+    fn wait_for_strays(&mut self, apart: &mut Rng) {
         // Replaced owners send for so long: a pause, until they learn of it, and what waits for replicas.
         self.limits.strays_ms = self.ghost_ms + 20_000;
         // While strays may come nothing old is sent: the traffic lasts longer.

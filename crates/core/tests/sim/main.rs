@@ -106,6 +106,8 @@ const STRICT: u64 = 150;
 /// Seeds that found something once in worlds that may be strict.
 const FOUND_STRICT: &[u64] =
     &[200_019_708, 300_000_041, 300_000_574, 300_000_886, 300_000_982, 300_112_026, 300_117_414, 300_124_244];
+/// Worlds of every run whose target gives out no producer ids, from the first of [`knobs::UNNUMBERED_SEEDS`] on.
+const UNNUMBERED: u64 = 150;
 /// Seeds of every run that no run had before. Few, while about one of 100,000 seeds still finds something open.
 const FRESH: u64 = 20;
 
@@ -137,6 +139,16 @@ fn strict_seeds() {
     assert!(tally.failures.is_empty(), "{tally}");
     let (seeds, markers, _) = tally.strict;
     assert!(seeds >= STRICT && markers > 10 * seeds, "too few markers: {tally}");
+}
+
+#[test]
+fn unnumbered_seeds() {
+    let first = knobs::UNNUMBERED_SEEDS.start;
+    let tally = run_all(first..first + UNNUMBERED);
+    println!("{tally}");
+    assert!(tally.failures.is_empty(), "{tally}");
+    assert!(tally.counted * 2 > UNNUMBERED, "too few seeds have traffic and faults: {tally}");
+    assert!(tally.doubles > 0, "nothing was ever doubled and said: {tally}");
 }
 
 #[test]

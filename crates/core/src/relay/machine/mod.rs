@@ -17,10 +17,12 @@ mod refusal;
 mod register;
 mod stream;
 mod strict;
+mod unnumbered;
 mod written;
 
 pub use action::{Action, Append, Ask, Beginning, Notice, Rules, Setup, Told};
 pub use behind::SourceEnds;
+pub use unnumbered::TARGET_NOT_IDEMPOTENT;
 
 use super::answer::{Answer, Refused};
 use super::economy::Economy;
@@ -118,6 +120,8 @@ pub struct Relay<T> {
     /// Until then, requests that nobody waits for may still arrive: those of an owner before, or of a connection that was
     /// given up. `None`: not said yet.
     strays_until_ms: Option<u64>,
+    /// The target gave this owner no producer id.
+    id_refused: bool,
     /// Whom the generation is shared with; `None` before the first place is found.
     inherited: Option<Inherited>,
     /// An append that is looked at for where it stands.
@@ -163,6 +167,7 @@ impl<T: Clone> Relay<T> {
             untold: None,
             shared_ms: None,
             strays_until_ms: None,
+            id_refused: false,
             inherited: None,
             unexpected: None,
             acked_target: i64::MIN,
@@ -387,6 +392,10 @@ impl<T: Clone> Relay<T> {
                 stream.fence_seen(log_end);
                 self.target_begins(Some(log_start));
             }
+            (Phase::Beginning { .. }, Told::Failed(reason, _)) if self.goes_on_without(&reason) => {
+                self.id_refused = true;
+                self.phase = Phase::Facts { asked: false };
+            }
             (_, Told::Failed(reason, message)) => self.wait(&reason, &message),
             (phase, Told::Origins(found)) => {
                 self.origins.learn(found);
@@ -428,6 +437,9 @@ impl<T: Clone> Relay<T> {
             (Phase::Beginning { change, asked }, Told::Producer(id)) => {
                 change.offered = Some(id);
                 *asked = false;
+                if std::mem::take(&mut change.asks_id) {
+                    self.phase = Phase::Keeping { change: change.clone(), asked: false };
+                }
             }
             _ => {}
         }
@@ -491,3 +503,5 @@ mod registry_tests;
 mod strict_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod unnumbered_tests;

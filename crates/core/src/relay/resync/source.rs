@@ -41,7 +41,7 @@ impl Resync {
     }
 
     fn find_source(&mut self) {
-        if self.count > self.base.count && !self.premise.facts.content_fixed() {
+        if self.count > self.base.count && !self.premise.facts.content_fixed() || self.behind.is_some() {
             self.read_content();
         } else {
             self.count_forward();
@@ -266,7 +266,7 @@ impl Resync {
                         if aligner.source(&record) {
                             self.found_epoch = data.batch.header.leader_epoch;
                         }
-                        if aligner.is_complete() {
+                        if aligner.is_complete() || self.read_enough() {
                             self.aligner = Some(aligner);
                             self.aligned();
                             return Ok(());
@@ -285,14 +285,18 @@ impl Resync {
             let epoch = self.found_epoch;
             let fixed = self.premise.facts.content_fixed();
             let (complete, next) = (aligner.is_complete(), aligner.next_wanted());
-            let Aligned { place, segments, hole } = aligner.into_place();
+            let Aligned { place, segments, hole, skipped } = aligner.into_place();
             if let Some(hole) = hole {
                 // An owner that was replaced appended what it had read behind that: it follows once more.
                 self.unsure = Some((hole.target.unwrap_or(self.base.target), self.ends.1));
             } else if !complete {
                 self.scan.out_of_place();
                 // A replaced owner's batch may have had exactly the place of ours, and those behind it followed.
-                self.stray = next.map(|next| (next, self.ends.1)).filter(|_| !fixed);
+                self.stray = next.map(|next| (next, self.ends.1)).filter(|_| !fixed || self.behind.is_some());
+            }
+            if let Some((from, to)) = skipped.filter(|_| self.behind.is_some()) {
+                // Not of this row of records: others', or there twice.
+                self.stray = Some((from, self.stray.map_or(to, |(_, to)| to)));
             }
             self.replay.extend(segments.into_iter().map(|segment| Mirrored {
                 segment,
