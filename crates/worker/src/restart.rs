@@ -38,7 +38,9 @@ pub(crate) fn needs_restart(unit: &Unit, old: &FlowView, new: &FlowView) -> bool
                     || old_spec.timestamps != new_spec.timestamps
             }
             // What they write to the target goes through another producer then.
-            Unit::Group(..) | Unit::Heartbeat(_) => old.flow.spec.at_least_once != new.flow.spec.at_least_once,
+            Unit::Group(..) | Unit::Heartbeat(_) => {
+                old.flow.spec.at_least_once != new.flow.spec.at_least_once
+            }
             Unit::Topology(_) | Unit::Groups(_) => false,
         }
 }

@@ -296,7 +296,10 @@ mod tests {
         let refused = mirrormesh_kafka::Error::Broker { broker: "hq:9092".into(), api, code, message: None };
         let (reason, message) = no_producer_id(refused);
         assert_eq!(reason, "TARGET_NOT_IDEMPOTENT");
-        assert!(message.contains("records.at_least_once") && message.contains("IdempotentWrite"), "{message}");
+        assert!(
+            message.contains("records.at_least_once") && message.contains("IdempotentWrite"),
+            "{message}"
+        );
         let other = mirrormesh_kafka::Error::Request { api, problem: "x".to_owned() };
         assert_eq!(no_producer_id(other).0, "INVALID_REQUEST");
     }

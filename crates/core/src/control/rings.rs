@@ -35,8 +35,7 @@ impl ControlState {
     /// or may come to.
     pub(super) fn check_untold_rings(&self, id: &FlowId, spec: &FlowSpec) -> Result<(), Reject> {
         let Some(untold) = self.untold_in_ring(id, spec) else { return Ok(()) };
-        let field =
-            if spec.at_least_once { "flow.records.at_least_once" } else { "flow.naming" };
+        let field = if spec.at_least_once { "flow.records.at_least_once" } else { "flow.naming" };
         Err(reject(
             RejectCode::FailedPrecondition,
             "MIRROR_RING",

@@ -327,21 +327,6 @@ impl Resync {
         self.step = Step::TargetEnds;
     }
 
-    /// Leader epoch of what older generations wrote last, and how far it reached at least: where nothing of this one is
-    /// written yet, and its start does not tell, a source that loses its end again is seen by it.
-    fn older_epoch(&self, positions: &[Position]) -> (i32, i64, i64) {
-        let known = self.premise.detail.source_topic_id;
-        positions
-            .iter()
-            .filter(|p| p.generation != self.generation && p.source_topic_id == known)
-            .filter(|p| p.target_offset <= self.base.target && p.source_leader_epoch >= 0)
-            // The newest: before a loss, an older one may have been further on the source.
-            .max_by_key(|p| (p.target_offset, p.assignment_number, p.generation, p.count))
-            .map_or((-1, 0, self.base.target), |p| {
-                (p.source_leader_epoch, p.source_offset.min(self.base.source), p.target_offset)
-            })
-    }
-
     /// What was read does not fit the ends: retention or an election may have moved them meanwhile. Asks for them again,
     /// twice at most.
     fn ends_again(&mut self) -> bool {
@@ -467,10 +452,8 @@ impl Resync {
             None => -1,
         };
         // Positions that tell of what the target lost would be believed again once its log is as long as it was.
-        let apart = self.scan.late()
-            || self.unsure.is_some()
-            || self.truncated.is_some()
-            || self.behind.is_some();
+        let apart =
+            self.scan.late() || self.unsure.is_some() || self.truncated.is_some() || self.behind.is_some();
         let found = Step::Done(Box::new(Found {
             place: Place { count: self.count, source: self.cursor, target: log_end },
             sole_writer: self.scan.is_sole_writer(),

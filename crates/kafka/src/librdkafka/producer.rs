@@ -92,7 +92,10 @@ impl InternalProducer {
     /// # Errors
     /// As [`Self::new`].
     pub fn without_idempotence(config: &ClientConfig) -> Result<Self> {
-        Self::start(config, &[("enable.idempotence", "false"), ("max.in.flight.requests.per.connection", "1")])
+        Self::start(
+            config,
+            &[("enable.idempotence", "false"), ("max.in.flight.requests.per.connection", "1")],
+        )
     }
 
     fn start(config: &ClientConfig, kind: &[(&str, &str)]) -> Result<Self> {

@@ -23,9 +23,9 @@ pub(super) async fn first_answer(from: &mut (impl AsyncRead + Unpin), api_key: i
 
 fn hide(answer: &mut [u8], api_key: i16) {
     let [high, low] = api_key.to_be_bytes();
-    let at = answer.windows(ENTRY_BYTES).position(|entry| {
-        matches!(entry, [h, l, 0, 0, 0, max, 0] if (*h, *l) == (high, low) && *max <= VERSION_MAX)
-    });
+    let at = answer.windows(ENTRY_BYTES).position(
+        |entry| matches!(entry, [h, l, 0, 0, 0, max, 0] if (*h, *l) == (high, low) && *max <= VERSION_MAX),
+    );
     if let Some(first) = at.and_then(|at| answer.get_mut(at)) {
         *first |= UNKNOWN;
     }

@@ -101,9 +101,9 @@ async fn a_target_without_producer_ids_is_mirrored_to_where_the_flow_says_so() -
     // Small batches are not put together to larger ones than this: it takes long enough to be interrupted.
     create_topic(&rig.target, &topic, 1).await?;
     probe::set_topic(&rig.target, &topic, &[("max.message.bytes", "8000")]).await?;
-    rig.set_records(at_least_once.clone()).await?;
+    target.proxies().for_each(|proxy| proxy.delay(Duration::from_millis(5)));
+    rig.set_records(at_least_once).await?;
     rig.arrived(&[&topic], 300).await?;
-    says(&mut rig, &topic, Delivery::AtLeastOnce, "TARGET_NOT_IDEMPOTENT").await?;
 
     // Killed in the middle.
     let owner = rig.owner(&topic, 0).await?;
@@ -111,7 +111,9 @@ async fn a_target_without_producer_ids_is_mirrored_to_where_the_flow_says_so() -
     rig.mesh.start_worker(&owner)?;
     let there = probe::count(&rig.target, &[&topic]).await?;
     ensure!(there < RECORDS as u64, "it was done before the worker was killed");
+    target.proxies().for_each(|proxy| proxy.delay(Duration::ZERO));
     rig.caught_up(1).await?;
+    says(&mut rig, &topic, Delivery::AtLeastOnce, "TARGET_NOT_IDEMPOTENT").await?;
     let doubled = complete(&mut rig, &topic, RECORDS).await?;
     let generation = rig.generation(&topic, 0).await?;
     ensure!(generation.producer_id < Some(-1), "{generation:?}");

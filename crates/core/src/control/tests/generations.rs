@@ -161,7 +161,10 @@ fn generations_without_a_producer_id_are_numbered_until_there_is_one() {
     world.run(CommandKind::BeginGeneration(request(second, Some(8))));
     assert_eq!(begun(&world, 1).unwrap().generation, generation(8, 0), "at once, whatever epochs are left");
     let last = Generation { epoch: i16::MAX, ..first };
-    assert_eq!(successor(last, Some(first.producer_id - 1)).map(|g| g.producer_id), Some(first.producer_id - 1));
+    assert_eq!(
+        successor(last, Some(first.producer_id - 1)).map(|g| g.producer_id),
+        Some(first.producer_id - 1)
+    );
 }
 
 #[test]

@@ -36,7 +36,15 @@ pub(super) struct Change {
 
 impl Change {
     pub(super) fn at(place: Place, journal: Journal, last: Option<(LastBatch, i32)>) -> Self {
-        Self { source: place.source, target: place.target, notices: Vec::new(), offered: None, asks_id: false, journal, last }
+        Self {
+            source: place.source,
+            target: place.target,
+            notices: Vec::new(),
+            offered: None,
+            asks_id: false,
+            journal,
+            last,
+        }
     }
 
     /// Goes on behind a loss.
@@ -107,17 +115,8 @@ impl<T: Clone> Relay<T> {
         // An own generation is no better: what this owner sent before may still arrive, between two that it sends now.
         let fences = !self.facts.content_fixed();
         let handover = fences || self.setup.rules.differ_from(begun.start) || begun.generation.is_last();
-        let (asks_id, renews) = (self.asks_id(now_ms), self.renews());
-        if found.apart || asks_id || renews {
-            // A position would tell of a place that counting does not lead to.
-            let mut change = Change::at(found.place, journal, last);
-            change.asks_id = asks_id;
-            change.notices.extend(found.truncated.map(truncated));
-            self.phase = if asks_id {
-                Phase::Beginning { change, asked: false }
-            } else {
-                Phase::Keeping { change, asked: false }
-            };
+        if found.apart || self.asks_id(now_ms) || self.renews() {
+            self.begin_at(found, (journal, last), now_ms);
             return;
         }
         let mut stream = Stream::new(
@@ -144,6 +143,19 @@ impl<T: Clone> Relay<T> {
             stream.break_off(After::Begin);
         }
         self.phase = Phase::Streaming(Box::new(stream));
+    }
+
+    /// A generation begins at the place that was found.
+    fn begin_at(&mut self, found: &Found, (journal, last): (Journal, Option<(LastBatch, i32)>), now_ms: u64) {
+        // A position would tell of a place that counting does not lead to.
+        let mut change = Change::at(found.place, journal, last);
+        change.asks_id = self.asks_id(now_ms);
+        change.notices.extend(found.truncated.map(truncated));
+        self.phase = if change.asks_id {
+            Phase::Beginning { change, asked: false }
+        } else {
+            Phase::Keeping { change, asked: false }
+        };
     }
 
     /// Says which target offsets hold, or may come to hold, records twice.

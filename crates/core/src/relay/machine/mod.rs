@@ -43,6 +43,7 @@ use crate::unit::{PartitionDetail, PartitionGeneration, PartitionStart};
 use behind::{Behind, InHand};
 use change::Change;
 use inherited::Inherited;
+use refusal::Refusal;
 use register::{Registering, Then};
 use std::collections::VecDeque;
 use stream::Stream;
@@ -90,15 +91,6 @@ enum Phase<T> {
     Released {
         said: bool,
     },
-}
-
-/// A refusal that must not come for ever.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Refusal {
-    what: Refused,
-    /// n at that time.
-    count: i64,
-    times: u32,
 }
 
 /// The machine of one partition.

@@ -111,10 +111,8 @@ fn an_id_that_the_target_gives_at_last_makes_the_flow_exactly_once() {
     b.relay.told(Told::Producer(77), &Fake);
     let Some(Action::Begin(beginning)) = b.next() else { panic!() };
     assert_eq!((beginning.offered, beginning.start.source_offset), (Some(77), 0));
-    let begun = PartitionGeneration {
-        generation: Generation { producer_id: 77, epoch: 0 },
-        start: beginning.start,
-    };
+    let begun =
+        PartitionGeneration { generation: Generation { producer_id: 77, epoch: 0 }, start: beginning.start };
     b.relay.begun(Ok(begun), b.now_ms);
     assert!(matches!(b.next(), Some(Action::Fetch { .. })));
     b.bring(&[dense(0, 3)]);

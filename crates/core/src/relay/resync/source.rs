@@ -6,7 +6,7 @@ use crate::relay::journal::Mirrored;
 use crate::relay::loss::Loss;
 use crate::relay::origins::Origins;
 use crate::relay::page::{self, Data, Item, Reading, SourcePage};
-use crate::relay::position::LastBatch;
+use crate::relay::position::{LastBatch, Position};
 use crate::relay::reader::unreadable;
 use crate::relay::rebuild::{Codecs, RebuildError, Run};
 use crate::relay::stop::{Stop, StopReason};
@@ -14,6 +14,21 @@ use crate::relay::window::Place;
 use crate::translate::Segment;
 
 impl Resync {
+    /// Leader epoch of what older generations wrote last, and how far it reached at least: where nothing of this one is
+    /// written yet, and its start does not tell, a source that loses its end again is seen by it.
+    pub(super) fn older_epoch(&self, positions: &[Position]) -> (i32, i64, i64) {
+        let known = self.premise.detail.source_topic_id;
+        positions
+            .iter()
+            .filter(|p| p.generation != self.generation && p.source_topic_id == known)
+            .filter(|p| p.target_offset <= self.base.target && p.source_leader_epoch >= 0)
+            // The newest: before a loss, an older one may have been further on the source.
+            .max_by_key(|p| (p.target_offset, p.assignment_number, p.generation, p.count))
+            .map_or((-1, 0, self.base.target), |p| {
+                (p.source_leader_epoch, p.source_offset.min(self.base.source), p.target_offset)
+            })
+    }
+
     /// n is known; next is the source's side.
     pub(super) fn settle(&mut self, count: i64) {
         self.count = count;

@@ -21,12 +21,7 @@ impl Window {
         self.between.take()
     }
 
-    pub(super) fn unnumbered_answered(
-        &mut self,
-        pending: Pending,
-        base_offset: i64,
-        now_ms: u64,
-    ) -> Outcome {
+    pub(super) fn unnumbered_answered(&mut self, pending: Pending, base_offset: i64, now_ms: u64) -> Outcome {
         let expected = pending.after.target - pending.records();
         if base_offset < expected {
             // The target lost what was acknowledged before.
