@@ -163,6 +163,7 @@ impl Knobs {
         if UNNUMBERED_SEEDS.contains(&seed) {
             self.rules.at_least_once = true;
             self.wait_for_strays(apart);
+            self.fault_every_ms = apart.pick(&[500, 1_500, 5_000]);
             return;
         }
         if (STRICT_SEEDS..2 * STRICT_SEEDS).contains(&seed) {

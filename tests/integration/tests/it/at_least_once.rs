@@ -57,7 +57,7 @@ async fn complete(rig: &mut Rig, topic: &str, records: usize) -> Result<i64> {
     let there = probe::records(&rig.target, topic, 0, Isolation::Committed).await?;
     let mut seen: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
     let mut newest = Vec::new();
-    for record in &there {
+    for (_, record) in &there {
         let key = record.key.clone().context("no key")?;
         let times = seen.entry(key.clone()).or_default();
         *times += 1;

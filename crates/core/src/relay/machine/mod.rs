@@ -372,6 +372,7 @@ impl<T: Clone> Relay<T> {
 
     /// Answers [`Action::Ask`]. What was not asked for is left alone.
     pub fn told(&mut self, told: Told, codecs: &dyn Codecs) {
+        let goes_on = matches!(&told, Told::Failed(reason, _) if self.goes_on_without(reason));
         match (&mut self.phase, told) {
             (Phase::Stopped { .. } | Phase::Released { .. }, _) => {}
             // Only where batches come from, or the target begins, is asked for while records flow.
@@ -384,7 +385,7 @@ impl<T: Clone> Relay<T> {
                 stream.fence_seen(log_end);
                 self.target_begins(Some(log_start));
             }
-            (Phase::Beginning { .. }, Told::Failed(reason, _)) if self.goes_on_without(&reason) => {
+            (Phase::Beginning { .. }, Told::Failed(..)) if goes_on => {
                 self.id_refused = true;
                 self.phase = Phase::Facts { asked: false };
             }

@@ -416,7 +416,9 @@ impl Resync {
         if next >= log_end || next == at && self.again >= 2 {
             self.align();
         } else if next == at {
-            self.step = Step::Again("TARGET_NOT_SETTLED");
+            if self.behind.is_none() || !self.ends_again() {
+                self.step = Step::Again("TARGET_NOT_SETTLED");
+            }
         } else {
             self.read_target(Purpose::Content(next), next);
         }

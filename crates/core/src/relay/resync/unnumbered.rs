@@ -18,6 +18,7 @@ impl Resync {
     /// The target goes on behind the base.
     pub(super) fn look_behind(&mut self) {
         let (log_start, log_end) = self.ends;
+        self.contents.clear();
         if self.premise.sole_writer && log_start <= self.base.target {
             self.behind = Some(log_end - self.base.target);
         } else {
