@@ -45,6 +45,8 @@ deliveries! {
     ExactlyOnce = "",
     /// Exactly once: a marker goes before each batch, since without it the target might have forgotten the flow.
     Marked = "EACH_BATCH_MARKED",
+    /// At least once: the target gives out no producer ids, so it can't refuse what it has already.
+    Unnumbered = "TARGET_NOT_IDEMPOTENT",
     /// The last batch is older than the target remembers producers: doubles are not prevented, but detected.
     TargetMayForget = "TARGET_MAY_FORGET",
     /// Compaction may change the source under the relay: an owner fences its predecessor before it appends, and what

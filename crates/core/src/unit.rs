@@ -69,6 +69,9 @@ impl fmt::Display for Unit {
     }
 }
 
+/// Stands for a producer id where there is none, or anything below it: -1 is what batches without one carry.
+const UNNUMBERED_MAX: i64 = -2;
+
 /// A flow's producer identity on the target (exactly-once.md 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Generation {
@@ -79,6 +82,18 @@ pub struct Generation {
 }
 
 impl Generation {
+    /// The first one of a flow whose target gives out no producer ids: a number in the place of an id, so that generations
+    /// are told apart. No batch carries it. `number` is one that the flow did not have before.
+    pub fn unnumbered(number: u64) -> Self {
+        Self { producer_id: UNNUMBERED_MAX.saturating_sub_unsigned(number), epoch: 0 }
+    }
+
+    /// The target gave out its producer id, and refuses what it has already. Otherwise its batches carry none (-1), so
+    /// that no sequence is looked at, nobody is fenced, and nothing on the target tells whose they are.
+    pub fn is_numbered(&self) -> bool {
+        self.producer_id > UNNUMBERED_MAX
+    }
+
     /// No epoch of the same producer follows this one.
     pub fn is_last(&self) -> bool {
         self.epoch == i16::MAX

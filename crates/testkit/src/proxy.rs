@@ -1,9 +1,13 @@
 //! A TCP proxy whose connections can be cut, blocked and delayed, and whose bytes are counted.
 //!
-//! Owns the sockets between a client and a server; must not know what they say. Its tasks run on a runtime of their
+//! Owns the sockets between a client and a server; must not know what they say, but for the one answer that a Kafka API
+//! can be hidden in (`hide.rs`). Its tasks run on a runtime of their
 //! own, so that a proxy outlives the runtime of the test that made it; they end when the [`Proxy`] is dropped.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+mod hide;
+
+use std::io::Cursor;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -47,6 +51,8 @@ struct Shared {
     server: String,
     blocked: watch::Sender<bool>,
     delay_micros: AtomicU64,
+    /// Number of the Kafka API that new connections don't learn of; -1 for none.
+    hidden_api: AtomicI32,
     counters: Counters,
     /// Cancelled by a cut, and replaced for the connections that come later.
     epoch: Mutex<CancellationToken>,
@@ -74,6 +80,7 @@ impl Proxy {
             server: server.into(),
             blocked: watch::Sender::new(false),
             delay_micros: AtomicU64::new(0),
+            hidden_api: AtomicI32::new(-1),
             counters: Counters::default(),
             epoch: Mutex::default(),
         });
@@ -114,6 +121,12 @@ impl Proxy {
     pub fn delay(&self, each_way: Duration) {
         let micros = u64::try_from(each_way.as_micros()).unwrap_or(u64::MAX);
         self.shared.delay_micros.store(micros, Ordering::Relaxed);
+    }
+
+    /// Lets the server look like one that does not have this Kafka API (its number; `None`: it has all again), to those who
+    /// connect from now on and begin by asking what it has, as Kafka clients do.
+    pub fn hide_api(&self, api_key: Option<i16>) {
+        self.shared.hidden_api.store(api_key.map_or(-1, i32::from), Ordering::Relaxed);
     }
 
     /// What has passed so far.
@@ -178,14 +191,21 @@ async fn serve(client: TcpStream, shared: Arc<Shared>, cut: CancellationToken) {
     client.set_nodelay(true).ok();
     server.set_nodelay(true).ok();
     let (mut client, mut server) = (client, server);
+    let hidden = i16::try_from(shared.hidden_api.load(Ordering::Relaxed)).ok().filter(|key| *key >= 0);
     let failed = {
         let (from_client, to_client) = client.split();
-        let (from_server, to_server) = server.split();
+        let (mut from_server, to_server) = server.split();
+        let answers = async {
+            let first = match hidden {
+                Some(api_key) => hide::first_answer(&mut from_server, api_key).await?,
+                None => Vec::new(),
+            };
+            let answers = Cursor::new(first).chain(from_server);
+            pump(answers, to_client, &shared, &shared.counters.to_client).await
+        };
         let both = async {
-            tokio::try_join!(
-                pump(from_client, to_server, &shared, &shared.counters.to_server),
-                pump(from_server, to_client, &shared, &shared.counters.to_client),
-            )
+            let requests = pump(from_client, to_server, &shared, &shared.counters.to_server);
+            tokio::try_join!(requests, answers)
         };
         tokio::select! {
             () = cut.cancelled() => true,

@@ -32,11 +32,16 @@ pub(crate) fn needs_restart(unit: &Unit, old: &FlowView, new: &FlowView) -> bool
                     || old_spec.read_uncommitted != new_spec.read_uncommitted
                     || old_spec.skip_mirrored != new_spec.skip_mirrored
                     || old_spec.strict_delivery != new_spec.strict_delivery
+                    || old_spec.at_least_once != new_spec.at_least_once
                     || old_spec.loss_policy(topic) != new_spec.loss_policy(topic)
                     || old_spec.on_oversized != new_spec.on_oversized
                     || old_spec.timestamps != new_spec.timestamps
             }
-            Unit::Topology(_) | Unit::Groups(_) | Unit::Group(..) | Unit::Heartbeat(_) => false,
+            // What they write to the target goes through another producer then.
+            Unit::Group(..) | Unit::Heartbeat(_) => {
+                old.flow.spec.at_least_once != new.flow.spec.at_least_once
+            }
+            Unit::Topology(_) | Unit::Groups(_) => false,
         }
 }
 
@@ -94,7 +99,7 @@ mod tests {
         let mut cluster = view();
         cluster.target.bootstrap_servers = vec!["c:9092".into()];
 
-        let mut policies = [view(), view(), view(), view(), view(), view()];
+        let mut policies = [view(), view(), view(), view(), view(), view(), view()];
         let t = TopicName::new("t").unwrap();
         policies[0].flow.spec.on_loss = LossPolicy::Continue;
         policies[1].flow.spec.on_loss_by_topic.insert(t.clone(), LossPolicy::Continue);
@@ -102,6 +107,7 @@ mod tests {
         policies[3].flow.spec.timestamps = TimestampPolicy::Clamp;
         policies[4].flow.spec.skip_mirrored = true;
         policies[5].flow.spec.strict_delivery = true;
+        policies[6].flow.spec.at_least_once = true;
         for changed in &policies {
             assert!(needs_restart(&partition, &view(), changed), "{changed:?}");
             assert!(!needs_restart(&others[0], &view(), changed), "{changed:?}");

@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     /// All groups of a flow tick in step, counted from here: one look at the positions serves them all.
     pub(crate) begun: Instant,
     target: Client,
+    /// The target may give out no producer ids: what the producer was made for.
+    at_least_once: bool,
     producer: InternalProducer,
     positions: PositionReader,
     written: CheckpointReader,
@@ -55,7 +57,12 @@ impl Shared {
             changes,
             source,
             begun: Instant::now(),
-            producer: InternalProducer::new(&target_config)?,
+            at_least_once: spec.at_least_once,
+            producer: if spec.at_least_once {
+                InternalProducer::without_idempotence(&target_config)?
+            } else {
+                InternalProducer::new(&target_config)?
+            },
             positions: PositionReader::new(view.id.clone(), target.clone(), spec.positions_topic()),
             written: CheckpointReader::new(target.clone(), spec.checkpoints_topic()),
             target,
@@ -139,7 +146,8 @@ impl Registry {
             let known = shared.view();
             // A flow that went and came back has a new channel of changes: the old one is closed.
             let alive = shared.changes.has_changed().is_ok();
-            if alive && known.source == newest.source && known.target == newest.target {
+            let clusters = known.source == newest.source && known.target == newest.target;
+            if alive && clusters && shared.at_least_once == newest.flow.spec.at_least_once {
                 return Ok(shared);
             }
         }

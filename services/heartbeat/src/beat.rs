@@ -49,9 +49,13 @@ pub(crate) async fn run(context: UnitContext, metrics: Metrics) {
 async fn open(context: &UnitContext) -> Result<InternalProducer, Failure> {
     let config = client_config(&context.target, &format!("mirrormesh-heartbeat-{}", context.flow_id))?;
     let client = Client::new(config.clone())?;
-    let factor = context.flow_changes.borrow().flow.spec.internal_replication_factor;
-    ensure_internal_topic(&client, TOPIC, factor).await?;
-    Ok(InternalProducer::new(&config)?)
+    let view = context.flow_changes.borrow().clone();
+    ensure_internal_topic(&client, TOPIC, view.flow.spec.internal_replication_factor).await?;
+    Ok(if view.flow.spec.at_least_once {
+        InternalProducer::without_idempotence(&config)?
+    } else {
+        InternalProducer::new(&config)?
+    })
 }
 
 async fn beat(context: &UnitContext, producer: &InternalProducer, metrics: &Metrics) {

@@ -15,8 +15,10 @@ use std::time::Duration;
 use mirrormesh_core::control::{InventoryChange, TopicEntry};
 use mirrormesh_core::flow::{FlowSpec, TopicRules};
 use mirrormesh_core::ids::TopicName;
+use mirrormesh_core::relay::machine::TARGET_NOT_IDEMPOTENT;
 use mirrormesh_core::report::{Event, UnitState};
 use mirrormesh_core::unit::Generation;
+use mirrormesh_kafka::ErrorCode;
 use mirrormesh_runtime::clock::now_ms;
 use mirrormesh_worker::UnitContext;
 
@@ -119,8 +121,16 @@ impl Topology {
         if self.context.flow_changes.borrow().flow.generation.is_some() {
             return Ok(());
         }
-        let id = self.link.target.init_producer_id().await.map_err(no_producer_id)?;
-        let offered = Generation { producer_id: id.producer_id, epoch: id.epoch };
+        let at_least_once = self.context.flow_changes.borrow().flow.spec.at_least_once;
+        let offered = match self.link.target.init_producer_id().await {
+            Ok(id) => Generation { producer_id: id.producer_id, epoch: id.epoch },
+            Err(error) if at_least_once && gives_no_ids(&error) => {
+                tracing::warn!(flow = %self.context.flow_id, %error, "no producer id: mirroring at least once");
+                // The time is a number that the flow did not have before, should it be made anew.
+                Generation::unnumbered(now_ms())
+            }
+            Err(error) => return Err(no_producer_id(error)),
+        };
         let taken = self
             .context
             .coordinator
@@ -215,14 +225,24 @@ fn cut(topics: Vec<TopicEntry>, gone: &[TopicName]) -> Vec<InventoryChange> {
     parts
 }
 
-/// The target gave out no producer id. Without one a target can't refuse what it has already: nothing is sent there.
-fn no_producer_id(error: mirrormesh_kafka::Error) -> Trouble {
-    if matches!(error, mirrormesh_kafka::Error::Unsupported { .. }) {
+/// The target's brokers don't know the request for a producer id, or refuse it to the flow.
+fn gives_no_ids(error: &mirrormesh_kafka::Error) -> bool {
+    let refused = [ErrorCode::CLUSTER_AUTHORIZATION_FAILED, ErrorCode::UNSUPPORTED_VERSION];
+    matches!(error, mirrormesh_kafka::Error::Unsupported { .. })
+        || error.code().is_some_and(|code| refused.contains(&code))
+}
+
+/// The target gave out no producer id. Without one a target can't refuse what it has already: nothing is sent there,
+/// unless the flow says so.
+pub(crate) fn no_producer_id(error: mirrormesh_kafka::Error) -> Trouble {
+    if gives_no_ids(&error) {
         let message = format!(
             "the target's brokers give out no producer ids ({error}), so they can't tell a record that they have already: \
-             nothing is mirrored there; take a target of Kafka 0.11 or later, or one that has idempotent produce switched on"
+             nothing is mirrored there; take a target of Kafka 0.11 or later that has idempotent produce switched on, \
+             grant the flow's user IdempotentWrite on the target cluster where it is refused, or set \
+             records.at_least_once on the flow, under which records may be doubled"
         );
-        return ("TARGET_NOT_IDEMPOTENT".to_owned(), message);
+        return (TARGET_NOT_IDEMPOTENT.to_owned(), message);
     }
     unreachable(error)
 }
@@ -272,6 +292,14 @@ mod tests {
         let (reason, message) = no_producer_id(error);
         assert_eq!(reason, "TARGET_NOT_IDEMPOTENT");
         assert!(message.contains("hq:9092") && message.contains("InitProducerId"), "{message}");
+        let code = ErrorCode::CLUSTER_AUTHORIZATION_FAILED;
+        let refused = mirrormesh_kafka::Error::Broker { broker: "hq:9092".into(), api, code, message: None };
+        let (reason, message) = no_producer_id(refused);
+        assert_eq!(reason, "TARGET_NOT_IDEMPOTENT");
+        assert!(
+            message.contains("records.at_least_once") && message.contains("IdempotentWrite"),
+            "{message}"
+        );
         let other = mirrormesh_kafka::Error::Request { api, problem: "x".to_owned() };
         assert_eq!(no_producer_id(other).0, "INVALID_REQUEST");
     }

@@ -40,11 +40,16 @@ impl GenerationRequest {
     }
 }
 
-/// The generation behind `after`: its next epoch, or the offered producer id where epochs have run out.
-fn successor(after: Generation, offered: Option<i64>) -> Option<Generation> {
+/// The generation behind `after`: its next epoch, or the offered producer id where epochs have run out, or where there was
+/// none until now.
+pub(super) fn successor(after: Generation, offered: Option<i64>) -> Option<Generation> {
+    let first = offered.map(|producer_id| Generation { producer_id, epoch: 0 });
+    if let Some(first) = first.filter(|first| first.is_numbered() && !after.is_numbered()) {
+        return Some(first);
+    }
     match after.epoch.checked_add(1) {
         Some(epoch) => Some(Generation { epoch, ..after }),
-        None => offered.map(|producer_id| Generation { producer_id, epoch: 0 }),
+        None => first,
     }
 }
 

@@ -85,7 +85,8 @@ impl ControlState {
                 ),
             ));
         }
-        self.check_rings(id, spec)
+        self.check_rings(id, spec)?;
+        self.check_untold_rings(id, spec)
     }
 }
 

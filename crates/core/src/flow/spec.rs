@@ -107,6 +107,8 @@ pub struct FlowSpec {
     pub timestamps: TimestampPolicy,
     /// Where the target may forget the flow, write a marker before each batch: nothing is doubled there either.
     pub strict_delivery: bool,
+    /// Mirror to a target that gives out no producer ids too: records may be doubled there.
+    pub at_least_once: bool,
     /// Leave out what any flow mirrored to the source, not only what came from this flow's target.
     pub skip_mirrored: bool,
     /// Go on where another mesh stopped, on target topics that it claims.
@@ -151,6 +153,7 @@ impl FlowSpec {
             on_oversized: OversizedPolicy::default(),
             timestamps: TimestampPolicy::default(),
             strict_delivery: false,
+            at_least_once: false,
             skip_mirrored: false,
             adopt: false,
             throttle: Throttle::NONE,

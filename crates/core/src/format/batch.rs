@@ -287,6 +287,11 @@ pub struct Stamp {
     pub base_sequence: i32,
 }
 
+impl Stamp {
+    /// Of a producer without idempotence.
+    pub const NONE: Self = Self { producer_id: -1, producer_epoch: -1, base_sequence: -1 };
+}
+
 /// A batch made ready to append: a new header before the same records.
 #[derive(Debug, Clone)]
 pub struct StampedBatch {

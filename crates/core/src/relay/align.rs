@@ -34,6 +34,8 @@ pub struct Aligner {
     /// The first source record that was not found.
     missing: Option<i64>,
     hole: Option<Hole>,
+    /// Target offsets, from and to, of what lies between records that were found and was not.
+    skipped: Option<(i64, i64)>,
 }
 
 /// A record that the target lacks although it has a later one.
@@ -54,6 +56,8 @@ pub struct Aligned {
     pub segments: Vec<Segment>,
     /// What stands on the target from here on is to be mirrored again.
     pub hole: Option<Hole>,
+    /// Target offsets, from and to, among which some are of records that were not found, though later ones were.
+    pub skipped: Option<(i64, i64)>,
 }
 
 impl Aligner {
@@ -77,6 +81,7 @@ impl Aligner {
             segments: Vec::new(),
             missing: None,
             hole: None,
+            skipped: None,
         }
     }
 
@@ -94,6 +99,9 @@ impl Aligner {
             }
             return false;
         };
+        if let Some((_, from)) = self.target.get(self.next).filter(|_| index > self.next) {
+            self.skipped = Some((self.skipped.map_or(*from, |(first, _)| first), offset));
+        }
         self.next = index + 1;
         if self.hole.is_none() {
             let target = self.segments.last().map(|segment| segment.target + 1);
@@ -119,7 +127,7 @@ impl Aligner {
     /// What was found.
     pub fn into_place(self) -> Aligned {
         let place = self.hole.map(|hole| hole.source).or(self.found);
-        Aligned { place, segments: self.segments, hole: self.hole }
+        Aligned { place, segments: self.segments, hole: self.hole, skipped: self.skipped }
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod source;
 mod target;
+mod unnumbered;
 
 use std::collections::BTreeSet;
 
@@ -170,6 +171,9 @@ pub struct Resync {
     whole: bool,
     /// n was taken from offsets, since nothing on the target tells it.
     assumed: bool,
+    /// So many records at most stand behind the base, and may be ours: nothing but their content tells, where there is no
+    /// producer id.
+    behind: Option<i64>,
     /// The mirror got at least so far on the source, if n is right.
     at_least: i64,
     /// Target offsets (from, to) of what the source does not have at its place.
@@ -228,6 +232,7 @@ impl Resync {
             remembered: None,
             whole: true,
             assumed: false,
+            behind: None,
             at_least: 0,
             stray: None,
             unsure: None,
@@ -322,21 +327,6 @@ impl Resync {
         // Of two with the same count, the later one passed more that is not mirrored.
         self.known.sort_by_key(|p| std::cmp::Reverse((p.count, p.source_offset)));
         self.step = Step::TargetEnds;
-    }
-
-    /// Leader epoch of what older generations wrote last, and how far it reached at least: where nothing of this one is
-    /// written yet, and its start does not tell, a source that loses its end again is seen by it.
-    fn older_epoch(&self, positions: &[Position]) -> (i32, i64, i64) {
-        let known = self.premise.detail.source_topic_id;
-        positions
-            .iter()
-            .filter(|p| p.generation != self.generation && p.source_topic_id == known)
-            .filter(|p| p.target_offset <= self.base.target && p.source_leader_epoch >= 0)
-            // The newest: before a loss, an older one may have been further on the source.
-            .max_by_key(|p| (p.target_offset, p.assignment_number, p.generation, p.count))
-            .map_or((-1, 0, self.base.target), |p| {
-                (p.source_leader_epoch, p.source_offset.min(self.base.source), p.target_offset)
-            })
     }
 
     /// What was read does not fit the ends: retention or an election may have moved them meanwhile. Asks for them again,
@@ -464,7 +454,8 @@ impl Resync {
             None => -1,
         };
         // Positions that tell of what the target lost would be believed again once its log is as long as it was.
-        let apart = self.scan.late() || self.unsure.is_some() || self.truncated.is_some();
+        let apart =
+            self.scan.late() || self.unsure.is_some() || self.truncated.is_some() || self.behind.is_some();
         let found = Step::Done(Box::new(Found {
             place: Place { count: self.count, source: self.cursor, target: log_end },
             sole_writer: self.scan.is_sole_writer(),
@@ -486,7 +477,7 @@ impl Resync {
             epoch,
             base_epoch: if self.epoch >= 0 { self.epoch } else { self.counted_epoch.unwrap_or(-1) },
         }));
-        if self.premise.facts.source_by_name && self.count > self.base.count {
+        if self.premise.facts.source_by_name && (self.count > self.base.count || self.behind.is_some()) {
             self.confirm(found);
         } else {
             self.step = found;
@@ -504,3 +495,6 @@ mod strict_tests;
 #[cfg(test)]
 #[path = "resync_tests.rs"]
 mod tests;
+#[cfg(test)]
+#[path = "resync_unnumbered_tests.rs"]
+mod unnumbered_tests;

@@ -10,10 +10,10 @@ use crate::relay::testing::{Fake, batch_of, dense, joined};
 use crate::unit::{PartitionGeneration, PartitionStart};
 
 const GENERATION: Generation = Generation { producer_id: 5, epoch: 1 };
-const SOURCE: TopicId = TopicId([1; 16]);
-const TARGET: TopicId = TopicId([2; 16]);
+pub(super) const SOURCE: TopicId = TopicId([1; 16]);
+pub(super) const TARGET: TopicId = TopicId([2; 16]);
 
-fn resync_with(facts: Facts, sole_writer: bool) -> Resync {
+pub(super) fn resync_with(facts: Facts, sole_writer: bool) -> Resync {
     let start = PartitionStart { source_offset: 100, target_offset: 7, ..PartitionStart::default() };
     let detail = PartitionDetail {
         target_topic: TopicName::new("t").unwrap(),

@@ -5,6 +5,7 @@
 //! answer is in and the place is found anew; the acknowledged place moves only over an unbroken row of appends.
 
 mod marker;
+mod unnumbered;
 
 use std::collections::VecDeque;
 
@@ -158,6 +159,10 @@ pub struct Window {
     /// When an append was there already: another owner of the generation may append too.
     shared_ms: Option<u64>,
     unexpected: Option<Unexpected>,
+    /// Without a producer id: the target takes whatever comes, and remembers nobody.
+    unnumbered: bool,
+    /// Target offsets of what others appended before the last append, where there is no producer id.
+    between: Option<(i64, i64)>,
 }
 
 /// An append that stands behind what others appended, where it was not sure that it was one.
@@ -192,6 +197,8 @@ impl Window {
             watched_until_ms: 0,
             shared_ms: None,
             unexpected: None,
+            unnumbered: false,
+            between: None,
         }
     }
 
@@ -305,6 +312,9 @@ impl Window {
 
     /// The target surely remembers this producer: its last batch is young enough.
     pub fn is_armed(&self, now_ms: u64) -> bool {
+        if self.unnumbered {
+            return false;
+        }
         let last = if self.marked_ms.is_some() {
             self.marked_ms.and_then(|t| i64::try_from(t).ok())
         } else if self.facts.target_append_time {
@@ -390,6 +400,9 @@ impl Window {
         self.bytes = self.bytes.saturating_sub(pending.sending.bytes);
         if self.failed {
             return Outcome::Drained;
+        }
+        if let (true, Answer::Appended { base_offset, .. }) = (self.unnumbered, answer) {
+            return self.unnumbered_answered(pending, *base_offset, now_ms);
         }
         let Answer::Appended { base_offset, append_time } = *answer else {
             self.failed = true;

@@ -35,6 +35,30 @@ fn appended(base_offset: i64) -> Answer {
 }
 
 #[test]
+fn without_a_producer_id_one_is_in_flight_and_what_others_appended_is_told() {
+    let mut w = window(true);
+    w.set_unnumbered();
+    let id = send(&mut w, 20, 5);
+    assert!(matches!(w.answer(id, &appended(30), NOW), Outcome::Mirrored(_)));
+    assert!(w.may_send(1, NOW) && !w.is_armed(NOW) && !w.stays_armed(NOW));
+    let id = send(&mut w, 25, 5);
+    assert!(!w.may_send(1, NOW), "never two");
+    assert_eq!(w.take_between(), None);
+    // It stands there for sure, behind two of somebody else's.
+    assert!(matches!(w.answer(id, &appended(37), NOW), Outcome::Mirrored(m) if m.segment.target == 37));
+    assert_eq!(w.take_between(), Some((35, 37)));
+    assert_eq!(w.acked(), Place { count: 20, source: 30, target: 42 });
+    let id = send(&mut w, 30, 1);
+    assert!(matches!(w.answer(id, &appended(42), NOW), Outcome::Mirrored(_)));
+    assert_eq!(w.take_between(), None);
+    // Before the end of what was acknowledged: the target lost some.
+    let id = send(&mut w, 31, 1);
+    let Outcome::Failed(Verdict::Resync { reason, .. }) = w.answer(id, &appended(40), NOW) else { panic!() };
+    assert_eq!(reason, UNEXPECTED);
+    assert_eq!(w.acked().source, 31);
+}
+
+#[test]
 fn one_in_flight_until_the_first_ack_then_many() {
     let mut w = window(true);
     assert_eq!(w.next_sequence(), 10);

@@ -229,6 +229,11 @@ impl Checker {
         if again {
             self.doubles += 1;
         }
+        if again && claim.delivery == Delivery::Unnumbered {
+            // The target takes it. Somebody has to say so, before or after.
+            self.unannounced.insert(uid, Unannounced { offset, again });
+            return;
+        }
         // Raising the epoch has a window (exactly-once.md 3): until the new generation's first append, the old one is not
         // fenced. What stands twice then is announced by the next look for the place.
         // What stands behind later ones does so behind the last of them: what stands twice tells nothing of it.

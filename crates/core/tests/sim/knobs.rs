@@ -94,6 +94,8 @@ pub struct Knobs {
 pub const STRICT_SEEDS: u64 = 300_000_000;
 /// Seeds from here on to the next hundred million are strict, and strays come late.
 pub const LATE_SEEDS: u64 = 600_000_000;
+/// The target gives out no producer ids in the worlds of these seeds, and the flow mirrors at least once.
+pub const UNNUMBERED_SEEDS: std::ops::Range<u64> = 900_000_000..1_000_000_000;
 /// Of seeds from here on, some are.
 const MIXED_SEEDS: u64 = 200_000_000;
 
@@ -123,6 +125,7 @@ impl Knobs {
             timestamps,
             skip_mirrored: false,
             strict: false,
+            at_least_once: false,
             sole_writer: rng.percent(80),
         };
         let limits = Limits {
@@ -163,6 +166,12 @@ impl Knobs {
     /// From [`STRICT_SEEDS`] on all worlds are strict and have old records; from [`MIXED_SEEDS`] on a third of those that
     /// have old records.
     pub fn be_strict(&mut self, seed: u64, apart: &mut Rng) {
+        if UNNUMBERED_SEEDS.contains(&seed) {
+            self.rules.at_least_once = true;
+            self.wait_for_strays(apart);
+            self.fault_every_ms = apart.pick(&[500, 1_500, 5_000]);
+            return;
+        }
         self.late = (LATE_SEEDS..LATE_SEEDS + 100_000_000).contains(&seed);
         if self.late || (STRICT_SEEDS..2 * STRICT_SEEDS).contains(&seed) {
             self.old = apart.pick(&[20, 50, 100, 100]);
@@ -171,6 +180,15 @@ impl Knobs {
             return;
         }
         self.rules.strict = true;
+        self.wait_for_strays(apart);
+    }
+
+    /// Nothing is sent that a stray might double as long as one may come, at least in the worlds that say so.
+    pub fn waits(&self) -> bool {
+        self.rules.strict || self.rules.at_least_once
+    }
+
+    fn wait_for_strays(&mut self, apart: &mut Rng) {
         // Replaced owners send for so long: a pause, until they learn of it, and what waits for replicas.
         self.limits.strays_ms = self.ghost_ms + 20_000;
         // While strays may come nothing old is sent: the traffic lasts longer.

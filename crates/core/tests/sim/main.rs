@@ -109,6 +109,8 @@ const FOUND_STRICT: &[u64] =
     &[200_019_708, 300_000_041, 300_000_574, 300_000_886, 300_000_982, 300_112_026, 300_117_414, 300_124_244];
 /// Worlds of every run whose strays come late, from [`knobs::LATE_SEEDS`] on.
 const LATE: u64 = 60;
+/// Worlds of every run whose target gives out no producer ids, from the first of [`knobs::UNNUMBERED_SEEDS`] on.
+const UNNUMBERED: u64 = 150;
 /// Seeds of every run that no run had before. Few, while about one of 100,000 seeds still finds something open.
 const FRESH: u64 = 20;
 
@@ -148,6 +150,16 @@ fn late_seeds() {
     println!("{tally}");
     assert!(tally.failures.is_empty(), "{tally}");
     assert!(tally.strays > LATE && tally.strict.1 > 10 * LATE, "too few strays: {tally}");
+}
+
+#[test]
+fn unnumbered_seeds() {
+    let first = knobs::UNNUMBERED_SEEDS.start;
+    let tally = run_all(first..first + UNNUMBERED);
+    println!("{tally}");
+    assert!(tally.failures.is_empty(), "{tally}");
+    assert!(tally.faults > 2 * UNNUMBERED, "too few faults struck while records flowed: {tally}");
+    assert!(tally.doubles > 0, "nothing was ever doubled and said: {tally}");
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn run_inside(seed: u64, trace: bool) -> Outcome {
     if trace {
         println!("{:?}", world.knobs);
     }
-    let safety_ms = if world.knobs.rules.strict { SAFETY_STRICT_MS } else { SAFETY_MS };
+    let safety_ms = if world.knobs.waits() { SAFETY_STRICT_MS } else { SAFETY_MS };
     while world.elapsed() < safety_ms && world.produced < world.knobs.records && world.step() {}
     // A little longer, so that faults strike the last records too.
     let until = world.elapsed() + 2_000;
@@ -77,7 +77,7 @@ fn run_inside(seed: u64, trace: bool) -> Outcome {
     world.heal();
     let (from, events) = (world.elapsed(), world.events);
     let (heal_ms, heal_steps) =
-        if world.knobs.rules.strict { (HEAL_STRICT_MS, HEAL_STRICT_STEPS) } else { (HEAL_MS, HEAL_STEPS) };
+        if world.knobs.waits() { (HEAL_STRICT_MS, HEAL_STRICT_STEPS) } else { (HEAL_MS, HEAL_STEPS) };
     while !world.is_healed() && world.step() {
         if world.elapsed() - from > heal_ms || world.events - events > heal_steps {
             let missing = world.checker.missing(&world.source);

@@ -4,7 +4,9 @@ use mirrormesh_core::format::batch::entries;
 use mirrormesh_core::ids::{ClusterId, TopicName};
 use mirrormesh_core::relay::facts::Facts;
 use mirrormesh_core::relay::journal::Stored;
-use mirrormesh_core::relay::machine::{Action, Ask, Beginning, Notice, Relay, Setup, Told};
+use mirrormesh_core::relay::machine::{
+    Action, Ask, Beginning, Notice, Relay, Setup, TARGET_NOT_IDEMPOTENT, Told,
+};
 use mirrormesh_core::relay::page::SourcePage;
 use mirrormesh_core::relay::position::{PositionKey, PositionKind, PositionValue};
 use mirrormesh_core::relay::registry::WriterKey;
@@ -156,6 +158,9 @@ impl World {
         let told = match ask {
             Ask::Facts => Told::Facts(Facts { source_by_name: self.knobs.by_name, ..self.target.facts }),
             Ask::SourceEnds => Told::SourceEnds(self.source.start, self.source.end),
+            Ask::NewProducer if self.knobs.rules.at_least_once => {
+                Told::Failed(TARGET_NOT_IDEMPOTENT.to_owned(), "no producer ids here".to_owned())
+            }
             Ask::NewProducer => {
                 self.raft.producers += 1;
                 Told::Producer(self.raft.producers)
@@ -408,7 +413,9 @@ impl World {
                 || !beginning.notices.is_empty()
                 || refused
                 || !readable
-                || self.owners[o].unsure;
+                || self.owners[o].unsure
+                // Nobody is fenced there.
+                || !beginning.after.is_numbered();
             self.checker.handed_over(o, &beginning.after, handed);
             self.raft.begun_by = Some(o);
             self.raft.before = Some(beginning.after);

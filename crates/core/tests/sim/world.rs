@@ -250,7 +250,11 @@ impl World {
         }
         let epoch = if knobs.last_epoch { i16::MAX - 1 } else { 0 };
         let begun = PartitionGeneration {
-            generation: Generation { producer_id: PRODUCER, epoch },
+            generation: if knobs.rules.at_least_once {
+                Generation { epoch, ..Generation::unnumbered(1) }
+            } else {
+                Generation { producer_id: PRODUCER, epoch }
+            },
             start: PartitionStart {
                 source_offset: source.start,
                 target_offset: target.end,

@@ -69,7 +69,7 @@ impl Drop for Polled {
     }
 }
 
-/// An idempotent producer with acks=all. Clones share it.
+/// A producer with acks=all, idempotent where the cluster allows it. Clones share it.
 #[derive(Clone)]
 pub struct InternalProducer {
     polled: Arc<Polled>,
@@ -83,11 +83,29 @@ impl InternalProducer {
     /// # Errors
     /// [`Error::Config`] for settings of ours, [`Error::Librdkafka`] for properties that librdkafka does not know.
     pub fn new(config: &ClientConfig) -> Result<Self> {
+        Self::start(config, &[("enable.idempotence", "true")])
+    }
+
+    /// For a cluster that gives out no producer ids, where an idempotent one never sends anything. A record may be there
+    /// twice after a lost answer; none overtakes another, since one request is on its way at a time.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn without_idempotence(config: &ClientConfig) -> Result<Self> {
+        Self::start(
+            config,
+            &[("enable.idempotence", "false"), ("max.in.flight.requests.per.connection", "1")],
+        )
+    }
+
+    fn start(config: &ClientConfig, kind: &[(&str, &str)]) -> Result<Self> {
         config.validate()?;
         let mut native = base_config(config);
         native.set("linger.ms", LINGER_MS);
         native.set("acks", "all");
-        native.set("enable.idempotence", "true");
+        for (name, value) in kind {
+            native.set(*name, *value);
+        }
         native.set("delivery.timeout.ms", config.limits.admin_timeout.as_millis().to_string());
         native.set("request.timeout.ms", config.limits.request_timeout.as_millis().to_string());
         let producer = BaseProducer::from_config_and_context(&native, Quiet)

@@ -87,6 +87,7 @@ impl From<&FlowSpec> for store::FlowSpec {
             timestamps: store::TimestampPolicy::from(spec.timestamps).into(),
             skip_mirrored: spec.skip_mirrored,
             strict_delivery: spec.strict_delivery,
+            at_least_once: spec.at_least_once,
             adopt: spec.adopt,
             throttle: policy::throttle_to_store(spec.throttle),
             throttle_by_topic: spec
@@ -142,6 +143,7 @@ impl TryFrom<store::FlowSpec> for FlowSpec {
             timestamps: policy::timestamps(spec.timestamps, "timestamps")?,
             skip_mirrored: spec.skip_mirrored,
             strict_delivery: spec.strict_delivery,
+            at_least_once: spec.at_least_once,
             adopt: spec.adopt,
             throttle: policy::throttle(spec.throttle),
             throttle_by_topic: policy::throttle_by_topic(spec.throttle_by_topic)?,

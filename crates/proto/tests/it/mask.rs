@@ -219,6 +219,21 @@ fn faults_of_mask_and_values_are_told_together() {
     );
 }
 
+#[test]
+fn at_least_once_is_set_and_cleared_and_excludes_strict_delivery() {
+    let records = |at_least_once, strict_delivery| v1::Flow {
+        records: Some(v1::RecordOptions { at_least_once, strict_delivery, ..Default::default() }),
+        ..Default::default()
+    };
+    let path = ["records.at_least_once"];
+    let set = FlowSpec { at_least_once: true, ..plain() };
+    assert_eq!(apply(&plain(), &records(true, false), &path), Ok(set.clone()));
+    assert_eq!(apply(&set, &records(false, false), &path), Ok(plain()));
+    let faults = apply(&set, &records(true, true), &["records.strict_delivery"]).unwrap_err();
+    assert_eq!(faults.fields().collect::<Vec<_>>(), ["flow.records.at_least_once"]);
+    assert!(faults.to_string().contains("strict_delivery"), "{faults}");
+}
+
 proptest! {
     #[test]
     fn the_whole_of_one_flow_over_another(present in strategies::api_spec(), update in strategies::api_spec()) {

@@ -213,6 +213,7 @@ impl<'a> View<'a> {
         let delivery = match guarantee {
             Guarantee::Unknown => Delivery::Unspecified,
             Guarantee::ExactlyOnce | Guarantee::Marked => Delivery::ExactlyOnce,
+            Guarantee::Unnumbered => Delivery::AtLeastOnce,
             Guarantee::TargetMayForget
             | Guarantee::ContentNotFixed
             | Guarantee::SourceByName

@@ -21,6 +21,7 @@ use mirrormesh_worker::Failure;
 use crate::facts::facts;
 use crate::fetcher::page_of;
 use crate::link::FlowLink;
+use crate::topology::no_producer_id;
 
 /// Connection for questions, apart from those that carry records.
 const LANE: u32 = 200;
@@ -120,7 +121,13 @@ impl Probe {
         Ok(match ask {
             Ask::Facts => Told::Facts(self.facts().await?),
             Ask::SourceEnds => self.source_ends().await?,
-            Ask::NewProducer => Told::Producer(self.link.target.init_producer_id().await?.producer_id),
+            Ask::NewProducer => match self.link.target.init_producer_id().await {
+                Ok(id) => Told::Producer(id.producer_id),
+                Err(error) => {
+                    let (reason, message) = no_producer_id(error);
+                    return Err(Failure::new(reason, message));
+                }
+            },
             Ask::Origins(ids) => self.origins(ids).await?,
             Ask::Registry => self.registry().await?,
             Ask::Register(records) => {

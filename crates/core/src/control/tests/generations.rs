@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::control::GenerationRequest;
+use crate::control::generation::successor;
 use crate::flow::LossPolicy;
 
 /// A request as the first owner of a partition would make it.
@@ -145,6 +146,25 @@ BeginGeneration r10 generation 9/0 from 50
 BeginGeneration r10 generation 9/0 from 50
 ";
     assert_eq!(transcript, expected);
+}
+
+#[test]
+fn generations_without_a_producer_id_are_numbered_until_there_is_one() {
+    let (mut world, number) = owned();
+    let first = Generation::unnumbered(1_700_000_000_000);
+    assert!(!first.is_numbered() && generation(0, 0).is_numbered() && first.producer_id < -1);
+    world.state.flows.get_mut(&flow_id("f")).unwrap().generation = Some(first);
+    let request = |after, offered| GenerationRequest { number, after, offered, ..begin("f", "t", 1) };
+    world.run(CommandKind::BeginGeneration(request(first, None)));
+    let second = Generation { epoch: 1, ..first };
+    assert_eq!(begun(&world, 1).unwrap().generation, second);
+    world.run(CommandKind::BeginGeneration(request(second, Some(8))));
+    assert_eq!(begun(&world, 1).unwrap().generation, generation(8, 0), "at once, whatever epochs are left");
+    let last = Generation { epoch: i16::MAX, ..first };
+    assert_eq!(
+        successor(last, Some(first.producer_id - 1)).map(|g| g.producer_id),
+        Some(first.producer_id - 1)
+    );
 }
 
 #[test]

@@ -36,6 +36,8 @@ pub struct Rules {
     pub skip_mirrored: bool,
     /// Where the target may have forgotten the flow, a marker goes before each append.
     pub strict: bool,
+    /// Where the target gives out no producer ids, mirror all the same.
+    pub at_least_once: bool,
     /// No other flow may write to the target topics.
     pub sole_writer: bool,
 }
@@ -50,6 +52,7 @@ impl Rules {
             timestamps: spec.timestamps,
             skip_mirrored: spec.skip_mirrored,
             strict: spec.strict_delivery,
+            at_least_once: spec.at_least_once,
             sole_writer: !spec.shared_target,
         }
     }

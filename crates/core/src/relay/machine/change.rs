@@ -7,6 +7,7 @@ use super::inherited::Inherited;
 use super::register::Then;
 use super::stream::{After, Stream};
 use super::strict::Fence;
+use super::unnumbered::UNNUMBERED;
 use super::{
     Action, Ask, Beginning, Found, Handling, Journal, Loss, Notice, PartitionGeneration, PartitionStart,
     Phase, Place, Refused, Relay, Stored,
@@ -25,6 +26,8 @@ pub(super) struct Change {
     pub(super) notices: Vec<Notice>,
     /// A fresh producer id.
     pub(super) offered: Option<i64>,
+    /// The target is asked for a producer id, since there is none.
+    pub(super) asks_id: bool,
     /// Segments and slots go on.
     pub(super) journal: Journal,
     /// The last mirrored batch with its leader epoch.
@@ -33,7 +36,15 @@ pub(super) struct Change {
 
 impl Change {
     pub(super) fn at(place: Place, journal: Journal, last: Option<(LastBatch, i32)>) -> Self {
-        Self { source: place.source, target: place.target, notices: Vec::new(), offered: None, journal, last }
+        Self {
+            source: place.source,
+            target: place.target,
+            notices: Vec::new(),
+            offered: None,
+            asks_id: false,
+            journal,
+            last,
+        }
     }
 
     /// Goes on behind a loss.
@@ -104,11 +115,8 @@ impl<T: Clone> Relay<T> {
         // An own generation is no better: what this owner sent before may still arrive, between two that it sends now.
         let fences = !self.facts.content_fixed();
         let handover = fences || self.setup.rules.differ_from(begun.start) || begun.generation.is_last();
-        if found.apart {
-            // A position would tell of a place that counting does not lead to.
-            let mut change = Change::at(found.place, journal, last);
-            change.notices.extend(found.truncated.map(truncated));
-            self.phase = Phase::Keeping { change, asked: false };
+        if found.apart || self.asks_id(now_ms) || self.renews() {
+            self.begin_at(found, (journal, last), now_ms);
             return;
         }
         let mut stream = Stream::new(
@@ -116,10 +124,11 @@ impl<T: Clone> Relay<T> {
             (self.facts, self.setup.limits),
             journal,
             last,
-            handover,
+            handover && self.is_numbered(),
         );
         stream.window.share(self.shared_ms);
         stream.inherited = self.inherited(found, now_ms);
+        self.mind_strays(&mut stream, now_ms);
         if let Some(looked_at) = self.unexpected.take() {
             stream.window.settle(looked_at);
         }
@@ -136,6 +145,19 @@ impl<T: Clone> Relay<T> {
         self.phase = Phase::Streaming(Box::new(stream));
     }
 
+    /// A generation begins at the place that was found.
+    fn begin_at(&mut self, found: &Found, (journal, last): (Journal, Option<(LastBatch, i32)>), now_ms: u64) {
+        // A position would tell of a place that counting does not lead to.
+        let mut change = Change::at(found.place, journal, last);
+        change.asks_id = self.asks_id(now_ms);
+        change.notices.extend(found.truncated.map(truncated));
+        self.phase = if change.asks_id {
+            Phase::Beginning { change, asked: false }
+        } else {
+            Phase::Keeping { change, asked: false }
+        };
+    }
+
     /// Says which target offsets hold, or may come to hold, records twice.
     fn tell_of_doubles(
         &mut self,
@@ -145,6 +167,7 @@ impl<T: Clone> Relay<T> {
     ) {
         for (range, what) in [(unsure, UNSURE), (stray, STRAY), (doubled, DOUBLED)] {
             let Some((from, to)) = range else { continue };
+            let what = if self.is_numbered() { what } else { UNNUMBERED };
             let message = format!("the target's offsets {from} to {to} {what}");
             self.notice(of_target("RECORDS_DOUBLED", message, (from, to)));
         }
@@ -210,12 +233,13 @@ impl<T: Clone> Relay<T> {
             return None;
         }
         *asked = true;
-        if after.is_last() && change.offered.is_none() {
+        if change.offered.is_none() && (change.asks_id || after.is_last() && after.is_numbered()) {
             return Some(Action::Ask(Ask::NewProducer));
         }
+        let offered = change.offered.or_else(|| after.next_number());
         Some(Action::Begin(Beginning {
             after,
-            offered: change.offered,
+            offered,
             start: PartitionStart {
                 source_offset: change.source,
                 target_offset: change.target,
@@ -261,7 +285,8 @@ impl<T: Clone> Relay<T> {
         }
         // Nobody else has appended under it, and a marker of it fences who did before.
         stream.own_generation = true;
-        if begun.start.strict {
+        self.mind_strays(&mut stream, now_ms);
+        if begun.start.strict && self.is_numbered() {
             stream.fence = Fence::Unseen;
         }
         self.register(Then::Stream(Box::new(stream)));
@@ -287,6 +312,6 @@ fn truncated((from, to): (i64, i64)) -> Notice {
 }
 
 /// A notice about target offsets, which the offsets of a notice don't name: those are the source's.
-fn of_target(reason: &'static str, message: String, (from, to): (i64, i64)) -> Notice {
+pub(super) fn of_target(reason: &'static str, message: String, (from, to): (i64, i64)) -> Notice {
     Notice { reason, message, from_offset: None, to_offset: None, count: Some(to - from) }
 }

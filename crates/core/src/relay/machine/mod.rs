@@ -17,10 +17,12 @@ mod refusal;
 mod register;
 mod stream;
 mod strict;
+mod unnumbered;
 mod written;
 
 pub use action::{Action, Append, Ask, Beginning, Notice, Rules, Setup, Told};
 pub use behind::SourceEnds;
+pub use unnumbered::TARGET_NOT_IDEMPOTENT;
 
 use super::answer::{Answer, Refused};
 use super::economy::Economy;
@@ -41,6 +43,7 @@ use crate::unit::{PartitionDetail, PartitionGeneration, PartitionStart};
 use behind::{Behind, InHand};
 use change::Change;
 use inherited::Inherited;
+use refusal::Refusal;
 use register::{Registering, Then};
 use std::collections::VecDeque;
 use stream::Stream;
@@ -90,15 +93,6 @@ enum Phase<T> {
     },
 }
 
-/// A refusal that must not come for ever.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Refusal {
-    what: Refused,
-    /// n at that time.
-    count: i64,
-    times: u32,
-}
-
 /// The machine of one partition.
 #[expect(clippy::struct_excessive_bools, reason = "independent facts, each with a name of its own")]
 #[derive(Debug)]
@@ -118,6 +112,8 @@ pub struct Relay<T> {
     /// Until then, requests that nobody waits for may still arrive: those of an owner before, or of a connection that was
     /// given up. `None`: not said yet.
     strays_until_ms: Option<u64>,
+    /// The target gave this owner no producer id.
+    id_refused: bool,
     /// Whom the generation is shared with; `None` before the first place is found.
     inherited: Option<Inherited>,
     /// An append that is looked at for where it stands.
@@ -163,6 +159,7 @@ impl<T: Clone> Relay<T> {
             untold: None,
             shared_ms: None,
             strays_until_ms: None,
+            id_refused: false,
             inherited: None,
             unexpected: None,
             acked_target: i64::MIN,
@@ -375,6 +372,7 @@ impl<T: Clone> Relay<T> {
 
     /// Answers [`Action::Ask`]. What was not asked for is left alone.
     pub fn told(&mut self, told: Told, codecs: &dyn Codecs) {
+        let goes_on = matches!(&told, Told::Failed(reason, _) if self.goes_on_without(reason));
         match (&mut self.phase, told) {
             (Phase::Stopped { .. } | Phase::Released { .. }, _) => {}
             // Only where batches come from, or the target begins, is asked for while records flow.
@@ -386,6 +384,10 @@ impl<T: Clone> Relay<T> {
             (Phase::Streaming(stream), Told::TargetEnds(log_start, log_end, _)) => {
                 stream.fence_seen(log_end);
                 self.target_begins(Some(log_start));
+            }
+            (Phase::Beginning { .. }, Told::Failed(..)) if goes_on => {
+                self.id_refused = true;
+                self.phase = Phase::Facts { asked: false };
             }
             (_, Told::Failed(reason, message)) => self.wait(&reason, &message),
             (phase, Told::Origins(found)) => {
@@ -428,6 +430,9 @@ impl<T: Clone> Relay<T> {
             (Phase::Beginning { change, asked }, Told::Producer(id)) => {
                 change.offered = Some(id);
                 *asked = false;
+                if std::mem::take(&mut change.asks_id) {
+                    self.phase = Phase::Keeping { change: change.clone(), asked: false };
+                }
             }
             _ => {}
         }
@@ -491,3 +496,5 @@ mod registry_tests;
 mod strict_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod unnumbered_tests;

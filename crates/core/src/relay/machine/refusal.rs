@@ -1,7 +1,7 @@
 //! What follows a batch that was not appended, and what is said of it.
 
 use super::stream::After;
-use super::{Action, Notice, Phase, Refusal, Refused, Relay, Stop, TimestampPolicy};
+use super::{Action, Notice, Phase, Refused, Relay, Stop, TimestampPolicy};
 use crate::relay::answer::{STRICT_NOT_ALLOWED, Verdict};
 use crate::relay::path::timestamp_refused;
 use crate::relay::rebuild::Oversized;
@@ -9,6 +9,15 @@ use crate::relay::stop::StopReason;
 
 /// A batch that the target fails on is tried so often, with growing waits, before it is taken for unreadable.
 const CONTENT_REFUSALS_MAX: u32 = 8;
+
+/// A refusal that must not come for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) what: Refused,
+    /// n at that time.
+    pub(super) count: i64,
+    pub(super) times: u32,
+}
 
 impl<T: Clone> Relay<T> {
     pub(super) fn failed(&mut self, verdict: Verdict) {

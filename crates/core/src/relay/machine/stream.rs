@@ -88,6 +88,8 @@ pub(super) struct Stream<T> {
     pub(super) fence: Fence,
     /// A batch waits until no stray request can arrive any more.
     pub(super) held_for_strays: bool,
+    /// Without a producer id: the place was found while strays might still come, and is looked for again once none can.
+    pub(super) in_doubt: bool,
     /// Who had the partition before may append under this generation still.
     pub(super) inherited: Inherited,
     pub(super) after: Option<After>,
@@ -118,6 +120,7 @@ impl<T> Stream<T> {
             own_generation: false,
             fence: Fence::Seen,
             held_for_strays: false,
+            in_doubt: false,
             inherited: Inherited::FROM_NOBODY,
             after: None,
             end_offset: -1,
@@ -165,7 +168,9 @@ impl<T> Stream<T> {
 
     /// `marks`: a marker goes before each batch that needs one, and no stray request can come between the two.
     pub(super) fn figures(&self, figures: &mut PartitionFigures, marks: bool, now_ms: u64) {
-        figures.delivery = if !self.facts.content_fixed() {
+        figures.delivery = if self.window.is_unnumbered() {
+            Delivery::Unnumbered
+        } else if !self.facts.content_fixed() {
             Delivery::ContentNotFixed
         } else if self.facts.source_by_name {
             Delivery::SourceByName
@@ -346,10 +351,14 @@ impl<T: Clone> Relay<T> {
         let generation = self.setup.detail.begun.generation;
         let Phase::Streaming(stream) = &mut self.phase else { return Next::Changed };
         let Outgoing { batch, run, more, next_source, leader_epoch, path } = outgoing;
-        let stamp = Stamp {
-            producer_id: generation.producer_id,
-            producer_epoch: generation.epoch,
-            base_sequence: stream.window.next_sequence(),
+        let stamp = if generation.is_numbered() {
+            Stamp {
+                producer_id: generation.producer_id,
+                producer_epoch: generation.epoch,
+                base_sequence: stream.window.next_sequence(),
+            }
+        } else {
+            Stamp::NONE
         };
         let stamped = if self.check { batch.stamp_checked(stamp) } else { batch.stamp(stamp) };
         let stamped = match stamped {
@@ -470,6 +479,7 @@ impl<T: Clone> Relay<T> {
         if stream.handover {
             stream.break_off(After::Begin);
         }
+        self.tell_of_between();
         self.tell_of_coarse();
     }
 }

@@ -88,15 +88,16 @@ impl<T> Stream<T> {
 impl<T: Clone> Relay<T> {
     /// Sends a batch if it may go now, or the marker that has to go before it; else it waits.
     pub(super) fn offer(&mut self, outgoing: Outgoing, now_ms: u64) -> Option<Next<T>> {
-        let strict = self.setup.detail.begun.start.strict;
-        let strays = strict && self.strays_may_come(now_ms);
+        let numbered = self.is_numbered();
+        let strict = numbered && self.setup.detail.begun.start.strict;
+        let strays = (strict || !numbered) && self.strays_may_come(now_ms);
         let Phase::Streaming(stream) = &mut self.phase else { return Some(Next::Changed) };
         let bytes = u64::try_from(outgoing.batch.bytes.len()).unwrap_or(u64::MAX);
         let next = if !self.leased && !stream.window.leaves_armed(outgoing.batch.header.max_timestamp, now_ms)
         {
             // It would bring the target to forget, under whoever owns the partition by now.
             None
-        } else if strict && stream.must_wait(&outgoing, strays, now_ms) {
+        } else if strict && stream.must_wait(&outgoing, strays, now_ms) || stream.in_doubt {
             stream.wait_for_strays(strays)
         } else if strict && stream.window.wants_marker(now_ms) {
             Some(act(Action::Mark(stream.window.mark(now_ms))))

@@ -41,6 +41,7 @@ pub(super) const RULES: Rules = Rules {
     timestamps: TimestampPolicy::Keep,
     skip_mirrored: false,
     strict: false,
+    at_least_once: false,
     sole_writer: true,
 };
 

@@ -6,7 +6,7 @@ use crate::relay::journal::Mirrored;
 use crate::relay::loss::Loss;
 use crate::relay::origins::Origins;
 use crate::relay::page::{self, Data, Item, Reading, SourcePage};
-use crate::relay::position::LastBatch;
+use crate::relay::position::{LastBatch, Position};
 use crate::relay::reader::unreadable;
 use crate::relay::rebuild::{Codecs, RebuildError, Run};
 use crate::relay::stop::{Stop, StopReason};
@@ -14,6 +14,21 @@ use crate::relay::window::Place;
 use crate::translate::Segment;
 
 impl Resync {
+    /// Leader epoch of what older generations wrote last, and how far it reached at least: where nothing of this one is
+    /// written yet, and its start does not tell, a source that loses its end again is seen by it.
+    pub(super) fn older_epoch(&self, positions: &[Position]) -> (i32, i64, i64) {
+        let known = self.premise.detail.source_topic_id;
+        positions
+            .iter()
+            .filter(|p| p.generation != self.generation && p.source_topic_id == known)
+            .filter(|p| p.target_offset <= self.base.target && p.source_leader_epoch >= 0)
+            // The newest: before a loss, an older one may have been further on the source.
+            .max_by_key(|p| (p.target_offset, p.assignment_number, p.generation, p.count))
+            .map_or((-1, 0, self.base.target), |p| {
+                (p.source_leader_epoch, p.source_offset.min(self.base.source), p.target_offset)
+            })
+    }
+
     /// n is known; next is the source's side.
     pub(super) fn settle(&mut self, count: i64) {
         self.count = count;
@@ -41,7 +56,7 @@ impl Resync {
     }
 
     fn find_source(&mut self) {
-        if self.count > self.base.count && !self.premise.facts.content_fixed() {
+        if self.count > self.base.count && !self.premise.facts.content_fixed() || self.behind.is_some() {
             self.read_content();
         } else {
             self.count_forward();
@@ -266,7 +281,7 @@ impl Resync {
                         if aligner.source(&record) {
                             self.found_epoch = data.batch.header.leader_epoch;
                         }
-                        if aligner.is_complete() {
+                        if aligner.is_complete() || self.read_enough() {
                             self.aligner = Some(aligner);
                             self.aligned();
                             return Ok(());
@@ -285,14 +300,18 @@ impl Resync {
             let epoch = self.found_epoch;
             let fixed = self.premise.facts.content_fixed();
             let (complete, next) = (aligner.is_complete(), aligner.next_wanted());
-            let Aligned { place, segments, hole } = aligner.into_place();
+            let Aligned { place, segments, hole, skipped } = aligner.into_place();
             if let Some(hole) = hole {
                 // An owner that was replaced appended what it had read behind that: it follows once more.
                 self.unsure = Some((hole.target.unwrap_or(self.base.target), self.ends.1));
             } else if !complete {
                 self.scan.out_of_place();
                 // A replaced owner's batch may have had exactly the place of ours, and those behind it followed.
-                self.stray = next.map(|next| (next, self.ends.1)).filter(|_| !fixed);
+                self.stray = next.map(|next| (next, self.ends.1)).filter(|_| !fixed || self.behind.is_some());
+            }
+            if let Some((from, to)) = skipped.filter(|_| self.behind.is_some()) {
+                // Not of this row of records: others', or there twice.
+                self.stray = Some((from, self.stray.map_or(to, |(_, to)| to)));
             }
             self.replay.extend(segments.into_iter().map(|segment| Mirrored {
                 segment,

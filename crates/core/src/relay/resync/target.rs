@@ -84,6 +84,8 @@ impl Resync {
             self.stop(StopReason::TargetTruncated, message);
         } else if log_end == self.base.target {
             self.settle(self.base.count);
+        } else if self.is_unnumbered() {
+            self.look_behind();
         } else if log_start >= log_end {
             // Retention took everything: ask who remembers.
             self.step = Step::Producer;
@@ -405,9 +407,7 @@ impl Resync {
         let mut next = at;
         for batch in batches.iter().filter(|b| b.header.next_offset() > at) {
             next = next.max(batch.header.next_offset());
-            let id = batch.header.producer_id;
-            if batch.header.is_control() || id != self.generation.producer_id && !self.producers.contains(&id)
-            {
+            if batch.header.is_control() || !self.may_be_ours(batch.header.producer_id) {
                 continue;
             }
             match codecs.identify(batch) {
@@ -427,7 +427,9 @@ impl Resync {
         if next >= log_end || next == at && self.again >= 2 {
             self.align();
         } else if next == at {
-            self.step = Step::Again("TARGET_NOT_SETTLED");
+            if self.behind.is_none() || !self.ends_again() {
+                self.step = Step::Again("TARGET_NOT_SETTLED");
+            }
         } else {
             self.read_target(Purpose::Content(next), next);
         }

@@ -1,0 +1,144 @@
+//! A target that gives out no producer ids: nothing is mirrored there, or at least once where the flow says so.
+//!
+//! Kafka always has them, so what its brokers say they can do is changed on the way (`Proxy::hide_api`).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use mirrormesh_integration::MeshSpec;
+use mirrormesh_integration::probe::{self, Isolation, Plain};
+use mirrormesh_proto::v1;
+use mirrormesh_proto::v1::flow_partition::Delivery;
+use mirrormesh_testkit::kafka::{Cluster, ClusterSpec};
+use mirrormesh_testkit::process::Signal;
+use mirrormesh_testkit::topics::create_topic;
+
+use crate::rig::{PATIENCE, Rig, identity, now_ms, random_bytes, unique};
+
+const INIT_PRODUCER_ID: i16 = 22;
+const FIVE_A_BATCH: [(&str, &str); 2] = [("batch.num.messages", "5"), ("linger.ms", "50")];
+
+/// Records that are told apart, too large to be put together.
+fn records(numbers: std::ops::Range<usize>) -> Vec<Plain> {
+    let record = |n: usize| Plain {
+        key: Some(format!("{n:06}").into_bytes()),
+        value: Some(random_bytes(1_000 + n % 100)),
+        timestamp_ms: now_ms(),
+    };
+    numbers.map(record).collect()
+}
+
+/// Waits until the status says how the partition is delivered.
+async fn says(rig: &mut Rig, topic: &str, delivery: Delivery, reason: &str) -> Result<()> {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let partition = rig.partition(topic, 0).await?;
+        if (partition.delivery(), partition.delivery_reason.as_str()) == (delivery, reason) {
+            return Ok(());
+        }
+        ensure!(
+            tokio::time::Instant::now() < deadline,
+            "never {reason}: {partition:#?}\n{}",
+            rig.mesh.log_tails()
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Records that the flow's events count as doubled, or as what may be.
+async fn counted(rig: &mut Rig) -> Result<i64> {
+    let events = rig.api.flow_events(&rig.flow.clone()).await?.events;
+    Ok(events.iter().filter(|e| e.reason == "RECORDS_DOUBLED").filter_map(|e| e.count).sum())
+}
+
+/// All are there, in order, and no more of them twice than were counted. Says how many are.
+async fn complete(rig: &mut Rig, topic: &str, records: usize) -> Result<i64> {
+    let there = probe::records(&rig.target, topic, 0, Isolation::Committed).await?;
+    let mut seen: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
+    let mut newest = Vec::new();
+    for (_, record) in &there {
+        let key = record.key.clone().context("no key")?;
+        let times = seen.entry(key.clone()).or_default();
+        *times += 1;
+        ensure!(*times > 1 || key > newest, "{key:?} comes behind {newest:?} for the first time");
+        newest = newest.max(key);
+    }
+    ensure!(seen.len() == records, "{} of {records} records are there", seen.len());
+    let doubled = i64::try_from(there.len() - seen.len())?;
+    let counted = counted(rig).await?;
+    ensure!(doubled <= counted, "{doubled} records are doubled, {counted} are counted");
+    Ok(doubled)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_without_producer_ids_is_mirrored_to_where_the_flow_says_so() -> Result<()> {
+    const RECORDS: usize = 3_000;
+    let (source, target) = tokio::try_join!(
+        Cluster::start(ClusterSpec::new("source")),
+        Cluster::start(ClusterSpec::new("target").proxied())
+    )?;
+    target.proxies().for_each(|proxy| proxy.hide_api(Some(INIT_PRODUCER_ID)));
+    target.proxies().for_each(mirrormesh_testkit::proxy::Proxy::cut);
+    let mut rig = Rig::between(&source, &target, MeshSpec { sources: 2, ..MeshSpec::default() }).await?;
+    let topic = unique("at-least-once");
+    create_topic(&rig.source, &topic, 1).await?;
+    probe::send(&rig.source, &FIVE_A_BATCH, &topic, records(0..RECORDS)).await?;
+    let mut flow = identity(&[&topic]);
+    let options = flow.records.clone().unwrap_or_default();
+    let at_least_once = v1::RecordOptions { at_least_once: true, ..options.clone() };
+    flow.records = Some(options.clone());
+    rig.api.create_flow(&rig.flow.clone(), flow).await?;
+
+    // By itself it waits, and names the option.
+    let id = rig.flow.clone();
+    let says_why = |flow: &v1::Flow| {
+        let why = flow.conditions.iter().find(|c| c.reason == "TARGET_NOT_IDEMPOTENT");
+        why.is_some_and(|c| c.message.contains("records.at_least_once"))
+    };
+    rig.api.wait_for_flow(&id, "waiting", PATIENCE, says_why).await?;
+
+    // Small batches are not put together to larger ones than this: it takes long enough to be interrupted.
+    create_topic(&rig.target, &topic, 1).await?;
+    probe::set_topic(&rig.target, &topic, &[("max.message.bytes", "8000")]).await?;
+    target.proxies().for_each(|proxy| proxy.delay(Duration::from_millis(5)));
+    rig.set_records(at_least_once).await?;
+    rig.arrived(&[&topic], 300).await?;
+
+    // Killed in the middle.
+    let owner = rig.owner(&topic, 0).await?;
+    rig.mesh.signal_worker(&owner, Signal::Kill)?;
+    rig.mesh.start_worker(&owner)?;
+    let there = probe::count(&rig.target, &[&topic]).await?;
+    ensure!(there < RECORDS as u64, "it was done before the worker was killed");
+    target.proxies().for_each(|proxy| proxy.delay(Duration::ZERO));
+    rig.caught_up(1).await?;
+    says(&mut rig, &topic, Delivery::AtLeastOnce, "TARGET_NOT_IDEMPOTENT").await?;
+    let doubled = complete(&mut rig, &topic, RECORDS).await?;
+    let generation = rig.generation(&topic, 0).await?;
+    ensure!(generation.producer_id < Some(-1), "{generation:?}");
+    println!("{there} records were there when the worker was killed; {doubled} are doubled");
+
+    // Without the option it waits again.
+    rig.set_records(options).await?;
+    probe::send(&rig.source, &FIVE_A_BATCH, &topic, records(RECORDS..RECORDS + 100)).await?;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let partition = rig.partition(&topic, 0).await?;
+        if partition.reason.starts_with("TARGET_NOT_IDEMPOTENT") {
+            break;
+        }
+        ensure!(tokio::time::Instant::now() < deadline, "{partition:#?}\n{}", rig.mesh.log_tails());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    complete(&mut rig, &topic, RECORDS).await?;
+
+    // And goes on exactly once, where it was, when the target gives out ids.
+    target.proxies().for_each(|proxy| proxy.hide_api(None));
+    target.proxies().for_each(mirrormesh_testkit::proxy::Proxy::cut);
+    rig.caught_up(1).await?;
+    complete(&mut rig, &topic, RECORDS + 100).await?;
+    let generation = rig.generation(&topic, 0).await?;
+    ensure!(generation.producer_id >= Some(0), "{generation:?}");
+    Ok(())
+}
