@@ -4,8 +4,8 @@
 //! millisecond of each, which is most of what a worker with nothing to do would cost.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::config::FromClientConfigAndContext as _;
@@ -72,7 +72,13 @@ impl Drop for Polled {
 /// A producer with acks=all, idempotent where the cluster allows it. Clones share it.
 #[derive(Clone)]
 pub struct InternalProducer {
-    polled: Arc<Polled>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    native: rdkafka::ClientConfig,
+    // Lock: held for one look or one assignment.
+    polled: Mutex<Arc<Polled>>,
     timeout: Duration,
 }
 
@@ -108,10 +114,27 @@ impl InternalProducer {
         }
         native.set("delivery.timeout.ms", config.limits.admin_timeout.as_millis().to_string());
         native.set("request.timeout.ms", config.limits.request_timeout.as_millis().to_string());
-        let producer = BaseProducer::from_config_and_context(&native, Quiet)
-            .map_err(|error| failed("make a producer for", &internal_topics(), &error))?;
-        let polled = Polled::start(producer).map_err(|error| unusual("start a thread for", error))?;
-        Ok(Self { polled: Arc::new(polled), timeout: config.limits.admin_timeout })
+        let polled = Mutex::new(Arc::new(make(&native)?));
+        Ok(Self { inner: Arc::new(Inner { native, polled, timeout: config.limits.admin_timeout }) })
+    }
+
+    fn polled(&self) -> Arc<Polled> {
+        Arc::clone(&self.inner.polled.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What failed; a producer that failed for good is replaced, or it would never send anything again: one that was
+    /// refused a producer id once stays so, though the cluster may give one by now.
+    fn failed_with(&self, polled: &Arc<Polled>, topic: &str, error: &KafkaError) -> Error {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
+            let mut present = self.inner.polled.lock().unwrap_or_else(PoisonError::into_inner);
+            if Arc::ptr_eq(&present, polled) {
+                match make(&self.inner.native) {
+                    Ok(next) => *present = Arc::new(next),
+                    Err(error) => tracing::warn!(%error, "a producer that failed for good is not replaced"),
+                }
+            }
+        }
+        failed("append to", &topic.into(), error)
     }
 
     /// Appends one record and returns its offset. No value is a tombstone. Timestamps are in ms.
@@ -136,10 +159,13 @@ impl InternalProducer {
         if let Some(value) = value {
             record = record.payload(value);
         }
-        self.enqueue(record).await.map_err(|error| failed("append to", &topic.into(), &error))?;
+        let polled = self.polled();
+        if let Err(error) = self.enqueue(&polled, record).await {
+            return Err(self.failed_with(&polled, topic, &error));
+        }
         match outcome.await {
             Ok(Ok(offset)) => Ok(offset),
-            Ok(Err(error)) => Err(failed("append to", &topic.into(), &error)),
+            Ok(Err(error)) => Err(self.failed_with(&polled, topic, &error)),
             Err(closed) => Err(unusual("append to", closed)),
         }
     }
@@ -147,12 +173,13 @@ impl InternalProducer {
     /// The queue is full only while nothing gets through.
     async fn enqueue(
         &self,
+        polled: &Polled,
         record: BaseRecord<'_, [u8], [u8], Box<Told>>,
     ) -> std::result::Result<(), KafkaError> {
-        let deadline = Instant::now() + self.timeout;
+        let deadline = Instant::now() + self.inner.timeout;
         let mut record = Some(record);
         while let Some(next) = record.take() {
-            match self.polled.producer.send(next) {
+            match polled.producer.send(next) {
                 Ok(()) => {}
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
                     if Instant::now() < deadline =>
@@ -168,7 +195,7 @@ impl InternalProducer {
 
     /// Waits until everything handed over so far is appended or has failed.
     pub async fn flush(&self) -> Result<()> {
-        let (polled, timeout) = (Arc::clone(&self.polled), self.timeout);
+        let (polled, timeout) = (self.polled(), self.inner.timeout);
         // It blocks its thread.
         match tokio::task::spawn_blocking(move || polled.producer.flush(Timeout::After(timeout))).await {
             Ok(Ok(())) => Ok(()),
@@ -176,6 +203,12 @@ impl InternalProducer {
             Err(error) => Err(unusual("flush", error)),
         }
     }
+}
+
+fn make(native: &rdkafka::ClientConfig) -> Result<Polled> {
+    let producer = BaseProducer::from_config_and_context(native, Quiet)
+        .map_err(|error| failed("make a producer for", &internal_topics(), &error))?;
+    Polled::start(producer).map_err(|error| unusual("start a thread for", error))
 }
 
 fn internal_topics() -> Arc<str> {
