@@ -2,8 +2,8 @@
 //!
 //! A producer id names only the last hop. Between two clusters that is enough: what came from the target is not mirrored
 //! back. Where a flow may run without one (`records.at_least_once`), nobody can tell what it wrote from what began there, so
-//! there must be no way back at all. In a ring of three or more nobody sees that a record began where it is about to go, so at least one of its flows
-//! must not forward what was mirrored. Refused is what can't be told to be harmless.
+//! there must be no way back at all. In a ring of three or more nobody sees that a record began where it is about to go, so
+//! at least one of its flows must not forward what was mirrored. Refused is what can't be told to be harmless.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
