@@ -145,12 +145,12 @@ mod tests {
         Throttle { bytes_per_second: NonZeroU64::new(bytes), ..Throttle::NONE }
     }
 
-    fn takes(bytes_per_second: u64) -> Option<Need> {
-        Some(Need { bytes_per_second, ..Need::default() })
+    fn takes(bytes_per_second: u64) -> Need {
+        Need { bytes_per_second, ..Need::default() }
     }
 
-    fn waits(bytes_per_second: u64) -> Option<Need> {
-        Some(Need { waits: true, bytes_per_second, ..Need::default() })
+    fn waits(bytes_per_second: u64) -> Need {
+        Need { waits: true, bytes_per_second, ..Need::default() }
     }
 
     /// Rounds of looking: a partition gets what it weighs, of the limit, and takes as much of it as it wants.
@@ -165,11 +165,10 @@ mod tests {
             };
             let all: u64 = (0..wants.len()).map(|p| u64::from(of(p))).sum();
             let gets: Vec<u64> = (0..wants.len()).map(|p| limit_bytes * u64::from(of(p)) / all).collect();
-            let needs = wants.iter().zip(&gets).map(
-                |(&want, &gets)| {
-                    if want > gets { waits(gets) } else { takes(want) }
-                },
-            );
+            let needs = wants
+                .iter()
+                .zip(&gets)
+                .map(|(&want, &gets)| Some(if want > gets { waits(gets) } else { takes(want) }));
             let partitions = (0..).zip(needs).collect();
             taken = wants.iter().zip(&gets).map(|(&want, &gets)| want.min(gets)).collect();
             let topics = BTreeMap::from([(&name, TopicNeeds { throttle: Throttle::NONE, partitions })]);
@@ -203,7 +202,7 @@ mod tests {
     #[test]
     fn a_weight_does_not_follow_small_changes() {
         let even = 1_000_000;
-        let weight = |rate, before| weight(takes(rate), limit(4 * even), 4, before);
+        let weight = |rate, before| weight(Some(takes(rate)), limit(4 * even), 4, before);
         assert_eq!(weight(0, WEIGHT_MAX), 1);
         assert_eq!(weight(30_000, WEIGHT_MAX), 64, "six times as much must fit before it sinks");
         assert_eq!((weight(30_000, 64), weight(30_000, 16), weight(30_000, 1)), (64, 16, 16));
@@ -215,7 +214,7 @@ mod tests {
     #[test]
     fn a_topic_at_its_own_limit_waits_for_no_more_of_the_flows() {
         let name = TopicName::new("t").unwrap();
-        let partitions = BTreeMap::from([(0, waits(900)), (1, takes(0))]);
+        let partitions = BTreeMap::from([(0, Some(waits(900))), (1, Some(takes(0)))]);
         let topics =
             |throttle| BTreeMap::from([(&name, TopicNeeds { throttle, partitions: partitions.clone() })]);
         let weights = weigh(limit(1_000_000), &topics(limit(1_000)), None);

@@ -229,6 +229,14 @@ impl Raft {
     }
 }
 
+fn first_generation(knobs: &Knobs) -> Generation {
+    let epoch = if knobs.last_epoch { i16::MAX - 1 } else { 0 };
+    if knobs.rules.at_least_once {
+        return Generation { epoch, ..Generation::unnumbered(1) };
+    }
+    Generation { producer_id: PRODUCER, epoch }
+}
+
 impl World {
     pub fn new(seed: u64, trace: bool) -> Self {
         let mut rng = Rng::new(seed);
@@ -248,13 +256,8 @@ impl World {
             source.append(&[(1, START_MS as i64, 8)], None, START_MS as i64);
             source.high_watermark = source.end;
         }
-        let epoch = if knobs.last_epoch { i16::MAX - 1 } else { 0 };
         let begun = PartitionGeneration {
-            generation: if knobs.rules.at_least_once {
-                Generation { epoch, ..Generation::unnumbered(1) }
-            } else {
-                Generation { producer_id: PRODUCER, epoch }
-            },
+            generation: first_generation(&knobs),
             start: PartitionStart {
                 source_offset: source.start,
                 target_offset: target.end,
