@@ -58,11 +58,7 @@ impl Shared {
             source,
             begun: Instant::now(),
             at_least_once: spec.at_least_once,
-            producer: if spec.at_least_once {
-                InternalProducer::without_idempotence(&target_config)?
-            } else {
-                InternalProducer::new(&target_config)?
-            },
+            producer: InternalProducer::new(&target_config, !spec.at_least_once)?,
             positions: PositionReader::new(view.id.clone(), target.clone(), spec.positions_topic()),
             written: CheckpointReader::new(target.clone(), spec.checkpoints_topic()),
             target,

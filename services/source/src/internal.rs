@@ -23,14 +23,7 @@ impl InternalWriter {
 
     /// Makes the producer, which then connects by itself: what is written soon waits less.
     pub(crate) async fn warm_up(&self) -> Result<&InternalProducer, Failure> {
-        let make = || async {
-            let config = self.client.config();
-            if self.at_least_once {
-                InternalProducer::without_idempotence(config)
-            } else {
-                InternalProducer::new(config)
-            }
-        };
+        let make = || async { InternalProducer::new(self.client.config(), !self.at_least_once) };
         Ok(self.producer.get_or_try_init(make).await?)
     }
 

@@ -86,31 +86,19 @@ impl InternalProducer {
     /// A producer; it connects on its own. Make it early: librdkafka asks for a producer id as soon as it is made, and
     /// if no connection stands at that instant, only again after half a second. The first record waits for that.
     ///
-    /// # Errors
-    /// [`Error::Config`] for settings of ours, [`Error::Librdkafka`] for properties that librdkafka does not know.
-    pub fn new(config: &ClientConfig) -> Result<Self> {
-        Self::start(config, &[("enable.idempotence", "true")])
-    }
-
-    /// For a cluster that gives out no producer ids, where an idempotent one never sends anything. A record may be there
-    /// twice after a lost answer; none overtakes another, since one request is on its way at a time.
+    /// With `idempotent` nothing is doubled; a cluster that gives out no producer ids takes nothing then. Without, a record
+    /// may be there twice after a lost answer; none overtakes another, since one request is on its way at a time.
     ///
     /// # Errors
-    /// As [`Self::new`].
-    pub fn without_idempotence(config: &ClientConfig) -> Result<Self> {
-        Self::start(
-            config,
-            &[("enable.idempotence", "false"), ("max.in.flight.requests.per.connection", "1")],
-        )
-    }
-
-    fn start(config: &ClientConfig, kind: &[(&str, &str)]) -> Result<Self> {
+    /// [`Error::Config`] for settings of ours, [`Error::Librdkafka`] for properties that librdkafka does not know.
+    pub fn new(config: &ClientConfig, idempotent: bool) -> Result<Self> {
         config.validate()?;
         let mut native = base_config(config);
         native.set("linger.ms", LINGER_MS);
         native.set("acks", "all");
-        for (name, value) in kind {
-            native.set(*name, *value);
+        native.set("enable.idempotence", idempotent.to_string());
+        if !idempotent {
+            native.set("max.in.flight.requests.per.connection", "1");
         }
         native.set("delivery.timeout.ms", config.limits.admin_timeout.as_millis().to_string());
         native.set("request.timeout.ms", config.limits.request_timeout.as_millis().to_string());

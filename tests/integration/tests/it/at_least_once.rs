@@ -7,44 +7,16 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use mirrormesh_integration::MeshSpec;
-use mirrormesh_integration::probe::{self, Isolation, Plain};
+use mirrormesh_integration::probe::{self, Isolation};
 use mirrormesh_proto::v1;
 use mirrormesh_proto::v1::flow_partition::Delivery;
 use mirrormesh_testkit::kafka::{Cluster, ClusterSpec};
 use mirrormesh_testkit::process::Signal;
 use mirrormesh_testkit::topics::create_topic;
 
-use crate::rig::{PATIENCE, Rig, identity, now_ms, random_bytes, unique};
+use crate::rig::{FIVE_A_BATCH, PATIENCE, Rig, identity, large, unique};
 
 const INIT_PRODUCER_ID: i16 = 22;
-const FIVE_A_BATCH: [(&str, &str); 2] = [("batch.num.messages", "5"), ("linger.ms", "50")];
-
-/// Records that are told apart, too large to be put together.
-fn records(numbers: std::ops::Range<usize>) -> Vec<Plain> {
-    let record = |n: usize| Plain {
-        key: Some(format!("{n:06}").into_bytes()),
-        value: Some(random_bytes(1_000 + n % 100)),
-        timestamp_ms: now_ms(),
-    };
-    numbers.map(record).collect()
-}
-
-/// Waits until the status says how the partition is delivered.
-async fn says(rig: &mut Rig, topic: &str, delivery: Delivery, reason: &str) -> Result<()> {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    loop {
-        let partition = rig.partition(topic, 0).await?;
-        if (partition.delivery(), partition.delivery_reason.as_str()) == (delivery, reason) {
-            return Ok(());
-        }
-        ensure!(
-            tokio::time::Instant::now() < deadline,
-            "never {reason}: {partition:#?}\n{}",
-            rig.mesh.log_tails()
-        );
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
 
 /// Records that the flow's events count as doubled, or as what may be.
 async fn counted(rig: &mut Rig) -> Result<i64> {
@@ -83,7 +55,7 @@ async fn a_target_without_producer_ids_is_mirrored_to_where_the_flow_says_so() -
     let mut rig = Rig::between(&source, &target, MeshSpec { sources: 2, ..MeshSpec::default() }).await?;
     let topic = unique("at-least-once");
     create_topic(&rig.source, &topic, 1).await?;
-    probe::send(&rig.source, &FIVE_A_BATCH, &topic, records(0..RECORDS)).await?;
+    probe::send(&rig.source, &FIVE_A_BATCH, &topic, large(0..RECORDS, 0)).await?;
     let mut flow = identity(&[&topic]);
     let options = flow.records.clone().unwrap_or_default();
     let at_least_once = v1::RecordOptions { at_least_once: true, ..options.clone() };
@@ -113,7 +85,7 @@ async fn a_target_without_producer_ids_is_mirrored_to_where_the_flow_says_so() -
     ensure!(there < RECORDS as u64, "it was done before the worker was killed");
     target.proxies().for_each(|proxy| proxy.delay(Duration::ZERO));
     rig.caught_up(1).await?;
-    says(&mut rig, &topic, Delivery::AtLeastOnce, "TARGET_NOT_IDEMPOTENT").await?;
+    rig.delivered(&topic, Delivery::AtLeastOnce, "TARGET_NOT_IDEMPOTENT").await?;
     let doubled = complete(&mut rig, &topic, RECORDS).await?;
     let generation = rig.generation(&topic, 0).await?;
     ensure!(generation.producer_id < Some(-1), "{generation:?}");
@@ -121,7 +93,7 @@ async fn a_target_without_producer_ids_is_mirrored_to_where_the_flow_says_so() -
 
     // Without the option it waits again.
     rig.set_records(options).await?;
-    probe::send(&rig.source, &FIVE_A_BATCH, &topic, records(RECORDS..RECORDS + 100)).await?;
+    probe::send(&rig.source, &FIVE_A_BATCH, &topic, large(RECORDS..RECORDS + 100, 0)).await?;
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
         let partition = rig.partition(&topic, 0).await?;

@@ -9,6 +9,7 @@ use mirrormesh_integration::MeshSpec;
 use mirrormesh_integration::probe::{self, Isolation, Plain};
 use mirrormesh_kafka::{Client, ClientConfig};
 use mirrormesh_proto::convert::position::{decode_key, decode_value, encode_key, encode_value};
+use mirrormesh_proto::v1::flow_partition::Delivery;
 use mirrormesh_testkit::broker::batch::BatchHeader;
 use mirrormesh_testkit::kafka::ClusterSpec;
 use mirrormesh_testkit::process::Signal;
@@ -59,18 +60,6 @@ pub(crate) async fn forgotten(rig: &mut Rig, topic: &str) -> Result<()> {
     }
 }
 
-async fn says(rig: &mut Rig, topic: &str, reason: &str) -> Result<()> {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    loop {
-        let partition = rig.partition(topic, 0).await?;
-        if partition.delivery_reason == reason {
-            return Ok(());
-        }
-        ensure!(tokio::time::Instant::now() < deadline, "never {reason}: {partition:#?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_flow_that_was_forgotten_goes_on_exactly() -> Result<()> {
     let mut rig = rig(2).await?;
@@ -91,7 +80,7 @@ async fn an_idle_flow_that_was_forgotten_goes_on_exactly() -> Result<()> {
         }
     }
     // Nothing wakes an idle partition: its status is at most a minute old.
-    says(&mut rig, &topic, "TARGET_MAY_FORGET").await?;
+    rig.delivered(&topic, Delivery::DetectedOnly, "TARGET_MAY_FORGET").await?;
     probe::send(&rig.source, &[], &topic, records(sent..sent + 100, now_ms())).await?;
     rig.arrived(&[&topic], sent as u64 + 100).await?;
     rig.equal(&[&topic], sent as u64 + 100).await
@@ -116,7 +105,7 @@ async fn records_without_timestamps_arrive_exactly() -> Result<()> {
     }
     rig.arrived(&[&topic], 1_000).await?;
     forgotten(&mut rig, &topic).await?;
-    says(&mut rig, &topic, "TARGET_MAY_FORGET").await?;
+    rig.delivered(&topic, Delivery::DetectedOnly, "TARGET_MAY_FORGET").await?;
     // Those with and without stand in one batch.
     let mut mixed = records(1_000..1_100, -1);
     mixed.iter_mut().step_by(3).for_each(|record| record.timestamp_ms = now_ms());

@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use mirrormesh_integration::probe::Plain;
 use mirrormesh_integration::{Api, Mesh, MeshSpec, probe};
 use mirrormesh_proto::v1;
+use mirrormesh_proto::v1::flow_partition::Delivery;
 use mirrormesh_testkit::checker::{self, TopicPair};
 use mirrormesh_testkit::kafka::Cluster;
 use mirrormesh_testkit::process::Signal;
@@ -27,6 +29,19 @@ pub(crate) struct Rig {
 }
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// How records are sent that come in small batches.
+pub(crate) const FIVE_A_BATCH: [(&str, &str); 2] = [("batch.num.messages", "5"), ("linger.ms", "50")];
+
+/// Records so old that are told apart by keys in their order, too large to be put together.
+pub(crate) fn large(numbers: std::ops::Range<usize>, age_ms: i64) -> Vec<Plain> {
+    let record = |n: usize| Plain {
+        key: Some(format!("{n:06}").into_bytes()),
+        value: Some(random_bytes(1_000 + n % 100)),
+        timestamp_ms: now_ms() - age_ms,
+    };
+    numbers.map(record).collect()
+}
 
 /// A name that no other test uses.
 pub(crate) fn unique(word: &str) -> String {
@@ -116,6 +131,23 @@ impl Rig {
         found.with_context(|| format!("no partition {partition} of {name}"))
     }
 
+    /// Waits until the status says how the first partition of a topic is delivered, and why.
+    pub(crate) async fn delivered(&mut self, topic: &str, delivery: Delivery, reason: &str) -> Result<()> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let partition = self.partition(topic, 0).await?;
+            if (partition.delivery(), partition.delivery_reason.as_str()) == (delivery, reason) {
+                return Ok(());
+            }
+            ensure!(
+                tokio::time::Instant::now() < deadline,
+                "never {reason}: {partition:#?}\n{}",
+                self.mesh.log_tails()
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// The worker that has a partition now.
     pub(crate) async fn owner(&mut self, topic: &str, partition: i32) -> Result<String> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
@@ -183,7 +215,7 @@ async fn event_where(
 }
 
 /// Kills the only worker while records flow, so that its positions are behind what it mirrored.
-pub(crate) async fn die_while_writing(rig: &mut Rig, topic: &str, records: Vec<probe::Plain>) -> Result<()> {
+pub(crate) async fn die_while_writing(rig: &mut Rig, topic: &str, records: Vec<Plain>) -> Result<()> {
     let before = probe::count(&rig.target, &[topic]).await?;
     let source = rig.source.clone();
     let sending = probe::send(&source, &[("batch.size", "200"), ("linger.ms", "0")], topic, records);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use mirrormesh_integration::MeshSpec;
-use mirrormesh_integration::probe::{self, Isolation, Plain};
+use mirrormesh_integration::probe::{self, Isolation};
 use mirrormesh_proto::v1;
 use mirrormesh_proto::v1::flow_partition::Delivery;
 use mirrormesh_testkit::broker::batch::CONTROL;
@@ -13,20 +13,9 @@ use mirrormesh_testkit::process::Signal;
 use mirrormesh_testkit::topics::create_topic;
 
 use crate::disk;
-use crate::rig::{PATIENCE, Rig, identity, metric, now_ms, random_bytes, unique};
+use crate::rig::{FIVE_A_BATCH, PATIENCE, Rig, identity, large, metric, unique};
 
 const HOUR_MS: i64 = 3_600_000;
-const FIVE_A_BATCH: [(&str, &str); 2] = [("batch.num.messages", "5"), ("linger.ms", "50")];
-
-/// Records that are told apart, older than the target remembers, too large to be put together.
-fn old(numbers: std::ops::Range<usize>) -> Vec<Plain> {
-    let record = |n: usize| Plain {
-        key: Some(format!("key {n}").into_bytes()),
-        value: Some(random_bytes(1_000 + n % 100)),
-        timestamp_ms: now_ms() - HOUR_MS,
-    };
-    numbers.map(record).collect()
-}
 
 /// Waits until the target's log is so long, markers included; says where it ended.
 async fn grown(rig: &Rig, topic: &str, end: i64) -> Result<i64> {
@@ -41,19 +30,6 @@ async fn grown(rig: &Rig, topic: &str, end: i64) -> Result<i64> {
     }
 }
 
-/// Waits until the status says how the partition is delivered.
-async fn says(rig: &mut Rig, topic: &str, delivery: Delivery, reason: &str) -> Result<()> {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    loop {
-        let partition = rig.partition(topic, 0).await?;
-        if (partition.delivery(), partition.delivery_reason.as_str()) == (delivery, reason) {
-            return Ok(());
-        }
-        ensure!(tokio::time::Instant::now() < deadline, "never {reason}: {partition:#?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_strict_backfill_is_exact_under_a_target_that_forgets() -> Result<()> {
     const RECORDS: usize = 3_000;
@@ -65,7 +41,7 @@ async fn a_strict_backfill_is_exact_under_a_target_that_forgets() -> Result<()> 
     let mut rig = Rig::between(&source, &target, MeshSpec { sources: 2, ..MeshSpec::default() }).await?;
     let topic = unique("strict");
     create_topic(&rig.source, &topic, 1).await?;
-    probe::send(&rig.source, &FIVE_A_BATCH, &topic, old(0..RECORDS)).await?;
+    probe::send(&rig.source, &FIVE_A_BATCH, &topic, large(0..RECORDS, HOUR_MS)).await?;
     let mut flow = identity(&[&topic]);
     flow.records = Some(v1::RecordOptions { strict_delivery: true, ..flow.records.unwrap_or_default() });
     rig.api.create_flow(&rig.flow.clone(), flow).await?;
@@ -84,7 +60,7 @@ async fn a_strict_backfill_is_exact_under_a_target_that_forgets() -> Result<()> 
         ensure!(after.iter().all(|end| *end < 3_000), "it was done before the worker was killed: {after:?}");
     }
     rig.caught_up(1).await?;
-    says(&mut rig, &topic, Delivery::ExactlyOnce, "EACH_BATCH_MARKED").await?;
+    rig.delivered(&topic, Delivery::ExactlyOnce, "EACH_BATCH_MARKED").await?;
     rig.equal(&[&topic], RECORDS as u64).await?;
     let owner = rig.owner(&topic, 0).await?;
     let counted = metric(&rig, &owner, "mirrormesh_markers", &rig.flow).await?;
@@ -103,10 +79,10 @@ async fn a_strict_backfill_is_exact_under_a_target_that_forgets() -> Result<()> 
     let before = rig.generation(&topic, 0).await?;
     rig.set_records(v1::RecordOptions::default()).await?;
     let end = grown(&rig, &topic, 0).await?;
-    probe::send(&rig.source, &FIVE_A_BATCH, &topic, old(RECORDS..RECORDS + 100)).await?;
+    probe::send(&rig.source, &FIVE_A_BATCH, &topic, large(RECORDS..RECORDS + 100, HOUR_MS)).await?;
     grown(&rig, &topic, end + 100).await?;
     rig.caught_up(1).await?;
-    says(&mut rig, &topic, Delivery::DetectedOnly, "TARGET_MAY_FORGET").await?;
+    rig.delivered(&topic, Delivery::DetectedOnly, "TARGET_MAY_FORGET").await?;
     rig.equal(&[&topic], RECORDS as u64 + 100).await?;
     let after = rig.generation(&topic, 0).await?;
     ensure!(after.epoch > before.epoch, "{before:?}, then {after:?}");

@@ -110,7 +110,7 @@ async fn our_client_appends_and_reads(target: Target) {
 async fn librdkafka_writes_and_reads_back(target: Target) {
     let client = client(&target);
     let topic = super::ops::topic(&target, &[("cleanup.policy", "compact")]).await;
-    let producer = InternalProducer::new(client.config()).unwrap();
+    let producer = InternalProducer::new(client.config(), true).unwrap();
     for n in 0..20_i64 {
         let (key, value) = (format!("k{n}"), format!("v{n}"));
         let value = (n != 7).then_some(value.as_bytes());
