@@ -37,6 +37,7 @@ fn position(producer_id: i64, epoch: i16, count: i64, source: i64, target: i64) 
         target_offset: target,
         target_leader_epoch: -1,
         last: LastBatch::default(),
+        shared_leader_epoch: None,
         skip_version: 0,
         assignment_number: 1,
         topic: "orders".into(),

@@ -119,6 +119,7 @@ mod tests {
             target_offset: 10,
             target_leader_epoch: 4,
             last: LastBatch::default(),
+            shared_leader_epoch: None,
             skip_version: 0,
             assignment_number: 1,
             topic: "t".into(),

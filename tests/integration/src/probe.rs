@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use mirrormesh_kafka::Client;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
@@ -254,8 +255,13 @@ pub async fn open_transaction(bootstrap: &str, topic: &str, records: usize) -> R
     Ok(OpenTransaction(producer))
 }
 
-/// Deletes a topic and waits until nobody knows it any more.
+/// Deletes a topic and waits until it is gone. Where a mesh mirrors to it, another one of that name may stand there by
+/// then, and before anybody could see the place empty: the id tells.
 pub async fn delete_topic(bootstrap: &str, topic: &str) -> Result<()> {
+    // rdkafka does not tell ids of topics.
+    let product = Client::new(mirrormesh_kafka::ClientConfig::new([bootstrap], "probe"))?;
+    let id = async || anyhow::Ok(product.topics(Some(&[topic])).await?.first().map(|found| found.topic_id));
+    let before = id().await?;
     let admin: AdminClient<DefaultClientContext> = client(bootstrap).create()?;
     for deleted in admin.delete_topics(&[topic], &AdminOptions::new()).await? {
         if let Err((name, code)) = deleted {
@@ -263,7 +269,7 @@ pub async fn delete_topic(bootstrap: &str, topic: &str) -> Result<()> {
         }
     }
     let deadline = tokio::time::Instant::now() + TIMEOUT;
-    while !end_offsets(bootstrap, topic).await.unwrap_or_default().is_empty() {
+    while id().await? == before {
         if tokio::time::Instant::now() > deadline {
             bail!("{topic} is still there");
         }

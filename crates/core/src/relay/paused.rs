@@ -166,6 +166,7 @@ mod tests {
             target_offset: 30 + count,
             target_leader_epoch: -1,
             last: LastBatch::default(),
+            shared_leader_epoch: None,
             skip_version: 0,
             assignment_number: 1,
             topic: String::new(),

@@ -75,6 +75,9 @@ pub struct Position {
     pub source_topic_id: TopicId,
     /// Leader epoch of the source at the last batch; -1 when not known.
     pub source_leader_epoch: i32,
+    /// Leader epoch of the source up to which everybody who may still append under this generation read the same; `None`:
+    /// the one at the last batch. A later one may be of another history than theirs (`relay/machine/inherited.rs`).
+    pub shared_leader_epoch: Option<i32>,
     /// Next target offset.
     pub target_offset: i64,
     /// Leader epoch of the target at the last batch; -1: not known, and that is what is written.

@@ -92,7 +92,7 @@ pub struct Found {
     pub unsure: Option<(i64, i64)>,
     /// Leader epoch on the source that reaches to the place, -1 when none is known to.
     pub epoch: i32,
-    /// Leader epoch on the source at the base, or of the first record that was counted where that is not known; else -1.
+    /// Up to this leader epoch on the source everybody who may append has read the same; -1 when none is known to.
     pub base_epoch: i32,
 }
 
@@ -359,7 +359,7 @@ impl Resync {
             let moved = log_end != self.ends.1 && self.again < 2;
             if log_start <= gap && !moved {
                 // It was there before: compaction left it.
-                self.scanned();
+                self.scan_on(log_end);
                 return;
             }
             self.again += u8::from(moved);
@@ -468,14 +468,14 @@ impl Resync {
             producer_changed: self.generation.epoch == 0
                 && self.producers.iter().any(|id| *id != self.generation.producer_id),
             replay: std::mem::take(&mut self.replay),
-            position: self.position.take(),
+            position: self.position.clone(),
             truncated: self.truncated,
             apart,
             doubled: self.scan.doubled,
             stray: self.stray,
             unsure: self.unsure,
             epoch,
-            base_epoch: if self.epoch >= 0 { self.epoch } else { self.counted_epoch.unwrap_or(-1) },
+            base_epoch: self.base_epoch(),
         }));
         if self.premise.facts.source_by_name && (self.count > self.base.count || self.behind.is_some()) {
             self.confirm(found);

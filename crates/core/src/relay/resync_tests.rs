@@ -49,6 +49,7 @@ pub(super) fn position(count: i64, source: i64, target: i64) -> Position {
         target_offset: target,
         target_leader_epoch: -1,
         last: LastBatch::default(),
+        shared_leader_epoch: None,
         skip_version: 0,
         assignment_number: 1,
         topic: "s".into(),

@@ -94,6 +94,7 @@ mod tests {
             target_offset: target,
             target_leader_epoch: -1,
             last: LastBatch::default(),
+            shared_leader_epoch: None,
             skip_version: 0,
             assignment_number: number,
             topic: "s".into(),

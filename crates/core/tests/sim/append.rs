@@ -8,6 +8,8 @@ use mirrormesh_core::report::Delivery;
 use mirrormesh_core::unit::Generation;
 
 use crate::check::Claim;
+use crate::record::Rec;
+use crate::source::Gone;
 use crate::target::Appended;
 use crate::world::{Connection, Event, Order, Request, Waiting, World};
 
@@ -34,6 +36,7 @@ impl World {
             timestamps,
             append_time,
             by_name: self.knobs.by_name && delivery != Delivery::ExactlyOnce,
+            lost: false,
             stale: false,
         };
         self.say(|| format!("owner {o} appends {id}, {} bytes, {path:?}, {delivery:?}", batch.body.len()));
@@ -207,6 +210,8 @@ impl World {
         claim.stale = o != present
             || !self.connections[c].open
             || claim.generation != self.raft.detail.begun.generation;
+        let truncated = |rec: &Rec| self.source.infos[rec.uid as usize].gone == Some(Gone::Truncated);
+        claim.lost = self.raft.begun_by != Some(present) && records.iter().all(|(_, rec)| truncated(rec));
         let now = self.owner_now(present);
         if claim.delivery == Delivery::ExactlyOnce && self.owners[present].alive {
             claim.delivery = promised(self.owners[present].relay.figures(now).delivery);
@@ -316,7 +321,9 @@ impl World {
             return;
         }
         let chance = (self.rng.below(4), self.rng.below(self.knobs.ghost_ms + 1));
-        let (most, later) = self.next_ghosts.take().unwrap_or(chance);
+        let batches = self.connections[c].due.len();
+        let (most, later) =
+            self.next_ghosts.take().or_else(|| self.strays_of_lost_end(batches)).unwrap_or(chance);
         let now = self.now + self.later();
         let connection = &mut self.connections[c];
         connection.open = false;
@@ -324,6 +331,7 @@ impl World {
         let due = std::mem::take(&mut connection.due);
         let o = connection.owner;
         if !self.owners[o].alive {
+            self.lose_end(o, batches);
             return;
         }
         self.say(|| format!("owner {o} gives up connection {c}, {} answers are due", due.len()));
@@ -331,6 +339,7 @@ impl World {
         for id in due {
             self.owners[o].relay.answer(id, &Answer::Lost, now);
         }
+        self.lose_end(o, batches);
         self.drive(o);
     }
 }

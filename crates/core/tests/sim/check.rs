@@ -58,6 +58,8 @@ pub struct Claim {
     pub append_time: bool,
     /// Its fetches name topics only.
     pub by_name: bool,
+    /// The source lost what the sender read, and who owns the generation by now shares it with others.
+    pub lost: bool,
     /// By now the sender was replaced, gave the connection up, or the generation is not the present one.
     pub stale: bool,
 }
@@ -254,7 +256,8 @@ impl Checker {
         }
         // Where the content is not fixed, an old batch with exactly the boundaries of the append that hands over lets those
         // behind it pass until the new generation's first append: that they stand where they do is announced.
-        if !again && claim.delivery == Delivery::ContentNotFixed && claim.stale {
+        let fixed = claim.delivery != Delivery::ContentNotFixed && !claim.lost;
+        if !again && !fixed && claim.stale {
             self.unannounced.insert(uid, Unannounced { offset, again });
             return;
         }

@@ -17,7 +17,7 @@ impl World {
         }
     }
 
-    fn produce(&mut self) {
+    pub fn produce(&mut self) {
         let now = self.now;
         let open = self.source.open_transactions();
         let transactional = self.rng.percent(self.knobs.transactions);

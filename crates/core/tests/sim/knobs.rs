@@ -88,12 +88,16 @@ pub struct Knobs {
     pub last_epoch: bool,
     /// Strays come later than is waited for them.
     pub late: bool,
+    /// The source loses its end whenever batches are lost.
+    pub loses_end: bool,
 }
 
 /// Seeds from here on up to twice as many are strict.
 pub const STRICT_SEEDS: u64 = 300_000_000;
 /// Seeds from here on to the next hundred million are strict, and strays come late.
 pub const LATE_SEEDS: u64 = 600_000_000;
+/// The source loses its end with a connection in the worlds of these seeds.
+pub const LOST_END_SEEDS: std::ops::Range<u64> = 700_000_000..800_000_000;
 /// The target gives out no producer ids in the worlds of these seeds, and the flow mirrors at least once.
 pub const UNNUMBERED_SEEDS: std::ops::Range<u64> = 900_000_000..1_000_000_000;
 /// Of seeds from here on, some are.
@@ -158,6 +162,7 @@ impl Knobs {
             faults: Vec::new(),
             last_epoch: rng.percent(4),
             late: false,
+            loses_end: false,
         };
         knobs.choose_faults(rng);
         knobs
@@ -171,6 +176,9 @@ impl Knobs {
             self.wait_for_strays(apart);
             self.fault_every_ms = apart.pick(&[500, 1_500, 5_000]);
             return;
+        }
+        if LOST_END_SEEDS.contains(&seed) {
+            return self.lose_ends(apart);
         }
         self.late = (LATE_SEEDS..LATE_SEEDS + 100_000_000).contains(&seed);
         if self.late || (STRICT_SEEDS..2 * STRICT_SEEDS).contains(&seed) {

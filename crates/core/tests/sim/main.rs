@@ -22,6 +22,7 @@ mod check;
 mod faults;
 mod knobs;
 mod late;
+mod lost_end;
 mod record;
 mod rng;
 mod run;
@@ -105,10 +106,36 @@ const FOUND: &[u64] = &[
 /// Strict worlds of every run, from [`knobs::STRICT_SEEDS`] on.
 const STRICT: u64 = 150;
 /// Seeds that found something once in worlds that may be strict.
-const FOUND_STRICT: &[u64] =
-    &[200_019_708, 300_000_041, 300_000_574, 300_000_886, 300_000_982, 300_112_026, 300_117_414, 300_124_244];
+const FOUND_STRICT: &[u64] = &[
+    200_019_708,
+    300_000_041,
+    300_000_574,
+    300_000_886,
+    300_000_982,
+    300_112_026,
+    300_117_414,
+    300_124_244,
+    300_002_235,
+    300_005_245,
+    300_507_791,
+    300_517_788,
+];
 /// Worlds of every run whose strays come late, from [`knobs::LATE_SEEDS`] on.
 const LATE: u64 = 60;
+/// Worlds of every run whose source loses its end with a connection, from the first of [`knobs::LOST_END_SEEDS`] on.
+const LOST_END: u64 = 100;
+/// Seeds that found something once in such worlds.
+const FOUND_LOST_END: &[u64] = &[
+    700_000_308,
+    700_002_998,
+    700_003_220,
+    700_003_686,
+    700_006_046,
+    700_006_987,
+    700_021_054,
+    700_024_596,
+    700_036_496,
+];
 /// Worlds of every run whose target gives out no producer ids, from the first of [`knobs::UNNUMBERED_SEEDS`] on.
 const UNNUMBERED: u64 = 150;
 /// Seeds of every run that no run had before. Few, while about one of 100,000 seeds still finds something open.
@@ -150,6 +177,16 @@ fn late_seeds() {
     println!("{tally}");
     assert!(tally.failures.is_empty(), "{tally}");
     assert!(tally.strays > LATE && tally.strict.1 > 10 * LATE, "too few strays: {tally}");
+}
+
+#[test]
+fn lost_end_seeds() {
+    let first = knobs::LOST_END_SEEDS.start;
+    let tally = run_all((first..first + LOST_END).chain(FOUND_LOST_END.iter().copied()));
+    println!("{tally}");
+    assert!(tally.failures.is_empty(), "{tally}");
+    let ends = tally.struck.get(&knobs::Fault::SourceTruncate);
+    assert!(ends.is_some_and(|ends| *ends > LOST_END / 4), "too few ends were lost: {tally}");
 }
 
 #[test]

@@ -118,6 +118,7 @@ impl From<&Position> for store::Position {
             assignment_number: position.assignment_number,
             topic: position.topic.clone(),
             target_topic: position.target_topic.clone(),
+            shared_leader_epoch: position.shared_leader_epoch,
         }
     }
 }
@@ -148,6 +149,7 @@ impl TryFrom<store::Position> for Position {
             assignment_number: position.assignment_number,
             topic: position.topic,
             target_topic: position.target_topic,
+            shared_leader_epoch: position.shared_leader_epoch,
         })
     }
 }

@@ -336,6 +336,7 @@ fn position() -> PositionValue {
             max_timestamp: 1_700_000_000_005,
             body_crc: 0xcafe_babe,
         },
+        shared_leader_epoch: None,
         skip_version: 2,
         assignment_number: 30,
         topic: "orders".into(),
@@ -399,6 +400,9 @@ pub(crate) fn all() -> Vec<(String, Vec<u8>, String)> {
         all.push((format!("{kind}_{name}"), encode_registry_value(&value), format!("{value:#?}\n")));
     }
     all.push(("position_full".into(), encode_value(&position()), format!("{:#?}\n", position())));
+    let PositionValue::Position(full) = position() else { panic!() };
+    let shared = PositionValue::Position(Position { shared_leader_epoch: Some(3), ..full });
+    all.push(("position_shared".into(), encode_value(&shared), format!("{shared:#?}\n")));
     all.push(("segments_two".into(), encode_value(&segments), format!("{segments:#?}\n")));
     all
 }

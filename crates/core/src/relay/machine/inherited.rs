@@ -5,9 +5,14 @@
 //! election), and its append at n is not the same record. Whether an election was an unclean one, nobody tells. An owner
 //! that began the generation itself, or had nobody before it, shares it with nobody.
 //!
+//! A connection that broke leaves such another one behind: what the owner sent on it may still arrive, and of two batches
+//! the second fits behind whatever stands where the first should. So an owner that lost an answer shares its generation,
+//! its own one too, with what it sent before. What of it arrives before the next generation's first append stands where it
+//! was read, in front of what the source holds there now, and shows in that append's base offset.
+//!
 //! What another owner reads of it has to tell this too: an owner may be gone between the append that hands over, which is of
-//! the newer epoch, and the generation that was to begin behind it. So no position tells of an epoch that would part as long
-//! as the other may be there, and a next owner takes for known only what the position that it found tells.
+//! the newer epoch, and the generation that was to begin behind it. So a position tells up to which epoch the generation is
+//! shared, and a next owner takes only that for known.
 
 use super::Relay;
 use super::stream::{After, Stream};
@@ -21,44 +26,56 @@ pub(super) struct Inherited {
     epoch: i32,
     /// The other is gone by then; 0: there is none.
     until_ms: u64,
+    /// This owner began the generation or had an append under it acknowledged, so that every other owner's next one is
+    /// refused: what is left of the other is on its way already.
+    is_handed_over: bool,
 }
 
 impl Inherited {
     /// The generation is this owner's own.
-    pub(super) const FROM_NOBODY: Self = Self { epoch: -1, until_ms: 0 };
+    pub(super) const FROM_NOBODY: Self = Self { epoch: -1, until_ms: 0, is_handed_over: true };
+
+    /// What was appended up to now is on its way to the target still, and nobody waits for it.
+    pub(super) fn strays_from(&mut self, now_ms: u64) {
+        self.until_ms = now_ms.saturating_add(WATCH_MS);
+    }
 
     /// The other is there still, perhaps, and what it read before this leader epoch may be another history.
     fn is_beyond(&self, epoch: i32, now_ms: u64) -> bool {
         self.epoch >= 0 && epoch > self.epoch && now_ms < self.until_ms
     }
 
-    /// Whether the other has to be fenced before records of this leader epoch are appended.
-    fn parts_at(&mut self, epoch: i32, now_ms: u64) -> bool {
-        let parts = self.is_beyond(epoch, now_ms);
-        if !parts {
+    /// What a position that tells of this leader epoch has to tell besides: a next owner shares the generation as well.
+    pub(super) fn shared(&self, epoch: i32, now_ms: u64) -> Option<i32> {
+        self.is_beyond(epoch, now_ms).then_some(self.epoch)
+    }
+
+    /// An append under the generation was acknowledged.
+    pub(super) fn hands_over(&mut self) {
+        self.is_handed_over = true;
+    }
+
+    /// Records of this leader epoch are appended.
+    pub(super) fn appends(&mut self, epoch: i32, now_ms: u64) {
+        if !self.is_beyond(epoch, now_ms) {
             self.epoch = self.epoch.max(epoch);
         }
-        parts
     }
 }
 
 impl<T> Stream<T> {
     /// Whether a generation has to begin before records of this leader epoch are appended.
-    pub(super) fn parts_at(&mut self, epoch: i32, now_ms: u64) -> bool {
-        !self.handover && self.inherited.parts_at(epoch, now_ms)
+    pub(super) fn parts_at(&self, epoch: i32, now_ms: u64) -> bool {
+        (self.inherited.is_handed_over || !self.handover) && self.inherited.is_beyond(epoch, now_ms)
     }
 
-    /// No position may tell of where the source was read last: a next owner would share the generation from there on.
-    pub(super) fn withholds_position(&self, now_ms: u64) -> bool {
-        self.last.is_some_and(|(_, epoch)| self.inherited.is_beyond(epoch, now_ms))
-    }
-
-    /// Makes way for a generation: the next append hands over, and is the first one behind a place that was looked up.
+    /// Makes way for a generation. If nobody has, the next append hands over: the first one behind a place that was looked up.
     pub(super) fn part(&mut self) {
-        if self.window.is_untouched() {
+        if self.window.is_untouched() && !self.inherited.is_handed_over {
             self.handover = true;
         } else {
-            self.break_off(After::Locate { reason: "SOURCE_LEADER_CHANGED", leader_moved: false });
+            // Nobody else can be quicker, and behind an append of these records what is on its way may fit.
+            self.break_off(After::Begin);
         }
     }
 }
@@ -74,9 +91,9 @@ impl<T> Relay<T> {
             if by_another {
                 // What stands behind the position may be an append that was to hand over.
                 let epoch = if found.base_epoch >= 0 { found.base_epoch } else { found.epoch };
-                Inherited { epoch, until_ms: now_ms.saturating_add(WATCH_MS) }
+                Inherited { epoch, until_ms: now_ms.saturating_add(WATCH_MS), is_handed_over: false }
             } else {
-                Inherited::FROM_NOBODY
+                Inherited { is_handed_over: false, ..Inherited::FROM_NOBODY }
             }
         })
     }
@@ -92,7 +109,7 @@ mod tests {
     use crate::relay::facts::Facts;
     use crate::relay::journal::Stored;
     use crate::relay::machine::tests::{Bench, NOW, RULES};
-    use crate::relay::machine::{Action, Ask, Told};
+    use crate::relay::machine::{Action, Answer, Ask, Told};
     use crate::relay::page::SourcePage;
     use crate::relay::position::{LastBatch, Position, PositionKey, PositionValue};
     use crate::relay::resync::Step;
@@ -101,15 +118,22 @@ mod tests {
 
     #[test]
     fn a_newer_epoch_parts_as_long_as_the_other_may_be_there_and_an_unknown_one_is_learned() {
-        let mut shared = Inherited { epoch: 5, until_ms: 100 };
-        assert!(!shared.parts_at(5, 1) && !shared.parts_at(4, 1));
-        assert!(shared.parts_at(6, 99) && shared.parts_at(6, 99), "until a generation begins");
-        assert!(!shared.is_beyond(6, 100) && !shared.parts_at(6, 100));
-        let mut unknown = Inherited { epoch: -1, until_ms: 100 };
-        assert!(!unknown.parts_at(3, 1));
-        assert!(unknown.parts_at(4, 1));
+        let mut shared = Inherited { epoch: 5, until_ms: 100, is_handed_over: false };
+        shared.appends(4, 1);
+        assert!(!shared.is_beyond(5, 1));
+        shared.appends(6, 99);
+        assert!(shared.is_beyond(6, 99), "what hands over is not known to the other");
+        shared.appends(6, 100);
+        assert!(!shared.is_beyond(6, 1));
+        let mut unknown = Inherited { epoch: -1, until_ms: 100, is_handed_over: false };
+        assert!(!unknown.is_beyond(3, 1));
+        unknown.appends(3, 1);
+        assert!(unknown.is_beyond(4, 1));
         let mut own = Inherited::FROM_NOBODY;
-        assert!(!own.parts_at(3, 0) && !own.parts_at(4, 0));
+        own.appends(3, 0);
+        assert!(!own.is_beyond(4, 1));
+        own.strays_from(1);
+        assert!(own.is_beyond(4, WATCH_MS) && !own.is_beyond(4, WATCH_MS + 1) && !own.is_beyond(3, 1));
     }
 
     /// One record per batch, so many of them, of this leader epoch.
@@ -126,8 +150,12 @@ mod tests {
         batch_of(&(from..from + count).collect::<Vec<_>>(), shape, 0)
     }
 
-    fn tells_position(records: &[(PositionKey, PositionValue)]) -> bool {
-        records.iter().any(|(_, value)| matches!(value, PositionValue::Position(_)))
+    /// The epochs that a position tells: that of the last batch, and the one up to which the generation is shared.
+    fn told(records: &[(PositionKey, PositionValue)]) -> Option<(i32, Option<i32>)> {
+        records.iter().find_map(|(_, value)| match value {
+            PositionValue::Position(p) => Some((p.source_leader_epoch, p.shared_leader_epoch)),
+            PositionValue::Segments(_) => None,
+        })
     }
 
     /// Stands at so many records, as the owner with this number wrote it down, and streams.
@@ -137,6 +165,11 @@ mod tests {
 
     /// The same, and so many of a newer leader epoch stand there behind that.
     fn located_behind(bench: &mut Bench, number: u64, at: i64, newer: i64) {
+        located_by(bench, number, (at, newer), None);
+    }
+
+    /// The same, and the position tells up to which epoch the generation is shared.
+    fn located_by(bench: &mut Bench, number: u64, (at, newer): (i64, i64), shared: Option<i32>) {
         let position = Position {
             generation: bench.relay.generation().generation,
             sequence_base: 0,
@@ -147,6 +180,7 @@ mod tests {
             target_offset: at,
             target_leader_epoch: -1,
             last: LastBatch::default(),
+            shared_leader_epoch: shared,
             skip_version: 0,
             assignment_number: number,
             topic: String::new(),
@@ -198,7 +232,7 @@ mod tests {
         let begins = loop {
             match bench.next() {
                 Some(Action::Write(records)) => {
-                    assert!(!tells_position(&records), "a next owner would share it from there on");
+                    assert_eq!(told(&records), Some((6, Some(5))), "a next owner shares it as well");
                     bench.relay.written(true, NOW);
                 }
                 Some(Action::StopFetching) => {}
@@ -225,15 +259,43 @@ mod tests {
         hands_over(&mut bench, 1);
     }
 
+    /// A generation begins without an append that hands over, at this offset.
+    fn begins(bench: &mut Bench, at: i64) {
+        let Some(Action::Begin(begins)) = bench.drain() else { panic!("{:?}", bench.relay.state()) };
+        assert_eq!((begins.start.source_offset, begins.start.source_leader_epoch), (at, Some(5)));
+    }
+
     #[test]
-    fn a_leader_that_comes_later_parts_too_and_a_look_for_the_place_forgets_nothing() {
+    fn who_had_an_append_acknowledged_hands_nothing_over() {
         let mut bench = Bench::new(RULES);
         located(&mut bench, 9, 0);
         bench.bring(&[batches(0, 1, 5), batches(1, 1, 6)].concat());
         let append = bench.append();
+        // Nothing but its own answer tells that the other's next one is refused.
+        assert!(bench.drain().is_none());
         bench.ack(append.id, 0);
-        located(&mut bench, 1, 1);
-        hands_over(&mut bench, 1);
+        begins(&mut bench, 1);
+    }
+
+    #[test]
+    fn a_look_for_the_place_forgets_nothing() {
+        let mut bench = Bench::new(RULES);
+        located(&mut bench, 9, 0);
+        bench.bring(&[batches(0, 1, 5), batches(1, 1, 6)].concat());
+        let append = bench.append();
+        bench.relay.answer(append.id, &Answer::Lost, NOW);
+        located(&mut bench, 1, 0);
+        hands_over(&mut bench, 0);
+    }
+
+    #[test]
+    fn a_position_tells_a_next_owner_what_is_shared() {
+        let mut bench = Bench::new(RULES);
+        located_by(&mut bench, 9, (1, 0), Some(3));
+        bench.bring(&batches(1, 1, 5));
+        let append = bench.append();
+        bench.ack(append.id, 1);
+        begins(&mut bench, 2);
     }
 
     #[test]
@@ -244,26 +306,57 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_epoch_that_nothing_was_appended_of_is_not_told_before_the_other_is_gone() {
+    fn a_newer_epoch_that_nothing_was_appended_of_is_shared_until_the_other_is_gone() {
         let mut bench = Bench::new(RULES);
         located(&mut bench, 9, 1);
-        let shape = BatchHeader { leader_epoch: 6, attributes: 0x30, ..header(1, 1) };
-        bench.bring(&[batch_of(&[1], shape, 0)]);
-        bench.now_ms += WATCH_MS / 2;
-        assert!(matches!(bench.next(), Some(Action::Skipped(_))));
-        bench.now_ms += WATCH_MS / 4;
-        assert!(bench.next().is_none() && bench.relay.is_busy(), "it is written in the end");
-        bench.now_ms += WATCH_MS;
-        let Some(Action::Write(records)) = bench.next() else { panic!() };
-        assert!(tells_position(&records));
-        bench.relay.written(true, bench.now_ms);
-        assert!(!bench.relay.is_busy());
+        let marker =
+            |offset, leader_epoch| BatchHeader { leader_epoch, attributes: 0x30, ..header(offset, 1) };
+        for (offset, later_ms, wanted) in [(1, WATCH_MS / 2, Some(5)), (2, WATCH_MS, None)] {
+            bench.bring(&[batch_of(&[offset], marker(offset, 6), 0)]);
+            assert!(matches!(bench.next(), Some(Action::Skipped(_))));
+            bench.now_ms += later_ms;
+            let Some(Action::Write(records)) = bench.next() else { panic!() };
+            assert_eq!(told(&records), Some((6, wanted)));
+            bench.relay.written(true, bench.now_ms);
+            assert!(!bench.relay.is_busy());
+        }
     }
 
     #[test]
     fn who_had_nobody_before_goes_on_whoever_leads() {
         let mut bench = Bench::new(RULES);
         located(&mut bench, 1, 0);
+        bench.bring(&[batches(0, 1, 5), batches(1, 1, 6), batches(2, 1, 7)].concat());
+        for offset in 0..3 {
+            let append = bench.append();
+            bench.ack(append.id, offset);
+        }
+    }
+
+    #[test]
+    fn who_lost_an_answer_shares_its_own_generation_with_what_it_sent() {
+        let mut bench = Bench::new(RULES);
+        located(&mut bench, 1, 0);
+        bench.bring(&[batches(0, 1, 5), batches(1, 1, 6)].concat());
+        let append = bench.append();
+        assert!(
+            bench.next().is_none(),
+            "the second waits for the first one's answer: nothing was sent of its epoch"
+        );
+        bench.relay.answer(append.id, &Answer::Lost, NOW);
+        located(&mut bench, 1, 0);
+        hands_over(&mut bench, 0);
+    }
+
+    #[test]
+    fn what_was_lost_long_ago_is_shared_with_nobody() {
+        let mut bench = Bench::new(RULES);
+        located(&mut bench, 1, 0);
+        bench.bring(&batches(0, 1, 5));
+        let append = bench.append();
+        bench.relay.answer(append.id, &Answer::Lost, NOW);
+        located(&mut bench, 1, 0);
+        bench.now_ms += WATCH_MS;
         bench.bring(&[batches(0, 1, 5), batches(1, 1, 6), batches(2, 1, 7)].concat());
         for offset in 0..3 {
             let append = bench.append();

@@ -347,7 +347,7 @@ impl<T: Clone> Relay<T> {
         }
     }
 
-    pub(super) fn append(&mut self, outgoing: Outgoing, bytes: u64) -> Next<T> {
+    pub(super) fn append(&mut self, outgoing: Outgoing, bytes: u64, now_ms: u64) -> Next<T> {
         let generation = self.setup.detail.begun.generation;
         let Phase::Streaming(stream) = &mut self.phase else { return Next::Changed };
         let Outgoing { batch, run, more, next_source, leader_epoch, path } = outgoing;
@@ -368,6 +368,7 @@ impl<T: Clone> Relay<T> {
                 return Next::Changed;
             }
         };
+        stream.inherited.appends(leader_epoch, now_ms);
         self.behind.sent(batch.header.max_timestamp);
         let last = LastBatch {
             count: batch.header.count,
@@ -439,6 +440,9 @@ impl<T: Clone> Relay<T> {
             self.expect_strays(now_ms);
         }
         let Phase::Streaming(stream) = &mut self.phase else { return };
+        if *answer == Answer::Lost {
+            stream.inherited.strays_from(now_ms);
+        }
         let sent = stream.window.sent_count();
         match stream.window.answer(id, answer, now_ms) {
             Outcome::Untold => {
@@ -466,6 +470,7 @@ impl<T: Clone> Relay<T> {
     fn mirrored(&mut self, mirrored: &Mirrored, now_ms: u64) {
         let Phase::Streaming(stream) = &mut self.phase else { return };
         stream.journal.mirrored(mirrored, now_ms);
+        stream.inherited.hands_over();
         stream.last = Some((mirrored.last, mirrored.source_leader_epoch));
         self.attempts = 0;
         self.refusal = None;

@@ -109,7 +109,7 @@ impl<T: Clone> Relay<T> {
                 act(Action::Ask(Ask::Locate(Step::TargetEnds)))
             })
         } else if stream.window.may_send(bytes, now_ms) {
-            return Some(self.append(outgoing, bytes));
+            return Some(self.append(outgoing, bytes, now_ms));
         } else {
             None
         };

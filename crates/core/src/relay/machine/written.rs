@@ -35,8 +35,7 @@ impl<T: Clone> Relay<T> {
     pub(super) fn write_if_due(&mut self, now_ms: u64) -> Next<T> {
         let Phase::Streaming(stream) = &mut self.phase else { return Next::Changed };
         let quiet = stream.window.is_empty() && stream.queue.is_empty();
-        let due = stream.journal.due(now_ms, quiet) && !stream.withholds_position(now_ms);
-        if stream.writing.is_none() && due {
+        if stream.writing.is_none() && stream.journal.due(now_ms, quiet) {
             return self.write(now_ms);
         }
         Next::Idle
@@ -83,19 +82,12 @@ impl<T: Clone> Relay<T> {
         });
     }
 
-    /// Takes what is to be written down now. While a position is withheld, that is segments only.
+    /// Takes what is to be written down now.
     pub(super) fn write(&mut self, now_ms: u64) -> Next<T> {
         let setup = &self.setup;
         let Phase::Streaming(stream) = &mut self.phase else { return Next::Changed };
         let entry = stream.journal.take();
         let mut records = setup.chunks(&entry);
-        if stream.withholds_position(now_ms) {
-            if records.is_empty() {
-                return Next::Changed;
-            }
-            stream.writing = Some(entry);
-            return act(Action::Write(records));
-        }
         let generation = setup.detail.begun.generation;
         let acked = stream.window.acked();
         let (last, source_leader_epoch) = stream.last.unwrap_or_else(|| (LastBatch::default(), -1));
@@ -106,6 +98,7 @@ impl<T: Clone> Relay<T> {
             source_offset: acked.source,
             source_topic_id: setup.detail.source_topic_id,
             source_leader_epoch,
+            shared_leader_epoch: stream.inherited.shared(source_leader_epoch, now_ms),
             target_offset: acked.target,
             target_leader_epoch: -1,
             last,

@@ -357,6 +357,12 @@ impl Resync {
         Ok(())
     }
 
+    /// That of the position; without one, of the first record that was counted.
+    pub(super) fn base_epoch(&self) -> i32 {
+        let known = if self.epoch >= 0 { self.epoch } else { self.counted_epoch.unwrap_or(-1) };
+        self.position.as_ref().and_then(|position| position.shared_leader_epoch).unwrap_or(known)
+    }
+
     /// Nothing on the target tells whether it was this history that was mirrored from here on: then it goes on from here.
     fn is_unproven(&mut self, leader_epoch: i32) -> bool {
         let known =

@@ -231,6 +231,17 @@ impl Resync {
         true
     }
 
+    /// The log ends here by now: reads what others appended meanwhile.
+    pub(super) fn scan_on(&mut self, log_end: i64) {
+        let from = self.ends.1;
+        if log_end > from {
+            self.ends.1 = log_end;
+            self.read_target(Purpose::Scan(from), from);
+        } else {
+            self.scanned();
+        }
+    }
+
     pub(super) fn scanned(&mut self) {
         if self.scan.gap.is_some() {
             // Ours may have been there: retention may have taken them since the log start was told.

@@ -58,7 +58,15 @@ pub(crate) fn position_record() -> impl Strategy<Value = (PositionKey, PositionV
 
 fn position() -> impl Strategy<Value = Position> {
     let last = (any::<i32>(), any::<[i64; 2]>(), any::<u32>());
-    (generation(), any::<[i64; 3]>(), any::<[i32; 3]>(), topic_id(), last, any::<[u64; 2]>(), "\\PC{0,8}")
+    (
+        generation(),
+        any::<[i64; 3]>(),
+        any::<[i32; 3]>(),
+        topic_id(),
+        last,
+        any::<([u64; 2], Option<i32>)>(),
+        "\\PC{0,8}",
+    )
         .prop_map(
             |(
                 generation,
@@ -66,7 +74,7 @@ fn position() -> impl Strategy<Value = Position> {
                 epochs,
                 source_topic_id,
                 (count, [base, max], body_crc),
-                numbers,
+                (numbers, shared_leader_epoch),
                 topic,
             )| Position {
                 generation,
@@ -75,6 +83,7 @@ fn position() -> impl Strategy<Value = Position> {
                 source_offset: offsets[1],
                 source_topic_id,
                 source_leader_epoch: epochs[1],
+                shared_leader_epoch,
                 target_offset: offsets[2],
                 target_leader_epoch: epochs[2],
                 last: LastBatch { count, base_timestamp: base, max_timestamp: max, body_crc },
