@@ -336,8 +336,7 @@ impl Resync {
             return false;
         }
         self.again += 1;
-        self.scan = target::Scan::default();
-        self.tail = None;
+        self.forget_target();
         self.step = Step::TargetEnds;
         true
     }
@@ -363,8 +362,7 @@ impl Resync {
                 return;
             }
             self.again += u8::from(moved);
-            self.scan = target::Scan::default();
-            self.tail = None;
+            self.forget_target();
         }
         let before = std::mem::replace(&mut self.ends, (log_start, log_end));
         if let Some(Remembered(remembered)) = self.remembered.take() {
@@ -377,7 +375,7 @@ impl Resync {
                 return;
             }
             self.again += 1;
-            self.scan = target::Scan::default();
+            self.forget_target();
         }
         // What was acknowledged last may not be written down: the loss may have struck the positions topic too.
         let told = self.known.first().map_or(i64::MIN, |p| p.target_offset).max(self.premise.acked_target);

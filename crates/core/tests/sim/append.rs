@@ -211,7 +211,10 @@ impl World {
             || !self.connections[c].open
             || claim.generation != self.raft.detail.begun.generation;
         let truncated = |rec: &Rec| self.source.infos[rec.uid as usize].gone == Some(Gone::Truncated);
-        claim.lost = self.raft.begun_by != Some(present) && records.iter().all(|(_, rec)| truncated(rec));
+        // An append that hands over lets strays behind it pass until the next generation's first append.
+        let ended = claim.generation != self.raft.detail.begun.generation;
+        let shared = ended || self.raft.begun_by != Some(present);
+        claim.lost = shared && records.iter().all(|(_, rec)| truncated(rec));
         let now = self.owner_now(present);
         if claim.delivery == Delivery::ExactlyOnce && self.owners[present].alive {
             claim.delivery = promised(self.owners[present].relay.figures(now).delivery);

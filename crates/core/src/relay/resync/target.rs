@@ -231,6 +231,14 @@ impl Resync {
         true
     }
 
+    /// What was read of the target may not be there any more.
+    pub(super) fn forget_target(&mut self) {
+        self.scan = Scan::default();
+        self.tail = None;
+        self.contents.clear();
+        self.behind = None;
+    }
+
     /// The log ends here by now: reads what others appended meanwhile.
     pub(super) fn scan_on(&mut self, log_end: i64) {
         let from = self.ends.1;
@@ -300,8 +308,7 @@ impl Resync {
         }
         let kept = self.base.target + (count - self.base.count).max(0);
         self.truncated = Some((kept.min(told.target), self.truncated.map_or(told.target, |(_, to)| to)));
-        self.scan = Scan::default();
-        self.tail = None;
+        self.forget_target();
         self.find_count();
     }
 
