@@ -101,7 +101,7 @@ impl Generation {
 }
 
 /// How to reach a Kafka cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ClusterSpec {
     /// First contact points, `host:port`.
     pub bootstrap_servers: Vec<String>,

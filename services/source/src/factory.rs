@@ -15,17 +15,11 @@ use crate::link::FlowLink;
 use crate::metrics::Metrics;
 use crate::partition::PartitionUnit;
 use crate::paused::Onlookers;
+use crate::registry::Registries;
 use crate::topology;
 
 /// A link is shared by units of one flow with the same clusters.
-pub(crate) type LinkKey = (FlowId, ClusterKey, ClusterKey);
-type ClusterKey = (Vec<String>, Vec<(String, String)>);
-
-/// What clusters are told apart by.
-pub(crate) fn cluster_key(spec: &ClusterSpec) -> ClusterKey {
-    let properties = spec.properties.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-    (spec.bootstrap_servers.clone(), properties)
-}
+pub(crate) type LinkKey = (FlowId, ClusterSpec, ClusterSpec);
 
 /// Starts the units of the source service.
 #[derive(Debug)]
@@ -35,6 +29,7 @@ pub(crate) struct SourceUnits {
     metrics: Arc<Metrics>,
     // By `at_least_once` too, which its writer depends on. Lock: held only to look up or insert.
     links: Mutex<HashMap<(LinkKey, bool), Weak<FlowLink>>>,
+    registries: Registries,
     onlookers: Arc<Onlookers>,
 }
 
@@ -47,11 +42,12 @@ impl SourceUnits {
             settings,
             metrics,
             links: Mutex::new(HashMap::new()),
+            registries: Registries::default(),
         }
     }
 
     fn link(&self, context: &UnitContext) -> Result<Arc<FlowLink>, Failure> {
-        let key = (context.flow_id.clone(), cluster_key(&context.source), cluster_key(&context.target));
+        let key = (context.flow_id.clone(), context.source.clone(), context.target.clone());
         let key = (key, context.flow.spec.at_least_once);
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         links.retain(|_, link| link.strong_count() > 0);
@@ -66,6 +62,7 @@ impl SourceUnits {
             &self.settings,
             &self.budget,
             &self.metrics,
+            &self.registries,
         )?);
         links.insert(key, Arc::downgrade(&link));
         Ok(link)

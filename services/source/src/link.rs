@@ -20,7 +20,7 @@ use crate::fetcher::{Fetcher, FetcherLimits};
 use crate::internal::InternalWriter;
 use crate::metrics::Metrics;
 use crate::positions::{PositionReader, PositionStore};
-use crate::registry::RegistryStore;
+use crate::registry::{Registries, RegistryStore};
 use crate::sender::Sender;
 use crate::throttle::{PartitionThrottle, Throttles, TopicRow};
 
@@ -81,6 +81,7 @@ impl FlowLink {
         settings: &Settings,
         budget: &Arc<Budget>,
         metrics: &Arc<Metrics>,
+        registries: &Registries,
     ) -> Result<Self, Failure> {
         let source = client("source", flow_id, clusters.0)?;
         let target = client("target", flow_id, clusters.1)?;
@@ -92,14 +93,15 @@ impl FlowLink {
             Arc::clone(metrics),
         ));
         let settings_changes = watch::Sender::new(0);
+        let registry = |client: &Client, spec| RegistryStore::new(client.clone(), spec, factor, registries);
         Ok(Self {
             positions: PositionStore::new(
                 PositionReader::new(flow_id.clone(), flow.spec.positions_topic(), target.clone()),
                 factor,
                 Arc::clone(&writer),
             ),
-            source_registry: RegistryStore::new(source.clone(), factor),
-            target_registry: RegistryStore::new(target.clone(), factor),
+            source_registry: registry(&source, clusters.0),
+            target_registry: registry(&target, clusters.1),
             writer,
             source_settings: SettingsCache::start(source.clone(), settings_changes.clone()),
             target_settings: SettingsCache::start(target.clone(), settings_changes.clone()),

@@ -21,7 +21,7 @@ use mirrormesh_worker::{Failure, QueryHandler};
 use tokio::time::{Instant, timeout};
 
 use crate::ends::ends_of;
-use crate::factory::{LinkKey, cluster_key};
+use crate::factory::LinkKey;
 use crate::fetcher::page_of;
 use crate::lag_board::LagSlot;
 use crate::link::client;
@@ -70,7 +70,7 @@ impl Onlookers {
     }
 
     fn of(&self, set: &PausedSet) -> Result<Arc<Onlooker>, Failure> {
-        let key = (set.flow.clone(), cluster_key(&set.source), cluster_key(&set.target));
+        let key = (set.flow.clone(), set.source.clone(), set.target.clone());
         let mut flows = lock(&self.flows);
         if let Some(onlooker) = flows.get(&key) {
             return Ok(Arc::clone(onlooker));

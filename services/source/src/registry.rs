@@ -1,16 +1,17 @@
 //! The registry topic of one cluster: read to its end before anything is concluded from it, written before anything is
 //! appended.
 //!
-//! Owns the topic's creation and what was read from it so far; the meaning of its records is core's.
+//! Owns the topic's creation and what was read from it so far, which the flows of a worker share; the meaning of its records is core's.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use mirrormesh_core::ids::{TopicId, TopicName};
 use mirrormesh_core::relay::registry::{
     Origin, REGISTRY_TOPIC, Registry, RegistryKey, RegistryValue, WriterKey,
 };
+use mirrormesh_core::unit::ClusterSpec;
 use mirrormesh_kafka::Client;
 use mirrormesh_kafka::librdkafka::InternalReader;
 use mirrormesh_proto::convert::registry::{
@@ -32,6 +33,24 @@ struct Tail {
     registry: Registry,
 }
 
+/// What was read of the clusters' registries: once for each cluster that is reached in one way, whichever flows ask. An
+/// entry for every partition that was ever written stands there.
+#[derive(Debug, Default)]
+pub(crate) struct Registries(
+    // Lock: held only to look up or insert.
+    std::sync::Mutex<HashMap<ClusterSpec, Weak<Mutex<Tail>>>>,
+);
+
+impl Registries {
+    fn of(&self, cluster: &ClusterSpec) -> Arc<Mutex<Tail>> {
+        let mut tails = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        tails.retain(|_, tail| tail.strong_count() > 0);
+        let tail = tails.get(cluster).and_then(Weak::upgrade).unwrap_or_default();
+        tails.insert(cluster.clone(), Arc::downgrade(&tail));
+        tail
+    }
+}
+
 /// The registry of one cluster, for one flow.
 #[derive(Debug)]
 pub(crate) struct RegistryStore {
@@ -41,18 +60,23 @@ pub(crate) struct RegistryStore {
     cluster_id: Mutex<Option<(Instant, Arc<str>)>>,
     created: OnceCell<()>,
     /// Held over the reading: many partitions that ask together read once.
-    tail: Mutex<Tail>,
+    tail: Arc<Mutex<Tail>>,
 }
 
 impl RegistryStore {
     /// Opens nothing yet: connections are made when first needed.
-    pub(crate) fn new(client: Client, replication_factor: Option<i16>) -> Self {
+    pub(crate) fn new(
+        client: Client,
+        cluster: &ClusterSpec,
+        replication_factor: Option<i16>,
+        registries: &Registries,
+    ) -> Self {
         Self {
             client,
             replication_factor,
             cluster_id: Mutex::new(None),
             created: OnceCell::new(),
-            tail: Mutex::new(Tail::default()),
+            tail: registries.of(cluster),
         }
     }
 
@@ -152,5 +176,28 @@ impl RegistryStore {
             (encode_registry_key(key), encode_registry_value(value))
         };
         writer.write(REGISTRY_TOPIC, records.iter().map(bytes)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flows_share_what_was_read_of_a_cluster_as_long_as_one_of_them_is_there() {
+        let registries = Registries::default();
+        let spec = |server: &str, user: &str| ClusterSpec {
+            bootstrap_servers: vec![server.to_owned()],
+            properties: [("sasl.username".to_owned(), user.to_owned())].into(),
+        };
+        let one = registries.of(&spec("a:9092", "x"));
+        assert!(Arc::ptr_eq(&one, &registries.of(&spec("a:9092", "x"))));
+        for other in [spec("b:9092", "x"), spec("a:9092", "y")] {
+            assert!(!Arc::ptr_eq(&one, &registries.of(&other)), "what one may read the other may not");
+        }
+        assert_eq!(registries.0.lock().unwrap().len(), 2, "those that nobody holds are forgotten");
+        drop(one);
+        registries.of(&spec("b:9092", "x"));
+        assert_eq!(registries.0.lock().unwrap().len(), 1);
     }
 }
