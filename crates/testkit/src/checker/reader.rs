@@ -146,10 +146,21 @@ impl Reader {
         Ok(None)
     }
 
+    /// First and end offset. Leaders move, and the first broker that is asked may be one that was a leader.
     fn watermarks(&self) -> Result<(i64, i64)> {
-        self.consumer
-            .fetch_watermarks(&self.partition.0, self.partition.1, QUESTION_TIMEOUT)
-            .with_context(|| format!("cannot ask for the offsets of {}", self.describe()))
+        let deadline = Instant::now() + QUESTION_TIMEOUT;
+        loop {
+            match self.consumer.fetch_watermarks(&self.partition.0, self.partition.1, QUESTION_TIMEOUT) {
+                Err(error) if !is_final(&error) && Instant::now() < deadline => {
+                    tracing::debug!("asking for the offsets of {}: {error}", self.describe());
+                    std::thread::sleep(POLL_TIMEOUT);
+                }
+                answer => {
+                    return answer
+                        .with_context(|| format!("cannot ask for the offsets of {}", self.describe()));
+                }
+            }
+        }
     }
 
     fn describe(&self) -> String {
