@@ -109,7 +109,7 @@ mod tests {
     use crate::relay::facts::Facts;
     use crate::relay::journal::Stored;
     use crate::relay::machine::tests::{Bench, NOW, RULES};
-    use crate::relay::machine::{Action, Answer, Ask, Told};
+    use crate::relay::machine::{Action, Answer, Ask, Rules, TARGET_NOT_IDEMPOTENT, Told};
     use crate::relay::page::SourcePage;
     use crate::relay::position::{LastBatch, Position, PositionKey, PositionValue};
     use crate::relay::resync::Step;
@@ -194,6 +194,9 @@ mod tests {
                     continue;
                 }
                 Some(Action::Ask(Ask::Facts)) => Told::Facts(Facts::DEFAULT),
+                Some(Action::Ask(Ask::NewProducer)) => {
+                    Told::Failed(TARGET_NOT_IDEMPOTENT.to_owned(), "none".to_owned())
+                }
                 Some(Action::Ask(Ask::Locate(Step::Identity))) => {
                     Told::Identity(Some(TopicId([1; 16])), Some(TopicId([2; 16])))
                 }
@@ -359,6 +362,22 @@ mod tests {
         bench.now_ms += WATCH_MS;
         bench.bring(&[batches(0, 1, 5), batches(1, 1, 6), batches(2, 1, 7)].concat());
         for offset in 0..3 {
+            let append = bench.append();
+            bench.ack(append.id, offset);
+        }
+    }
+
+    #[test]
+    fn without_a_producer_id_nothing_parts() {
+        let mut bench = Bench::new(Rules { at_least_once: true, ..RULES });
+        bench.relay.setup.detail.begun.generation = Generation::unnumbered(9);
+        located(&mut bench, 9, 1);
+        bench.bring(&batches(1, 1, 5));
+        assert!(bench.next().is_none(), "strays may come");
+        bench.now_ms += WATCH_MS / 2;
+        located(&mut bench, 9, 1);
+        bench.bring(&batches(1, 2, 6));
+        for offset in 1..3 {
             let append = bench.append();
             bench.ack(append.id, offset);
         }
