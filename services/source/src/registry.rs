@@ -1,7 +1,8 @@
 //! The registry topic of one cluster: read to its end before anything is concluded from it, written before anything is
 //! appended.
 //!
-//! Owns the topic's creation and what was read from it so far, which the flows of a worker share; the meaning of its records is core's.
+//! Owns the topic's creation and what was read from it so far, which the flows of a worker share; the meaning of its
+//! records is core's.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, Weak};

@@ -466,14 +466,14 @@ impl Resync {
             producer_changed: self.generation.epoch == 0
                 && self.producers.iter().any(|id| *id != self.generation.producer_id),
             replay: std::mem::take(&mut self.replay),
-            position: self.position.clone(),
+            base_epoch: self.base_epoch(),
+            position: self.position.take(),
             truncated: self.truncated,
             apart,
             doubled: self.scan.doubled,
             stray: self.stray,
             unsure: self.unsure,
             epoch,
-            base_epoch: self.base_epoch(),
         }));
         if self.premise.facts.source_by_name && (self.count > self.base.count || self.behind.is_some()) {
             self.confirm(found);

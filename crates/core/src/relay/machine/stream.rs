@@ -90,7 +90,7 @@ pub(super) struct Stream<T> {
     pub(super) held_for_strays: bool,
     /// Without a producer id: the place was found while strays might still come, and is looked for again once none can.
     pub(super) in_doubt: bool,
-    /// Who had the partition before may append under this generation still.
+    /// Who may append under this generation still: owners before this one, and what this one lost the answers of.
     pub(super) inherited: Inherited,
     pub(super) after: Option<After>,
     end_offset: i64,
@@ -470,7 +470,7 @@ impl<T: Clone> Relay<T> {
     fn mirrored(&mut self, mirrored: &Mirrored, now_ms: u64) {
         let Phase::Streaming(stream) = &mut self.phase else { return };
         stream.journal.mirrored(mirrored, now_ms);
-        stream.inherited.hands_over();
+        stream.inherited.acknowledged();
         stream.last = Some((mirrored.last, mirrored.source_leader_epoch));
         self.attempts = 0;
         self.refusal = None;

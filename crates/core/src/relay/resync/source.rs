@@ -121,10 +121,10 @@ impl Resync {
     }
 
     /// The mirror got at least so far in this history, if n is right: what it mirrored behind the end of the epoch may be of
-    /// another, and so may all of it where the epoch is not known. Where the content is not fixed, n may count records from
+    /// another, and so may all of it where the epoch is not known, or not that up to which others read the same. Where the content is not fixed, n may count records from
     /// before the base.
     fn surely_mirrored(&self) -> i64 {
-        if !self.premise.facts.content_fixed() {
+        if !self.premise.facts.content_fixed() || self.shared_epoch().is_some() {
             return self.base.source;
         }
         let mirrored = self.at_least.max(self.mirrored_to());
@@ -357,17 +357,22 @@ impl Resync {
         Ok(())
     }
 
-    /// That of the position; without one, of the first record that was counted.
+    /// Up to which leader epoch everybody who may have appended behind the base read the same: what the position tells;
+    /// without one, that of the first record that was counted.
     pub(super) fn base_epoch(&self) -> i32 {
         let known = if self.epoch >= 0 { self.epoch } else { self.counted_epoch.unwrap_or(-1) };
-        self.position.as_ref().and_then(|position| position.shared_leader_epoch).unwrap_or(known)
+        self.shared_epoch().unwrap_or(known)
+    }
+
+    /// It is an earlier one than that of the position's last batch: what stands behind may be of another history.
+    fn shared_epoch(&self) -> Option<i32> {
+        self.position.as_ref().and_then(|position| position.shared_leader_epoch)
     }
 
     /// Nothing on the target tells whether it was this history that was mirrored from here on: then it goes on from here.
     fn is_unproven(&mut self, leader_epoch: i32) -> bool {
-        let known =
-            if self.epoch >= 0 { self.epoch } else { *self.counted_epoch.get_or_insert(leader_epoch) };
-        let unproven = self.tail.is_none() && leader_epoch > known;
+        self.counted_epoch.get_or_insert(leader_epoch);
+        let unproven = self.tail.is_none() && leader_epoch > self.base_epoch();
         if unproven {
             let from = self.target_of(self.base.count + self.read).unwrap_or(self.base.target);
             self.unsure = Some((from, self.ends.1));
@@ -455,7 +460,8 @@ impl Resync {
              with start_over",
             ours.offset
         );
-        let known = self.position.as_ref().map_or(-1, |position| position.source_leader_epoch);
+        let told = self.position.as_ref().map_or(-1, |position| position.source_leader_epoch);
+        let known = self.shared_epoch().unwrap_or(told);
         if data.batch.header.leader_epoch > known && known >= 0 && self.diverged.is_none() {
             self.look_for_the_parting(offset + 1);
             return Ok(false);

@@ -231,7 +231,7 @@ impl Resync {
         true
     }
 
-    /// What was read of the target may not be there any more.
+    /// What was read of the target, and concluded from it, may not be so any more.
     pub(super) fn forget_target(&mut self) {
         self.scan = Scan::default();
         self.tail = None;
@@ -245,6 +245,8 @@ impl Resync {
         if log_end > from {
             self.ends.1 = log_end;
             self.read_target(Purpose::Scan(from), from);
+        } else if log_end < from {
+            self.step = Step::Again("TARGET_NOT_SETTLED");
         } else {
             self.scanned();
         }
