@@ -1,5 +1,7 @@
 //! The target's side: how many records of this generation are there (n).
 
+use std::cmp::Ordering;
+
 use bytes::Bytes;
 
 use super::{Purpose, Remembered, Resync, Step, is_ours};
@@ -242,13 +244,13 @@ impl Resync {
     /// The log ends here by now: reads what others appended meanwhile.
     pub(super) fn scan_on(&mut self, log_end: i64) {
         let from = self.ends.1;
-        if log_end > from {
-            self.ends.1 = log_end;
-            self.read_target(Purpose::Scan(from), from);
-        } else if log_end < from {
-            self.step = Step::Again("TARGET_NOT_SETTLED");
-        } else {
-            self.scanned();
+        match log_end.cmp(&from) {
+            Ordering::Less => self.step = Step::Again("TARGET_NOT_SETTLED"),
+            Ordering::Equal => self.scanned(),
+            Ordering::Greater => {
+                self.ends.1 = log_end;
+                self.read_target(Purpose::Scan(from), from);
+            }
         }
     }
 
