@@ -324,7 +324,9 @@ async fn leaders_that_move_on_both_sides_lose_and_double_nothing() -> Result<()>
     rig.arrived(&[&topic], produced).await?;
     rig.caught_up(3).await?;
     rig.equal(&[&topic], produced).await?;
-    ensure!(rig.generation(&topic, 0).await? == before, "it goes on where it was");
+    // Where a connection to the target broke shortly before, a source with a new leader is read on under the next epoch.
+    let after = rig.generation(&topic, 0).await?;
+    ensure!(after.producer_id == before.producer_id && after.epoch >= before.epoch, "{before:?} {after:?}");
     let id = rig.flow.clone();
     let events = rig.api.flow_events(&id).await?.events;
     let lost = |e: &&FlowEvent| e.reason.ends_with("TRUNCATED") || e.reason.ends_with("DIVERGED");
