@@ -207,12 +207,10 @@ impl World {
         // Another owner may have brought the target to forget: what the present one says counts as well.
         let mut claim = claimed;
         let present = self.raft.owner;
-        claim.stale = o != present
-            || !self.connections[c].open
-            || claim.generation != self.raft.detail.begun.generation;
+        let ended = claim.generation != self.raft.detail.begun.generation;
+        claim.stale = o != present || !self.connections[c].open || ended;
         let truncated = |rec: &Rec| self.source.infos[rec.uid as usize].gone == Some(Gone::Truncated);
         // An append that hands over lets strays behind it pass until the next generation's first append.
-        let ended = claim.generation != self.raft.detail.begun.generation;
         let shared = ended || self.raft.begun_by != Some(present);
         claim.lost = shared && records.iter().all(|(_, rec)| truncated(rec));
         let now = self.owner_now(present);
