@@ -68,8 +68,6 @@ pub struct Found {
     pub place: Place,
     /// Nobody else appends to the target partition, as far as can be seen.
     pub sole_writer: bool,
-    /// Not all target offsets before this one are the generation's own.
-    pub others_before: i64,
     /// The flow wrote with another producer id before, and with no other epoch of this one.
     pub producer_changed: bool,
     /// What was appended but not written to the positions topic.
@@ -109,8 +107,6 @@ pub struct Premise {
     pub sole_writer: bool,
     /// The target keeps the records' timestamps as they are.
     pub times_kept: bool,
-    /// This owner saw that not all target offsets before this one are the generation's own; `i64::MIN`: it did not.
-    pub others_before: i64,
     /// Everything of this owner's before this target offset was acknowledged; `i64::MIN`: nothing was.
     pub acked_target: i64,
 }
@@ -163,14 +159,12 @@ pub struct Resync {
     gap: Option<(i64, i64)>,
     /// The source's history is another one than what was mirrored: up to this offset at least it was.
     diverged: Option<i64>,
-    /// What follows once the topics are known to be the same still.
+    /// What follows once the topics, and where the history ends, are known to be the same still.
     verdict: Option<Step>,
     /// What the target's leader remembers of the producer.
     remembered: Option<Remembered>,
     /// The target's contents are read from the base on, none left out.
     whole: bool,
-    /// n was taken from offsets, since nothing on the target tells it.
-    assumed: bool,
     /// So many records at most stand behind the base, and may be ours: nothing but their content tells, where there is no
     /// producer id.
     behind: Option<i64>,
@@ -231,7 +225,6 @@ impl Resync {
             verdict: None,
             remembered: None,
             whole: true,
-            assumed: false,
             behind: None,
             at_least: 0,
             stray: None,
@@ -284,13 +277,18 @@ impl Resync {
                 );
                 self.stop(StopReason::TargetRecreated, message);
             }
-            _ => {
-                self.step = self.verdict.take().unwrap_or(Step::Positions);
-            }
+            _ => match self.verdict.take() {
+                Some(verdict) if self.epoch_end.is_some() && !matches!(verdict, Step::Done(_)) => {
+                    self.verdict = Some(verdict);
+                    self.step = Step::SourceHistory(self.epoch);
+                }
+                verdict => self.step = verdict.unwrap_or(Step::Positions),
+            },
         }
     }
 
-    /// Ends and epochs are asked for by name: before a loss is believed, the topics must still be the same.
+    /// Ends and epochs are asked for by name: before a loss is believed, the topics must still be the same. And so must the
+    /// history: what the source lost meanwhile and filled up again would be passed over.
     fn lost(&mut self, loss: Loss) {
         self.confirm(Step::Lost(Box::new(loss), self.ends.1));
     }
@@ -457,12 +455,6 @@ impl Resync {
         let found = Step::Done(Box::new(Found {
             place: Place { count: self.count, source: self.cursor, target: log_end },
             sole_writer: self.scan.is_sole_writer(),
-            others_before: match (self.scan.foreign, self.scan.is_sole_writer()) {
-                // Who is no owner of the flow may come again.
-                (true, _) => i64::MAX,
-                (false, false) => log_end,
-                (false, true) => i64::MIN,
-            },
             producer_changed: self.generation.epoch == 0
                 && self.producers.iter().any(|id| *id != self.generation.producer_id),
             replay: std::mem::take(&mut self.replay),

@@ -119,21 +119,6 @@ fn a_source_that_is_read_by_name_is_looked_at_again_before_a_place_is_believed()
     assert_eq!(stopped(&r), StopReason::SourceRecreated);
 }
 
-#[test]
-fn offsets_count_no_records_where_others_were_seen() {
-    let seen = |before| {
-        let mut r = resync();
-        r.premise.others_before = before;
-        begun(&mut r, vec![position(5, 105, 12)], 16, 16);
-        remembers(&mut r, None, 16);
-        r
-    };
-    assert_eq!(stopped(&seen(13)), StopReason::PositionUnknown);
-    let mut r = seen(12);
-    source(&mut r, &[dense(105, 9)]);
-    assert_eq!(place(&r).0.count, 9, "all that they wrote is behind the position");
-}
-
 fn compacted(log_start: i64, log_end: i64) -> Resync {
     let mut r = resync_with(Facts { source_compacted: true, ..Facts::DEFAULT }, true);
     begun(&mut r, vec![position(5, 105, 12)], log_start, log_end);
@@ -149,6 +134,13 @@ fn what_a_compacted_source_does_not_have_at_its_place_is_told() {
     let left = SourcePage { end_offset: 107, high_watermark: 107, ..page(&[dense(105, 2)]) };
     r.source_read(left, &Origins::default(), &Fake);
     assert_eq!((place(&r).0.source, found(&r).stray), (106, Some((13, 14))));
+    // Later ones that are in their place do not hide it.
+    let mut r = compacted(0, 15);
+    let batches = [ours(12, 5, 1, 105), ours(13, 6, 1, 50), ours(14, 7, 1, 106)];
+    target(&mut r, &batches[2..]);
+    target(&mut r, &batches);
+    source(&mut r, &[dense(105, 2)]);
+    assert_eq!((place(&r).0.source, found(&r).stray), (107, Some((13, 14))));
 }
 
 #[test]
@@ -273,6 +265,74 @@ fn a_parting_before_the_start_is_gone_back_to() {
     still_the_same(&mut r);
     let Step::Lost(loss, _) = r.step().clone() else { panic!("{:?}", r.step()) };
     assert_eq!((loss.go_on, r.unsure()), (99, Some((7, 8))), "99 was left out, and is another record now");
+}
+
+#[test]
+fn a_history_that_was_left_for_a_loss_is_not_lost_again() {
+    // An owner that was replaced wrote down late what it had read before the source lost it.
+    let older = |epoch, assignment_number, source, source_leader_epoch| {
+        let mut older = position(5, source, 7);
+        older.generation.epoch = epoch;
+        Position { assignment_number, source_leader_epoch, ..older }
+    };
+    let epoch_of = |positions| match to_ends(positions, 0, 7).step() {
+        Step::SourceHistory(epoch) => Some(*epoch),
+        _ => None,
+    };
+    let late = older(-1, 2, 99, 4);
+    assert_eq!(epoch_of(vec![late.clone()]), Some(4));
+    assert_eq!(
+        epoch_of(vec![older(0, 3, 90, -1), late.clone()]),
+        None,
+        "the next generation began before that"
+    );
+    assert_eq!(epoch_of(vec![older(-2, 1, 80, 3), older(0, 3, 90, -1), late.clone()]), Some(3));
+    let mut renewed = older(0, 3, 90, -1);
+    renewed.generation.producer_id = 6;
+    assert_eq!(epoch_of(vec![renewed, late.clone()]), None, "under another producer id as well");
+    assert_eq!(epoch_of(vec![older(0, 3, 99, -1), late]), Some(4), "it went on from there");
+}
+
+#[test]
+fn a_source_that_loses_its_end_while_it_is_searched_is_searched_anew() {
+    let mut r = to_ends(vec![of_source_epoch(0, position(5, 105, 12))], 0, 16);
+    target(&mut r, &[ours(12, 5, 4, 105)]);
+    r.source_history(Some(107));
+    let left = SourcePage { end_offset: 107, high_watermark: 107, ..page(&[dense(105, 2)]) };
+    r.source_read(left, &Origins::default(), &Fake);
+    r.source_ends(0, 107);
+    target(&mut r, &[ours(12, 5, 4, 105)]);
+    r.source_read(page(&[dense(105, 1)]), &Origins::default(), &Fake);
+    // What was found up to 106 would not be told any more.
+    r.source_out_of_range();
+    r.source_ends(0, 104);
+    assert_eq!(*r.step(), Step::Again("SOURCE_NOT_SETTLED"));
+}
+
+#[test]
+fn a_loss_is_believed_only_if_the_history_ends_where_it_did() {
+    let parted = |epoch_end| {
+        let mut r = to_ends(vec![of_source_epoch(0, position(5, 105, 12))], 0, 16);
+        target(&mut r, &[ours(12, 5, 4, 105)]);
+        r.source_history(Some(109));
+        // It lost its end before the place, and has other records there by now.
+        r.source_out_of_range();
+        r.source_ends(0, 105);
+        target(&mut r, &[ours(12, 5, 4, 105)]);
+        r.source_read(
+            SourcePage { end_offset: 105, high_watermark: 105, ..page(&[]) },
+            &Origins::default(),
+            &Fake,
+        );
+        r.identity(Some(SOURCE), Some(TARGET));
+        assert_eq!(*r.step(), Step::SourceHistory(0));
+        r.source_history(epoch_end);
+        r.step().clone()
+    };
+    assert_eq!(parted(Some(104)), Step::Again("SOURCE_NOT_SETTLED"));
+    for same in [Some(109), None] {
+        assert!(matches!(parted(same), Step::Lost(..)), "{same:?}");
+    }
 }
 
 #[test]

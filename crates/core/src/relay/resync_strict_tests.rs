@@ -42,13 +42,18 @@ fn a_marker_of_a_newer_generation_says_that_this_owner_was_replaced() {
 }
 
 #[test]
-fn offsets_do_not_count_where_markers_may_stand() {
+fn what_nothing_tells_of_is_mirrored_again_only_where_that_is_allowed() {
     for (marked, strict) in [(false, true), (true, false)] {
         let mut r = resync_strict(strict, marked);
         begun(&mut r, vec![position(4, 104, 12)], 15, 15);
         assert_eq!(*r.step(), Step::Producer);
         remembers(&mut r, None, 15);
-        assert_eq!(stopped(&r), StopReason::PositionUnknown, "three markers, or three records");
+        if strict {
+            assert_eq!(stopped(&r), StopReason::PositionUnknown, "three markers, or three records");
+        } else {
+            assert_eq!(found(&r).place, Place { count: 4, source: 104, target: 15 });
+            assert_eq!((found(&r).unsure, found(&r).apart), (Some((12, 15)), true));
+        }
     }
 }
 

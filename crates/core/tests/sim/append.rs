@@ -39,6 +39,9 @@ impl World {
             lost: false,
             stale: false,
         };
+        if o == self.raft.owner {
+            self.last_said = claim.delivery;
+        }
         self.say(|| format!("owner {o} appends {id}, {} bytes, {path:?}, {delivery:?}", batch.body.len()));
         self.request(o, Request { id, order: Order::Append { batch, claim, target_topic } });
     }
@@ -214,8 +217,11 @@ impl World {
         let shared = ended || self.raft.begun_by != Some(present);
         claim.lost = shared && records.iter().all(|(_, rec)| truncated(rec));
         let now = self.owner_now(present);
-        if claim.delivery == Delivery::ExactlyOnce && self.owners[present].alive {
-            claim.delivery = promised(self.owners[present].relay.figures(now).delivery);
+        if claim.delivery == Delivery::ExactlyOnce {
+            // Of one that died, what it said last stays.
+            let alive = self.owners[present].alive;
+            let said = if alive { self.owners[present].relay.figures(now).delivery } else { self.last_said };
+            claim.delivery = promised(said);
         }
         let woken = !armed && by.is_some_and(|by| by != o) || o != present && self.checker.last_again();
         if claim.delivery == Delivery::ExactlyOnce && woken && !claim.marked {

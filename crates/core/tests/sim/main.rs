@@ -102,6 +102,11 @@ const FOUND: &[u64] = &[
     140_083_659,
     140_067_822,
     150_009_570,
+    164_051_332,
+    182_014_434,
+    182_025_023,
+    182_026_196,
+    190_040_903,
 ];
 /// Strict worlds of every run, from [`knobs::STRICT_SEEDS`] on.
 const STRICT: u64 = 150;
@@ -119,6 +124,7 @@ const FOUND_STRICT: &[u64] = &[
     300_005_245,
     300_507_791,
     300_517_788,
+    306_015_908,
 ];
 /// Worlds of every run whose strays come late, from [`knobs::LATE_SEEDS`] on.
 const LATE: u64 = 60;

@@ -10,6 +10,7 @@ use mirrormesh_core::relay::page::SourcePage;
 use mirrormesh_core::relay::position::{PositionKey, PositionValue};
 use mirrormesh_core::relay::registry::Registry;
 use mirrormesh_core::relay::stop::Stop;
+use mirrormesh_core::report::Delivery;
 use mirrormesh_core::unit::{Generation, PartitionDetail, PartitionGeneration, PartitionStart};
 
 use crate::check::{Checker, Claim};
@@ -198,6 +199,8 @@ pub struct World {
     pub produced: usize,
     pub healing: bool,
     pub last_append: u64,
+    /// What the owner said of the guarantee when it last appended.
+    pub last_said: Delivery,
     pub fired: Vec<Fault>,
     pub happened: BTreeSet<Fault>,
     pub ended: Option<&'static str>,
@@ -294,6 +297,7 @@ impl World {
             produced: 0,
             healing: false,
             last_append: 0,
+            last_said: Delivery::Unknown,
             fired: Vec::new(),
             happened: BTreeSet::new(),
             ended: None,

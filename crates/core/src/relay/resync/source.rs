@@ -13,14 +13,28 @@ use crate::relay::stop::{Stop, StopReason};
 use crate::relay::window::Place;
 use crate::translate::Segment;
 
+/// The generation of the one began after that of the other. Producer ids tell no order, but owners do.
+fn follows(one: &Position, other: &Position) -> bool {
+    if one.generation.producer_id == other.generation.producer_id {
+        one.generation.epoch > other.generation.epoch
+    } else {
+        one.assignment_number > other.assignment_number
+    }
+}
+
 impl Resync {
     /// Leader epoch of what older generations wrote last, and how far it reached at least: where nothing of this one is
     /// written yet, and its start does not tell, a source that loses its end again is seen by it.
     pub(super) fn older_epoch(&self, positions: &[Position]) -> (i32, i64, i64) {
         let known = self.premise.detail.source_topic_id;
+        // Whoever went back on the source did so for a loss that was told: what was read before that may be gone for long.
+        let went_back = |p: &Position| {
+            let of_topic = |q: &&Position| q.source_topic_id == known && q.source_offset < p.source_offset;
+            positions.iter().filter(of_topic).any(|q| follows(q, p))
+        };
         positions
             .iter()
-            .filter(|p| p.generation != self.generation && p.source_topic_id == known)
+            .filter(|p| p.generation != self.generation && p.source_topic_id == known && !went_back(p))
             .filter(|p| p.target_offset <= self.base.target && p.source_leader_epoch >= 0)
             // The newest: before a loss, an older one may have been further on the source.
             .max_by_key(|p| (p.target_offset, p.assignment_number, p.generation, p.count))
@@ -42,6 +56,11 @@ impl Resync {
     /// Answers [`Step::SourceHistory`]: the end offset of the epoch asked for, or of the nearest one before it;
     /// `None` if the broker can't tell.
     pub fn source_history(&mut self, end_offset: Option<i64>) {
+        if let Some(verdict) = self.verdict.take() {
+            let lost_more = end_offset.is_some_and(|end| Some(end) < self.epoch_end);
+            self.step = if lost_more { Step::Again("SOURCE_NOT_SETTLED") } else { verdict };
+            return;
+        }
         self.epoch_end = end_offset;
         match end_offset {
             Some(end) if end < self.epoch_source => {
@@ -83,12 +102,9 @@ impl Resync {
             self.unsure = Some((self.base.target, self.ends.1));
         }
         match self.gap {
-            Some(_) if self.assumed => self.deleted_up_to(self.base.source, None),
-            Some(_) => self.deleted_up_to(mirrored, Some(mirrored)),
+            Some(_) => self.deleted_up_to(mirrored),
             None => {
-                if !self.assumed {
-                    self.cursor = mirrored;
-                }
+                self.cursor = mirrored;
                 self.done();
             }
         }
@@ -131,10 +147,9 @@ impl Resync {
         self.epoch_end.map_or(self.base.source, |end| mirrored.min(end.max(self.base.source)))
     }
 
-    fn deleted_up_to(&mut self, from: i64, mirrored: Option<i64>) {
+    fn deleted_up_to(&mut self, mirrored: i64) {
         let Some((_, log_start)) = self.gap else { return };
-        let go_on = mirrored.map_or(log_start, |mirrored| mirrored.max(log_start));
-        self.lost(Loss::deleted_on_both(from.min(log_start), log_start, go_on));
+        self.lost(Loss::deleted_on_both(mirrored.min(log_start), log_start, mirrored.max(log_start)));
     }
 
     /// What older generations counted is not known: for them all counts that may have.
@@ -233,7 +248,10 @@ impl Resync {
             }
             return;
         }
-        if log_end > self.cursor || mirrored <= log_end {
+        let lost_while_read =
+            self.aligner.is_some() && self.cursor > self.base.source && log_end < self.cursor;
+        if log_end > self.cursor || mirrored <= log_end || lost_while_read {
+            // What was found up to now may be another history's, and what leads to it is still to be told.
             self.step = Step::Again("SOURCE_NOT_SETTLED");
         } else if self.count > self.base.count && self.diverged.is_none() {
             self.look_for_the_parting(mirrored);
@@ -309,7 +327,7 @@ impl Resync {
                 // A replaced owner's batch may have had exactly the place of ours, and those behind it followed.
                 self.stray = next.map(|next| (next, self.ends.1)).filter(|_| !fixed || self.behind.is_some());
             }
-            if let Some((from, to)) = skipped.filter(|_| self.behind.is_some()) {
+            if let Some((from, to)) = skipped.filter(|_| !fixed || self.behind.is_some()) {
                 // Not of this row of records: others', or there twice.
                 self.stray = Some((from, self.stray.map_or(to, |(_, to)| to)));
             }

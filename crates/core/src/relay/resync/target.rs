@@ -386,13 +386,12 @@ impl Resync {
                     self.unknown(log_start);
                 }
             }
-            // As the only writer, offsets count our records; not where it was seen that somebody else's stand there too.
-            _ if self.offsets_count()
-                && !self.scan.foreign
-                && self.premise.others_before <= self.base.target =>
-            {
-                self.assumed = true;
-                self.settle(self.base.count + appended);
+            // Nobody but owners of ours appends. But a target that forgot us takes a repeat, or an older generation's append,
+            // and nothing is left to tell: by offsets a record that was never mirrored would be passed over. So what was there
+            // is mirrored again.
+            _ if self.premise.sole_writer && !self.premise.strict() && !self.scan.foreign => {
+                self.unsure = Some((self.base.target, log_end));
+                self.settle(self.base.count);
             }
             _ => self.unknown(log_start),
         }
@@ -405,7 +404,7 @@ impl Resync {
 
     fn unknown(&mut self, log_start: i64) {
         let Place { source, target, .. } = self.base;
-        let which = if self.premise.detail.begun.start.may_hold_markers() {
+        let which = if self.premise.strict() {
             // A batch may have a marker before it or none, and there may be markers without one.
             format!(
                 "strict delivery put markers between them, so that offsets do not tell how many of the source's records \
