@@ -161,7 +161,7 @@ impl World {
             }
             Appended::New { base, armed } => {
                 self.say(|| format!("target appends {id} of connection {c} at {base}, armed {armed}"));
-                self.checked(c, claimed, armed);
+                self.checked((c, id), claimed, armed);
                 let end = self.replicate();
                 if !self.healing && self.rng.permille(5) {
                     self.answer_later(c, id, refused(20));
@@ -194,7 +194,7 @@ impl World {
         end
     }
 
-    fn checked(&mut self, c: usize, (claimed, target_topic): (Claim, TopicId), armed: bool) {
+    fn checked(&mut self, (c, id): (usize, u64), (claimed, target_topic): (Claim, TopicId), armed: bool) {
         let o = self.connections[c].owner;
         let by = self.checker.last_by.replace(o);
         self.last_append = self.now;
@@ -223,7 +223,13 @@ impl World {
             let said = if alive { self.owners[present].relay.figures(now).delivery } else { self.last_said };
             claim.delivery = promised(said);
         }
-        let woken = !armed && by.is_some_and(|by| by != o) || o != present && self.checker.last_again();
+        let forgot = !armed && by.is_some_and(|by| by != o);
+        if forgot {
+            self.untold_again = Some((c, u64::MAX));
+        }
+        let untold = self.untold_again.is_some_and(|(of, last)| of == c && id <= last);
+        let follows = o != present || untold;
+        let woken = forgot || follows && self.checker.last_again();
         if claim.delivery == Delivery::ExactlyOnce && woken && !claim.marked {
             // Another one's old batch made the target forget, and this one knows nothing of it: nobody is left to say so.
             // What follows in the same pipeline fits then.
@@ -308,6 +314,12 @@ impl World {
             return;
         }
         let due = self.connections[c].due.pop_front();
+        let alone = self.raft.rules.sole_writer;
+        let of_this = |(of, last): &&mut (usize, u64)| alone && *of == c && *last == u64::MAX;
+        if let Some((_, last)) = self.untold_again.as_mut().filter(of_this) {
+            // Its owner knows by now, but for what it sent before. Where others write, it takes what stands between for theirs.
+            *last = self.connections[c].due.back().copied().unwrap_or(id);
+        }
         assert_eq!(due, Some(id), "the simulation mixes up answers");
         let o = self.connections[c].owner;
         let now = self.owner_now(o);

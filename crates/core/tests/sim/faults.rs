@@ -392,10 +392,9 @@ impl World {
             }
             StopReason::PositionUnknown => {
                 self.ended = Some("position unknown");
-                // Where others may write, offsets count nobody's records (exactly-once.md 4.4).
-                // So they don't where markers lie between them.
-                let counts = rules.sole_writer && !self.raft.detail.begun.start.may_hold_markers();
-                did(Fault::TargetRetain) && (did(Fault::Foreign) || !counts) || lost
+                // Where others may write, nothing tells what was the flow's; and a strict one may not mirror it again.
+                let again = rules.sole_writer && !self.raft.detail.begun.start.strict;
+                did(Fault::TargetRetain) && (did(Fault::Foreign) || !again) || lost
             }
             StopReason::PositionMismatch => {
                 self.ended = Some("position mismatch");

@@ -107,6 +107,7 @@ const FOUND: &[u64] = &[
     182_025_023,
     182_026_196,
     190_040_903,
+    1_000_040_504,
 ];
 /// Strict worlds of every run, from [`knobs::STRICT_SEEDS`] on.
 const STRICT: u64 = 150;
@@ -142,6 +143,7 @@ const FOUND_LOST_END: &[u64] = &[
     700_024_596,
     700_036_496,
     730_041_676,
+    732_000_700,
 ];
 /// Worlds of every run whose target gives out no producer ids, from the first of [`knobs::UNNUMBERED_SEEDS`] on.
 const UNNUMBERED: u64 = 150;

@@ -199,6 +199,9 @@ pub struct World {
     pub produced: usize,
     pub healing: bool,
     pub last_append: u64,
+    /// The connection of an append that the target took since another owner's had made it forget, and the last one that was
+    /// sent there before its owner could know.
+    pub untold_again: Option<(usize, u64)>,
     /// What the owner said of the guarantee when it last appended.
     pub last_said: Delivery,
     pub fired: Vec<Fault>,
@@ -297,6 +300,7 @@ impl World {
             produced: 0,
             healing: false,
             last_append: 0,
+            untold_again: None,
             last_said: Delivery::Unknown,
             fired: Vec::new(),
             happened: BTreeSet::new(),

@@ -109,7 +109,7 @@ impl<T: Clone> Relay<T> {
         let refused_again = self
             .refusal
             .is_some_and(|r| r.what == Refused::Sequence && r.times > enough && r.count == found.place.count);
-        let looked_at = self.untold.take() == Some(found.place.count);
+        let untold = self.untold.take().filter(|(count, _)| *count == found.place.count);
         let begun = self.setup.detail.begun;
         // An own generation is no better: what this owner sent before may still arrive, between two that it sends now.
         let fences = !self.facts.content_fixed();
@@ -134,10 +134,11 @@ impl<T: Clone> Relay<T> {
         if found.producer_changed {
             stream.window.watch(now_ms);
         }
-        if looked_at {
+        if untold.is_some() {
             stream.window.looked_at();
         }
-        if refused_again || looked_at && handover {
+        let handed_over = untold.is_some_and(|(_, hands_over)| hands_over || handover);
+        if refused_again || handed_over {
             // What was found is written down first: whoever follows looks no further back than to the new generation.
             stream.break_off(After::Begin);
         }

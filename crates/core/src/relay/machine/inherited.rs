@@ -104,7 +104,6 @@ mod tests {
     use crate::format::batch::RawBatch;
     use crate::format::batch::tests::header;
     use crate::ids::TopicId;
-    use crate::relay::facts::Facts;
     use crate::relay::journal::Stored;
     use crate::relay::machine::tests::{Bench, NOW, RULES};
     use crate::relay::machine::{Action, Answer, Ask, Rules, TARGET_NOT_IDEMPOTENT, Told};
@@ -168,6 +167,17 @@ mod tests {
 
     /// The same, and the position tells up to which epoch the generation is shared.
     fn located_by(bench: &mut Bench, number: u64, (at, newer): (i64, i64), shared: Option<i32>) {
+        let next = locate(bench, number, (at, newer), shared);
+        assert!(matches!(next, Some(Action::Fetch { offset, .. }) if offset == at + newer), "{next:?}");
+    }
+
+    /// Answers until something else comes than what belongs to finding the place.
+    fn locate(
+        bench: &mut Bench,
+        number: u64,
+        (at, newer): (i64, i64),
+        shared: Option<i32>,
+    ) -> Option<Action<()>> {
         let position = Position {
             generation: bench.relay.generation().generation,
             sequence_base: 0,
@@ -191,7 +201,7 @@ mod tests {
                     bench.relay.written(true, NOW);
                     continue;
                 }
-                Some(Action::Ask(Ask::Facts)) => Told::Facts(Facts::DEFAULT),
+                Some(Action::Ask(Ask::Facts)) => Told::Facts(bench.facts),
                 Some(Action::Ask(Ask::NewProducer)) => {
                     Told::Failed(TARGET_NOT_IDEMPOTENT.to_owned(), "none".to_owned())
                 }
@@ -217,11 +227,7 @@ mod tests {
                         SourcePage { records, end_offset: 9, high_watermark: 9, ..SourcePage::default() };
                     Told::SourcePage(page)
                 }
-                Some(Action::Fetch { offset, .. }) => {
-                    assert_eq!(offset, at + newer);
-                    return;
-                }
-                other => panic!("{other:?}"),
+                other => return other,
             };
             bench.relay.told(told, &Fake);
         }
@@ -323,6 +329,21 @@ mod tests {
             bench.relay.written(true, bench.now_ms);
             assert!(!bench.relay.is_busy());
         }
+    }
+
+    #[test]
+    fn what_hands_over_does_so_though_it_has_to_be_looked_at() {
+        let mut bench = Bench::new(RULES);
+        bench.facts.target_append_time = true;
+        located(&mut bench, 9, 1);
+        bench.bring(&batches(1, 2, 6));
+        let first = bench.append();
+        bench.ack(first.id, 1);
+        let next = locate(&mut bench, 9, (1, 1), None);
+        assert!(
+            matches!(next, Some(Action::Begin(begins)) if begins.start.source_offset == 2),
+            "nothing before"
+        );
     }
 
     #[test]

@@ -103,8 +103,8 @@ pub struct Relay<T> {
     stopping: bool,
     /// The worker is counted among the living: nobody else was given the partition.
     leased: bool,
-    /// n behind an append of which it is not known whether it was a new one.
-    untold: Option<i64>,
+    /// n behind an append of which it is not known whether it was a new one, and whether it was to hand over.
+    untold: Option<(i64, bool)>,
     /// When it was seen that another owner of the generation may append too.
     shared_ms: Option<u64>,
     /// Until then, requests that nobody waits for may still arrive: those of an owner before, or of a connection that was

@@ -447,7 +447,7 @@ impl<T: Clone> Relay<T> {
         match stream.window.answer(id, answer, now_ms) {
             Outcome::Untold => {
                 // The place that is found tells what stands there, and n whether the log ends with it.
-                self.untold = Some(sent);
+                self.untold = Some((sent, stream.handover));
                 stream.break_off_failed(After::Locate { reason: UNTOLD, leader_moved: false });
             }
             Outcome::Mirrored(mirrored) => self.mirrored(&mirrored, now_ms),

@@ -52,6 +52,8 @@ pub(super) struct Bench {
     /// Producer ids that are flows'.
     pub(super) flows: Vec<(i64, Origin)>,
     pub(super) now_ms: u64,
+    /// Settings of both sides.
+    pub(super) facts: Facts,
 }
 
 impl Bench {
@@ -62,6 +64,7 @@ impl Bench {
             registry: Registry::default(),
             flows: Vec::new(),
             now_ms: NOW,
+            facts: Facts::DEFAULT,
         }
     }
 
