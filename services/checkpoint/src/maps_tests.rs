@@ -1,6 +1,7 @@
 //! Tests of the offset maps.
 
 use super::*;
+use mirrormesh_core::relay::epochs::Epochs;
 use mirrormesh_core::relay::position::LastBatch;
 use proptest::prelude::*;
 
@@ -38,6 +39,7 @@ fn position(producer_id: i64, epoch: i16, count: i64, source: i64, target: i64) 
         target_leader_epoch: -1,
         last: LastBatch::default(),
         shared_leader_epoch: None,
+        source_epochs: Epochs::default(),
         skip_version: 0,
         assignment_number: 1,
         topic: "orders".into(),

@@ -94,6 +94,7 @@ fn apply(maps: &mut OffsetMaps, record: &InternalRecord) {
 mod tests {
     use super::*;
     use mirrormesh_core::ids::TopicId;
+    use mirrormesh_core::relay::epochs::Epochs;
     use mirrormesh_core::relay::position::{LastBatch, Position, PositionKey, PositionKind, PositionValue};
     use mirrormesh_core::translate::Segment;
     use mirrormesh_core::unit::Generation;
@@ -120,6 +121,7 @@ mod tests {
             target_leader_epoch: 4,
             last: LastBatch::default(),
             shared_leader_epoch: None,
+            source_epochs: Epochs::default(),
             skip_version: 0,
             assignment_number: 1,
             topic: "t".into(),

@@ -3,6 +3,7 @@
 //! Invariant: what is written tells only of appends that were acknowledged.
 
 use super::chunks::{Chunk, Chunks, SEGMENTS_MAX, Written};
+use super::epochs::Epochs;
 use super::position::{LastBatch, OWNER_SLOTS, Position};
 use crate::translate::{Join, Segment};
 
@@ -78,6 +79,8 @@ pub struct Journal {
     dirty_since_ms: Option<u64>,
     changed_ms: u64,
     bytes: u64,
+    /// Leader epochs of the source that were read, as far as it is acknowledged.
+    epochs: Epochs,
 }
 
 impl Journal {
@@ -97,7 +100,29 @@ impl Journal {
             dirty_since_ms: None,
             changed_ms: 0,
             bytes: 0,
+            epochs: Epochs::default(),
         }
+    }
+
+    /// The leader epochs that were read before the place.
+    pub fn epochs(&self) -> &Epochs {
+        &self.epochs
+    }
+
+    /// Goes on from this source offset, behind these epochs.
+    pub fn read_before(&mut self, epochs: &Epochs, source_offset: i64) {
+        self.epochs = epochs.clone();
+        self.epochs.truncate(source_offset);
+    }
+
+    /// Goes on from this source offset.
+    pub fn go_back(&mut self, source_offset: i64) {
+        self.epochs.truncate(source_offset);
+    }
+
+    /// What is behind this source offset, and passed by, is of this leader epoch.
+    pub fn read(&mut self, leader_epoch: i32, source_offset: i64) {
+        self.epochs.assign(leader_epoch, source_offset);
     }
 
     /// Takes note of acknowledged records. What lies before the known segments was noted already and is left out.
@@ -106,6 +131,7 @@ impl Journal {
         for segment in &mirrored.more {
             self.extend(*segment);
         }
+        self.read(mirrored.source_leader_epoch, mirrored.segment.source);
         self.bytes = self.bytes.saturating_add(mirrored.bytes);
         self.touched(now_ms);
     }
@@ -169,7 +195,7 @@ impl Journal {
     pub fn renewed(mut self, producer_id: i64) -> Self {
         self.earlier.full((self.own.0, self.own.1, self.chunk), &self.segments);
         let next = Self::new(producer_id, self.own.1);
-        Self { earlier: self.earlier, rewritten: self.rewritten, ..next }
+        Self { earlier: self.earlier, rewritten: self.rewritten, epochs: self.epochs, ..next }
     }
 
     /// Is something to be written now? `quiet`: nothing is in flight and nothing waits.

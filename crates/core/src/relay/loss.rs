@@ -3,6 +3,17 @@
 use super::stop::{Stop, StopReason};
 use crate::flow::LossPolicy;
 
+/// Where a leader epoch ends in the source's log (KIP-101, `LeaderEpochFileCache.endOffsetFor`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EpochEnd {
+    /// The epoch that was asked for, or the largest smaller one that the log has.
+    pub epoch: i32,
+    /// Offset behind its last record.
+    pub offset: i64,
+    /// The epoch of the leader that says so, -1 if it is not known.
+    pub leader: i32,
+}
+
 /// A loss, or a divergence of the two histories.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loss {
@@ -12,6 +23,8 @@ pub struct Loss {
     pub count: Option<i64>,
     /// Source offset to go on from, where the policy says so.
     pub go_on: i64,
+    /// The leader epoch that reaches to there in the history that is left, if it is known.
+    pub epoch: Option<i32>,
 }
 
 /// What is to be done.
@@ -33,7 +46,7 @@ impl Loss {
                  for the target; raise the source's retention and set records.on_loss to CONTINUE to go on without them"
             );
             let stop = Stop::new(StopReason::RetentionOverrun, message).at(place, Some(log_start));
-            return Some(Self { stop, count: Some(log_start - place), go_on: log_start });
+            return Some(Self { stop, count: Some(log_start - place), go_on: log_start, epoch: None });
         }
         if place > log_end {
             let message = format!(
@@ -41,7 +54,7 @@ impl Loss {
                  unclean election, and the target still has them; set records.on_loss to CONTINUE to go on from {log_end}"
             );
             let stop = Stop::new(StopReason::SourceTruncated, message).at(log_end, Some(place));
-            return Some(Self { stop, count: Some(place - log_end), go_on: log_end });
+            return Some(Self { stop, count: Some(place - log_end), go_on: log_end, epoch: None });
         }
         None
     }
@@ -54,18 +67,20 @@ impl Loss {
              the retention of both and set records.on_loss to CONTINUE to go on from {go_on}"
         );
         let stop = Stop::new(StopReason::RetentionOverrun, message).at(from, Some(log_start.max(from)));
-        Self { stop, count: None, go_on }
+        Self { stop, count: None, go_on, epoch: None }
     }
 
     /// The source's history ends before the place that was mirrored (KIP-320).
-    pub fn diverged(end: i64, mirrored: i64) -> Self {
+    ///
+    /// `epoch`: the leader epoch that reaches to that end there, -1 if it is not known.
+    pub fn diverged(epoch: i32, end: i64, mirrored: i64) -> Self {
         let message = format!(
             "the source's history changed: the epoch of the last mirrored batch ends at {end}, but offsets up to \
-             {mirrored} were mirrored; the target holds records that the source lost in an unclean election; set \
-             records.on_loss to CONTINUE to go on from {end}"
+             {mirrored} were mirrored; the target holds records that the source lost in an unclean election, and holds \
+             them twice if the source gets them back; set records.on_loss to CONTINUE to go on from {end}"
         );
         let stop = Stop::new(StopReason::SourceDiverged, message).at(end, Some(mirrored));
-        Self { stop, count: Some(mirrored - end), go_on: end }
+        Self { stop, count: Some(mirrored - end), go_on: end, epoch: Some(epoch).filter(|epoch| *epoch >= 0) }
     }
 
     /// As the policy says.
@@ -98,9 +113,9 @@ mod tests {
         assert_eq!(Loss::out_of_range(9, 9, 20), None);
         assert_eq!(Loss::out_of_range(20, 9, 20), None);
         assert!(
-            matches!(Loss::diverged(7, 10).handle(LossPolicy::Continue), Handling::GoOn(l) if l.go_on == 7)
+            matches!(Loss::diverged(3, 7, 10).handle(LossPolicy::Continue), Handling::GoOn(l) if l.go_on == 7)
         );
-        assert!(matches!(Loss::diverged(7, 10).handle(LossPolicy::StopPartition), Handling::Stop(_)));
+        assert!(matches!(Loss::diverged(3, 7, 10).handle(LossPolicy::StopPartition), Handling::Stop(_)));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! mirrored, [`path`] which way a batch goes, [`economy`] whether small ones are put together, [`rebuild`] what is wanted
 //! of codecs, [`window`] what may be sent and what
 //! an answer means ([`answer`]), [`journal`] when and what to write to the positions topic, [`loss`] what is gone,
+//! [`epochs`] which leaders of the source wrote what was mirrored,
 //! [`registry`] who writes to a cluster's topics, [`origins`] which batches were mirrored there,
 //! [`chunks`] what of the segments may go, [`stored_map`] where source offsets are on the target as the positions topic tells it,
 //! [`paused`] how far behind a partition is that nobody runs.
@@ -14,6 +15,7 @@ pub mod align;
 pub mod answer;
 pub mod chunks;
 pub mod economy;
+pub mod epochs;
 pub mod facts;
 pub mod journal;
 pub mod loss;

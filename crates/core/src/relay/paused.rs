@@ -137,6 +137,7 @@ mod tests {
     use super::*;
     use crate::ids::{TopicId, TopicName};
     use crate::lag::Lag;
+    use crate::relay::epochs::Epochs;
     use crate::relay::position::LastBatch;
     use crate::relay::testing::{dense, joined};
     use crate::unit::{Generation, PartitionGeneration, PartitionStart};
@@ -167,6 +168,7 @@ mod tests {
             target_leader_epoch: -1,
             last: LastBatch::default(),
             shared_leader_epoch: None,
+            source_epochs: Epochs::default(),
             skip_version: 0,
             assignment_number: 1,
             topic: String::new(),

@@ -3,6 +3,7 @@
 //! Owns the shapes; `mirrormesh-proto` owns the stored form.
 
 use crate::ids::{FlowId, TopicId};
+use crate::relay::epochs::Epochs;
 use crate::translate::Segment;
 use crate::unit::Generation;
 
@@ -78,6 +79,8 @@ pub struct Position {
     /// Leader epoch of the source up to which everybody who may still append under this generation read the same; `None`:
     /// the one at the last batch. A later one may be of another history than theirs (`relay/machine/inherited.rs`).
     pub shared_leader_epoch: Option<i32>,
+    /// Leader epochs of the source that were read, up to the last batch.
+    pub source_epochs: Epochs,
     /// Next target offset.
     pub target_offset: i64,
     /// Leader epoch of the target at the last batch; -1: not known, and that is what is written.

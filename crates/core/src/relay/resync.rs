@@ -5,6 +5,7 @@
 //!
 //! Phases: who and where (identity, positions, ends), n (`resync/target.rs`), the source's place (`resync/source.rs`).
 
+mod history;
 mod source;
 mod target;
 mod unnumbered;
@@ -12,9 +13,10 @@ mod unnumbered;
 use std::collections::BTreeSet;
 
 use super::align::Aligner;
+use super::epochs::Epochs;
 use super::facts::Facts;
 use super::journal::Mirrored;
-use super::loss::Loss;
+use super::loss::{EpochEnd, Loss};
 use super::page::SourcePage;
 use super::position::Position;
 use super::rebuild::RecordId;
@@ -23,6 +25,7 @@ use super::window::Place;
 use crate::format::batch::{BatchHeader, RawBatch};
 use crate::ids::TopicId;
 use crate::unit::{Generation, PartitionDetail};
+use history::History;
 
 /// A question, or the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +49,9 @@ pub enum Step {
         offset: i64,
         /// As the generation reads; what an older one appended may have been read otherwise.
         read_committed: bool,
+        /// Leader epoch of what was read before that, -1 where it is not known: a source that has another history by now has
+        /// to refuse (KIP-320), else two would be read for one.
+        last_epoch: i32,
     },
     /// Whose are these producer ids in the source partition? → [`Resync::classified`].
     Origins(BTreeSet<i64>),
@@ -90,6 +96,8 @@ pub struct Found {
     pub unsure: Option<(i64, i64)>,
     /// Leader epoch on the source that reaches to the place, -1 when none is known to.
     pub epoch: i32,
+    /// The leader epochs that were read up to the position it began with.
+    pub epochs: Epochs,
     /// Up to this leader epoch on the source everybody who may append has read the same; -1 when none is known to.
     pub base_epoch: i32,
 }
@@ -107,6 +115,8 @@ pub struct Premise {
     pub sole_writer: bool,
     /// The target keeps the records' timestamps as they are.
     pub times_kept: bool,
+    /// Where the target's last record is not the source's at its place, the place is searched by content.
+    pub searches: bool,
     /// Everything of this owner's before this target offset was acknowledged; `i64::MIN`: nothing was.
     pub acked_target: i64,
 }
@@ -168,32 +178,34 @@ pub struct Resync {
     /// So many records at most stand behind the base, and may be ours: nothing but their content tells, where there is no
     /// producer id.
     behind: Option<i64>,
+    /// Only older generations' batches stand behind the start of this one, from this target offset on.
+    late_from: Option<i64>,
     /// The mirror got at least so far on the source, if n is right.
     at_least: i64,
     /// Target offsets (from, to) of what the source does not have at its place.
     stray: Option<(i64, i64)>,
     /// Which target offsets held records of ours that are gone from there, where counting does not lead to the place.
     unsure: Option<(i64, i64)>,
-    /// Leader epoch on the source at the base, or before it where no position is written yet and the start does not tell;
-    /// -1 when not known.
-    epoch: i32,
-    /// The source offset up to which that epoch reached at least.
-    epoch_source: i64,
-    /// The target offset at which it was known: what was mirrored behind that may be of a later one.
-    epoch_target: i64,
-    /// The three of them where no position is counted from.
-    start_epoch: (i32, i64, i64),
-    /// Source and target offsets of all positions before the start.
-    older: Vec<(i64, i64)>,
+    history: History,
+    /// The same where no position is counted from.
+    start_history: History,
+    /// What all positions tell of it, in the order of the target.
+    told: Vec<History>,
+    /// The leader epoch that was asked for.
+    asked: i32,
+    /// The source has another history than what was read last, and it is looked at what was read before.
+    elsewhere: bool,
     /// Leader epoch of the first record that was counted, where the one at the base is not known.
     counted_epoch: Option<i32>,
     /// Where the epoch at the base ends on the source: what was mirrored behind it may be of another history.
-    epoch_end: Option<i64>,
+    epoch_end: Option<EpochEnd>,
     /// How often the ends were asked for again, and that nothing was at the log end even so.
     again: u8,
     count: i64,
     read: i64,
     cursor: i64,
+    /// Leader epoch of what was read before the cursor, -1 if nothing was.
+    cursor_epoch: i32,
     replay: Vec<Mirrored>,
     /// A page that can't be read before it is known where its batches come from.
     held: Option<SourcePage>,
@@ -226,20 +238,22 @@ impl Resync {
             remembered: None,
             whole: true,
             behind: None,
+            late_from: None,
             at_least: 0,
             stray: None,
             unsure: None,
-            epoch: -1,
-            epoch_source: 0,
-            epoch_target: base.target,
-            start_epoch: (-1, 0, base.target),
+            history: History::default(),
+            start_history: History::default(),
+            told: Vec::new(),
+            asked: -1,
+            elsewhere: false,
             counted_epoch: None,
-            older: Vec::new(),
             epoch_end: None,
             again: 0,
             count: 0,
             read: 0,
             cursor: base.source,
+            cursor_epoch: -1,
             replay: Vec::new(),
             held: None,
         }
@@ -280,7 +294,7 @@ impl Resync {
             _ => match self.verdict.take() {
                 Some(verdict) if self.epoch_end.is_some() && !matches!(verdict, Step::Done(_)) => {
                     self.verdict = Some(verdict);
-                    self.step = Step::SourceHistory(self.epoch);
+                    self.step = Step::SourceHistory(self.asked);
                 }
                 verdict => self.step = verdict.unwrap_or(Step::Positions),
             },
@@ -312,14 +326,7 @@ impl Resync {
             self.fenced();
             return;
         }
-        (self.epoch, self.epoch_source, self.epoch_target) =
-            match self.premise.detail.begun.start.source_leader_epoch {
-                Some(epoch) => (epoch, self.base.source, self.base.target),
-                None => self.older_epoch(&positions),
-            };
-        self.start_epoch = (self.epoch, self.epoch_source, self.epoch_target);
-        let before = positions.iter().filter(|p| p.target_offset <= self.base.target);
-        self.older = before.map(|p| (p.source_offset, p.target_offset)).collect();
+        self.take_history(&positions);
         self.producers = positions.iter().map(|p| p.generation.producer_id).collect();
         self.known = positions.into_iter().filter(|p| p.generation == self.generation).collect();
         // Of two with the same count, the later one passed more that is not mirrored.
@@ -390,8 +397,7 @@ impl Resync {
         self.position = self.known.iter().find(|p| p.target_offset <= log_end).cloned();
         if let Some(position) = &self.position {
             if position.source_leader_epoch >= 0 {
-                (self.epoch, self.epoch_source) = (position.source_leader_epoch, position.source_offset);
-                self.epoch_target = position.target_offset;
+                self.history = History::of(position);
             }
             if position.source_topic_id.differs(self.premise.detail.source_topic_id) {
                 let message = format!(
@@ -408,7 +414,7 @@ impl Resync {
                 target: position.target_offset,
             };
         }
-        self.cursor = self.base.source;
+        self.move_to_base();
         true
     }
 
@@ -420,6 +426,11 @@ impl Resync {
     /// Leader epoch on the source of the last record of the target that was found there by content; -1 if none was.
     pub fn found_epoch(&self) -> i32 {
         self.found_epoch
+    }
+
+    /// The leader epochs that were read up to the position it began with.
+    pub fn epochs(&self) -> &Epochs {
+        &self.history.epochs
     }
 
     /// The target lost records that a position tells of: from, to.
@@ -446,7 +457,7 @@ impl Resync {
         let (_, log_end) = self.ends;
         let epoch = match self.replay.last() {
             Some(mirrored) => mirrored.source_leader_epoch,
-            None if self.cursor <= self.epoch_source => self.epoch,
+            None if self.cursor <= self.history.source => self.history.epoch,
             None => -1,
         };
         // Positions that tell of what the target lost would be believed again once its log is as long as it was.
@@ -458,6 +469,7 @@ impl Resync {
             producer_changed: self.generation.epoch == 0
                 && self.producers.iter().any(|id| *id != self.generation.producer_id),
             replay: std::mem::take(&mut self.replay),
+            epochs: self.history.epochs.clone(),
             base_epoch: self.base_epoch(),
             position: self.position.take(),
             truncated: self.truncated,

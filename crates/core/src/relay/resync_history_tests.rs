@@ -22,7 +22,7 @@ fn a_history_that_nothing_on_the_target_tells_of_is_mirrored_again() {
     let known = Position { source_leader_epoch: 3, ..position(5, 105, 12) };
     let mut r = to_ends(vec![known], 16, 16);
     remembers(&mut r, Some((1, 8)), 16);
-    r.source_history(Some(107));
+    ends_at(&mut r, 107);
     source(&mut r, &[of_leader(3, 105, 2), of_leader(4, 107, 9)]);
     let found = found(&r);
     assert_eq!(found.place, Place { count: 9, source: 107, target: 16 });
@@ -35,10 +35,10 @@ fn the_epoch_of_an_older_generation_tells_only_of_what_it_reached() {
     let before = Position { generation: older, source_leader_epoch: 3, ..position(9, 95, 6) };
     let mut r = to_ends(vec![before.clone()], 0, 7);
     assert_eq!(*r.step(), Step::SourceHistory(3));
-    r.source_history(Some(97));
+    ends_at(&mut r, 97);
     assert_eq!((place(&r).0.source, found(&r).epoch), (100, -1), "the start may lie in a later epoch");
     let mut r = to_ends(vec![before], 0, 7);
-    r.source_history(Some(94));
+    ends_at(&mut r, 94);
     still_the_same(&mut r);
     assert_eq!(stopped(&r), StopReason::SourceDiverged);
 }
@@ -51,7 +51,7 @@ fn the_start_tells_which_epoch_reached_to_it() {
     r.premise.detail.begun.start.source_leader_epoch = Some(4);
     begun(&mut r, vec![before], 0, 7);
     assert_eq!(*r.step(), Step::SourceHistory(4), "not the one that the older generation reached");
-    r.source_history(Some(99));
+    ends_at(&mut r, 99);
     still_the_same(&mut r);
     assert_eq!(stopped(&r), StopReason::SourceDiverged);
 }
@@ -171,18 +171,18 @@ fn what_a_generation_between_may_have_dealt_with_is_mirrored_again_only_if_it_is
     let before = Position { generation: older, source_leader_epoch: 3, ..position(9, 99, 6) };
     let mut r = to_ends(vec![before.clone()], 0, 9);
     target(&mut r, &[ours(7, 0, 2, 100)]);
-    r.source_history(Some(98));
+    ends_at(&mut r, 98);
     still_the_same(&mut r);
     assert_eq!((stopped(&r), r.unsure()), (StopReason::SourceDiverged, Some((0, 9))));
     let sooner = Position { source_offset: 97, target_offset: 4, ..before.clone() };
     let mut r = to_ends(vec![before.clone(), sooner], 0, 9);
     target(&mut r, &[ours(7, 0, 2, 100)]);
-    r.source_history(Some(98));
+    ends_at(&mut r, 98);
     assert_eq!(r.unsure(), Some((4, 9)), "what was mirrored up to there is before the parting");
     // Where it is the last one that was written before the start nothing was in between.
     let mut r = to_ends(vec![Position { target_offset: 7, ..before }], 0, 9);
     target(&mut r, &[ours(7, 0, 2, 100)]);
-    r.source_history(Some(98));
+    ends_at(&mut r, 98);
     still_the_same(&mut r);
     assert_eq!((stopped(&r), r.unsure()), (StopReason::SourceDiverged, None));
 }
@@ -192,7 +192,7 @@ fn parting(log_start: i64) -> Resync {
     let known = Position { source_leader_epoch: 3, ..position(5, 105, 12) };
     let mut r = to_ends(vec![known], log_start, 32);
     target(&mut r, &[ours(30, 23, 2, 123)]);
-    r.source_history(Some(110));
+    ends_at(&mut r, 110);
     r.source_read(SourcePage { end_offset: 110, ..page(&[dense(105, 5)]) }, &Origins::default(), &Fake);
     r.source_read(SourcePage { end_offset: 110, ..SourcePage::default() }, &Origins::default(), &Fake);
     r.source_ends(0, 110);
@@ -201,14 +201,18 @@ fn parting(log_start: i64) -> Resync {
 }
 
 #[test]
-fn where_retention_took_what_tells_where_the_histories_part_the_epoch_does() {
+fn where_retention_took_what_tells_where_the_histories_part_the_position_does() {
     let mut r = parting(30);
     target(&mut r, &[ours(30, 23, 2, 123)]);
     let left = SourcePage { end_offset: 110, high_watermark: 110, ..page(&[dense(105, 5)]) };
     r.source_read(left, &Origins::default(), &Fake);
     still_the_same(&mut r);
     let Step::Lost(loss, _) = r.step().clone() else { panic!("{:?}", r.step()) };
-    assert_eq!((loss.stop.reason, loss.go_on), (StopReason::SourceDiverged, 110));
+    assert_eq!(
+        (loss.stop.reason, loss.go_on),
+        (StopReason::SourceDiverged, 105),
+        "the epoch may have ended earlier once"
+    );
     assert_eq!(r.unsure(), Some((12, 32)));
 }
 
@@ -226,7 +230,7 @@ fn of_positions_with_the_same_count_the_one_that_passed_more_counts() {
     let passed = Position { source_leader_epoch: 3, ..position(0, 103, 7) };
     let mut r = to_ends(vec![position(0, 100, 7), passed], 0, 7);
     assert_eq!(*r.step(), Step::SourceHistory(3));
-    r.source_history(Some(100));
+    ends_at(&mut r, 100);
     still_the_same(&mut r);
     assert_eq!(stopped(&r), StopReason::SourceDiverged);
 }
@@ -238,7 +242,7 @@ fn a_compacted_target_does_not_tell_where_histories_part() {
     begun(&mut r, vec![known], 0, 32);
     let left = [ours(30, 23, 2, 123)];
     target(&mut r, &left);
-    r.source_history(Some(110));
+    ends_at(&mut r, 110);
     let there = || SourcePage { end_offset: 110, high_watermark: 110, ..page(&[dense(105, 5)]) };
     r.source_read(there(), &Origins::default(), &Fake);
     r.source_read(SourcePage { end_offset: 110, ..SourcePage::default() }, &Origins::default(), &Fake);
@@ -247,7 +251,7 @@ fn a_compacted_target_does_not_tell_where_histories_part() {
     r.source_read(there(), &Origins::default(), &Fake);
     still_the_same(&mut r);
     let Step::Lost(loss, _) = r.step().clone() else { panic!("{:?}", r.step()) };
-    assert_eq!((loss.go_on, r.unsure()), (110, Some((12, 32))));
+    assert_eq!((loss.go_on, r.unsure()), (105, Some((12, 32))));
 }
 
 #[test]
@@ -256,7 +260,7 @@ fn a_parting_before_the_start_is_gone_back_to() {
     let before = Position { generation: older, source_leader_epoch: 3, ..position(9, 99, 7) };
     let mut r = to_ends(vec![before], 0, 8);
     target(&mut r, &[ours(7, 0, 1, 100)]);
-    r.source_history(Some(99));
+    ends_at(&mut r, 99);
     let nothing = || SourcePage { end_offset: 100, high_watermark: 100, ..SourcePage::default() };
     r.source_read(nothing(), &Origins::default(), &Fake);
     r.source_ends(0, 100);
@@ -297,7 +301,7 @@ fn a_history_that_was_left_for_a_loss_is_not_lost_again() {
 fn a_source_that_loses_its_end_while_it_is_searched_is_searched_anew() {
     let mut r = to_ends(vec![of_source_epoch(0, position(5, 105, 12))], 0, 16);
     target(&mut r, &[ours(12, 5, 4, 105)]);
-    r.source_history(Some(107));
+    ends_at(&mut r, 107);
     let left = SourcePage { end_offset: 107, high_watermark: 107, ..page(&[dense(105, 2)]) };
     r.source_read(left, &Origins::default(), &Fake);
     r.source_ends(0, 107);
@@ -311,10 +315,10 @@ fn a_source_that_loses_its_end_while_it_is_searched_is_searched_anew() {
 
 #[test]
 fn a_loss_is_believed_only_if_the_history_ends_where_it_did() {
-    let parted = |epoch_end| {
+    let parted = |epoch_end: Option<i64>| {
         let mut r = to_ends(vec![of_source_epoch(0, position(5, 105, 12))], 0, 16);
         target(&mut r, &[ours(12, 5, 4, 105)]);
-        r.source_history(Some(109));
+        ends_at(&mut r, 109);
         // It lost its end before the place, and has other records there by now.
         r.source_out_of_range();
         r.source_ends(0, 105);
@@ -326,7 +330,7 @@ fn a_loss_is_believed_only_if_the_history_ends_where_it_did() {
         );
         r.identity(Some(SOURCE), Some(TARGET));
         assert_eq!(*r.step(), Step::SourceHistory(0));
-        r.source_history(epoch_end);
+        r.source_history(epoch_end.map(|offset| EpochEnd { epoch: r.asked, offset, leader: -1 }));
         r.step().clone()
     };
     assert_eq!(parted(Some(104)), Step::Again("SOURCE_NOT_SETTLED"));
@@ -399,7 +403,7 @@ fn what_the_target_lost_is_seen_though_others_made_its_log_as_long_as_it_was() {
     assert_eq!(*r.step(), Step::TargetRead(17));
     target(&mut r, &[foreign(13, 5)]);
     target(&mut r, &[ours(12, 5, 1, 105), foreign(13, 5)]);
-    assert_eq!(*r.step(), Step::SourceRead { offset: 105, read_committed: true });
+    assert_eq!(*r.step(), Step::SourceRead { offset: 105, read_committed: true, last_epoch: -1 });
     source(&mut r, &[dense(105, 4)]);
     assert_eq!(found(&r).place, Place { count: 6, source: 106, target: 18 });
     assert_eq!((found(&r).truncated, found(&r).apart), (Some((13, 16)), true));

@@ -21,8 +21,8 @@ pub(super) fn resync_with(facts: Facts, sole_writer: bool) -> Resync {
         target_topic_id: TARGET,
         begun: PartitionGeneration { generation: GENERATION, start },
     };
-    let (times_kept, acked_target) = (true, i64::MIN);
-    Resync::new(Premise { detail, number: 1, facts, sole_writer, times_kept, acked_target })
+    let (times_kept, searches, acked_target) = (true, false, i64::MIN);
+    Resync::new(Premise { detail, number: 1, facts, sole_writer, times_kept, searches, acked_target })
 }
 
 /// Of a generation that is strict, or comes behind one.
@@ -49,6 +49,7 @@ pub(super) fn position(count: i64, source: i64, target: i64) -> Position {
         target_leader_epoch: -1,
         last: LastBatch::default(),
         shared_leader_epoch: None,
+        source_epochs: Epochs::default(),
         skip_version: 0,
         assignment_number: 1,
         topic: "s".into(),
@@ -125,6 +126,11 @@ pub(super) fn remembers(r: &mut Resync, remembered: Option<(i16, i32)>, log_end:
     r.target_ends(log_end, log_end, log_end);
 }
 
+/// The leader epoch that is asked for ends there on the source.
+pub(super) fn ends_at(r: &mut Resync, offset: i64) {
+    r.source_history(Some(EpochEnd { epoch: r.asked, offset, leader: -1 }));
+}
+
 fn place(r: &Resync) -> (Place, bool) {
     let found = found(r);
     (found.place, found.sole_writer)
@@ -158,7 +164,7 @@ fn what_lies_behind_the_position_is_counted_on_the_source() {
     let mut r = to_ends(vec![position(5, 105, 12), position(3, 103, 10)], 0, 19);
     assert_eq!(*r.step(), Step::TargetRead(18));
     target(&mut r, &[ours(16, 9, 3, 110)]);
-    assert_eq!(*r.step(), Step::SourceRead { offset: 105, read_committed: true });
+    assert_eq!(*r.step(), Step::SourceRead { offset: 105, read_committed: true, last_epoch: -1 });
     source(&mut r, &[dense(105, 4), marker(109), dense(110, 3), dense(113, 9)]);
     assert_eq!(place(&r), (Place { count: 12, source: 113, target: 19 }, true));
     let segments: Vec<_> =
@@ -224,14 +230,14 @@ fn a_source_that_deleted_what_is_to_be_counted_lost_at_least_what_follows() {
         let mut r = to_ends(vec![of_source_epoch(epoch, position(5, 105, 12))], 0, 16);
         target(&mut r, &[ours(12, 5, 4, 105)]);
         if epoch >= 0 {
-            r.source_history(Some(200));
+            ends_at(&mut r, 200);
         }
         r.source_out_of_range();
         r.source_ends(120, 200);
         // What is behind the deleted part may be mirrored already: its content would tell.
         assert_eq!(*r.step(), Step::TargetRead(12));
         target(&mut r, &[ours(12, 5, 4, 105)]);
-        assert_eq!(*r.step(), Step::SourceRead { offset: 120, read_committed: true });
+        assert_eq!(*r.step(), Step::SourceRead { offset: 120, read_committed: true, last_epoch: -1 });
         r.source_read(SourcePage { end_offset: 125, ..page(&[dense(120, 5)]) }, &Origins::default(), &Fake);
         still_the_same(&mut r);
         let Step::Lost(loss, 16) = r.step() else { panic!("{:?}", r.step()) };
@@ -402,11 +408,11 @@ fn identities_generations_and_history_are_checked() {
     let old = Position { source_leader_epoch: 4, ..position(5, 105, 12) };
     let mut r = to_ends(vec![old.clone()], 0, 12);
     assert_eq!(*r.step(), Step::SourceHistory(4));
-    r.source_history(Some(104));
+    ends_at(&mut r, 104);
     still_the_same(&mut r);
     assert_eq!(stopped(&r), StopReason::SourceDiverged);
     let mut r = to_ends(vec![old], 0, 12);
-    r.source_history(Some(105));
+    ends_at(&mut r, 105);
     assert_eq!(place(&r).0.source, 105);
     let r = to_ends(vec![], 0, 5);
     assert_eq!(stopped(&r), StopReason::TargetTruncated);
@@ -436,7 +442,7 @@ fn where_both_sides_deleted_what_would_tell_nothing_is_left_out_and_it_is_said()
         let mut r = to_ends(vec![of_source_epoch(epoch, position(5, 105, 12))], 16, 16);
         remembers(&mut r, remembered, 16);
         if epoch >= 0 {
-            r.source_history(Some(130));
+            ends_at(&mut r, 130);
         }
         r.source_out_of_range();
         r.source_ends(107, 130);
@@ -485,7 +491,7 @@ fn a_source_that_was_cut_below_the_start_is_seen_before_anything_of_the_generati
     older.source_leader_epoch = 4;
     let mut r = to_ends(vec![older], 0, 7);
     assert_eq!(*r.step(), Step::SourceHistory(4));
-    r.source_history(Some(90));
+    ends_at(&mut r, 90);
     still_the_same(&mut r);
     assert_eq!(stopped(&r), StopReason::SourceDiverged);
 }

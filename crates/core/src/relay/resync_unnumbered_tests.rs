@@ -43,7 +43,7 @@ fn what_was_not_written_down_is_found_by_content() {
     begun(&mut r, five(), 0, 16);
     assert_eq!(*r.step(), Step::TargetRead(12));
     target(&mut r, &[copies(12, 4, 105)]);
-    assert_eq!(*r.step(), Step::SourceRead { offset: 105, read_committed: true });
+    assert_eq!(*r.step(), Step::SourceRead { offset: 105, read_committed: true, last_epoch: -1 });
     source(&mut r, &[dense(100, 7), dense(107, 10)]);
     let found = found(&r);
     assert_eq!((found.place.source, found.place.target), (109, 16));

@@ -79,6 +79,7 @@ fn last_of_former_topic<'a>(positions: impl Iterator<Item = &'a Position> + Clon
 mod tests {
     use super::*;
     use crate::ids::TopicId;
+    use crate::relay::epochs::Epochs;
     use crate::relay::position::LastBatch;
     use crate::translate::Translation;
     use crate::unit::Generation;
@@ -95,6 +96,7 @@ mod tests {
             target_leader_epoch: -1,
             last: LastBatch::default(),
             shared_leader_epoch: None,
+            source_epochs: Epochs::default(),
             skip_version: 0,
             assignment_number: number,
             topic: "s".into(),

@@ -96,6 +96,11 @@ pub struct Checker {
     pub crossed: bool,
     /// The source lost records and uses their offsets again.
     pub source_cut: bool,
+    /// The source went back to records that it had lost. Whoever is between two looks at its history can't know, and what is
+    /// there again was mirrored before, or not: all is looked at when the run is over.
+    pub went_back: bool,
+    /// It was said of these that the source lost them and the target has them.
+    told_lost: BTreeSet<u64>,
     /// Others write to the target. Where it lost its end too, theirs may stand where ours did, which nothing tells.
     pub foreign: bool,
     /// Who appended last.
@@ -125,9 +130,9 @@ impl Checker {
         self.mirrored.last().copied().unwrap_or(0)
     }
 
-    /// It was said of this record that it stands twice.
+    /// It was said of this record that it stands twice, or does if the source gets it back.
     pub fn is_announced(&self, uid: u64) -> bool {
-        self.announced.contains(&uid)
+        self.announced.contains(&uid) || self.went_back && self.told_lost.contains(&uid)
     }
 
     /// It was said of this record that it is left out.
@@ -219,7 +224,7 @@ impl Checker {
             self.mirrored.insert(rec.uid);
             // Deferred: who looks for its place then has to see that one is left out.
             let deferred = claim.stale && claim.delivery == Delivery::ContentNotFixed;
-            if !again && !deferred {
+            if !again && !deferred && !self.went_back {
                 let from = last.map_or(0, |last| last + 1).min(rec.uid);
                 self.no_loss_before(rec.uid, from, source, "behind it on the target stands a later one");
             }
@@ -231,9 +236,12 @@ impl Checker {
         if again {
             self.doubles += 1;
         }
-        if again && claim.delivery == Delivery::Unnumbered {
+        if again && (claim.delivery == Delivery::Unnumbered || self.went_back) {
             // The target takes it. Somebody has to say so, before or after.
             self.unannounced.insert(uid, Unannounced { offset, again });
+            return;
+        }
+        if self.went_back {
             return;
         }
         // Raising the epoch has a window (exactly-once.md 3): until the new generation's first append, the old one is not
@@ -349,14 +357,18 @@ impl Checker {
         self.generations.push(begun);
         for notice in notices {
             let (Some(from), Some(to)) = (notice.from_offset, notice.to_offset) else { continue };
+            if matches!(notice.reason, "SOURCE_DIVERGED" | "SOURCE_TRUNCATED") {
+                let lost = |m: &&Mirror| (from..to).contains(&source.infos[m.uid as usize].offset);
+                self.told_lost.extend(self.ledger.iter().filter(lost).map(|m| m.uid));
+            }
             let overrun = notice.reason == "RETENTION_OVERRUN";
             if !overrun && notice.reason != "RECORD_SKIPPED" {
                 continue;
             }
             let inside =
                 source.infos.iter().filter(|i| i.topic == source.topic && (from..to).contains(&i.offset));
-            // What was skipped was there when it was looked at; retention may have taken it since.
-            let named = |i: &&Info| i.gone == Some(Gone::Retained) || !overrun && i.gone.is_none();
+            // What was skipped was there when it was looked at, wherever it is since.
+            let named = |i: &&Info| i.gone == Some(Gone::Retained) || !overrun;
             self.named.extend(inside.filter(named).map(|i| i.rec.uid));
         }
     }
@@ -389,7 +401,7 @@ impl Checker {
 
     /// I1: the mirror is past this source offset.
     pub fn passed(&mut self, offset: i64, topic: TopicId, source: &Source, when: &str) {
-        if topic != source.topic || self.target_lost {
+        if topic != source.topic || self.target_lost || self.went_back {
             return;
         }
         let behind = source
@@ -407,7 +419,7 @@ impl Checker {
 
     /// I10: a place that was found is behind everything that stands on the target.
     pub fn found(&mut self, offset: i64, version: u64, source: &Source) {
-        if version != self.version || self.target_lost || self.doubles > 0 {
+        if version != self.version || self.target_lost || self.doubles > 0 || self.went_back {
             return;
         }
         let Some(last) = self.ledger.iter().rev().find(|m| !m.again) else { return };
@@ -435,7 +447,7 @@ impl Checker {
             there(*uid).any(|(offset, _)| *offset == double.offset)
                 && (!double.again || there(*uid).count() > 1)
         };
-        let unsaid = self.unannounced.iter().filter(|(uid, _)| !self.announced.contains(uid));
+        let unsaid = self.unannounced.iter().filter(|(uid, _)| !self.is_announced(**uid));
         unsaid.filter(|entry| stands(*entry)).map(|(uid, _)| *uid).next()
     }
 

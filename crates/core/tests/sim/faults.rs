@@ -94,6 +94,7 @@ impl World {
             }
             Fault::SourceElect
             | Fault::SourceTruncate
+            | Fault::SourceReturn
             | Fault::SourceCompact
             | Fault::SourceRetain
             | Fault::SourceRecreate => self.strike_source(fault),
@@ -210,6 +211,14 @@ impl World {
                 self.checker.source_cut = true;
                 let (end, epoch) = (self.source.end, self.source.epoch);
                 self.say(|| format!("source: ends at {end}, epoch {epoch}"));
+            }
+            Fault::SourceReturn => {
+                if !self.source.go_back() {
+                    return false;
+                }
+                (self.checker.source_cut, self.checker.went_back) = (true, true);
+                let (end, history) = (self.source.end, self.source.history.clone());
+                self.say(|| format!("source: goes back, ends at {end}, epochs {history:?}"));
             }
             Fault::SourceCompact => {
                 let upto = end - self.rng.below(20) as i64;
@@ -397,8 +406,9 @@ impl World {
                 did(Fault::TargetRetain) && (did(Fault::Foreign) || !again) || lost
             }
             StopReason::PositionMismatch => {
-                self.ended = Some("position mismatch");
-                did(Fault::SourceTruncate) || lost
+                let searched =
+                    std::mem::replace(&mut rules.on_loss, LossPolicy::Continue) == LossPolicy::Continue;
+                !searched && (did(Fault::SourceTruncate) || lost)
             }
             // A worker that was replaced; the owner's own assignment says more soon.
             StopReason::Fenced => self.owners[o].relay.generation() != self.raft.detail.begun,

@@ -25,6 +25,7 @@ pub enum Fault {
     Foreign,
     SourceElect,
     SourceTruncate,
+    SourceReturn,
     SourceCompact,
     SourceRetain,
     SourceRecreate,
@@ -98,6 +99,8 @@ pub const STRICT_SEEDS: u64 = 300_000_000;
 pub const LATE_SEEDS: u64 = 600_000_000;
 /// The source loses its end with a connection in the worlds of these seeds.
 pub const LOST_END_SEEDS: std::ops::Range<u64> = 700_000_000..800_000_000;
+/// The source goes back to what it had lost in the worlds of these seeds.
+pub const RETURN_SEEDS: std::ops::Range<u64> = 800_000_000..900_000_000;
 /// The target gives out no producer ids in the worlds of these seeds, and the flow mirrors at least once.
 pub const UNNUMBERED_SEEDS: std::ops::Range<u64> = 900_000_000..1_000_000_000;
 /// Of seeds from here on, some are.
@@ -179,6 +182,9 @@ impl Knobs {
         }
         if LOST_END_SEEDS.contains(&seed) {
             return self.lose_ends(apart);
+        }
+        if RETURN_SEEDS.contains(&seed) {
+            return self.go_back(apart);
         }
         self.late = (LATE_SEEDS..LATE_SEEDS + 100_000_000).contains(&seed);
         if self.late || (STRICT_SEEDS..2 * STRICT_SEEDS).contains(&seed) {

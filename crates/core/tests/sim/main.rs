@@ -24,6 +24,7 @@ mod knobs;
 mod late;
 mod lost_end;
 mod record;
+mod returns;
 mod rng;
 mod run;
 mod shell;

@@ -225,7 +225,10 @@ impl World {
                 Told::Remembered(known.map(|p| (p.epoch, p.batches.back().map_or(-1, |b| b.1))))
             }
             Step::SourceHistory(epoch) => Told::SourceHistory(self.source.epoch_end(*epoch)),
-            Step::SourceRead { offset, read_committed } => {
+            Step::SourceRead { offset, last_epoch, .. } if self.source.parts_before(*last_epoch, *offset) => {
+                failed("another history")
+            }
+            Step::SourceRead { offset, read_committed, .. } => {
                 if !self.knobs.by_name && self.owners[o].relay.detail().source_topic_id != self.source.topic {
                     return failed("unknown topic id");
                 }
@@ -303,8 +306,7 @@ impl World {
         // A fetch tells the leader epoch that it knows: a new leader refuses it, whatever its log holds.
         let moved = fetching.epoch != self.source.epoch;
         // The broker compares the histories (Partition.readRecords, since Kafka 2.7).
-        let parted = fetching.last_epoch >= 0
-            && self.source.epoch_end(fetching.last_epoch).is_some_and(|end| end < offset);
+        let parted = self.source.parts_before(fetching.last_epoch, offset);
         let fetched = if other || moved || parted || (!self.healing && self.rng.permille(2)) {
             Fetched::Failed
         } else {
@@ -362,8 +364,8 @@ impl World {
             if let PositionValue::Position(p) = value {
                 self.say(|| {
                     format!(
-                        "owner {o} writes position n {} source {} target {}",
-                        p.count, p.source_offset, p.target_offset
+                        "owner {o} writes position n {} source {} target {}, {:?}",
+                        p.count, p.source_offset, p.target_offset, p.source_epochs
                     )
                 });
                 if p.generation == self.raft.detail.begun.generation {

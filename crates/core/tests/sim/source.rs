@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use mirrormesh_core::ids::TopicId;
+use mirrormesh_core::relay::loss::EpochEnd;
 use mirrormesh_core::relay::page::SourcePage;
 use mirrormesh_core::relay::reader::Aborted;
 use mirrormesh_core::relay::registry::Origin;
 
 use crate::record::{self, APPEND_TIME, CONTROL, Rec, TRANSACTIONAL};
+use crate::returns::Other;
 
 /// What became of a record's transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +78,8 @@ pub struct Source {
     pub append_time: bool,
     /// A flow from the target writes here too.
     pub loops: bool,
+    /// What another replica has.
+    pub other: Option<Other>,
 }
 
 impl Source {
@@ -93,6 +97,7 @@ impl Source {
             infos: Vec::new(),
             append_time,
             loops: false,
+            other: None,
         }
     }
 
@@ -231,14 +236,23 @@ impl Source {
     }
 
     /// Where an epoch ends (`OffsetForLeaderEpoch`).
-    pub fn epoch_end(&self, epoch: i32) -> Option<i64> {
+    pub fn epoch_end(&self, epoch: i32) -> Option<EpochEnd> {
         if epoch > self.epoch {
             return None;
         }
-        Some(self.history.iter().find(|(e, _)| *e > epoch).map_or(self.end, |(_, start)| *start))
+        let floor = self.history.iter().rev().find(|(e, _)| *e <= epoch).map_or(epoch, |(e, _)| *e);
+        let higher = self.history.iter().find(|(e, _)| *e > epoch);
+        let offset = higher.map_or(self.end, |(_, start)| *start);
+        Some(EpochEnd { epoch: floor, offset, leader: self.epoch })
     }
 
-    fn forget(infos: &mut [Info], batch: &Batch, gone: Gone) {
+    /// Records of this epoch are not what stands before this offset.
+    pub fn parts_before(&self, epoch: i32, offset: i64) -> bool {
+        let parts = |end: EpochEnd| end.offset < offset || end.epoch < epoch;
+        epoch >= 0 && self.epoch_end(epoch).is_some_and(parts)
+    }
+
+    pub fn forget(infos: &mut [Info], batch: &Batch, gone: Gone) {
         for (_, rec) in &batch.records {
             infos[rec.uid as usize].gone = Some(gone);
         }
@@ -264,6 +278,7 @@ impl Source {
 
     /// An unclean election: the new leader lacks everything from this offset (moved to a batch's begin) on.
     pub fn truncate(&mut self, at: i64) {
+        self.keep_other();
         let keep = self.log.partition_point(|b| b.last < at);
         let end = self.log.get(keep).map_or(self.end, |b| b.base).max(self.start);
         let cut = self.log.split_off(keep);

@@ -3,6 +3,7 @@
 //! Owns the bytes; when they are written and what they mean is core's (`relay::position`). Keys are compared byte by
 //! byte by Kafka's compaction, so the encoding of a key must never change.
 
+use mirrormesh_core::relay::epochs::Epochs;
 use mirrormesh_core::relay::position::{
     LastBatch, Position, PositionKey, PositionKind, PositionValue, SLOTS,
 };
@@ -119,6 +120,11 @@ impl From<&Position> for store::Position {
             topic: position.topic.clone(),
             target_topic: position.target_topic.clone(),
             shared_leader_epoch: position.shared_leader_epoch,
+            source_epochs: position
+                .source_epochs
+                .iter()
+                .map(|(epoch, start_offset)| store::LeaderEpoch { epoch, start_offset })
+                .collect(),
         }
     }
 }
@@ -150,6 +156,9 @@ impl TryFrom<store::Position> for Position {
             topic: position.topic,
             target_topic: position.target_topic,
             shared_leader_epoch: position.shared_leader_epoch,
+            source_epochs: Epochs::new(
+                position.source_epochs.iter().map(|known| (known.epoch, known.start_offset)),
+            ),
         })
     }
 }

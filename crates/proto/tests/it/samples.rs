@@ -9,6 +9,7 @@ use mirrormesh_core::control::{
 };
 use mirrormesh_core::flow::{FlowSpec, LossPolicy, Naming, OversizedPolicy, StartAt, TimestampPolicy};
 use mirrormesh_core::ids::{ClusterId, FlowId, GroupId, TopicId, TopicName, WorkerId};
+use mirrormesh_core::relay::epochs::Epochs;
 use mirrormesh_core::relay::position::{LastBatch, Position, PositionKey, PositionKind, PositionValue};
 use mirrormesh_core::relay::registry::{Claim, ClaimKey, RegistryKey, RegistryValue, Writer, WriterKey};
 use mirrormesh_core::report::Event;
@@ -337,6 +338,7 @@ fn position() -> PositionValue {
             body_crc: 0xcafe_babe,
         },
         shared_leader_epoch: None,
+        source_epochs: Epochs::default(),
         skip_version: 2,
         assignment_number: 30,
         topic: "orders".into(),
@@ -401,6 +403,9 @@ pub(crate) fn all() -> Vec<(String, Vec<u8>, String)> {
     }
     all.push(("position_full".into(), encode_value(&position()), format!("{:#?}\n", position())));
     let PositionValue::Position(full) = position() else { panic!() };
+    let source_epochs = Epochs::new([(1, 900), (4, 1_050)]);
+    let epochs = PositionValue::Position(Position { source_epochs, ..full.clone() });
+    all.push(("position_epochs".into(), encode_value(&epochs), format!("{epochs:#?}\n")));
     let shared = PositionValue::Position(Position { shared_leader_epoch: Some(3), ..full });
     all.push(("position_shared".into(), encode_value(&shared), format!("{shared:#?}\n")));
     all.push(("segments_two".into(), encode_value(&segments), format!("{segments:#?}\n")));

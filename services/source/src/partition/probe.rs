@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mirrormesh_core::ids::{TopicId, TopicName};
 use mirrormesh_core::relay::facts::Facts;
+use mirrormesh_core::relay::loss::EpochEnd;
 use mirrormesh_core::relay::machine::{Ask, Told};
 use mirrormesh_core::relay::page::SourcePage;
 use mirrormesh_core::relay::registry::WriterKey;
@@ -45,7 +46,13 @@ impl Place<'_> {
         self.client.leader(self.topic, self.partition).await
     }
 
-    async fn fetch(&self, offset: i64, read_committed: bool) -> Result<FetchedPartition, Failure> {
+    /// `last_epoch`: of what is before that, as far as it was read; -1 where it was not.
+    async fn fetch(
+        &self,
+        offset: i64,
+        read_committed: bool,
+        last_epoch: i32,
+    ) -> Result<FetchedPartition, Failure> {
         let leader = self.leader().await?;
         let request = FetchRequest {
             max_wait: WAIT,
@@ -58,7 +65,7 @@ impl Place<'_> {
                 partition: self.partition,
                 offset,
                 leader_epoch: leader.leader_epoch,
-                last_fetched_epoch: -1,
+                last_fetched_epoch: last_epoch,
                 max_bytes: READ_BYTES,
             }],
         };
@@ -141,8 +148,8 @@ impl Probe {
                 Step::TargetRead(offset) => Told::TargetRecords(self.target_read(offset).await?),
                 Step::Producer => Told::Remembered(self.producer().await),
                 Step::SourceHistory(epoch) => Told::SourceHistory(self.source_history(epoch).await?),
-                Step::SourceRead { offset, read_committed } => {
-                    self.source_read(offset, read_committed).await?
+                Step::SourceRead { offset, read_committed, last_epoch } => {
+                    self.source_read(offset, read_committed, last_epoch).await?
                 }
                 Step::SourceEnds => self.source_ends().await?,
                 Step::Origins(_) | Step::Done(_) | Step::Lost(..) | Step::Stop(_) | Step::Again(_) => {
@@ -227,7 +234,7 @@ impl Probe {
     }
 
     async fn target_read(&self, offset: i64) -> Result<Bytes, Failure> {
-        let fetched = self.target().fetch(offset, false).await?;
+        let fetched = self.target().fetch(offset, false, -1).await?;
         if fetched.error == ErrorCode::OFFSET_OUT_OF_RANGE {
             return Ok(Bytes::new());
         }
@@ -249,7 +256,7 @@ impl Probe {
         Some((i16::try_from(ours.epoch).ok()?, ours.last_sequence))
     }
 
-    async fn source_history(&self, epoch: i32) -> Result<Option<i64>, Failure> {
+    async fn source_history(&self, epoch: i32) -> Result<Option<EpochEnd>, Failure> {
         let place = self.source();
         let leader = place.leader().await?;
         let query = EpochQuery {
@@ -268,11 +275,20 @@ impl Probe {
         if !end.error.is_ok() {
             return Err(broker("SOURCE_HISTORY_FAILED", self.topic.as_str(), end.error));
         }
-        Ok(Some(end.end_offset).filter(|offset| *offset >= 0))
+        let known = (end.end_offset >= 0 && end.leader_epoch >= 0).then_some(end);
+        // The broker has checked whose epoch was named to it.
+        let leader = leader.leader_epoch;
+        Ok(known.map(|end| EpochEnd { epoch: end.leader_epoch, offset: end.end_offset, leader }))
     }
 
-    async fn source_read(&self, from: i64, read_committed: bool) -> Result<Told, Failure> {
-        let fetched = self.source().fetch(from, read_committed).await?;
+    async fn source_read(&self, from: i64, read_committed: bool, last_epoch: i32) -> Result<Told, Failure> {
+        let fetched = self.source().fetch(from, read_committed, last_epoch).await?;
+        if fetched.diverging.is_some() {
+            return Err(Failure::new(
+                "SOURCE_MOVED",
+                "the source has another history than what was read before",
+            ));
+        }
         if fetched.error == ErrorCode::OFFSET_OUT_OF_RANGE {
             return Ok(Told::SourceOutOfRange);
         }

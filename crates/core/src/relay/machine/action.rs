@@ -9,7 +9,7 @@ use crate::format::batch::StampedBatch;
 use crate::ids::{ClusterId, FlowId, TopicId, TopicName};
 use crate::relay::facts::Facts;
 use crate::relay::journal::Stored;
-use crate::relay::loss::Loss;
+use crate::relay::loss::{EpochEnd, Loss};
 use crate::relay::page::SourcePage;
 use crate::relay::path::Path;
 use crate::relay::position::{PositionKey, PositionValue};
@@ -233,7 +233,7 @@ pub enum Told {
     /// Epoch and last sequence that the target remembers of our producer id.
     Remembered(Option<(i16, i32)>),
     /// Where a leader epoch ends on the source.
-    SourceHistory(Option<i64>),
+    SourceHistory(Option<EpochEnd>),
     /// Records of the source.
     SourcePage(SourcePage),
     /// The source does not have the offset.

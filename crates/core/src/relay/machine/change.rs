@@ -12,6 +12,7 @@ use super::{
     Action, Ask, Beginning, Found, Handling, Journal, Loss, Notice, PartitionGeneration, PartitionStart,
     Phase, Place, Refused, Relay, Stored,
 };
+use crate::relay::loss::EpochEnd;
 use crate::relay::position::LastBatch;
 use crate::relay::stop::StopReason;
 
@@ -50,13 +51,12 @@ impl Change {
     /// Goes on behind a loss.
     pub(super) fn behind(mut self, loss: &Loss) -> Self {
         self.source = loss.go_on;
+        self.journal.go_back(loss.go_on);
         self.notices.push(Notice::from(loss));
-        // Where a history was parted, the epoch that was read last still ends there. Behind deleted offsets it may have
-        // ended long before.
-        if let Some((_, epoch)) =
-            self.last.as_mut().filter(|_| loss.stop.reason == StopReason::RetentionOverrun)
-        {
-            *epoch = -1;
+        // Behind deleted offsets the epoch that was read last may have ended long before.
+        let overrun = loss.stop.reason == StopReason::RetentionOverrun;
+        if let (Some((_, epoch)), Some(reaches)) = (&mut self.last, loss.epoch.or(overrun.then_some(-1))) {
+            *epoch = reaches;
         }
         self
     }
@@ -91,6 +91,7 @@ impl<T: Clone> Relay<T> {
         self.await_strays(now_ms);
         self.tell_of_doubles(found.unsure, found.stray, found.doubled);
         let mut journal = self.journal_of(&stored, found.place.target);
+        journal.read_before(&found.epochs, found.place.source);
         for mirrored in &found.replay {
             journal.mirrored(mirrored, now_ms);
         }
@@ -178,6 +179,7 @@ impl<T: Clone> Relay<T> {
         let Phase::Locating { resync, .. } = &mut self.phase else { return };
         let (replay, unsure, found_epoch) = (resync.take_replay(), resync.unsure(), resync.found_epoch());
         let (cut, stray, doubled) = (resync.truncated(), resync.stray(), resync.doubled());
+        let epochs = resync.epochs().clone();
         self.tell_of_doubles(unsure, stray, doubled);
         let stored = self.take_stored();
         let generation = self.setup.detail.begun.generation;
@@ -185,6 +187,7 @@ impl<T: Clone> Relay<T> {
             Handling::Stop(stop) => self.phase = Phase::Stopped { stop, said: false },
             Handling::GoOn(loss) => {
                 let mut journal = self.journal_of(&stored, target);
+                journal.read_before(&epochs, loss.go_on);
                 for mirrored in &replay {
                     journal.mirrored(mirrored, now_ms);
                 }
@@ -207,11 +210,17 @@ impl<T: Clone> Relay<T> {
         &mut self,
         change: Change,
         (log_start, log_end): (i64, i64),
-        epoch_end: Option<i64>,
+        epoch_end: Option<EpochEnd>,
     ) {
-        let parted = epoch_end.filter(|end| *end < change.source && log_end < change.source);
+        let parted = epoch_end.filter(|end| end.offset < change.source && log_end < change.source);
+        // Where the epoch that was read last is not in the history any more, what was read of which tells where they part:
+        // finding the place anew looks at that.
+        let left = parted.is_some_and(|end| Some(end.epoch) != change.epoch());
+        if left {
+            return self.wait("SOURCE_MOVED", "the source has another history than what was mirrored");
+        }
         match parted
-            .map(|end| Loss::diverged(end, change.source))
+            .map(|end| Loss::diverged(end.epoch, end.offset, change.source))
             .or_else(|| Loss::out_of_range(change.source, log_start, log_end))
             .map(|loss| loss.handle(self.setup.rules.on_loss))
         {
@@ -264,6 +273,7 @@ impl<T: Clone> Relay<T> {
         let Change { journal, last, .. } = change.clone();
         let same_producer = begun.generation.producer_id == self.setup.detail.begun.generation.producer_id;
         let mut journal = if same_producer { journal } else { journal.renewed(begun.generation.producer_id) };
+        journal.go_back(begun.start.source_offset);
         journal.passed(now_ms);
         self.await_strays(now_ms);
         self.setup.detail.begun = begun;

@@ -104,7 +104,9 @@ mod tests {
     use crate::format::batch::RawBatch;
     use crate::format::batch::tests::header;
     use crate::ids::TopicId;
+    use crate::relay::epochs::Epochs;
     use crate::relay::journal::Stored;
+    use crate::relay::loss::EpochEnd;
     use crate::relay::machine::tests::{Bench, NOW, RULES};
     use crate::relay::machine::{Action, Answer, Ask, Rules, TARGET_NOT_IDEMPOTENT, Told};
     use crate::relay::page::SourcePage;
@@ -189,6 +191,7 @@ mod tests {
             target_leader_epoch: -1,
             last: LastBatch::default(),
             shared_leader_epoch: shared,
+            source_epochs: Epochs::default(),
             skip_version: 0,
             assignment_number: number,
             topic: String::new(),
@@ -219,7 +222,7 @@ mod tests {
                     Told::TargetRecords(joined(&[mirrored(at, newer)]))
                 }
                 Some(Action::Ask(Ask::Locate(Step::SourceHistory(5)))) => {
-                    Told::SourceHistory(Some(at.max(1)))
+                    Told::SourceHistory(Some(EpochEnd { epoch: 5, offset: at.max(1), leader: 6 }))
                 }
                 Some(Action::Ask(Ask::Locate(Step::SourceRead { offset, .. }))) => {
                     let records = joined(&batches(offset, newer, 6));

@@ -37,7 +37,7 @@ use super::rebuild::Codecs;
 use super::resync::{Found, Premise, Resync, Step};
 use super::stop::Stop;
 use super::window::{Limits, Place, Unexpected};
-use crate::flow::{OversizedPolicy, TimestampPolicy};
+use crate::flow::{LossPolicy, OversizedPolicy, TimestampPolicy};
 use crate::report::{PartitionFigures, UnitState};
 use crate::unit::{PartitionDetail, PartitionGeneration, PartitionStart};
 use behind::{Behind, InHand};
@@ -471,6 +471,7 @@ impl<T: Clone> Relay<T> {
             facts,
             sole_writer: rules.sole_writer,
             times_kept: !facts.target_append_time && rules.timestamps == TimestampPolicy::Keep,
+            searches: rules.on_loss == LossPolicy::Continue,
             acked_target: self.acked_target,
         };
         let resync = Box::new(Resync::new(premise));

@@ -150,9 +150,11 @@ impl Queue {
     /// How many batches behind this one are to be put together with it.
     fn small_ones_behind(&self, first: &Data, conditions: &Conditions, economy: &mut Economy) -> usize {
         let behind = self.items.iter().map_while(|item| match item {
+            // Of one leader epoch: where the next one began has to be known (`relay/epochs.rs`).
             Item::Data(data)
-                if conditions.path(&data.batch.header, data.batch.bytes.len(), data.from)
-                    == Ok(Path::Passthrough) =>
+                if data.batch.header.leader_epoch == first.batch.header.leader_epoch
+                    && conditions.path(&data.batch.header, data.batch.bytes.len(), data.from)
+                        == Ok(Path::Passthrough) =>
             {
                 Some(data.batch.bytes.len())
             }

@@ -291,6 +291,7 @@ impl<T: Clone> Relay<T> {
             After::Skip(oversized, epoch) => {
                 let mut change = change();
                 change.last.get_or_insert_default().1 = epoch;
+                change.journal.read(epoch, change.source);
                 change.source = oversized.offset + 1;
                 change.notices.push(skipped(oversized, self.facts.target_bytes_max));
                 self.phase = Phase::Beginning { change, asked: false };
@@ -317,8 +318,10 @@ impl<T: Clone> Relay<T> {
         };
         match ready {
             Ready::Passed(next, epoch, skip) => {
+                let from = stream.window.acked().source;
                 if stream.window.passed(next, epoch) {
                     stream.last.get_or_insert_default().1 = epoch;
+                    stream.journal.read(epoch, from);
                     stream.journal.passed(now_ms);
                     self.figures.source_offset = stream.window.acked().source;
                 }

@@ -98,6 +98,7 @@ impl<T: Clone> Relay<T> {
             source_offset: acked.source,
             source_topic_id: setup.detail.source_topic_id,
             source_leader_epoch,
+            source_epochs: stream.journal.epochs().clone(),
             shared_leader_epoch: stream.inherited.shared(source_leader_epoch, now_ms),
             target_offset: acked.target,
             target_leader_epoch: -1,

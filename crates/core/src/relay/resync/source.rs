@@ -6,76 +6,29 @@ use crate::relay::journal::Mirrored;
 use crate::relay::loss::Loss;
 use crate::relay::origins::Origins;
 use crate::relay::page::{self, Data, Item, Reading, SourcePage};
-use crate::relay::position::{LastBatch, Position};
+use crate::relay::position::LastBatch;
 use crate::relay::reader::unreadable;
 use crate::relay::rebuild::{Codecs, RebuildError, Run};
 use crate::relay::stop::{Stop, StopReason};
 use crate::relay::window::Place;
 use crate::translate::Segment;
 
-/// The generation of the one began after that of the other. Producer ids tell no order, but owners do.
-fn follows(one: &Position, other: &Position) -> bool {
-    if one.generation.producer_id == other.generation.producer_id {
-        one.generation.epoch > other.generation.epoch
-    } else {
-        one.assignment_number > other.assignment_number
-    }
-}
-
 impl Resync {
-    /// Leader epoch of what older generations wrote last, and how far it reached at least: where nothing of this one is
-    /// written yet, and its start does not tell, a source that loses its end again is seen by it.
-    pub(super) fn older_epoch(&self, positions: &[Position]) -> (i32, i64, i64) {
-        let known = self.premise.detail.source_topic_id;
-        // Whoever went back on the source did so for a loss that was told: what was read before that may be gone for long.
-        let went_back = |p: &Position| {
-            let of_topic = |q: &&Position| q.source_topic_id == known && q.source_offset < p.source_offset;
-            positions.iter().filter(of_topic).any(|q| follows(q, p))
-        };
-        positions
-            .iter()
-            .filter(|p| p.generation != self.generation && p.source_topic_id == known && !went_back(p))
-            .filter(|p| p.target_offset <= self.base.target && p.source_leader_epoch >= 0)
-            // The newest: before a loss, an older one may have been further on the source.
-            .max_by_key(|p| (p.target_offset, p.assignment_number, p.generation, p.count))
-            .map_or((-1, 0, self.base.target), |p| {
-                (p.source_leader_epoch, p.source_offset.min(self.base.source), p.target_offset)
-            })
-    }
-
     /// n is known; next is the source's side.
     pub(super) fn settle(&mut self, count: i64) {
         self.count = count;
-        if self.epoch >= 0 {
-            self.step = Step::SourceHistory(self.epoch);
+        if self.history.epoch >= 0 {
+            self.ask_history();
         } else {
             self.find_source();
         }
     }
 
-    /// Answers [`Step::SourceHistory`]: the end offset of the epoch asked for, or of the nearest one before it;
-    /// `None` if the broker can't tell.
-    pub fn source_history(&mut self, end_offset: Option<i64>) {
-        if let Some(verdict) = self.verdict.take() {
-            let lost_more = end_offset.is_some_and(|end| Some(end) < self.epoch_end);
-            self.step = if lost_more { Step::Again("SOURCE_NOT_SETTLED") } else { verdict };
-            return;
-        }
-        self.epoch_end = end_offset;
-        match end_offset {
-            Some(end) if end < self.epoch_source => {
-                if self.epoch_target < self.base.target {
-                    // A generation in between may have gone on from there already, and nothing that it wrote says so.
-                    self.unsure = Some((self.told_up_to(end), self.ends.1));
-                }
-                self.lost(Loss::diverged(end, self.base.source));
-            }
-            _ => self.find_source(),
-        }
-    }
-
-    fn find_source(&mut self) {
-        if self.count > self.base.count && !self.premise.facts.content_fixed() || self.behind.is_some() {
+    pub(super) fn find_source(&mut self) {
+        if let Some(from) = self.late_from {
+            self.read_late(from);
+        } else if self.count > self.base.count && !self.premise.facts.content_fixed() || self.behind.is_some()
+        {
             self.read_content();
         } else {
             self.count_forward();
@@ -110,43 +63,6 @@ impl Resync {
         }
     }
 
-    /// The mirror got at least so far, in whatever history: every record takes an offset or more.
-    fn mirrored_to(&self) -> i64 {
-        self.base.source + (self.count - self.base.count).max(0)
-    }
-
-    /// Where the histories part, when nothing of what the target has left was found: what was mirrored up to the end of the
-    /// epoch is of both, but only what is read from the base on tells that nothing behind the base is.
-    fn parted(&mut self) -> i64 {
-        let (facts, base) = (&self.premise.facts, self.base.source);
-        let whole = self.whole && !facts.target_compacted;
-        let mirrored = if !facts.content_fixed() || whole { base } else { self.mirrored_to() };
-        let end = self.epoch_end.unwrap_or(base);
-        if end < base {
-            self.unsure = Some((self.told_up_to(end), self.ends.1));
-        } else if !whole {
-            self.unsure = Some((self.base.target, self.ends.1));
-        }
-        mirrored.min(end)
-    }
-
-    /// Up to this target offset at least, what was mirrored is from before this source offset.
-    fn told_up_to(&self, source: i64) -> i64 {
-        let before = self.older.iter().filter(|(reached, _)| *reached <= source);
-        before.map(|(_, target)| *target).max().unwrap_or(0)
-    }
-
-    /// The mirror got at least so far in this history, if n is right: what it mirrored behind the end of the epoch may be of
-    /// another, and so may all of it where the epoch is not known, or not that up to which others read the same. Where the content is not fixed, n may count records from
-    /// before the base.
-    fn surely_mirrored(&self) -> i64 {
-        if !self.premise.facts.content_fixed() || self.shared_epoch().is_some() {
-            return self.base.source;
-        }
-        let mirrored = self.at_least.max(self.mirrored_to());
-        self.epoch_end.map_or(self.base.source, |end| mirrored.min(end.max(self.base.source)))
-    }
-
     fn deleted_up_to(&mut self, mirrored: i64) {
         let Some((_, log_start)) = self.gap else { return };
         self.lost(Loss::deleted_on_both(mirrored.min(log_start), log_start, mirrored.max(log_start)));
@@ -161,7 +77,13 @@ impl Resync {
     }
 
     fn source_read_step(&self) -> Step {
-        Step::SourceRead { offset: self.cursor, read_committed: self.reading().read_committed }
+        let at_base = self.cursor == self.history.source && self.epoch_end.is_some();
+        let last_epoch = if at_base { self.history.epoch } else { self.cursor_epoch };
+        Step::SourceRead { offset: self.cursor, read_committed: self.reading().read_committed, last_epoch }
+    }
+
+    pub(super) fn move_to_base(&mut self) {
+        (self.cursor, self.cursor_epoch) = (self.base.source, -1);
     }
 
     fn count_forward(&mut self) {
@@ -240,7 +162,7 @@ impl Resync {
             // What is behind the deleted part may be on the target already: only its content can tell.
             let from = surely.min(log_start);
             self.gap.get_or_insert((from, log_start)).1 = log_start;
-            self.cursor = log_start;
+            (self.cursor, self.cursor_epoch) = (log_start, -1);
             if self.aligner.is_some() {
                 self.step = self.source_read_step();
             } else {
@@ -264,7 +186,7 @@ impl Resync {
     /// histories part is found by content.
     fn look_for_the_parting(&mut self, mirrored: i64) {
         self.diverged = Some(mirrored);
-        self.cursor = self.base.source;
+        self.move_to_base();
         self.replay.clear();
         self.aligner = None;
         self.read_content();
@@ -289,7 +211,7 @@ impl Resync {
     ) -> Result<(), RebuildError> {
         for item in items {
             match item {
-                Item::Passed(next, ..) => self.cursor = *next,
+                Item::Passed(next, epoch, _) => (self.cursor, self.cursor_epoch) = (*next, *epoch),
                 Item::Bad(stop) => {
                     self.step = Step::Stop(stop.clone());
                     return Ok(());
@@ -305,7 +227,8 @@ impl Resync {
                             return Ok(());
                         }
                     }
-                    self.cursor = data.batch.header.next_offset();
+                    let header = &data.batch.header;
+                    (self.cursor, self.cursor_epoch) = (header.next_offset(), header.leader_epoch);
                 }
             }
         }
@@ -343,8 +266,10 @@ impl Resync {
                 return;
             }
             if let (false, Some(mirrored)) = (complete, self.diverged) {
+                let at_base = self.epoch_end.map_or(-1, |end| end.epoch);
+                let epoch = if place.is_some() { epoch } else { at_base };
                 let end = place.unwrap_or_else(|| self.parted());
-                self.lost(Loss::diverged(end, mirrored.max(end)));
+                self.lost(Loss::diverged(epoch, end, mirrored.max(end)));
                 return;
             }
             self.cursor = place.unwrap_or(self.base.source);
@@ -356,7 +281,7 @@ impl Resync {
         for item in items {
             match item {
                 Item::Passed(_, epoch, _) if self.is_unproven(*epoch) => {}
-                Item::Passed(next, ..) => self.cursor = *next,
+                Item::Passed(next, epoch, _) => (self.cursor, self.cursor_epoch) = (*next, *epoch),
                 Item::Bad(stop) => {
                     self.step = Step::Stop(stop.clone());
                     return Ok(());
@@ -375,36 +300,12 @@ impl Resync {
         Ok(())
     }
 
-    /// Up to which leader epoch everybody who may have appended behind the base read the same: what the position tells;
-    /// without one, that of the first record that was counted.
-    pub(super) fn base_epoch(&self) -> i32 {
-        let known = if self.epoch >= 0 { self.epoch } else { self.counted_epoch.unwrap_or(-1) };
-        self.shared_epoch().unwrap_or(known)
-    }
-
-    /// It is an earlier one than that of the position's last batch: what stands behind may be of another history.
-    fn shared_epoch(&self) -> Option<i32> {
-        self.position.as_ref().and_then(|position| position.shared_leader_epoch)
-    }
-
-    /// Nothing on the target tells whether it was this history that was mirrored from here on: then it goes on from here.
-    fn is_unproven(&mut self, leader_epoch: i32) -> bool {
-        self.counted_epoch.get_or_insert(leader_epoch);
-        let unproven = self.tail.is_none() && leader_epoch > self.base_epoch();
-        if unproven {
-            let from = self.target_of(self.base.count + self.read).unwrap_or(self.base.target);
-            self.unsure = Some((from, self.ends.1));
-            self.done();
-        }
-        unproven
-    }
-
     /// Counts the records of a batch, up to n. n may lie inside.
     fn count_batch(&mut self, data: &Data, codecs: &dyn Codecs) -> Result<(), RebuildError> {
         let header = &data.batch.header;
         let mut wanted = self.count - self.base.count - self.read;
         let mut taken: Vec<Run> = Vec::new();
-        self.cursor = header.next_offset();
+        (self.cursor, self.cursor_epoch) = (header.next_offset(), header.leader_epoch);
         for run in data.runs(codecs)? {
             let count = run.count.min(wanted);
             taken.push(Run { count, ..run });
@@ -454,7 +355,7 @@ impl Resync {
     }
 
     /// Where the n-th record is, if that is known: before the first header of ours only if nobody else's is there.
-    fn target_of(&self, n: i64) -> Option<i64> {
+    pub(super) fn target_of(&self, n: i64) -> Option<i64> {
         let Place { count, target, .. } = self.base;
         let (known, at) = self.scan.first().unwrap_or((self.count, self.ends.1));
         let gapless = at - target == known - count;
@@ -474,13 +375,14 @@ impl Resync {
         }
         let message = format!(
             "the target's record at offset {} is not the source's record at offset {offset}: something else was \
-             written in its place, or the source changed; compare the two topics, then delete the flow and create it \
-             with start_over",
+             written in its place, or the source changed; compare the two topics, then set records.on_loss to CONTINUE \
+             to have the place searched by content, or delete the flow and create it with start_over",
             ours.offset
         );
         let told = self.position.as_ref().map_or(-1, |position| position.source_leader_epoch);
         let known = self.shared_epoch().unwrap_or(told);
-        if data.batch.header.leader_epoch > known && known >= 0 && self.diverged.is_none() {
+        let newer = data.batch.header.leader_epoch > known && known >= 0;
+        if (newer || self.premise.searches) && self.diverged.is_none() {
             self.look_for_the_parting(offset + 1);
             return Ok(false);
         }

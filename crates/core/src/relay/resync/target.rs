@@ -238,7 +238,7 @@ impl Resync {
         self.scan = Scan::default();
         self.tail = None;
         self.contents.clear();
-        self.behind = None;
+        (self.behind, self.late_from) = (None, None);
     }
 
     /// The log ends here by now: reads what others appended meanwhile.
@@ -269,7 +269,8 @@ impl Resync {
                 // Nothing of this generation is there: what the older one appended counts as mirrored.
                 let from = self.base.target.max(log_start);
                 self.whole = from == self.base.target;
-                self.read_target(Purpose::Content(from), from);
+                self.late_from = Some(from);
+                self.settle(0);
                 return;
             }
             self.scan.doubled = self.scan.doubled.or(self.scan.older);
@@ -306,7 +307,7 @@ impl Resync {
         self.known.retain(|position| position.count <= count);
         let start = self.premise.detail.begun.start;
         self.base = Place { count: 0, source: start.source_offset, target: start.target_offset };
-        (self.epoch, self.epoch_source, self.epoch_target) = self.start_epoch;
+        self.history = self.start_history.clone();
         if !self.take_position(self.ends.1) {
             return;
         }
@@ -454,6 +455,11 @@ impl Resync {
         } else {
             self.read_target(Purpose::Content(next), next);
         }
+    }
+
+    /// Reads by content what an older generation appended behind the start of this one.
+    pub(super) fn read_late(&mut self, from: i64) {
+        self.read_target(Purpose::Content(from), from);
     }
 
     /// Reads what stands behind the base by content.

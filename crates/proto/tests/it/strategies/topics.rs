@@ -1,5 +1,6 @@
 //! Records of the internal topics: positions and the registry.
 
+use mirrormesh_core::relay::epochs::Epochs;
 use mirrormesh_core::relay::position::{
     LastBatch, Position, PositionKey, PositionKind, PositionValue, SLOTS,
 };
@@ -64,7 +65,7 @@ fn position() -> impl Strategy<Value = Position> {
         any::<[i32; 3]>(),
         topic_id(),
         last,
-        any::<([u64; 2], Option<i32>)>(),
+        any::<([u64; 2], Option<i32>, Vec<(i32, i64)>)>(),
         "\\PC{0,8}",
     )
         .prop_map(
@@ -74,7 +75,7 @@ fn position() -> impl Strategy<Value = Position> {
                 epochs,
                 source_topic_id,
                 (count, [base, max], body_crc),
-                (numbers, shared_leader_epoch),
+                (numbers, shared_leader_epoch, source_epochs),
                 topic,
             )| Position {
                 generation,
@@ -84,6 +85,7 @@ fn position() -> impl Strategy<Value = Position> {
                 source_topic_id,
                 source_leader_epoch: epochs[1],
                 shared_leader_epoch,
+                source_epochs: Epochs::new(source_epochs),
                 target_offset: offsets[2],
                 target_leader_epoch: epochs[2],
                 last: LastBatch { count, base_timestamp: base, max_timestamp: max, body_crc },
