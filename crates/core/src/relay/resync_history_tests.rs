@@ -180,11 +180,17 @@ fn what_a_generation_between_may_have_dealt_with_is_mirrored_again_only_if_it_is
     ends_at(&mut r, 98);
     assert_eq!(r.unsure(), Some((4, 9)), "what was mirrored up to there is before the parting");
     // Where it is the last one that was written before the start nothing was in between.
-    let mut r = to_ends(vec![Position { target_offset: 7, ..before }], 0, 9);
-    target(&mut r, &[ours(7, 0, 2, 100)]);
+    let last = Position { target_offset: 7, ..before };
+    let mut r = to_ends(vec![last.clone()], 0, 7);
     ends_at(&mut r, 98);
     still_the_same(&mut r);
     assert_eq!((stopped(&r), r.unsure()), (StopReason::SourceDiverged, None));
+    // Who appended behind that may have read what is there by now.
+    let mut r = to_ends(vec![last], 0, 9);
+    target(&mut r, &[ours(7, 0, 2, 100)]);
+    ends_at(&mut r, 98);
+    still_the_same(&mut r);
+    assert_eq!((stopped(&r), r.unsure()), (StopReason::SourceDiverged, Some((0, 9))));
 }
 
 /// The source lost its end behind the epoch of the position, and the target has records from `log_start` on.

@@ -109,6 +109,8 @@ const FOUND: &[u64] = &[
     182_026_196,
     190_040_903,
     1_000_040_504,
+    1_001_144_283,
+    1_003_026_782,
 ];
 /// Strict worlds of every run, from [`knobs::STRICT_SEEDS`] on.
 const STRICT: u64 = 150;
@@ -145,6 +147,21 @@ const FOUND_LOST_END: &[u64] = &[
     700_036_496,
     730_041_676,
     732_000_700,
+];
+/// Worlds of every run whose source goes back to what it had lost, from the first of [`knobs::RETURN_SEEDS`] on.
+const RETURN: u64 = 100;
+/// Seeds that found something once in such worlds.
+const FOUND_RETURN: &[u64] = &[
+    800_006_254,
+    800_006_854,
+    800_010_391,
+    800_010_799,
+    800_016_306,
+    800_017_110,
+    800_018_320,
+    800_031_719,
+    800_032_628,
+    800_033_105,
 ];
 /// Worlds of every run whose target gives out no producer ids, from the first of [`knobs::UNNUMBERED_SEEDS`] on.
 const UNNUMBERED: u64 = 150;
@@ -199,6 +216,16 @@ fn lost_end_seeds() {
     assert!(tally.failures.is_empty(), "{tally}");
     let ends = tally.struck.get(&knobs::Fault::SourceTruncate);
     assert!(ends.is_some_and(|ends| *ends > LOST_END / 4), "too few ends were lost: {tally}");
+}
+
+#[test]
+fn return_seeds() {
+    let first = knobs::RETURN_SEEDS.start;
+    let tally = run_all((first..first + RETURN).chain(FOUND_RETURN.iter().copied()));
+    println!("{tally}");
+    assert!(tally.failures.is_empty(), "{tally}");
+    let returns = tally.struck.get(&knobs::Fault::SourceReturn);
+    assert!(returns.is_some_and(|returns| *returns > RETURN / 2), "too few returns: {tally}");
 }
 
 #[test]

@@ -54,9 +54,10 @@ impl Checker {
             }
             let translated = map.translate(info.offset);
             let right = match translated {
-                // A marker in between is nothing that a consumer reads.
+                // A marker in between is nothing that a consumer reads. Where the source lost its end, what it lost may be
+                // read before.
                 Translation::At(at) if exact && at < offset => {
-                    !there.iter().any(|(_, there)| (at..offset).contains(there))
+                    self.source_cut || !there.iter().any(|(_, there)| (at..offset).contains(there))
                 }
                 Translation::At(at) if exact => at == offset,
                 Translation::At(at) => at <= offset,

@@ -212,19 +212,16 @@ impl<T: Clone> Relay<T> {
         (log_start, log_end): (i64, i64),
         epoch_end: Option<EpochEnd>,
     ) {
-        let parted = epoch_end.filter(|end| end.offset < change.source && log_end < change.source);
-        // Where the epoch that was read last is not in the history any more, what was read of which tells where they part:
-        // finding the place anew looks at that.
-        let left = parted.is_some_and(|end| Some(end.epoch) != change.epoch());
-        if left {
-            return self.wait("SOURCE_MOVED", "the source has another history than what was mirrored");
-        }
-        match parted
-            .map(|end| Loss::diverged(end.epoch, end.offset, change.source))
-            .or_else(|| Loss::out_of_range(change.source, log_start, log_end))
+        // Where the history tells that its end was lost, finding the place anew looks at all that is known of it.
+        let overrun = |loss: &Loss| loss.stop.reason == StopReason::RetentionOverrun;
+        match Loss::out_of_range(change.source, log_start, log_end)
+            .filter(|loss| epoch_end.is_none() || overrun(loss))
             .map(|loss| loss.handle(self.setup.rules.on_loss))
         {
-            None => self.wait("SOURCE_MOVED", "the source did not have an offset that it has now"),
+            None => self.wait(
+                "SOURCE_MOVED",
+                "the source has another history than what was mirrored, or had for a while",
+            ),
             Some(Handling::Stop(stop)) => self.phase = Phase::Stopped { stop, said: false },
             Some(Handling::GoOn(loss)) => {
                 let change = change.behind(&loss);

@@ -123,10 +123,11 @@ impl Resync {
 
     /// The source has another history from this offset on than what was mirrored.
     fn leave(&mut self, end: EpochEnd, offset: i64) {
-        // It may have had the records behind that before, and they were mirrored then. And where this generation has not
-        // written anything, one in between may have gone on from there already, and nothing that it wrote says so.
-        let unsure = self.elsewhere || self.late_from.is_some() || offset < end.offset;
-        if unsure || self.history.target < self.base.target {
+        // It may have had the records behind that before, and they were mirrored then. And somebody may have gone on from there
+        // already, and nothing written says so: who appended behind the base, or a generation in between.
+        let behind = self.count > self.base.count || self.late_from.is_some();
+        let between = self.history.target < self.base.target;
+        if self.elsewhere || offset < end.offset || behind || between {
             self.unsure = Some((self.told_up_to(offset), self.ends.1));
         }
         self.lost(Loss::diverged(end.epoch, offset, self.mirrored_to()));
