@@ -96,7 +96,7 @@ pub struct Found {
     pub unsure: Option<(i64, i64)>,
     /// Leader epoch on the source that reaches to the place, -1 when none is known to.
     pub epoch: i32,
-    /// The leader epochs that were read up to the position it began with.
+    /// The leader epochs that were read up to the place.
     pub epochs: Epochs,
     /// Up to this leader epoch on the source everybody who may append has read the same; -1 when none is known to.
     pub base_epoch: i32,
@@ -206,6 +206,8 @@ pub struct Resync {
     cursor: i64,
     /// Leader epoch of what was read before the cursor, -1 if nothing was.
     cursor_epoch: i32,
+    /// All leader epochs before the cursor.
+    epochs: Epochs,
     replay: Vec<Mirrored>,
     /// A page that can't be read before it is known where its batches come from.
     held: Option<SourcePage>,
@@ -254,6 +256,7 @@ impl Resync {
             read: 0,
             cursor: base.source,
             cursor_epoch: -1,
+            epochs: Epochs::default(),
             replay: Vec::new(),
             held: None,
         }
@@ -428,9 +431,9 @@ impl Resync {
         self.found_epoch
     }
 
-    /// The leader epochs that were read up to the position it began with.
+    /// The leader epochs that were read up to the place.
     pub fn epochs(&self) -> &Epochs {
-        &self.history.epochs
+        &self.epochs
     }
 
     /// The target lost records that a position tells of: from, to.
@@ -469,7 +472,7 @@ impl Resync {
             producer_changed: self.generation.epoch == 0
                 && self.producers.iter().any(|id| *id != self.generation.producer_id),
             replay: std::mem::take(&mut self.replay),
-            epochs: self.history.epochs.clone(),
+            epochs: self.epochs.clone(),
             base_epoch: self.base_epoch(),
             position: self.position.take(),
             truncated: self.truncated,

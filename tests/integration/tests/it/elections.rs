@@ -197,6 +197,72 @@ async fn what_a_source_loses_in_an_unclean_election_is_named_and_never_skipped_o
     Ok(())
 }
 
+/// The source has what it lost before, and lost what it got since: node 1 is back, and never saw what node 2 took.
+async fn back(source: &Cluster, topics: &[&str]) -> Result<()> {
+    source.kill(1)?;
+    source.start_broker(0)?;
+    for topic in topics {
+        led(&source.bootstrap(), topic, 1, &[1]).await?;
+        let end = probe::end_offsets(&source.bootstrap(), topic).await?;
+        ensure!(end == [300], "{topic} was to end where node 1 was killed, not at {end:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_source_gets_back_in_a_second_unclean_election_is_mirrored_too() -> Result<()> {
+    let source = Cluster::start(three("source")).await?;
+    let mut rig = Rig::between(&source, &shared_pair().await?.target, MeshSpec::default()).await?;
+    // Node 2 gets more than node 1 had, or less.
+    let (longer, shorter) = (unique("longer"), unique("shorter"));
+    let topics = [longer.as_str(), shorter.as_str()];
+    let (first, second, more) = (numbered(0, 300), numbered(500, 900), numbered(900, 950));
+    let then = |topic: &str| second[..if topic == longer { 400 } else { 60 }].to_vec();
+    for topic in topics {
+        create_topics(&rig.source, &[unclean(topic)]).await?;
+        probe::send(&rig.source, &[], topic, first[..100].to_vec()).await?;
+    }
+    let flow = rig.flow.clone();
+    rig.api.create_flow(&flow, continues(&topics)).await?;
+    alone(&source, &topics).await?;
+    for topic in topics {
+        probe::send(&rig.source, &[], topic, first[100..200].to_vec()).await?;
+    }
+    rig.arrived(&topics, 400).await?;
+    rig.caught_up(2).await?;
+    for topic in topics {
+        // Of what node 1 alone has, the last hundred are mirrored by nobody yet.
+        pause(&mut rig, topic).await?;
+        probe::send(&rig.source, &[], topic, first[200..].to_vec()).await?;
+    }
+    source.kill(0)?;
+    source.start_broker(1)?;
+    elected(&source, &topics).await?;
+    for topic in topics {
+        probe::send(&rig.source, &[], topic, then(topic)).await?;
+        rig.api.resume_flow_topic(&flow, topic, &[0]).await?;
+        let told = event_of(&mut rig, "SOURCE_DIVERGED", topic).await?;
+        ensure!((told.from_offset, told.to_offset) == (Some(100), Some(200)), "{told:?}");
+    }
+    rig.arrived(&topics, 400 + 460).await?;
+    rig.caught_up(2).await?;
+
+    back(&source, &topics).await?;
+    rig.arrived(&topics, 400 + 460 + 400).await?;
+    for topic in topics {
+        // It stands there twice, and somebody says so.
+        event_of(&mut rig, "RECORDS_DOUBLED", topic).await?;
+        probe::send(&rig.source, &[], topic, more.clone()).await?;
+    }
+    rig.arrived(&topics, 400 + 460 + 400 + 100).await?;
+    for topic in topics {
+        let wanted = [&first[..200], &then(topic), &first[100..], &more].concat();
+        let found = probe::read(&rig.target, topic).await?;
+        ensure!(found == wanted, "{topic}: {} records, {} wanted", found.len(), wanted.len());
+    }
+    Ok(())
+}
+
 /// Ends of the partitions on both sides; the source's first, so that it is behind if anything.
 async fn ends(rig: &Rig, topic: &str) -> Result<(Vec<i64>, Vec<i64>)> {
     let source = probe::end_offsets(&rig.source, topic).await?;

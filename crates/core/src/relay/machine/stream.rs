@@ -467,6 +467,8 @@ impl<T: Clone> Relay<T> {
 
     fn mirrored(&mut self, mirrored: &Mirrored, now_ms: u64) {
         let Phase::Streaming(stream) = &mut self.phase else { return };
+        // What lies before the first record, if anything, may be of its epoch as well.
+        stream.journal.read(mirrored.source_leader_epoch, self.figures.source_offset);
         stream.journal.mirrored(mirrored, now_ms);
         stream.inherited.acknowledged();
         stream.last = Some((mirrored.last, mirrored.source_leader_epoch));

@@ -130,6 +130,7 @@ impl Resync {
         if self.elsewhere || offset < end.offset || behind || between {
             self.unsure = Some((self.told_up_to(offset), self.ends.1));
         }
+        self.epochs = self.history.epochs.clone();
         self.lost(Loss::diverged(end.epoch, offset, self.mirrored_to()));
     }
 

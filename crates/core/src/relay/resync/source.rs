@@ -84,6 +84,13 @@ impl Resync {
 
     pub(super) fn move_to_base(&mut self) {
         (self.cursor, self.cursor_epoch) = (self.base.source, -1);
+        self.epochs = self.history.epochs.clone();
+    }
+
+    /// What lies between the cursor and this offset is read, and of this leader epoch.
+    fn move_on(&mut self, next: i64, leader_epoch: i32) {
+        self.epochs.assign(leader_epoch, self.cursor);
+        (self.cursor, self.cursor_epoch) = (next, leader_epoch);
     }
 
     fn count_forward(&mut self) {
@@ -211,12 +218,13 @@ impl Resync {
     ) -> Result<(), RebuildError> {
         for item in items {
             match item {
-                Item::Passed(next, epoch, _) => (self.cursor, self.cursor_epoch) = (*next, *epoch),
+                Item::Passed(next, epoch, _) => self.move_on(*next, *epoch),
                 Item::Bad(stop) => {
                     self.step = Step::Stop(stop.clone());
                     return Ok(());
                 }
                 Item::Data(data) => {
+                    self.epochs.assign(data.batch.header.leader_epoch, self.cursor);
                     for record in data.records(codecs)? {
                         if aligner.source(&record) {
                             self.found_epoch = data.batch.header.leader_epoch;
@@ -227,8 +235,7 @@ impl Resync {
                             return Ok(());
                         }
                     }
-                    let header = &data.batch.header;
-                    (self.cursor, self.cursor_epoch) = (header.next_offset(), header.leader_epoch);
+                    self.move_on(data.batch.header.next_offset(), data.batch.header.leader_epoch);
                 }
             }
         }
@@ -281,7 +288,7 @@ impl Resync {
         for item in items {
             match item {
                 Item::Passed(_, epoch, _) if self.is_unproven(*epoch) => {}
-                Item::Passed(next, epoch, _) => (self.cursor, self.cursor_epoch) = (*next, *epoch),
+                Item::Passed(next, epoch, _) => self.move_on(*next, *epoch),
                 Item::Bad(stop) => {
                     self.step = Step::Stop(stop.clone());
                     return Ok(());
@@ -305,7 +312,7 @@ impl Resync {
         let header = &data.batch.header;
         let mut wanted = self.count - self.base.count - self.read;
         let mut taken: Vec<Run> = Vec::new();
-        (self.cursor, self.cursor_epoch) = (header.next_offset(), header.leader_epoch);
+        self.move_on(header.next_offset(), header.leader_epoch);
         for run in data.runs(codecs)? {
             let count = run.count.min(wanted);
             taken.push(Run { count, ..run });
