@@ -42,6 +42,11 @@ impl Epochs {
         self.0.iter().copied()
     }
 
+    /// First offset of the oldest one.
+    pub fn start(&self) -> Option<i64> {
+        self.0.first().map(|(_, start)| *start)
+    }
+
     /// The newest one.
     pub fn last(&self) -> Option<i32> {
         self.0.last().map(|(epoch, _)| *epoch)
@@ -76,7 +81,7 @@ impl Epochs {
                     Parting::At(end.offset.min(ends_at(i)))
                 }
             }
-            Some((_, epoch)) if epoch < end.epoch && self.last() >= Some(asked) => Parting::Ask(epoch),
+            Some((i, epoch)) if epoch < end.epoch && i + 1 < self.0.len() => Parting::Ask(epoch),
             _ if end.epoch >= asked && end.offset >= reached => Parting::Nowhere,
             _ if end.epoch >= asked => Parting::At(end.offset),
             _ => Parting::Unknown,
@@ -136,6 +141,7 @@ mod tests {
         assert_eq!(parting(&[], 4, (4, 70)), Parting::At(70));
         assert_eq!(parting(&[], 4, (3, 70)), Parting::Unknown);
         assert_eq!(parting(&known[..2], 4, (0, 130)), Parting::At(80));
+        assert_eq!(parting(&[(0, 0), (2, 80)], 4, (1, 130)), Parting::Ask(0), "whatever the newest one was");
         assert_eq!(
             parting(&known[..2], 4, (1, 130)),
             Parting::Unknown,

@@ -283,7 +283,7 @@ fn a_history_that_was_left_for_a_loss_is_not_lost_again() {
     let older = |epoch, assignment_number, source, source_leader_epoch| {
         let mut older = position(5, source, 7);
         older.generation.epoch = epoch;
-        Position { assignment_number, source_leader_epoch, ..older }
+        Position { source_leader_epoch, assignment_number, ..older }
     };
     let epoch_of = |positions| match to_ends(positions, 0, 7).step() {
         Step::SourceHistory(epoch) => Some(*epoch),

@@ -510,3 +510,5 @@ fn a_later_assignment_under_another_producer_id_replaced_this_one() {
 
 #[path = "resync_history_tests.rs"]
 mod history;
+#[path = "resync_return_tests.rs"]
+mod returns;

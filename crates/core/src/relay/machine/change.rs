@@ -55,7 +55,8 @@ impl Change {
         self.notices.push(Notice::from(loss));
         // Behind deleted offsets the epoch that was read last may have ended long before.
         let overrun = loss.stop.reason == StopReason::RetentionOverrun;
-        if let (Some((_, epoch)), Some(reaches)) = (&mut self.last, loss.epoch.or(overrun.then_some(-1))) {
+        let reaches = if overrun { Some(-1) } else { loss.epoch };
+        if let (Some((_, epoch)), Some(reaches)) = (&mut self.last, reaches) {
             *epoch = reaches;
         }
         self
@@ -91,10 +92,10 @@ impl<T: Clone> Relay<T> {
         self.await_strays(now_ms);
         self.tell_of_doubles(found.unsure, found.stray, found.doubled);
         let mut journal = self.journal_of(&stored, found.place.target);
-        journal.read_before(&found.epochs, found.place.source);
         for mirrored in &found.replay {
             journal.mirrored(mirrored, now_ms);
         }
+        journal.read_before(&found.epochs, found.place.source);
         if found.position.is_none() {
             // So that a next owner finds a place even before the first batch is acknowledged.
             journal.passed(now_ms);
@@ -187,10 +188,10 @@ impl<T: Clone> Relay<T> {
             Handling::Stop(stop) => self.phase = Phase::Stopped { stop, said: false },
             Handling::GoOn(loss) => {
                 let mut journal = self.journal_of(&stored, target);
-                journal.read_before(&epochs, loss.go_on);
                 for mirrored in &replay {
                     journal.mirrored(mirrored, now_ms);
                 }
+                journal.read_before(&epochs, loss.go_on);
                 let place = Place { count: 0, source: loss.go_on, target };
                 let newest = stored.positions.iter().map(|(_, p)| p).filter(|p| p.generation == generation);
                 let last = newest.max_by_key(|p| p.count).map(|p| (p.last, p.source_leader_epoch));

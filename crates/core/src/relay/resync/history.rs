@@ -144,7 +144,8 @@ impl Resync {
             return self.ask_history();
         }
         let start = self.premise.detail.begun.start.source_offset;
-        let first = self.told.iter().map(|told| told.source).min().map_or(start, |first| first.min(start));
+        let firsts = self.told.iter().map(|told| told.epochs.start().unwrap_or(told.source).min(told.source));
+        let first = firsts.min().map_or(start, |first| first.min(start));
         self.history = History::default();
         self.leave(end, first.min(end.offset));
     }

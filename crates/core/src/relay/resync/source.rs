@@ -54,12 +54,11 @@ impl Resync {
         if self.count > self.base.count {
             self.unsure = Some((self.base.target, self.ends.1));
         }
-        match self.gap {
-            Some(_) => self.deleted_up_to(mirrored),
-            None => {
-                self.cursor = mirrored;
-                self.done();
-            }
+        if self.gap.is_some() {
+            self.deleted_up_to(mirrored);
+        } else {
+            self.cursor = mirrored;
+            self.done();
         }
     }
 
