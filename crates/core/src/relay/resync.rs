@@ -428,7 +428,7 @@ impl Resync {
         let epoch = match self.replay.last() {
             Some(mirrored) => mirrored.source_leader_epoch,
             None if self.cursor <= self.history.source => self.history.epoch,
-            None => -1,
+            None => self.cursor_epoch,
         };
         // Positions that tell of what the target lost would be believed again once its log is as long as it was.
         let apart =

@@ -358,8 +358,8 @@ impl Checker {
         for notice in notices {
             let (Some(from), Some(to)) = (notice.from_offset, notice.to_offset) else { continue };
             if matches!(notice.reason, "SOURCE_DIVERGED" | "SOURCE_TRUNCATED") {
-                let lost = |m: &&Mirror| (from..to).contains(&source.infos[m.uid as usize].offset);
-                self.told_lost.extend(self.ledger.iter().filter(lost).map(|m| m.uid));
+                let named = |m: &&Mirror| (from..to).contains(&source.infos[m.uid as usize].offset);
+                self.told_lost.extend(self.ledger.iter().filter(named).map(|m| m.uid));
             }
             let overrun = notice.reason == "RETENTION_OVERRUN";
             if !overrun && notice.reason != "RECORD_SKIPPED" {

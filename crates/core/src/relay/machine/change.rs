@@ -54,10 +54,10 @@ impl Change {
         self.journal.go_back(loss.go_on);
         self.notices.push(Notice::from(loss));
         // Behind deleted offsets the epoch that was read last may have ended long before.
-        let overrun = loss.stop.reason == StopReason::RetentionOverrun;
-        let reaches = if overrun { Some(-1) } else { loss.epoch };
-        if let (Some((_, epoch)), Some(reaches)) = (&mut self.last, reaches) {
-            *epoch = reaches;
+        if loss.stop.reason == StopReason::RetentionOverrun {
+            self.last = self.last.map(|(last, _)| (last, -1));
+        } else if let Some(epoch) = loss.epoch {
+            self.last.get_or_insert_default().1 = epoch;
         }
         self
     }

@@ -57,7 +57,7 @@ impl Resync {
         if self.gap.is_some() {
             self.deleted_up_to(mirrored);
         } else {
-            self.cursor = mirrored;
+            (self.cursor, self.cursor_epoch) = (mirrored, -1);
             self.done();
         }
     }
