@@ -84,6 +84,8 @@ pub struct Premise {
     pub times_kept: bool,
     /// Where the target's last record is not the source's at its place, the place is searched by content.
     pub searches: bool,
+    /// This owner saw that not all target offsets before this one are the generation's own; `i64::MIN`: it did not.
+    pub others_before: i64,
     /// Everything of this owner's before this target offset was acknowledged; `i64::MIN`: nothing was.
     pub acked_target: i64,
 }
@@ -142,6 +144,8 @@ pub struct Resync {
     remembered: Option<Remembered>,
     /// The target's contents are read from the base on, none left out.
     whole: bool,
+    /// n was taken from offsets, since nothing on the target tells it.
+    assumed: bool,
     /// So many records at most stand behind the base, and may be ours: nothing but their content tells, where there is no
     /// producer id.
     behind: Option<i64>,
@@ -206,6 +210,7 @@ impl Resync {
             verdict: None,
             remembered: None,
             whole: true,
+            assumed: false,
             behind: None,
             late_from: None,
             at_least: 0,
@@ -436,6 +441,12 @@ impl Resync {
         let found = Step::Done(Box::new(Found {
             place: Place { count: self.count, source: self.cursor, target: log_end },
             sole_writer: self.scan.is_sole_writer(),
+            others_before: match (self.scan.foreign, self.scan.is_sole_writer()) {
+                // Who is no owner of the flow may come again.
+                (true, _) => i64::MAX,
+                (false, false) => log_end,
+                (false, true) => i64::MIN,
+            },
             producer_changed: self.generation.epoch == 0
                 && self.producers.iter().any(|id| *id != self.generation.producer_id),
             replay: std::mem::take(&mut self.replay),

@@ -21,8 +21,18 @@ pub(super) fn resync_with(facts: Facts, sole_writer: bool) -> Resync {
         target_topic_id: TARGET,
         begun: PartitionGeneration { generation: GENERATION, start },
     };
-    let (times_kept, searches, acked_target) = (true, false, i64::MIN);
-    Resync::new(Premise { detail, number: 1, facts, sole_writer, times_kept, searches, acked_target })
+    let (others_before, acked_target) = (i64::MIN, i64::MIN);
+    let (times_kept, searches) = (true, false);
+    Resync::new(Premise {
+        detail,
+        number: 1,
+        facts,
+        sole_writer,
+        times_kept,
+        searches,
+        others_before,
+        acked_target,
+    })
 }
 
 /// Of a generation that is strict, or comes behind one.
@@ -363,12 +373,16 @@ fn who_remembers_is_asked_when_retention_took_the_headers() {
     assert_eq!(place(&r).0, Place { count: 8, source: 108, target: 16 });
     let mut r = to_ends(vec![position(5, 105, 12)], 16, 16);
     remembers(&mut r, None, 16);
-    assert_eq!(place(&r).0.count, 5, "four offsets may be four records, or three and a repeat");
-    assert_eq!(
-        (found(&r).unsure, found(&r).apart),
-        (Some((12, 16)), true),
-        "they are mirrored again, and it is said"
-    );
+    source(&mut r, &[dense(105, 9)]);
+    assert_eq!(place(&r).0.count, 9, "as the only writer, offsets count");
+    r = to_ends(vec![position(5, 105, 12)], 16, 16);
+    r.premise.others_before = 13;
+    remembers(&mut r, None, 16);
+    assert_eq!((place(&r).0.count, found(&r).unsure), (5, Some((12, 16))), "not where others were seen");
+    // Before its first append was acknowledged, an older generation's may have been there.
+    let mut r = to_ends(vec![], 9, 9);
+    remembers(&mut r, None, 9);
+    assert_eq!((place(&r).0, found(&r).unsure), (Place { count: 0, source: 100, target: 9 }, Some((7, 9))));
     let mut r = resync_with(Facts::DEFAULT, false);
     begun(&mut r, vec![position(5, 105, 12)], 16, 16);
     remembers(&mut r, None, 16);

@@ -91,6 +91,7 @@ impl<T: Clone> Relay<T> {
         let stored = self.take_stored();
         self.await_strays(now_ms);
         self.tell_of_doubles(found.unsure, found.stray, found.doubled);
+        self.others_before = self.others_before.max(found.others_before);
         let mut journal = self.journal_of(&stored, found.place.target);
         for mirrored in &found.replay {
             journal.mirrored(mirrored, now_ms);

@@ -103,6 +103,8 @@ pub struct Relay<T> {
     stopping: bool,
     /// The worker is counted among the living: nobody else was given the partition.
     leased: bool,
+    /// Somebody else's records stand before this target offset.
+    others_before: i64,
     /// n behind an append of which it is not known whether it was a new one, and whether it was to hand over.
     untold: Option<(i64, bool)>,
     /// When it was seen that another owner of the generation may append too.
@@ -153,6 +155,7 @@ impl<T: Clone> Relay<T> {
             phase: Phase::Facts { asked: false },
             stopping: false,
             leased: true,
+            others_before: i64::MIN,
             untold: None,
             shared_ms: None,
             strays_until_ms: None,
@@ -472,6 +475,7 @@ impl<T: Clone> Relay<T> {
             sole_writer: rules.sole_writer,
             times_kept: !facts.target_append_time && rules.timestamps == TimestampPolicy::Keep,
             searches: rules.on_loss == LossPolicy::Continue,
+            others_before: self.others_before,
             acked_target: self.acked_target,
         };
         let resync = Box::new(Resync::new(premise));

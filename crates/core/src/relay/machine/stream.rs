@@ -455,6 +455,11 @@ impl<T: Clone> Relay<T> {
             }
             Outcome::Mirrored(mirrored) => self.mirrored(&mirrored, now_ms),
             Outcome::Failed(verdict) => {
+                if let (Verdict::Resync { reason: UNEXPECTED, .. }, Answer::Appended { base_offset, .. }) =
+                    (&verdict, answer)
+                {
+                    self.others_before = self.others_before.max(*base_offset);
+                }
                 if matches!(&verdict, Verdict::Resync { reason: UNEXPECTED | DUPLICATE, .. }) {
                     // Who appended that may do so again.
                     self.expect_strays(now_ms);

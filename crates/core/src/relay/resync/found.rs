@@ -12,6 +12,8 @@ pub struct Found {
     pub place: Place,
     /// Nobody else appends to the target partition, as far as can be seen.
     pub sole_writer: bool,
+    /// Not all target offsets before this one are the generation's own.
+    pub others_before: i64,
     /// The flow wrote with another producer id before, and with no other epoch of this one.
     pub producer_changed: bool,
     /// What was appended but not written to the positions topic.

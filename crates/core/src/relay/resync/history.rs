@@ -179,7 +179,7 @@ impl Resync {
     /// another, and so may all of it where the epoch is not known, or not that up to which others read the same. Where the
     /// content is not fixed, n may count records from before the base.
     pub(super) fn surely_mirrored(&self) -> i64 {
-        if !self.premise.facts.content_fixed() || self.shared_epoch().is_some() {
+        if !self.premise.facts.content_fixed() || self.shared_epoch().is_some() || self.assumed {
             return self.base.source;
         }
         let mirrored = self.at_least.max(self.mirrored_to());

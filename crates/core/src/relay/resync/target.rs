@@ -387,15 +387,28 @@ impl Resync {
                     self.unknown(log_start);
                 }
             }
-            // Nobody but owners of ours appends. But a target that forgot us takes a repeat, or an older generation's append,
-            // and nothing is left to tell: by offsets a record that was never mirrored would be passed over. So what was there
-            // is mirrored again.
+            // As the only writer, offsets count our records. Not where it was seen that somebody else's stand there too, nor
+            // before the first append of a generation is known: until then owners of an older one may have brought them.
+            _ if self.offsets_count()
+                && !self.scan.foreign
+                && (self.base.count > 0 || self.is_first())
+                && self.premise.others_before <= self.base.target =>
+            {
+                self.assumed = true;
+                self.settle(self.base.count + appended);
+            }
+            // By them a record that was never mirrored would be passed over: what was there is mirrored again.
             _ if self.premise.sole_writer && !self.premise.strict() && !self.scan.foreign => {
                 self.unsure = Some((self.base.target, log_end));
                 self.settle(self.base.count);
             }
             _ => self.unknown(log_start),
         }
+    }
+
+    /// The flow wrote under no other generation before.
+    fn is_first(&self) -> bool {
+        self.generation.epoch == 0 && self.producers.iter().all(|id| *id == self.generation.producer_id)
     }
 
     /// Offsets count our records: nobody else appends, and no markers of ours lie between.
