@@ -131,7 +131,6 @@ impl Journal {
         for segment in &mirrored.more {
             self.extend(*segment);
         }
-        self.read(mirrored.source_leader_epoch, mirrored.segment.source);
         self.bytes = self.bytes.saturating_add(mirrored.bytes);
         self.touched(now_ms);
     }

@@ -447,8 +447,7 @@ impl Resync {
                 (false, false) => log_end,
                 (false, true) => i64::MIN,
             },
-            producer_changed: self.generation.epoch == 0
-                && self.producers.iter().any(|id| *id != self.generation.producer_id),
+            producer_changed: self.generation.epoch == 0 && self.had_other_producer(),
             replay: std::mem::take(&mut self.replay),
             epochs: self.epochs.clone(),
             base_epoch: self.base_epoch(),

@@ -51,7 +51,6 @@ impl Change {
     /// Goes on behind a loss.
     pub(super) fn behind(mut self, loss: &Loss) -> Self {
         self.source = loss.go_on;
-        self.journal.go_back(loss.go_on);
         self.notices.push(Notice::from(loss));
         // Behind deleted offsets the epoch that was read last may have ended long before.
         if loss.stop.reason == StopReason::RetentionOverrun {

@@ -408,7 +408,12 @@ impl Resync {
 
     /// The flow wrote under no other generation before.
     fn is_first(&self) -> bool {
-        self.generation.epoch == 0 && self.producers.iter().all(|id| *id == self.generation.producer_id)
+        self.generation.epoch == 0 && !self.had_other_producer()
+    }
+
+    /// The flow wrote with another producer id before.
+    pub(super) fn had_other_producer(&self) -> bool {
+        self.producers.iter().any(|id| *id != self.generation.producer_id)
     }
 
     /// Offsets count our records: nobody else appends, and no markers of ours lie between.
