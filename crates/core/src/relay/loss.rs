@@ -76,7 +76,7 @@ impl Loss {
     pub fn diverged(epoch: i32, end: i64, mirrored: i64) -> Self {
         let message = format!(
             "the source's history changed: the epoch of the last mirrored batch ends at {end}, but offsets up to \
-             {mirrored} were mirrored; the target holds records that the source lost in an unclean election, and holds \
+             {mirrored} at least were mirrored; the target holds records that the source lost in an unclean election, and holds \
              them twice if the source gets them back; set records.on_loss to CONTINUE to go on from {end}"
         );
         let stop = Stop::new(StopReason::SourceDiverged, message).at(end, Some(mirrored));

@@ -164,6 +164,8 @@ pub struct Resync {
     told: Vec<History>,
     /// The leader epoch that was asked for.
     asked: i32,
+    /// Nothing tells which of the source's histories was mirrored behind the base, and it may have had several.
+    elected: bool,
     /// The source has another history than what was read last, and it is looked at what was read before.
     elsewhere: bool,
     /// Leader epoch of the first record that was counted, where the one at the base is not known.
@@ -220,6 +222,7 @@ impl Resync {
             start_history: History::default(),
             told: Vec::new(),
             asked: -1,
+            elected: false,
             elsewhere: false,
             counted_epoch: None,
             epoch_end: None,

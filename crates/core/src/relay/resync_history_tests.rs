@@ -57,12 +57,22 @@ fn the_start_tells_which_epoch_reached_to_it() {
 }
 
 #[test]
-fn where_no_epoch_is_known_the_first_that_is_counted_has_to_reach_to_the_place() {
-    let mut r = to_ends(vec![position(5, 105, 12)], 16, 16);
-    remembers(&mut r, Some((1, 8)), 16);
-    source(&mut r, &[of_leader(3, 105, 2), of_leader(4, 107, 9)]);
-    let found = found(&r);
-    assert_eq!((found.place.source, found.unsure, found.apart), (107, Some((14, 16)), true));
+fn where_no_epoch_is_known_only_what_the_first_leader_took_is_counted() {
+    let counted = |end| {
+        let mut r = to_ends(vec![position(5, 105, 12)], 16, 16);
+        remembers(&mut r, Some((1, 8)), 16);
+        assert_eq!(*r.step(), Step::SourceHistory(0));
+        r.source_history(end);
+        source(&mut r, &[of_leader(0, 105, 2), of_leader(1, 107, 9)]);
+        let found = found(&r);
+        (found.place.source, found.unsure, found.apart)
+    };
+    let end = |leader| Some(EpochEnd { epoch: 0, offset: 107, leader });
+    // Another one was elected while it was read.
+    assert_eq!(counted(end(0)), (107, Some((14, 16)), true));
+    let nothing = (105, Some((12, 16)), true);
+    assert_eq!(counted(end(1)), nothing, "what was mirrored may be of another history");
+    assert_eq!(counted(None), nothing);
 }
 
 #[test]
@@ -157,6 +167,7 @@ fn what_reaches_further_than_the_first_time_has_its_place() {
     let mut r = to_ends(vec![position(5, 105, 12)], 0, 19);
     target(&mut r, &batches[1..]);
     target(&mut r, &batches);
+    never_elected(&mut r);
     source(&mut r, &[dense(105, 9)]);
     assert_eq!((place(&r).0.source, found(&r).doubled), (110, Some((15, 19))));
     let replay = &found(&r).replay[0];
@@ -361,6 +372,7 @@ fn what_only_older_owners_can_have_brought_is_told() {
         let mut r = resync_with(Facts::DEFAULT, sole_writer);
         begun(&mut r, vec![position(5, 105, 12)], 16, 16);
         remembers(&mut r, Some((1, 6)), 16);
+        never_elected(&mut r);
         source(&mut r, &[dense(105, 9)]);
         assert_eq!(place(&r), (Place { count: 7, source: 107, target: 16 }, false));
         (found(&r).unsure, found(&r).apart)

@@ -1,7 +1,7 @@
 //! Tests of `resync` where markers of the flow stand between its batches.
 
 use super::tests::{
-    begun, found, marker_of, ours, position, remembers, resync_strict, source, stopped, target,
+    begun, found, marker_of, never_elected, ours, position, remembers, resync_strict, source, stopped, target,
 };
 use super::*;
 use crate::relay::testing::dense;
@@ -78,6 +78,7 @@ fn what_is_not_known_is_said_with_what_to_do() {
 fn what_else_the_target_took_was_markers_where_the_producer_is_remembered() {
     let mut r = strict_to_ends(vec![position(4, 104, 12)], 15, 15, false);
     remembers(&mut r, Some((1, 4)), 15);
+    never_elected(&mut r);
     source(&mut r, &[dense(104, 1)]);
     let seen = found(&r);
     assert_eq!(seen.place, Place { count: 5, source: 105, target: 15 });

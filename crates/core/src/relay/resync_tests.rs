@@ -141,6 +141,12 @@ pub(super) fn ends_at(r: &mut Resync, offset: i64) {
     r.source_history(Some(EpochEnd { epoch: r.asked, offset, leader: -1 }));
 }
 
+/// The source's first leader leads still.
+pub(super) fn never_elected(r: &mut Resync) {
+    assert_eq!(*r.step(), Step::SourceHistory(0));
+    r.source_history(Some(EpochEnd { epoch: 0, offset: 1_000, leader: 0 }));
+}
+
 fn place(r: &Resync) -> (Place, bool) {
     let found = found(r);
     (found.place, found.sole_writer)
@@ -369,10 +375,12 @@ fn who_remembers_is_asked_when_retention_took_the_headers() {
     let mut r = to_ends(vec![position(5, 105, 12)], 16, 16);
     assert_eq!(*r.step(), Step::Producer);
     remembers(&mut r, Some((1, 7)), 16);
+    never_elected(&mut r);
     source(&mut r, &[dense(105, 9)]);
     assert_eq!(place(&r).0, Place { count: 8, source: 108, target: 16 });
     let mut r = to_ends(vec![position(5, 105, 12)], 16, 16);
     remembers(&mut r, None, 16);
+    never_elected(&mut r);
     source(&mut r, &[dense(105, 9)]);
     assert_eq!(place(&r).0.count, 9, "as the only writer, offsets count");
     r = to_ends(vec![position(5, 105, 12)], 16, 16);

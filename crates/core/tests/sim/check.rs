@@ -262,17 +262,17 @@ impl Checker {
             }
             return;
         }
+        // It was said of everything behind it that it comes again, or stands where it does not belong.
+        let later = |m: &&Mirror| m.uid > uid && !m.gone;
+        let said = self.ledger.iter().filter(later).all(|m| self.announced.contains(&m.uid));
+        if !again && said {
+            return;
+        }
         // Where the content is not fixed, an old batch with exactly the boundaries of the append that hands over lets those
         // behind it pass until the new generation's first append: that they stand where they do is announced.
         let fixed = claim.delivery != Delivery::ContentNotFixed && !claim.lost;
         if !again && !fixed && claim.stale {
             self.unannounced.insert(uid, Unannounced { offset, again });
-            return;
-        }
-        // It was said of everything behind it that it comes again, or stands where it does not belong.
-        let later = |m: &&Mirror| m.uid > uid && !m.gone;
-        let said = self.ledger.iter().filter(later).all(|m| self.announced.contains(&m.uid));
-        if !again && said {
             return;
         }
         if sure || claim.delivery == Delivery::ExactlyOnce || !again {
@@ -358,7 +358,11 @@ impl Checker {
         for notice in notices {
             let (Some(from), Some(to)) = (notice.from_offset, notice.to_offset) else { continue };
             if matches!(notice.reason, "SOURCE_DIVERGED" | "SOURCE_TRUNCATED") {
-                let named = |m: &&Mirror| (from..to).contains(&source.infos[m.uid as usize].offset);
+                // Where the mirror stood is told as far as it is known: every record takes an offset, some take more.
+                let named = |m: &&Mirror| {
+                    let info = &source.infos[m.uid as usize];
+                    info.offset >= from && (info.offset < to || info.gone == Some(Gone::Truncated))
+                };
                 self.told_lost.extend(self.ledger.iter().filter(named).map(|m| m.uid));
             }
             let overrun = notice.reason == "RETENTION_OVERRUN";

@@ -465,7 +465,9 @@ impl World {
         if !owner.alive || owner.stopped.is_some() || owner.released || owner.relay.is_busy() {
             return false;
         }
-        owner.fetching.is_some() && self.checker.is_complete(&self.source)
+        // What an owner that was replaced brought is written down by the present one, once it has read it too.
+        let read = owner.fetching.as_ref().is_some_and(|f| f.offset >= self.source.stable());
+        read && self.checker.is_complete(&self.source)
     }
 
     pub fn elapsed(&self) -> u64 {

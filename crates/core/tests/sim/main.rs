@@ -111,6 +111,8 @@ const FOUND: &[u64] = &[
     1_000_040_504,
     1_001_144_283,
     1_003_026_782,
+    1_005_047_658,
+    1_006_021_861,
 ];
 /// Strict worlds of every run, from [`knobs::STRICT_SEEDS`] on.
 const STRICT: u64 = 150;
@@ -129,6 +131,7 @@ const FOUND_STRICT: &[u64] = &[
     300_507_791,
     300_517_788,
     306_015_908,
+    312_007_091,
 ];
 /// Worlds of every run whose strays come late, from [`knobs::LATE_SEEDS`] on.
 const LATE: u64 = 60;
@@ -162,6 +165,8 @@ const FOUND_RETURN: &[u64] = &[
     800_031_719,
     800_032_628,
     800_033_105,
+    850_017_771,
+    860_004_155,
 ];
 /// Worlds of every run whose target gives out no producer ids, from the first of [`knobs::UNNUMBERED_SEEDS`] on.
 const UNNUMBERED: u64 = 150;

@@ -13,7 +13,7 @@ use mirrormesh_core::relay::stop::Stop;
 use mirrormesh_core::report::Delivery;
 use mirrormesh_core::unit::{Generation, PartitionDetail, PartitionGeneration, PartitionStart};
 
-use crate::check::{Checker, Claim};
+use crate::check::{Checker, Claim, LIVENESS};
 use crate::knobs::{Fault, Knobs};
 use crate::late::Late;
 use crate::rng::Rng;
@@ -21,6 +21,8 @@ use crate::source::Source;
 use crate::target::Target;
 
 pub const START_MS: u64 = 1_700_000_000_000;
+/// So many events no seed needs.
+const EVENTS_MAX: u64 = 2_000_000;
 pub const PRODUCER: i64 = 4_000;
 
 pub type Begun = Result<PartitionGeneration, (String, String)>;
@@ -376,6 +378,10 @@ impl World {
         let Some(((time, sequence), event)) = self.queue.pop_first() else { return false };
         self.now = time;
         self.events += 1;
+        if self.events > EVENTS_MAX {
+            self.checker.fail(LIVENESS, format!("it does not come to an end: {EVENTS_MAX} events"));
+            return false;
+        }
         if let Some(o) = self.owner_of(&event) {
             let owner = &self.owners[o];
             if !owner.alive {

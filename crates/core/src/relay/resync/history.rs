@@ -6,6 +6,9 @@ use crate::relay::loss::{EpochEnd, Loss};
 use crate::relay::position::Position;
 use crate::relay::window::Place;
 
+/// Leader epoch of a partition's first leader.
+const FIRST_EPOCH: i32 = 0;
+
 /// What is known of the source's history at the base, or before it where no position is written yet and the start does not
 /// tell.
 #[derive(Debug, Clone)]
@@ -97,6 +100,13 @@ impl Resync {
         self.step = Step::SourceHistory(self.asked);
     }
 
+    /// Nothing tells of which history the records behind the base are, neither a position nor their content: of the only one
+    /// there ever was, if nobody but the first leader ever led.
+    pub(super) fn ask_for_elections(&mut self) {
+        self.asked = FIRST_EPOCH;
+        self.step = Step::SourceHistory(self.asked);
+    }
+
     /// Answers [`Step::SourceHistory`]: the end of the epoch asked for, or of the nearest one before it; `None` if the
     /// broker can't tell.
     pub fn source_history(&mut self, end: Option<EpochEnd>) {
@@ -106,6 +116,10 @@ impl Resync {
             let lost_more = end.zip(self.epoch_end).is_some_and(lost);
             self.step = if lost_more { Step::Again("SOURCE_NOT_SETTLED") } else { verdict };
             return;
+        }
+        if self.history.epoch < 0 {
+            self.elected = end.is_none_or(|end| end.leader != FIRST_EPOCH);
+            return self.find_source();
         }
         self.epoch_end = end;
         let Some(end) = end else { return self.find_source() };
@@ -212,7 +226,7 @@ impl Resync {
         let known = self.base_epoch();
         // Where there was an election since, even records of the known epoch may be of another history: it may have ended
         // earlier there.
-        let elected = self.epoch_end.is_some_and(|end| end.leader > known);
+        let elected = self.elected || self.epoch_end.is_some_and(|end| end.leader > known);
         let unproven = self.tail.is_none() && (leader_epoch > known || elected || self.began_further_back());
         if unproven {
             let from = self.target_of(self.base.count + self.read).unwrap_or(self.base.target);

@@ -19,6 +19,8 @@ impl Resync {
         self.count = count;
         if self.history.epoch >= 0 {
             self.ask_history();
+        } else if self.count > self.base.count && self.tail.is_none() && self.premise.facts.content_fixed() {
+            self.ask_for_elections();
         } else {
             self.find_source();
         }
