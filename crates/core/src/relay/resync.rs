@@ -17,7 +17,7 @@ use super::align::Aligner;
 use super::epochs::Epochs;
 use super::facts::Facts;
 use super::journal::Mirrored;
-use super::loss::{EpochEnd, Loss};
+use super::loss::Loss;
 use super::page::SourcePage;
 use super::position::Position;
 use super::rebuild::RecordId;
@@ -27,7 +27,7 @@ use crate::format::batch::{BatchHeader, RawBatch};
 use crate::ids::TopicId;
 use crate::unit::{Generation, PartitionDetail};
 pub use found::Found;
-use history::History;
+use history::Lineage;
 
 /// A question, or the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,21 +157,7 @@ pub struct Resync {
     stray: Option<(i64, i64)>,
     /// Which target offsets held records of ours that are gone from there, where counting does not lead to the place.
     unsure: Option<(i64, i64)>,
-    history: History,
-    /// The same where no position is counted from.
-    start_history: History,
-    /// What all positions tell of it, in the order of the target.
-    told: Vec<History>,
-    /// The leader epoch that was asked for.
-    asked: i32,
-    /// Nothing tells which of the source's histories was mirrored behind the base, and it may have had several.
-    elected: bool,
-    /// The source has another history than what was read last, and it is looked at what was read before.
-    elsewhere: bool,
-    /// Leader epoch of the first record that was counted, where the one at the base is not known.
-    counted_epoch: Option<i32>,
-    /// Where the epoch at the base ends on the source: what was mirrored behind it may be of another history.
-    epoch_end: Option<EpochEnd>,
+    lineage: Lineage,
     /// How often the ends were asked for again, and that nothing was at the log end even so.
     again: u8,
     count: i64,
@@ -218,14 +204,7 @@ impl Resync {
             at_least: 0,
             stray: None,
             unsure: None,
-            history: History::default(),
-            start_history: History::default(),
-            told: Vec::new(),
-            asked: -1,
-            elected: false,
-            elsewhere: false,
-            counted_epoch: None,
-            epoch_end: None,
+            lineage: Lineage::default(),
             again: 0,
             count: 0,
             read: 0,
@@ -270,9 +249,9 @@ impl Resync {
                 self.stop(StopReason::TargetRecreated, message);
             }
             _ => match self.verdict.take() {
-                Some(verdict) if self.epoch_end.is_some() && !matches!(verdict, Step::Done(_)) => {
+                Some(verdict) if self.lineage.end.is_some() && !matches!(verdict, Step::Done(_)) => {
                     self.verdict = Some(verdict);
-                    self.step = Step::SourceHistory(self.asked);
+                    self.step = Step::SourceHistory(self.lineage.asked);
                 }
                 verdict => self.step = verdict.unwrap_or(Step::Positions),
             },
@@ -375,7 +354,7 @@ impl Resync {
         self.position = self.known.iter().find(|p| p.target_offset <= log_end).cloned();
         if let Some(position) = &self.position {
             if position.source_leader_epoch >= 0 {
-                self.history = History::of(position);
+                self.lineage.known = history::History::of(position);
             }
             if position.source_topic_id.differs(self.premise.detail.source_topic_id) {
                 let message = format!(
@@ -435,7 +414,7 @@ impl Resync {
         let (_, log_end) = self.ends;
         let epoch = match self.replay.last() {
             Some(mirrored) => mirrored.source_leader_epoch,
-            None if self.cursor <= self.history.source => self.history.epoch,
+            None if self.cursor <= self.lineage.known.source => self.lineage.known.epoch,
             None => self.cursor_epoch,
         };
         // Positions that tell of what the target lost would be believed again once its log is as long as it was.

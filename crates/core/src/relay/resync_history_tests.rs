@@ -347,7 +347,7 @@ fn a_loss_is_believed_only_if_the_history_ends_where_it_did() {
         );
         r.identity(Some(SOURCE), Some(TARGET));
         assert_eq!(*r.step(), Step::SourceHistory(0));
-        r.source_history(epoch_end.map(|offset| EpochEnd { epoch: r.asked, offset, leader: -1 }));
+        r.source_history(epoch_end.map(|offset| EpochEnd { epoch: r.lineage.asked, offset, leader: -1 }));
         r.step().clone()
     };
     assert_eq!(parted(Some(104)), Step::Again("SOURCE_NOT_SETTLED"));

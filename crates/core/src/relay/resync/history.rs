@@ -41,6 +41,42 @@ impl Default for History {
     }
 }
 
+/// What is known of it in all, and what was asked.
+#[derive(Debug)]
+pub(super) struct Lineage {
+    /// At the base.
+    pub(super) known: History,
+    /// The same where no position is counted from.
+    pub(super) start: History,
+    /// What all positions tell of it, in the order of the target.
+    told: Vec<History>,
+    /// The leader epoch that was asked for.
+    pub(super) asked: i32,
+    /// Nothing tells which of the source's histories was mirrored behind the base, and it may have had several.
+    elected: bool,
+    /// The source has another history than what was read last, and it is looked at what was read before.
+    elsewhere: bool,
+    /// Leader epoch of the first record that was counted, where the one at the base is not known.
+    counted_epoch: Option<i32>,
+    /// Where the epoch at the base ends on the source: what was mirrored behind it may be of another history.
+    pub(super) end: Option<EpochEnd>,
+}
+
+impl Default for Lineage {
+    fn default() -> Self {
+        Self {
+            known: History::default(),
+            start: History::default(),
+            told: Vec::new(),
+            asked: -1,
+            elected: false,
+            elsewhere: false,
+            counted_epoch: None,
+            end: None,
+        }
+    }
+}
+
 /// The generation of the one began after that of the other. Producer ids tell no order, but owners do.
 fn follows(one: &Position, other: &Position) -> bool {
     if one.generation.producer_id == other.generation.producer_id {
@@ -83,28 +119,28 @@ impl Resync {
             behind_start || positions.iter().any(|q| q.target_offset < p.target_offset && follows(q, p))
         };
         let of_topic = positions.iter().filter(|p| p.source_topic_id == known && !lost(p));
-        self.told = of_topic.map(History::of).collect();
-        self.told.sort_by_key(|told| (told.target, told.source));
-        self.history = self.older_history(positions);
+        self.lineage.told = of_topic.map(History::of).collect();
+        self.lineage.told.sort_by_key(|told| (told.target, told.source));
+        self.lineage.known = self.older_history(positions);
         if let Some(epoch) = self.premise.detail.begun.start.source_leader_epoch {
             let Place { source, target, .. } = self.base;
-            self.history =
-                History { epoch, source, target, epochs: std::mem::take(&mut self.history.epochs) };
+            self.lineage.known =
+                History { epoch, source, target, epochs: std::mem::take(&mut self.lineage.known.epochs) };
         }
-        self.start_history = self.history.clone();
+        self.lineage.start = self.lineage.known.clone();
     }
 
     /// Asks for it, if anything is known.
     pub(super) fn ask_history(&mut self) {
-        self.asked = self.history.epoch;
-        self.step = Step::SourceHistory(self.asked);
+        self.lineage.asked = self.lineage.known.epoch;
+        self.step = Step::SourceHistory(self.lineage.asked);
     }
 
     /// Nothing tells of which history the records behind the base are, neither a position nor their content: of the only one
     /// there ever was, if nobody but the first leader ever led.
     pub(super) fn ask_for_elections(&mut self) {
-        self.asked = FIRST_EPOCH;
-        self.step = Step::SourceHistory(self.asked);
+        self.lineage.asked = FIRST_EPOCH;
+        self.step = Step::SourceHistory(self.lineage.asked);
     }
 
     /// Answers [`Step::SourceHistory`]: the end of the epoch asked for, or of the nearest one before it; `None` if the
@@ -113,21 +149,21 @@ impl Resync {
         if let Some(verdict) = self.verdict.take() {
             let lost =
                 |(now, then): (EpochEnd, EpochEnd)| now.epoch != then.epoch || now.offset < then.offset;
-            let lost_more = end.zip(self.epoch_end).is_some_and(lost);
+            let lost_more = end.zip(self.lineage.end).is_some_and(lost);
             self.step = if lost_more { Step::Again("SOURCE_NOT_SETTLED") } else { verdict };
             return;
         }
-        if self.history.epoch < 0 {
-            self.elected = end.is_none_or(|end| end.leader != FIRST_EPOCH);
+        if self.lineage.known.epoch < 0 {
+            self.lineage.elected = end.is_none_or(|end| end.leader != FIRST_EPOCH);
             return self.find_source();
         }
-        self.epoch_end = end;
+        self.lineage.end = end;
         let Some(end) = end else { return self.find_source() };
-        match self.history.epochs.parting(self.asked, self.history.source, end) {
-            Parting::Nowhere if self.elsewhere => self.leave(end, self.history.source),
+        match self.lineage.known.epochs.parting(self.lineage.asked, self.lineage.known.source, end) {
+            Parting::Nowhere if self.lineage.elsewhere => self.leave(end, self.lineage.known.source),
             Parting::Nowhere => self.find_source(),
             Parting::Ask(epoch) => {
-                self.asked = epoch;
+                self.lineage.asked = epoch;
                 self.step = Step::SourceHistory(epoch);
             }
             Parting::At(offset) => self.leave(end, offset),
@@ -140,27 +176,28 @@ impl Resync {
         // It may have had the records behind that before, and they were mirrored then. And somebody may have gone on from there
         // already, and nothing written says so: who appended behind the base, or a generation in between.
         let behind = self.count > self.base.count || self.late_from.is_some();
-        let between = self.history.target < self.base.target;
-        if self.elsewhere || offset < end.offset || behind || between {
+        let between = self.lineage.known.target < self.base.target;
+        if self.lineage.elsewhere || offset < end.offset || behind || between {
             self.unsure = Some((self.told_up_to(offset), self.ends.1));
         }
-        self.epochs = self.history.epochs.clone();
+        self.epochs = self.lineage.known.epochs.clone();
         self.lost(Loss::diverged(end.epoch, offset, self.mirrored_to()));
     }
 
     /// Nothing that was read last tells where the histories part: whether the source has what an older position tells of.
     fn look_elsewhere(&mut self, end: EpochEnd) {
-        self.elsewhere = true;
-        let older = ..=end.epoch.min(self.history.epoch - 1);
-        let known = self.told.iter().filter(|told| told.epoch >= 0 && older.contains(&told.epoch));
+        self.lineage.elsewhere = true;
+        let older = ..=end.epoch.min(self.lineage.known.epoch - 1);
+        let known = self.lineage.told.iter().filter(|told| told.epoch >= 0 && older.contains(&told.epoch));
         if let Some(told) = known.max_by_key(|told| (told.epoch, told.source)) {
-            self.history = told.clone();
+            self.lineage.known = told.clone();
             return self.ask_history();
         }
         let start = self.premise.detail.begun.start.source_offset;
-        let firsts = self.told.iter().map(|told| told.epochs.start().unwrap_or(told.source).min(told.source));
+        let firsts =
+            self.lineage.told.iter().map(|told| told.epochs.start().unwrap_or(told.source).min(told.source));
         let first = firsts.min().map_or(start, |first| first.min(start));
-        self.history = History::default();
+        self.lineage.known = History::default();
         self.leave(end, first.min(end.offset));
     }
 
@@ -174,7 +211,7 @@ impl Resync {
     pub(super) fn parted(&mut self) -> i64 {
         let base = self.base.source;
         let whole = self.whole && !self.premise.facts.target_compacted;
-        let end = self.epoch_end.map_or(base, |end| end.offset);
+        let end = self.lineage.end.map_or(base, |end| end.offset);
         if end < base {
             self.unsure = Some((self.told_up_to(end), self.ends.1));
         } else if !whole {
@@ -185,7 +222,7 @@ impl Resync {
 
     /// Up to this target offset at least, what was mirrored is from before this source offset.
     fn told_up_to(&self, source: i64) -> i64 {
-        let before = self.told.iter().take_while(|told| told.source <= source);
+        let before = self.lineage.told.iter().take_while(|told| told.source <= source);
         before.map(|told| told.target).max().unwrap_or(0)
     }
 
@@ -197,14 +234,17 @@ impl Resync {
             return self.base.source;
         }
         let mirrored = self.at_least.max(self.mirrored_to());
-        self.epoch_end.map_or(self.base.source, |end| mirrored.min(end.offset.max(self.base.source)))
+        self.lineage.end.map_or(self.base.source, |end| mirrored.min(end.offset.max(self.base.source)))
     }
 
     /// Up to which leader epoch everybody who may have appended behind the base read the same: what the position tells;
     /// without one, that of the first record that was counted.
     pub(super) fn base_epoch(&self) -> i32 {
-        let known =
-            if self.history.epoch >= 0 { self.history.epoch } else { self.counted_epoch.unwrap_or(-1) };
+        let known = if self.lineage.known.epoch >= 0 {
+            self.lineage.known.epoch
+        } else {
+            self.lineage.counted_epoch.unwrap_or(-1)
+        };
         self.shared_epoch().unwrap_or(known)
     }
 
@@ -217,16 +257,17 @@ impl Resync {
     /// be back.
     fn began_further_back(&self) -> bool {
         let Place { source, target, .. } = self.base;
-        self.position.is_none() && self.told.iter().any(|told| told.target <= target && told.source > source)
+        self.position.is_none()
+            && self.lineage.told.iter().any(|told| told.target <= target && told.source > source)
     }
 
     /// Nothing on the target tells whether it was this history that was mirrored from here on: then it goes on from here.
     pub(super) fn is_unproven(&mut self, leader_epoch: i32) -> bool {
-        self.counted_epoch.get_or_insert(leader_epoch);
+        self.lineage.counted_epoch.get_or_insert(leader_epoch);
         let known = self.base_epoch();
         // Where there was an election since, even records of the known epoch may be of another history: it may have ended
         // earlier there.
-        let elected = self.elected || self.epoch_end.is_some_and(|end| end.leader > known);
+        let elected = self.lineage.elected || self.lineage.end.is_some_and(|end| end.leader > known);
         let unproven = self.tail.is_none() && (leader_epoch > known || elected || self.began_further_back());
         if unproven {
             let from = self.target_of(self.base.count + self.read).unwrap_or(self.base.target);

@@ -17,7 +17,7 @@ impl Resync {
     /// n is known; next is the source's side.
     pub(super) fn settle(&mut self, count: i64) {
         self.count = count;
-        if self.history.epoch >= 0 {
+        if self.lineage.known.epoch >= 0 {
             self.ask_history();
         } else if self.count > self.base.count && self.tail.is_none() && self.premise.facts.content_fixed() {
             self.ask_for_elections();
@@ -78,14 +78,14 @@ impl Resync {
     }
 
     fn source_read_step(&self) -> Step {
-        let at_base = self.cursor == self.history.source && self.epoch_end.is_some();
-        let last_epoch = if at_base { self.history.epoch } else { self.cursor_epoch };
+        let at_base = self.cursor == self.lineage.known.source && self.lineage.end.is_some();
+        let last_epoch = if at_base { self.lineage.known.epoch } else { self.cursor_epoch };
         Step::SourceRead { offset: self.cursor, read_committed: self.reading().read_committed, last_epoch }
     }
 
     pub(super) fn move_to_base(&mut self) {
         (self.cursor, self.cursor_epoch) = (self.base.source, -1);
-        self.epochs = self.history.epochs.clone();
+        self.epochs = self.lineage.known.epochs.clone();
     }
 
     /// What lies between the cursor and this offset is read, and of this leader epoch.
@@ -274,7 +274,7 @@ impl Resync {
                 return;
             }
             if let (false, Some(mirrored)) = (complete, self.diverged) {
-                let at_base = self.epoch_end.map_or(-1, |end| end.epoch);
+                let at_base = self.lineage.end.map_or(-1, |end| end.epoch);
                 let epoch = if place.is_some() { epoch } else { at_base };
                 let end = place.unwrap_or_else(|| self.parted());
                 self.lost(Loss::diverged(epoch, end, mirrored.max(end)));

@@ -307,7 +307,7 @@ impl Resync {
         self.known.retain(|position| position.count <= count);
         let start = self.premise.detail.begun.start;
         self.base = Place { count: 0, source: start.source_offset, target: start.target_offset };
-        self.history = self.start_history.clone();
+        self.lineage.known = self.lineage.start.clone();
         if !self.take_position(self.ends.1) {
             return;
         }

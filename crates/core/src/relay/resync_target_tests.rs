@@ -1,0 +1,164 @@
+//! Tests of `resync`: how many records of ours stand on the target (`resync/target.rs`).
+
+use super::*;
+
+#[test]
+fn other_writers_are_counted_around() {
+    let mut r = to_ends(vec![position(5, 105, 12)], 0, 22);
+    target(&mut r, &[foreign(20, 2)]);
+    assert_eq!(*r.step(), Step::TargetRead(12));
+    target(&mut r, &[foreign(12, 1), ours(13, 5, 2, 105), foreign(15, 2)]);
+    assert_eq!(*r.step(), Step::TargetRead(17));
+    target(&mut r, &[ours(17, 7, 3, 107), foreign(20, 2)]);
+    source(&mut r, &[dense(105, 2), dense(107, 3)]);
+    assert_eq!(place(&r), (Place { count: 10, source: 110, target: 22 }, false));
+    assert_eq!(found(&r).replay.iter().map(|m| m.segment.target).collect::<Vec<_>>(), [13, 17]);
+}
+
+#[test]
+fn nothing_of_ours_behind_the_position_is_no_progress() {
+    let mut r = to_ends(vec![position(5, 105, 12)], 0, 14);
+    target(&mut r, &[foreign(12, 2)]);
+    target(&mut r, &[foreign(12, 2)]);
+    assert_eq!(*r.step(), Step::Producer, "theirs may stand where ours did");
+    r.producer(Some((1, 4)));
+    r.target_ends(0, 14, 14);
+    assert_eq!(place(&r), (Place { count: 5, source: 105, target: 14 }, false));
+    assert_eq!(found(&r).truncated, None);
+}
+
+#[test]
+fn an_unsettled_end_is_waited_for() {
+    let mut r = resync();
+    r.identity(Some(SOURCE), Some(TARGET));
+    r.positions(vec![]);
+    r.target_ends(0, 9, 7);
+    assert_eq!(*r.step(), Step::Again("TARGET_NOT_SETTLED"));
+}
+
+#[test]
+fn a_truncated_target_takes_the_newest_position_below_its_end() {
+    let mut r = to_ends(vec![position(9, 109, 16), position(5, 105, 12)], 0, 13);
+    target(&mut r, &[ours(12, 5, 1, 105)]);
+    source(&mut r, &[dense(105, 1)]);
+    assert_eq!((found(&r).place.count, found(&r).truncated), (6, Some((13, 16))));
+    assert!(found(&r).apart, "what tells of the lost end must not be believed once the log is as long again");
+}
+
+#[test]
+fn an_owner_tells_of_a_truncation_that_no_position_knows() {
+    for (acked, lost) in [(16, Some((13, 16))), (13, None)] {
+        let mut r = resync();
+        r.premise.acked_target = acked;
+        begun(&mut r, vec![position(5, 105, 12)], 0, 13);
+        target(&mut r, &[ours(12, 5, 1, 105)]);
+        source(&mut r, &[dense(105, 1)]);
+        assert_eq!((found(&r).place.count, found(&r).truncated, found(&r).apart), (6, lost, lost.is_some()));
+    }
+}
+
+#[test]
+fn sequences_that_wrapped_are_read() {
+    let n = (1_i64 << 31) - 2;
+    let mut r = to_ends(vec![position(n, 105, 12)], 0, 16);
+    target(&mut r, &[ours(12, i32::MAX - 1, 4, 105)]);
+    source(&mut r, &[dense(105, 4)]);
+    assert_eq!(place(&r).0.count, n + 4);
+}
+
+#[test]
+fn a_batch_that_the_target_took_twice_counts_once_and_is_told() {
+    let mut r = to_ends(vec![position(5, 105, 12)], 0, 20);
+    target(&mut r, &[ours(16, 5, 4, 105)]);
+    target(&mut r, &[ours(12, 5, 4, 105), ours(16, 5, 4, 105)]);
+    source(&mut r, &[dense(105, 4)]);
+    assert_eq!(place(&r), (Place { count: 9, source: 109, target: 20 }, false));
+    assert_eq!(found(&r).doubled, Some((16, 20)));
+}
+
+#[test]
+fn a_hole_stops_unless_the_target_is_compacted() {
+    let batches = [ours(12, 5, 2, 105), foreign(14, 3), ours(17, 9, 2, 109)];
+    let mut r = to_ends(vec![position(5, 105, 12)], 0, 19);
+    target(&mut r, &batches[2..]);
+    target(&mut r, &batches);
+    for _ in 0..2 {
+        assert_eq!(*r.step(), Step::TargetEnds, "retention may have moved the log start meanwhile");
+        r.target_ends(0, 19, 19);
+        target(&mut r, &batches[2..]);
+        target(&mut r, &batches);
+    }
+    assert_eq!(stopped(&r), StopReason::TargetHole);
+    let mut r = resync_with(Facts { target_compacted: true, ..Facts::DEFAULT }, true);
+    begun(&mut r, vec![position(5, 105, 12)], 0, 19);
+    target(&mut r, &batches[2..]);
+    target(&mut r, &batches);
+    source(&mut r, &[dense(105, 6)]);
+    assert_eq!(place(&r).0.count, 11, "sequences count, not records");
+}
+
+#[test]
+fn who_remembers_is_asked_when_retention_took_the_headers() {
+    let mut r = to_ends(vec![position(5, 105, 12)], 16, 16);
+    assert_eq!(*r.step(), Step::Producer);
+    remembers(&mut r, Some((1, 7)), 16);
+    never_elected(&mut r);
+    source(&mut r, &[dense(105, 9)]);
+    assert_eq!(place(&r).0, Place { count: 8, source: 108, target: 16 });
+    let mut r = to_ends(vec![position(5, 105, 12)], 16, 16);
+    remembers(&mut r, None, 16);
+    never_elected(&mut r);
+    source(&mut r, &[dense(105, 9)]);
+    assert_eq!(place(&r).0.count, 9, "as the only writer, offsets count");
+    r = to_ends(vec![position(5, 105, 12)], 16, 16);
+    r.premise.others_before = 13;
+    remembers(&mut r, None, 16);
+    assert_eq!((place(&r).0.count, found(&r).unsure), (5, Some((12, 16))), "not where others were seen");
+    // Before its first append was acknowledged, an older generation's may have been there.
+    let mut r = to_ends(vec![], 9, 9);
+    remembers(&mut r, None, 9);
+    assert_eq!((place(&r).0, found(&r).unsure), (Place { count: 0, source: 100, target: 9 }, Some((7, 9))));
+    let mut r = resync_with(Facts::DEFAULT, false);
+    begun(&mut r, vec![position(5, 105, 12)], 16, 16);
+    remembers(&mut r, None, 16);
+    assert_eq!(stopped(&r), StopReason::PositionUnknown);
+}
+
+#[test]
+fn a_log_may_end_behind_its_last_batch() {
+    let batches = [ours(12, 5, 2, 105)];
+    let mut r = to_ends(vec![position(5, 105, 12)], 0, 17);
+    for asked in 0..3 {
+        target(&mut r, &[]);
+        target(&mut r, &batches);
+        target(&mut r, &[]);
+        if asked < 2 {
+            assert_eq!(*r.step(), Step::TargetEnds);
+            r.target_ends(0, 17, 17);
+        }
+    }
+    source(&mut r, &[dense(105, 6)]);
+    let found = found(&r);
+    assert_eq!(found.place, Place { count: 7, source: 107, target: 17 });
+}
+
+#[test]
+fn a_producer_that_is_remembered_by_an_older_epoch_appended_nothing_yet() {
+    let mut r = to_ends(vec![], 9, 9);
+    remembers(&mut r, Some((0, 36)), 9);
+    let found = found(&r);
+    assert_eq!((found.place, found.unsure), (Place { count: 0, source: 100, target: 9 }, Some((7, 9))));
+}
+
+#[test]
+fn what_others_wrote_between_two_batches_shifts_only_what_follows() {
+    let batches = [ours(12, 5, 1, 105), foreign(13, 3), ours(16, 6, 2, 106)];
+    let mut r = to_ends(vec![position(5, 105, 12)], 0, 18);
+    target(&mut r, &batches[2..]);
+    target(&mut r, &batches);
+    source(&mut r, &[dense(105, 3)]);
+    let replay = found(&r).replay;
+    let places: Vec<_> = replay.iter().flat_map(|m| std::iter::once(&m.segment).chain(&m.more)).collect();
+    let at: Vec<_> = places.iter().map(|s| (s.source, s.target, s.count)).collect();
+    assert_eq!(at, [(105, 12, 1), (106, 16, 2)]);
+}
