@@ -439,13 +439,10 @@ impl<T: Clone> Relay<T> {
 
     /// Brings the answer to an append.
     pub fn answer(&mut self, id: u64, answer: &Answer, now_ms: u64) {
-        if *answer == Answer::Lost && matches!(self.phase, Phase::Streaming(_)) {
-            self.expect_strays(now_ms);
+        if *answer == Answer::Lost {
+            self.may_arrive_still(now_ms);
         }
         let Phase::Streaming(stream) = &mut self.phase else { return };
-        if *answer == Answer::Lost {
-            stream.inherited.strays_from(now_ms);
-        }
         let sent = stream.window.sent_count();
         match stream.window.answer(id, answer, now_ms) {
             Outcome::Untold => {
@@ -468,6 +465,13 @@ impl<T: Clone> Relay<T> {
             }
             Outcome::Marked | Outcome::Drained => {}
         }
+    }
+
+    /// Nobody waits any more for the answer to what was sent.
+    fn may_arrive_still(&mut self, now_ms: u64) {
+        let Phase::Streaming(stream) = &mut self.phase else { return };
+        stream.inherited.strays_from(now_ms);
+        self.expect_strays(now_ms);
     }
 
     fn mirrored(&mut self, mirrored: &Mirrored, now_ms: u64) {
