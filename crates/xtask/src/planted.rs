@@ -64,6 +64,23 @@ pub(crate) fn run(root: &Path, name: Option<&str>) -> Result<ExitCode> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Whether each bug of the table can still be planted, and no patch is left over; says how many there are.
+pub(crate) fn check(root: &Path) -> Result<usize> {
+    let simulation = root.join(SIMULATION);
+    let bugs = bugs(&fs::read_to_string(simulation.join("PLANTED.md"))?)?;
+    for bug in &bugs {
+        let patch = simulation.join("planted").join(format!("{}.patch", bug.name));
+        let apply = ["apply".as_ref(), "--check".as_ref(), patch.as_os_str()];
+        show(Command::new("git").args(apply).current_dir(root))
+            .with_context(|| format!("{} can't be planted any more: write its patch anew", bug.name))?;
+    }
+    let patches = fs::read_dir(simulation.join("planted"))?.count();
+    if patches != bugs.len() {
+        bail!("{patches} patches, {} rows in PLANTED.md: each needs the other", bugs.len());
+    }
+    Ok(patches)
+}
+
 /// The rows: `| name | what it does | invariant | seed |`, name and seed in backquotes or not.
 fn bugs(table: &str) -> Result<Vec<Bug>> {
     let mut bugs = Vec::new();

@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 
 use crate::prereq::{self, Purpose};
 use crate::process::{cargo, find_program, show};
-use crate::{deps, proto_lint, tidy};
+use crate::{deps, planted, proto_lint, tidy};
 
 /// A check and what to do when it fails.
 struct Step {
@@ -20,7 +20,7 @@ struct Step {
     run: fn(&Path) -> Result<String>,
 }
 
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     Step { name: "format", remedy: "run `cargo xtask fix`", run: format },
     Step { name: "tidy", remedy: "mend the lines that are named", run: tidy },
     Step {
@@ -30,6 +30,11 @@ const STEPS: [Step; 8] = [
     },
     Step { name: "proto", remedy: "mend the lines that are named in proto/", run: protos },
     Step { name: "buf", remedy: "mend what buf names; its rules are in proto/buf.yaml", run: buf },
+    Step {
+        name: "planted",
+        remedy: "see crates/core/tests/sim/PLANTED.md; `cargo xtask planted` shows what catches each",
+        run: planted,
+    },
     Step { name: "clippy", remedy: "mend it, or run `cargo xtask fix`", run: clippy },
     Step { name: "doc", remedy: "mend the links and comments that rustdoc names", run: doc },
     Step { name: "licences", remedy: "the rules are in deny.toml", run: licences },
@@ -115,6 +120,10 @@ fn buf(root: &Path) -> Result<String> {
     };
     show(Command::new(buf).arg("lint").current_dir(root.join("proto")).stdin(Stdio::null()))?;
     Ok("buf lint".to_owned())
+}
+
+fn planted(root: &Path) -> Result<String> {
+    Ok(format!("{} bugs can be planted", planted::check(root)?))
 }
 
 fn clippy(root: &Path) -> Result<String> {

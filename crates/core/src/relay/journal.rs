@@ -29,6 +29,8 @@ pub struct Mirrored {
     pub last: LastBatch,
     /// Leader epoch of the batch on the source.
     pub source_leader_epoch: i32,
+    /// Other leader epochs of what was left out behind it, and from which source offset on.
+    pub passed: Vec<(i32, i64)>,
 }
 
 impl Mirrored {
@@ -272,6 +274,7 @@ mod tests {
             bytes,
             last: LastBatch::default(),
             source_leader_epoch: 0,
+            passed: Vec::new(),
         }
     }
 

@@ -19,8 +19,6 @@ pub struct EpochEnd {
 pub struct Loss {
     /// What and where, worded for a stop.
     pub stop: Stop,
-    /// How many records are lost for the target, if known.
-    pub count: Option<i64>,
     /// Source offset to go on from, where the policy says so.
     pub go_on: i64,
     /// The leader epoch that reaches to there in the history that is left, if it is known.
@@ -46,7 +44,7 @@ impl Loss {
                  for the target; raise the source's retention and set records.on_loss to CONTINUE to go on without them"
             );
             let stop = Stop::new(StopReason::RetentionOverrun, message).at(place, Some(log_start));
-            return Some(Self { stop, count: Some(log_start - place), go_on: log_start, epoch: None });
+            return Some(Self { stop: stop.counting(log_start - place), go_on: log_start, epoch: None });
         }
         if place > log_end {
             let message = format!(
@@ -54,7 +52,7 @@ impl Loss {
                  unclean election, and the target still has them; set records.on_loss to CONTINUE to go on from {log_end}"
             );
             let stop = Stop::new(StopReason::SourceTruncated, message).at(log_end, Some(place));
-            return Some(Self { stop, count: Some(place - log_end), go_on: log_end, epoch: None });
+            return Some(Self { stop: stop.counting(place - log_end), go_on: log_end, epoch: None });
         }
         None
     }
@@ -67,7 +65,7 @@ impl Loss {
              the retention of both and set records.on_loss to CONTINUE to go on from {go_on}"
         );
         let stop = Stop::new(StopReason::RetentionOverrun, message).at(from, Some(log_start.max(from)));
-        Self { stop, count: None, go_on, epoch: None }
+        Self { stop, go_on, epoch: None }
     }
 
     /// The source's history ends before the place that was mirrored (KIP-320).
@@ -80,7 +78,11 @@ impl Loss {
              them twice if the source gets them back; set records.on_loss to CONTINUE to go on from {end}"
         );
         let stop = Stop::new(StopReason::SourceDiverged, message).at(end, Some(mirrored));
-        Self { stop, count: Some(mirrored - end), go_on: end, epoch: Some(epoch).filter(|epoch| *epoch >= 0) }
+        Self {
+            stop: stop.counting(mirrored - end),
+            go_on: end,
+            epoch: Some(epoch).filter(|epoch| *epoch >= 0),
+        }
     }
 
     /// As the policy says.
@@ -106,7 +108,10 @@ mod tests {
     #[test]
     fn losses_have_exact_offsets() {
         let loss = Loss::out_of_range(5, 9, 20).unwrap();
-        assert_eq!((loss.stop.reason, loss.count, loss.go_on), (StopReason::RetentionOverrun, Some(4), 9));
+        assert_eq!(
+            (loss.stop.reason, loss.stop.count, loss.go_on),
+            (StopReason::RetentionOverrun, Some(4), 9)
+        );
         assert_eq!((loss.stop.from_offset, loss.stop.to_offset), (Some(5), Some(9)));
         let loss = Loss::out_of_range(25, 9, 20).unwrap();
         assert_eq!((loss.stop.reason, loss.go_on), (StopReason::SourceTruncated, 20));

@@ -259,7 +259,7 @@ fn a_source_that_deleted_what_is_to_be_counted_lost_at_least_what_follows() {
         still_the_same(&mut r);
         let Step::Lost(loss, 16) = r.step() else { panic!("{:?}", r.step()) };
         assert_eq!((loss.stop.reason, loss.go_on), (StopReason::RetentionOverrun, 120));
-        let told = (loss.stop.from_offset, loss.stop.to_offset, loss.count);
+        let told = (loss.stop.from_offset, loss.stop.to_offset, loss.stop.count);
         assert_eq!(told, (Some(from), Some(120), None), "without an epoch, n may be of another history");
     }
 }

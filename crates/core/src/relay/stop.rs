@@ -13,12 +13,14 @@ pub struct Stop {
     pub from_offset: Option<i64>,
     /// Source offset behind the last one concerned, if known.
     pub to_offset: Option<i64>,
+    /// How many records are concerned at most, if known: a source offset may hold none.
+    pub count: Option<i64>,
 }
 
 impl Stop {
     /// A stop without offsets.
     pub fn new(reason: StopReason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), from_offset: None, to_offset: None }
+        Self { reason, message: message.into(), from_offset: None, to_offset: None, count: None }
     }
 
     /// Adds the source offsets concerned.
@@ -26,6 +28,13 @@ impl Stop {
     pub fn at(mut self, from: i64, to: Option<i64>) -> Self {
         self.from_offset = Some(from);
         self.to_offset = to;
+        self
+    }
+
+    /// Adds how many records are concerned.
+    #[must_use]
+    pub fn counting(mut self, count: i64) -> Self {
+        self.count = Some(count);
         self
     }
 }

@@ -85,6 +85,8 @@ struct Pending {
     /// Place after the batch.
     after: Place,
     sending: Sending,
+    /// What is left out behind it: leader epochs, and from which source offset on.
+    passed: Vec<(i32, i64)>,
 }
 
 impl Pending {
@@ -94,7 +96,7 @@ impl Pending {
 
     /// Where its runs are on the target.
     fn mirrored(self, base_offset: i64) -> Mirrored {
-        let Self { sending, .. } = self;
+        let Self { sending, passed, .. } = self;
         let mut target = base_offset;
         let mut place = |run: &Run| {
             let segment = Segment { source: run.first, target, count: run.count };
@@ -109,6 +111,7 @@ impl Pending {
             bytes: sending.bytes,
             last: sending.last,
             source_leader_epoch: sending.leader_epoch,
+            passed,
         }
     }
 }
@@ -364,7 +367,7 @@ impl Window {
         let timestamp = sending.last.max_timestamp;
         while self.oldest.pop_back_if(|t| *t > timestamp).is_some() {}
         self.oldest.push_back(timestamp);
-        self.in_flight.push_back(Pending { id, after: self.sent, sending });
+        self.in_flight.push_back(Pending { id, after: self.sent, sending, passed: Vec::new() });
         id
     }
 
@@ -374,10 +377,13 @@ impl Window {
         if next_source <= self.sent.source {
             return false;
         }
-        self.sent.source = next_source;
+        let from = std::mem::replace(&mut self.sent.source, next_source);
         if let Some(last) = self.in_flight.back_mut() {
             last.after.source = next_source;
-            last.sending.leader_epoch = leader_epoch;
+            let before = last.passed.last().map_or(last.sending.leader_epoch, |(epoch, _)| *epoch);
+            if before != leader_epoch {
+                last.passed.push((leader_epoch, from));
+            }
             return false;
         }
         self.acked.source = next_source;

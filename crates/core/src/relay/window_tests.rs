@@ -205,6 +205,18 @@ fn passed_offsets_wait_for_what_is_in_flight() {
 }
 
 #[test]
+fn what_is_passed_behind_a_batch_changes_nothing_of_its_epoch() {
+    let mut w = window(true);
+    let a = send(&mut w, 20, 3);
+    for (next, epoch) in [(25, 0), (30, 2), (33, 2), (34, 5)] {
+        assert!(!w.passed(next, epoch));
+    }
+    let Outcome::Mirrored(m) = w.answer(a, &appended(30), NOW) else { panic!() };
+    assert_eq!((m.source_leader_epoch, m.passed), (0, vec![(2, 25), (5, 33)]));
+    assert_eq!(w.acked().source, 34);
+}
+
+#[test]
 fn another_owner_of_the_generation_closes_the_window() {
     let mut before = window(true);
     let a = send(&mut before, 20, 1);

@@ -46,7 +46,7 @@ impl PartitionUnit {
             message: stop.message.clone(),
             from_offset: stop.from_offset,
             to_offset: stop.to_offset,
-            count: None,
+            count: stop.count,
         };
         let event = self.event(&notice);
         tracing::error!(flow = %self.context.flow_id, subject = event.subject, reason = event.reason,

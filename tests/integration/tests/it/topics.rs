@@ -128,7 +128,9 @@ async fn retention_that_outran_the_flow_stops_the_partition_with_its_offsets() -
     let condition = flow.conditions.iter().find(|c| c.reason == "RETENTION_OVERRUN");
     ensure!(condition.is_some_and(|c| c.subject == format!("{topic}/0")), "{:?}", flow.conditions);
     let event = event(&mut rig, "RETENTION_OVERRUN").await?;
-    ensure!(event.from_offset == Some(ends[0]) && event.to_offset == Some(log_start), "{event:?}");
+    let (from, to) = (ends[0], log_start);
+    ensure!((event.from_offset, event.to_offset) == (Some(from), Some(to)), "{event:?}");
+    ensure!(event.count == Some(to - from), "{event:?}");
 
     // Nothing of the partition goes on; the other one does.
     let deadline = tokio::time::Instant::now() + PATIENCE;

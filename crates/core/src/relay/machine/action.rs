@@ -126,7 +126,7 @@ impl From<&Loss> for Notice {
             message: loss.stop.message.clone(),
             from_offset: loss.stop.from_offset,
             to_offset: loss.stop.to_offset,
-            count: loss.count,
+            count: loss.stop.count,
         }
     }
 }

@@ -118,6 +118,7 @@ pub(super) fn too_large(oversized: Oversized, bytes_max: usize) -> Stop {
         ),
     )
     .at(offset, Some(offset + 1))
+    .counting(1)
 }
 
 pub(super) fn skipped(oversized: Oversized, bytes_max: usize) -> Notice {

@@ -478,9 +478,14 @@ impl<T: Clone> Relay<T> {
         let Phase::Streaming(stream) = &mut self.phase else { return };
         // What lies before the first record, if anything, may be of its epoch as well.
         stream.journal.read(mirrored.source_leader_epoch, self.figures.source_offset);
+        let mut last_epoch = mirrored.source_leader_epoch;
+        for (epoch, from) in &mirrored.passed {
+            stream.journal.read(*epoch, *from);
+            last_epoch = *epoch;
+        }
         stream.journal.mirrored(mirrored, now_ms);
         stream.inherited.acknowledged();
-        stream.last = Some((mirrored.last, mirrored.source_leader_epoch));
+        stream.last = Some((mirrored.last, last_epoch));
         self.attempts = 0;
         self.refusal = None;
         self.clamp = false;

@@ -206,7 +206,7 @@ impl Resync {
         let exact = self.gap.is_none();
         if let Some(mut loss) = Loss::out_of_range(from.min(log_start - 1), log_start, log_start) {
             loss.stop.from_offset = Some(from);
-            loss.count = exact.then_some(log_start - from);
+            loss.stop.count = exact.then_some(log_start - from);
             self.lost(loss);
         }
     }
@@ -268,6 +268,7 @@ impl Resync {
                 bytes: 0,
                 last: LastBatch::default(),
                 source_leader_epoch: epoch,
+                passed: Vec::new(),
             }));
             if let (None, Some((from, log_start))) = (place, self.gap) {
                 self.deleted(from, log_start);
@@ -358,6 +359,7 @@ impl Resync {
                 body_crc: 0,
             },
             source_leader_epoch: header.leader_epoch,
+            passed: Vec::new(),
         });
         Ok(())
     }
