@@ -22,6 +22,7 @@ const GOOD_FOR: Duration = Duration::from_secs(30);
 const TOPICS_MAX: usize = 500;
 
 const CLEANUP_POLICY: &str = "cleanup.policy";
+const RETENTION_MS: &str = "retention.ms";
 const BYTES_MAX: &str = "max.message.bytes";
 const TIMESTAMP_TYPE: &str = "message.timestamp.type";
 const BEFORE_MAX_MS: &str = "message.timestamp.before.max.ms";
@@ -29,8 +30,8 @@ const AFTER_MAX_MS: &str = "message.timestamp.after.max.ms";
 /// Before Kafka 3.6 one setting bounded both sides (KIP-937).
 const DIFFERENCE_MAX_MS: &str = "message.timestamp.difference.max.ms";
 const EXPIRATION_MS: &str = "producer.id.expiration.ms";
-const OF_TOPICS: [&str; 6] =
-    [CLEANUP_POLICY, BYTES_MAX, TIMESTAMP_TYPE, BEFORE_MAX_MS, AFTER_MAX_MS, DIFFERENCE_MAX_MS];
+const OF_TOPICS: [&str; 7] =
+    [CLEANUP_POLICY, RETENTION_MS, BYTES_MAX, TIMESTAMP_TYPE, BEFORE_MAX_MS, AFTER_MAX_MS, DIFFERENCE_MAX_MS];
 const OF_BROKERS: [&str; 1] = [EXPIRATION_MS];
 
 type Entries = Arc<BTreeMap<String, ConfigEntry>>;
@@ -211,6 +212,12 @@ fn compacts(entries: Option<&Entries>) -> Option<bool> {
     text(entries, CLEANUP_POLICY).map(|policy| policy.split(',').any(|p| p.trim() == "compact"))
 }
 
+/// How old records become; -1 stands for without end, and so does a policy without `delete`.
+fn retention_ms(entries: Option<&Entries>) -> Option<i64> {
+    let deletes = text(entries, CLEANUP_POLICY)?.split(',').any(|policy| policy.trim() == "delete");
+    number(entries, RETENTION_MS).filter(|ms| deletes && *ms >= 0)
+}
+
 /// The facts of one partition's two topics.
 pub(crate) async fn facts(
     source: &SettingsCache,
@@ -230,6 +237,7 @@ pub(crate) async fn facts(
     Ok(Facts {
         // What can't be known is taken for changing: that costs fences, not records.
         source_compacted: compacts(ours.as_ref()).unwrap_or(true),
+        source_retention_ms: retention_ms(ours.as_ref()).unwrap_or(default.source_retention_ms),
         // Not a setting: the source's leader tells.
         source_by_name: default.source_by_name,
         target_compacted: compacts(theirs).unwrap_or(true),

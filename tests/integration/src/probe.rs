@@ -353,6 +353,12 @@ pub async fn read_from(bootstrap: &str, topic: &str, partition: i32) -> Result<V
     Ok(records.into_iter().map(plain).collect())
 }
 
+/// As [`read`], with headers, and with the records of open and aborted transactions too.
+pub async fn read_whole(bootstrap: &str, topic: &str) -> Result<Vec<Record>> {
+    let records = records(bootstrap, topic, 0, Isolation::Uncommitted).await?;
+    Ok(records.into_iter().map(|(_, record)| record).collect())
+}
+
 /// All records of a partition as of now with their offsets; none while the topic does not exist.
 pub async fn records(
     bootstrap: &str,

@@ -11,6 +11,8 @@ const EDGE_MS: i64 = 5 * 60_000;
 pub struct Facts {
     /// The source's `cleanup.policy` holds `compact`: its content may change under the relay.
     pub source_compacted: bool,
+    /// The source's `retention.ms`: it deletes records so long after their timestamps; `i64::MAX` where it never does.
+    pub source_retention_ms: i64,
     /// The source's brokers know topics by name only when records are fetched (before Kafka 3.1): what was made again under
     /// the same name may be read for the old topic until it is noticed.
     pub source_by_name: bool,
@@ -32,6 +34,7 @@ impl Facts {
     /// What Kafka has by default; taken where a broker doesn't tell.
     pub const DEFAULT: Self = Self {
         source_compacted: false,
+        source_retention_ms: i64::MAX,
         source_by_name: false,
         target_compacted: false,
         target_bytes_max: 1_048_588,

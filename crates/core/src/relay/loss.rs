@@ -101,6 +101,14 @@ pub fn retention_margin(place: i64, log_start: i64, log_end: i64) -> Option<i64>
     (log_start > 0 && margin >= 0 && behind > 0 && margin < behind / 10).then_some(margin)
 }
 
+/// How long the source still keeps a record with this timestamp, ms, when that is less than a tenth of its retention.
+/// Kafka deletes by timestamps, once a segment holds none that is younger: this is when it may begin to.
+pub fn retention_left_ms(timestamp_ms: i64, retention_ms: i64, now_ms: u64) -> Option<i64> {
+    let now = i64::try_from(now_ms).unwrap_or(i64::MAX);
+    let left = timestamp_ms.saturating_add(retention_ms).saturating_sub(now);
+    (left < retention_ms / 10).then_some(left.max(0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,5 +137,13 @@ mod tests {
         assert_eq!(retention_margin(105, 0, 1_000), None, "nothing was deleted yet");
         assert_eq!(retention_margin(500, 100, 1_000), None);
         assert_eq!(retention_margin(105, 100, 105), None, "caught up");
+    }
+
+    #[test]
+    fn a_record_is_near_its_end_in_the_last_tenth_of_its_time() {
+        assert_eq!(retention_left_ms(10_000, 1_000, 10_900), None);
+        assert_eq!(retention_left_ms(10_000, 1_000, 10_901), Some(99));
+        assert_eq!(retention_left_ms(10_000, 1_000, 99_000), Some(0), "only its segment keeps it");
+        assert_eq!(retention_left_ms(10_000, i64::MAX, 99_000), None, "nothing is deleted");
     }
 }

@@ -113,6 +113,7 @@ impl Knobs {
         let bounded = timestamps == TimestampPolicy::Clamp && rng.percent(60);
         let facts = Facts {
             source_compacted: compacted,
+            source_retention_ms: i64::MAX,
             source_by_name: false,
             target_compacted: compacted && rng.percent(60) || rng.percent(8),
             target_bytes_max: rng.pick(&[600, 1_000, 2_000, 6_000, 1_048_588]),

@@ -2,19 +2,18 @@
 //!
 //! Kafka always has them, so what its brokers say they can do is changed on the way (`Proxy::hide_api`).
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use mirrormesh_integration::MeshSpec;
-use mirrormesh_integration::probe::{self, Isolation};
+use mirrormesh_integration::probe::{self, Record};
 use mirrormesh_proto::v1;
 use mirrormesh_proto::v1::flow_partition::Delivery;
 use mirrormesh_testkit::kafka::{Cluster, ClusterSpec};
 use mirrormesh_testkit::process::Signal;
 use mirrormesh_testkit::topics::create_topic;
 
-use crate::rig::{FIVE_A_BATCH, PATIENCE, Rig, identity, large, unique};
+use crate::rig::{FIVE_A_BATCH, PATIENCE, Rig, identity, large, unique, with_headers};
 
 const INIT_PRODUCER_ID: i16 = 22;
 
@@ -24,20 +23,22 @@ async fn counted(rig: &mut Rig) -> Result<i64> {
     Ok(events.iter().filter(|e| e.reason == "RECORDS_DOUBLED").filter_map(|e| e.count).sum())
 }
 
-/// All are there, in order, and no more of them twice than were counted. Says how many are.
-async fn complete(rig: &mut Rig, topic: &str, records: usize) -> Result<i64> {
-    let there = probe::records(&rig.target, topic, 0, Isolation::Committed).await?;
-    let mut seen: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
-    let mut newest = Vec::new();
-    for (_, record) in &there {
-        let key = record.key.clone().context("no key")?;
-        let times = seen.entry(key.clone()).or_default();
-        *times += 1;
-        ensure!(*times > 1 || key > newest, "{key:?} comes behind {newest:?} for the first time");
-        newest = newest.max(key);
+/// All are there, whole and in order, nothing else is, and no more of them are there twice than were counted. Says how
+/// many are.
+async fn complete(rig: &mut Rig, topic: &str, sent: &[Record]) -> Result<i64> {
+    let there = probe::read_whole(&rig.target, topic).await?;
+    // No two that were sent are alike: what is not the next one has to be one that stands there already.
+    let mut seen = 0;
+    for (at, record) in there.iter().enumerate() {
+        let next = sent.get(seen);
+        if next == Some(record) {
+            seen += 1;
+        } else {
+            ensure!(sent[..seen].contains(record), "number {at} is {record:?} where {next:?} was due");
+        }
     }
-    ensure!(seen.len() == records, "{} of {records} records are there", seen.len());
-    let doubled = i64::try_from(there.len() - seen.len())?;
+    ensure!(seen == sent.len(), "{seen} of {} records are there", sent.len());
+    let doubled = i64::try_from(there.len() - seen)?;
     let counted = counted(rig).await?;
     ensure!(doubled <= counted, "{doubled} records are doubled, {counted} are counted");
     Ok(doubled)
@@ -53,9 +54,9 @@ async fn a_target_without_producer_ids_is_mirrored_to_where_the_flow_says_so() -
     target.proxies().for_each(|proxy| proxy.hide_api(Some(INIT_PRODUCER_ID)));
     target.proxies().for_each(mirrormesh_testkit::proxy::Proxy::cut);
     let mut rig = Rig::between(&source, &target, MeshSpec { sources: 2, ..MeshSpec::default() }).await?;
-    let topic = unique("at-least-once");
+    let (topic, all) = (unique("at-least-once"), with_headers(large(0..RECORDS + 100, 0)));
     create_topic(&rig.source, &topic, 1).await?;
-    probe::send(&rig.source, &FIVE_A_BATCH, &topic, large(0..RECORDS, 0)).await?;
+    probe::send_records(&rig.source, &FIVE_A_BATCH, (&topic, 0), all[..RECORDS].to_vec()).await?;
     let mut flow = identity(&[&topic]);
     let options = flow.records.clone().unwrap_or_default();
     let at_least_once = v1::RecordOptions { at_least_once: true, ..options.clone() };
@@ -86,14 +87,14 @@ async fn a_target_without_producer_ids_is_mirrored_to_where_the_flow_says_so() -
     target.proxies().for_each(|proxy| proxy.delay(Duration::ZERO));
     rig.caught_up(1).await?;
     rig.delivered(&topic, Delivery::AtLeastOnce, "TARGET_NOT_IDEMPOTENT").await?;
-    let doubled = complete(&mut rig, &topic, RECORDS).await?;
+    let doubled = complete(&mut rig, &topic, &all[..RECORDS]).await?;
     let generation = rig.generation(&topic, 0).await?;
     ensure!(generation.producer_id < Some(-1), "{generation:?}");
     println!("{there} records were there when the worker was killed; {doubled} are doubled");
 
     // Without the option it waits again.
     rig.set_records(options).await?;
-    probe::send(&rig.source, &FIVE_A_BATCH, &topic, large(RECORDS..RECORDS + 100, 0)).await?;
+    probe::send_records(&rig.source, &FIVE_A_BATCH, (&topic, 0), all[RECORDS..].to_vec()).await?;
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
         let partition = rig.partition(&topic, 0).await?;
@@ -103,13 +104,13 @@ async fn a_target_without_producer_ids_is_mirrored_to_where_the_flow_says_so() -
         ensure!(tokio::time::Instant::now() < deadline, "{partition:#?}\n{}", rig.mesh.log_tails());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    complete(&mut rig, &topic, RECORDS).await?;
+    complete(&mut rig, &topic, &all[..RECORDS]).await?;
 
     // And goes on exactly once, where it was, when the target gives out ids.
     target.proxies().for_each(|proxy| proxy.hide_api(None));
     target.proxies().for_each(mirrormesh_testkit::proxy::Proxy::cut);
     rig.caught_up(1).await?;
-    complete(&mut rig, &topic, RECORDS + 100).await?;
+    complete(&mut rig, &topic, &all).await?;
     let generation = rig.generation(&topic, 0).await?;
     ensure!(generation.producer_id >= Some(0), "{generation:?}");
     Ok(())

@@ -1,27 +1,26 @@
 //! Topics of one name on several clusters: nothing goes back to where it came from, chains go on.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use mirrormesh_integration::MeshSpec;
-use mirrormesh_integration::probe::{self, Plain};
+use mirrormesh_integration::probe::{self, Plain, Record};
 use mirrormesh_proto::v1;
 use mirrormesh_testkit::kafka::{Cluster, ClusterSpec};
 use mirrormesh_testkit::process::Signal;
 use mirrormesh_testkit::topics::create_topic;
 
-use crate::rig::{PATIENCE, Rig, identity, metric, now_ms, unique};
+use crate::rig::{PATIENCE, Rig, exactly, identity, metric, now_ms, unique, with_headers};
 
-/// Records that name where they were produced.
-pub(crate) fn from(side: &str, numbers: std::ops::Range<usize>) -> Vec<Plain> {
-    let record =
-        |n| Plain { key: None, value: Some(format!("{side} {n}").into_bytes()), timestamp_ms: now_ms() };
-    numbers.map(record).collect()
-}
-
-pub(crate) fn texts(records: Vec<Plain>) -> Vec<String> {
-    records.into_iter().map(|r| String::from_utf8_lossy(&r.value.unwrap_or_default()).into_owned()).collect()
+/// So many records that name where they were produced, no two alike; every other one has a key.
+pub(crate) fn from(side: &str, records: usize) -> Vec<Record> {
+    let first_ms = now_ms() - 10_000;
+    let record = |n: usize| Plain {
+        key: n.is_multiple_of(2).then(|| format!("key {n} of {side}").into_bytes()),
+        value: Some(format!("{side} {n}").into_bytes()),
+        timestamp_ms: first_ms + i64::try_from(n).unwrap_or(0),
+    };
+    with_headers((0..records).map(record).collect())
 }
 
 fn between(source: &str, target: &str, topic: &str) -> v1::Flow {
@@ -46,16 +45,17 @@ async fn holds(rig: &Rig, bootstrap: &str, topic: &str, records: u64) -> Result<
     }
 }
 
-/// Each of the wanted records stands there exactly once, those of one side in their order, and nothing else.
-pub(crate) fn each_once(found: &[String], wanted: &BTreeMap<&str, usize>) -> Result<()> {
-    let mut next: BTreeMap<&str, usize> = BTreeMap::new();
-    for text in found {
-        let (side, number) = text.split_once(' ').unwrap_or_default();
-        let expected = next.entry(side).or_default();
-        ensure!(number == expected.to_string(), "{text} where {side} {expected} was due");
-        *expected += 1;
+/// Each record of both sides stands there exactly once, whole, those of one side in their order, and nothing else.
+fn each_once(found: &[Record], sides: [&[Record]; 2]) -> Result<()> {
+    let mut due = sides.map(|side| side.iter().peekable());
+    for (at, record) in found.iter().enumerate() {
+        let next = due.each_mut().map(|side| side.peek().copied());
+        let side = next.iter().position(|next| *next == Some(record));
+        let side = side.with_context(|| format!("number {at} is {record:?} where {next:?} were due"))?;
+        due[side].next();
     }
-    ensure!(next == *wanted, "{next:?}, wanted {wanted:?}");
+    let missing = due.map(|side| side.count());
+    ensure!(missing == [0, 0], "{missing:?} of the last records are missing");
     Ok(())
 }
 
@@ -66,9 +66,10 @@ async fn the_same_topic_is_mirrored_both_ways_exactly_once() -> Result<()> {
     let (uk, hq) = (rig.source.clone(), rig.target.clone());
     create_topic(&uk, &topic, 1).await?;
     create_topic(&hq, &topic, 1).await?;
+    let (of_uk, of_hq) = (from("uk", 1_100), from("hq", 1_100));
     // What was there before both flows goes over too, and not back.
-    probe::send(&uk, &[], &topic, from("uk", 0..100)).await?;
-    probe::send(&hq, &[], &topic, from("hq", 0..100)).await?;
+    probe::send_records(&uk, &[], (&topic, 0), of_uk[..100].to_vec()).await?;
+    probe::send_records(&hq, &[], (&topic, 0), of_hq[..100].to_vec()).await?;
     let there = rig.flow.clone();
     rig.api.create_flow(&there, between("uk", "hq", &topic)).await?;
     let back = unique("flow");
@@ -81,8 +82,8 @@ async fn the_same_topic_is_mirrored_both_ways_exactly_once() -> Result<()> {
     for wave in 1..11 {
         let numbers = wave * 100..(wave + 1) * 100;
         tokio::try_join!(
-            probe::send(&uk, &[], &topic, from("uk", numbers.clone())),
-            probe::send(&hq, &[], &topic, from("hq", numbers)),
+            probe::send_records(&uk, &[], (&topic, 0), of_uk[numbers.clone()].to_vec()),
+            probe::send_records(&hq, &[], (&topic, 0), of_hq[numbers].to_vec()),
         )?;
         if wave == 4 {
             rig.mesh.signal_worker(&owner, Signal::Kill)?;
@@ -91,7 +92,6 @@ async fn the_same_topic_is_mirrored_both_ways_exactly_once() -> Result<()> {
             rig.mesh.start_worker(&owner)?;
         }
     }
-    let wanted = BTreeMap::from([("hq", 1_100), ("uk", 1_100)]);
     for bootstrap in [&uk, &hq] {
         holds(&rig, bootstrap, &topic, 2_200).await?;
     }
@@ -100,7 +100,7 @@ async fn the_same_topic_is_mirrored_both_ways_exactly_once() -> Result<()> {
         rig.caught_up(1).await?;
     }
     for bootstrap in [&uk, &hq] {
-        each_once(&texts(probe::read(bootstrap, &topic).await?), &wanted)?;
+        each_once(&probe::read_whole(bootstrap, &topic).await?, [&of_uk, &of_hq])?;
     }
     let mut skipped = 0.0;
     for worker in ["source-1", "source-2"] {
@@ -117,12 +117,13 @@ async fn a_chain_forwards_unless_told_not_to_and_a_ring_is_refused() -> Result<(
     let (uk, hq, us) = (rig.source.clone(), rig.target.clone(), third.bootstrap());
     rig.api.create_cluster("us", &us).await?;
     let (open, shut) = (unique("chain"), unique("no-chain"));
+    let (of_uk, of_hq) = (from("uk", 60), from("hq", 50));
     for topic in [&open, &shut] {
         for bootstrap in [&uk, &hq] {
             create_topic(bootstrap, topic, 1).await?;
         }
-        probe::send(&uk, &[], topic, from("uk", 0..50)).await?;
-        probe::send(&hq, &[], topic, from("hq", 0..50)).await?;
+        probe::send_records(&uk, &[], (topic, 0), of_uk[..50].to_vec()).await?;
+        probe::send_records(&hq, &[], (topic, 0), of_hq.clone()).await?;
         let id = unique("flow");
         rig.api.create_flow(&id, between("uk", "hq", topic)).await?;
         holds(&rig, &hq, topic, 100).await?;
@@ -135,13 +136,13 @@ async fn a_chain_forwards_unless_told_not_to_and_a_ring_is_refused() -> Result<(
     let id = unique("flow");
     rig.api.create_flow(&id, between("hq", "us", &open)).await?;
     holds(&rig, &us, &open, 100).await?;
-    each_once(&texts(probe::read(&us, &open).await?), &BTreeMap::from([("hq", 50), ("uk", 50)]))?;
+    each_once(&probe::read_whole(&us, &open).await?, [&of_uk[..50], &of_hq])?;
 
     let quiet = v1::Flow { records: Some(forward(false)), ..between("hq", "us", &shut) };
     let id = rig.flow.clone();
     rig.api.create_flow(&id, quiet).await?;
     rig.caught_up(1).await?;
-    each_once(&texts(probe::read(&us, &shut).await?), &BTreeMap::from([("hq", 50)]))?;
+    exactly(&probe::read_whole(&us, &shut).await?, &of_hq)?;
 
     // Another rule is another generation: it counts from where the old one ended.
     let before = rig.generation(&shut, 0).await?;
@@ -151,11 +152,9 @@ async fn a_chain_forwards_unless_told_not_to_and_a_ring_is_refused() -> Result<(
         ensure!(tokio::time::Instant::now() < deadline, "no new generation\n{}", rig.mesh.log_tails());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    probe::send(&uk, &[], &shut, from("uk", 50..60)).await?;
+    probe::send_records(&uk, &[], (&shut, 0), of_uk[50..].to_vec()).await?;
     holds(&rig, &us, &shut, 60).await?;
-    let mut wanted = texts(from("hq", 0..50));
-    wanted.extend(texts(from("uk", 50..60)));
-    ensure!(texts(probe::read(&us, &shut).await?) == wanted);
+    exactly(&probe::read_whole(&us, &shut).await?, &[&of_hq, &of_uk[50..]].concat())?;
 
     let closing = rig.api.create_flow(&unique("flow"), between("us", "uk", &open)).await;
     let refused = closing.expect_err("a ring of three");

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use mirrormesh_integration::MeshSpec;
 use mirrormesh_integration::probe::{self, Isolation, Plain, Record};
 use mirrormesh_proto::v1::{self, record_options::LossPolicy};
-use mirrormesh_testkit::topics::create_topic;
+use mirrormesh_testkit::topics::{Topic, create_topic, create_topics};
 
 use crate::forgetful;
 use crate::rig::{PATIENCE, Rig, die_while_writing, event, identity, now_ms, unique};
@@ -226,5 +226,26 @@ async fn retention_that_comes_near_is_told_before_anything_is_lost() -> Result<(
     ensure!((near.from_offset, near.to_offset, near.count) == (Some(95), Some(100), Some(5)), "{near:?}");
     rig.arrived(&[&topic], 1_000).await?;
     ensure!(held_from(&rig, &topic, 0).await? == whole(&records));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_wait_until_retention_may_take_them_are_told_before_it_does() -> Result<()> {
+    const RETENTION_MS: i64 = 3_600_000;
+    let mut rig = Rig::shared(MeshSpec::default()).await?;
+    let topic = unique("ageing");
+    let kept = Topic::new(&topic, 1).setting("retention.ms", RETENTION_MS.to_string());
+    create_topics(&rig.source, &[kept]).await?;
+    // Nothing was deleted yet, so that no offset tells; a twentieth of their time is left.
+    let records = numbered(0..1_000, now_ms() - RETENTION_MS / 20 * 19);
+    probe::send(&rig.source, &[("batch.num.messages", "100")], &topic, records.clone()).await?;
+    let throttle = Some(v1::Throttle { bytes_per_second: None, records_per_second: Some(1) });
+    let options = v1::RecordOptions { throttle, ..v1::RecordOptions::default() };
+    let flow = v1::Flow { records: Some(options), ..identity(&[&topic]) };
+    let id = rig.flow.clone();
+    rig.api.create_flow(&id, flow).await?;
+    let near = event(&mut rig, "RETENTION_NEAR").await?;
+    ensure!(near.subject == format!("{topic}/0") && near.to_offset == Some(1_000), "{near:?}");
+    ensure!(near.count == near.from_offset.map(|from| 1_000 - from), "{near:?}");
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use mirrormesh_integration::probe::Plain;
+use mirrormesh_integration::probe::{Plain, Record};
 use mirrormesh_integration::{Api, Mesh, MeshSpec, probe};
 use mirrormesh_proto::v1;
 use mirrormesh_proto::v1::flow_partition::Delivery;
@@ -41,6 +41,33 @@ pub(crate) fn large(numbers: std::ops::Range<usize>, age_ms: i64) -> Vec<Plain> 
         timestamp_ms: now_ms() - age_ms,
     };
     numbers.map(record).collect()
+}
+
+/// These with headers: one that tells them apart, one without a value, one name twice; every fifth has none.
+pub(crate) fn with_headers(records: Vec<Plain>) -> Vec<Record> {
+    let headed = |(n, plain): (usize, Plain)| {
+        let header = |name: &str, value: Option<&str>| (name.to_owned(), value.map(|v| v.as_bytes().to_vec()));
+        let number = n.to_string();
+        let headers = match n % 5 {
+            4 => Vec::new(),
+            _ => vec![header("n", Some(&number)), header("null", None), header("n", Some("again"))],
+        };
+        Record { headers, ..Record::from(plain) }
+    };
+    records.into_iter().enumerate().map(headed).collect()
+}
+
+/// The same records in the same order, with all that is in them.
+pub(crate) fn exactly(found: &[Record], wanted: &[Record]) -> Result<()> {
+    let differs = found.iter().zip(wanted).position(|(found, wanted)| found != wanted);
+    let at = differs.unwrap_or(found.len().min(wanted.len()));
+    let (count, of) = (found.len(), wanted.len());
+    let (found_there, wanted_there) = (found.get(at), wanted.get(at));
+    ensure!(
+        found == wanted,
+        "{count} records, {of} wanted; number {at} is {found_there:?}, wanted {wanted_there:?}"
+    );
+    Ok(())
 }
 
 /// A name that no other test uses.
@@ -176,6 +203,12 @@ impl Rig {
         ensure!(compared == records, "{compared} records compared, {records} expected");
         Ok(())
     }
+
+    /// Partition 0 of the target holds these records and no others, for readers of every kind. For topics of which the
+    /// source no longer holds what it held.
+    pub(crate) async fn holds_exactly(&self, topic: &str, wanted: &[Record]) -> Result<()> {
+        exactly(&probe::read_whole(&self.target, topic).await?, wanted).with_context(|| topic.to_owned())
+    }
 }
 
 impl Drop for Rig {
@@ -216,9 +249,15 @@ async fn event_where(
 
 /// Kills the only worker while records flow, so that its positions are behind what it mirrored.
 pub(crate) async fn die_while_writing(rig: &mut Rig, topic: &str, records: Vec<Plain>) -> Result<()> {
+    die_while_writing_whole(rig, topic, records.into_iter().map(Record::from).collect()).await
+}
+
+/// As [`die_while_writing`], with headers.
+pub(crate) async fn die_while_writing_whole(rig: &mut Rig, topic: &str, records: Vec<Record>) -> Result<()> {
     let before = probe::count(&rig.target, &[topic]).await?;
     let source = rig.source.clone();
-    let sending = probe::send(&source, &[("batch.size", "200"), ("linger.ms", "0")], topic, records);
+    let settings = [("batch.size", "200"), ("linger.ms", "0")];
+    let sending = probe::send_records(&source, &settings, (topic, 0), records);
     let dying = async {
         rig.arrived(&[topic], before + 20).await?;
         rig.mesh.signal_worker("source-1", Signal::Kill)

@@ -4,7 +4,7 @@
 //! who looks and when: a partition that doesn't fetch (stopped, held back, waiting) has its ends looked at for it.
 
 use super::{Notice, Relay};
-use crate::relay::loss::retention_margin;
+use crate::relay::loss::{retention_left_ms, retention_margin};
 use crate::relay::page::Item;
 use crate::report::PartitionFigures;
 
@@ -168,13 +168,41 @@ impl<T: Clone> Relay<T> {
             });
         }
     }
+
+    /// Warns by the age of what waits too: the first time that the source deletes may already reach behind the place.
+    pub(super) fn watch_age(&mut self, now_ms: u64) {
+        let (place, retention_ms) = (self.figures.source_offset, self.facts.source_retention_ms);
+        let left_ms =
+            self.figures.oldest_pending_ms.and_then(|oldest| retention_left_ms(oldest, retention_ms, now_ms));
+        let Some(left_ms) = left_ms else {
+            self.warned_of_age = false;
+            return;
+        };
+        if !std::mem::replace(&mut self.warned_of_age, true) {
+            let end = self.figures.source_end_offset;
+            self.notice(Notice {
+                reason: "RETENTION_NEAR",
+                message: format!(
+                    "the records that wait at offset {place} are almost as old as the source keeps them (retention.ms                      {retention_ms}): in {} s it may begin to delete them; raise its retention or give the flow more workers",
+                    left_ms / 1_000
+                ),
+                from_offset: Some(place),
+                to_offset: end,
+                count: end.map(|end| end - place),
+            });
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{Bench, RULES};
+    use super::super::{Action, Facts};
     use super::*;
+    use crate::format::batch::BatchHeader;
+    use crate::format::batch::tests::header;
     use crate::relay::page::Data;
-    use crate::relay::testing::dense;
+    use crate::relay::testing::{batch_of, dense};
 
     fn shown(behind: &Behind, place: i64, in_hand: InHand) -> PartitionFigures {
         let mut figures = PartitionFigures { source_offset: place, ..PartitionFigures::default() };
@@ -184,6 +212,41 @@ mod tests {
 
     fn page(base: i64, count: i32) -> [Item; 1] {
         [Item::Data(Data { batch: dense(base, count), from: base, old_format: false })]
+    }
+
+    /// Says how many warnings come of what waits when it is so old.
+    fn warned(b: &mut Bench, age_ms: u64) -> usize {
+        b.now_ms = 1_000_000 + age_ms;
+        b.relay.figures(b.now_ms);
+        let mut notices = Vec::new();
+        while let Some(action) = b.next() {
+            match action {
+                Action::Notice(notice) => notices.push(notice),
+                Action::Append(append) => b.ack(append.id, b.relay.figures.target_offset),
+                Action::Write(_) => b.relay.written(true, b.now_ms),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(notices.iter().all(|n| n.reason == "RETENTION_NEAR" && n.from_offset < n.to_offset));
+        notices.len()
+    }
+
+    #[test]
+    fn what_waits_until_the_source_may_delete_it_is_told_once() {
+        let mut b = Bench::new(RULES);
+        b.settle(Facts { source_retention_ms: 1_000_000, ..Facts::DEFAULT });
+        let shape = BatchHeader { base_timestamp: 1_000_000, max_timestamp: 1_000_000, ..header(0, 3) };
+        b.bring(&[batch_of(&[0, 1, 2], shape, 0)]);
+        // Up to 100 more are there.
+        assert_eq!(warned(&mut b, 899_999), 0);
+        assert_eq!((warned(&mut b, 900_001), warned(&mut b, 900_002)), (1, 0));
+        let late = BatchHeader { base_timestamp: 1_500_000, max_timestamp: 1_500_000, ..header(3, 2) };
+        b.bring(&[batch_of(&[3, 4], late, 0)]);
+        assert_eq!(
+            (warned(&mut b, 950_000), warned(&mut b, 1_450_000)),
+            (0, 1),
+            "and again when it is again"
+        );
     }
 
     #[test]

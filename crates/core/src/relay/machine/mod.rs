@@ -128,6 +128,7 @@ pub struct Relay<T> {
     /// The target found a checksum wrong: records are checked before they are sent.
     check: bool,
     warned_of_retention: bool,
+    warned_of_age: bool,
     told_of_coarse: bool,
     /// It was asked where the target begins.
     cut_asked: bool,
@@ -169,6 +170,7 @@ impl<T: Clone> Relay<T> {
             clamp: false,
             check: false,
             warned_of_retention: false,
+            warned_of_age: false,
             told_of_coarse: false,
             cut_asked: false,
             next_cut_ms: 0,
@@ -204,6 +206,7 @@ impl<T: Clone> Relay<T> {
             self.behind.settle(self.figures.source_offset, &in_hand, now_ms);
         }
         self.behind.show(&mut self.figures, &in_hand);
+        self.watch_age(now_ms);
         self.figures
     }
 
