@@ -160,6 +160,16 @@ mod tests {
         assert!(matches!(code(10), Verdict::Resync { refused: Refused::Size, .. }));
         assert!(matches!(code(32), Verdict::Resync { refused: Refused::Timestamp, .. }));
         assert!(matches!(code(87), Verdict::Stop(Stop { reason: StopReason::TargetRefused, .. })));
+        // Not appended, and unknown: the log tells, whoever leads the partition by now.
+        for number in [3, 56] {
+            let verdict = code(number);
+            let found_anew = matches!(
+                verdict,
+                Verdict::Resync { refused: Refused::Nothing, leader_moved: true, back_off: false, .. }
+            );
+            assert!(found_anew, "{number}: {verdict:?}");
+        }
+        assert_eq!(code(59), code(45), "it may begin a generation, as 45 does");
         assert!(matches!(judge(&Answer::Lost, 0, 1), Verdict::Resync { .. }));
         let marker = |code| judge_marker(&Answer::Refused { code, message: String::new() }, 5);
         let Verdict::Resync { back_off: true, reason, .. } = marker(31) else { panic!() };

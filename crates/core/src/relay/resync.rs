@@ -88,6 +88,8 @@ pub struct Premise {
     pub others_before: i64,
     /// Everything of this owner's before this target offset was acknowledged; `i64::MIN`: nothing was.
     pub acked_target: i64,
+    /// This owner saw before that the target lost what stood there: from, to.
+    pub target_cut: Option<(i64, i64)>,
 }
 
 impl Premise {
@@ -100,6 +102,8 @@ impl Premise {
 /// What pages of the target are read for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
+    /// The batch before the position, where the log ends there.
+    Anchor,
     /// The batch that holds the last offset.
     Tail,
     /// All headers behind the position, from this offset on.
@@ -175,7 +179,7 @@ pub struct Resync {
 impl Resync {
     /// Begins.
     pub fn new(premise: Premise) -> Self {
-        let begun = premise.detail.begun;
+        let (begun, truncated) = (premise.detail.begun, premise.target_cut);
         let base = Place { count: 0, source: begun.start.source_offset, target: begun.start.target_offset };
         Self {
             premise,
@@ -185,7 +189,7 @@ impl Resync {
             producers: BTreeSet::new(),
             position: None,
             base,
-            truncated: None,
+            truncated,
             ends: (0, 0),
             purpose: Purpose::Tail,
             scan: target::Scan::default(),
@@ -286,6 +290,9 @@ impl Resync {
         self.take_history(&positions);
         self.producers = positions.iter().map(|p| p.generation.producer_id).collect();
         self.known = positions.into_iter().filter(|p| p.generation == self.generation).collect();
+        if let Some((end, _)) = self.truncated {
+            self.known.retain(|p| p.target_offset <= end);
+        }
         // Of two with the same count, the later one passed more that is not mirrored.
         self.known.sort_by_key(|p| std::cmp::Reverse((p.count, p.source_offset)));
         self.step = Step::TargetEnds;
@@ -340,17 +347,29 @@ impl Resync {
             self.forget_target();
         }
         // What was acknowledged last may not be written down: the loss may have struck the positions topic too.
-        let told = self.known.first().map_or(i64::MIN, |p| p.target_offset).max(self.premise.acked_target);
+        let told = self.known.iter().map(|p| p.target_offset).max().unwrap_or(i64::MIN);
+        let told = told.max(self.premise.acked_target);
         if told > log_end {
-            self.truncated = Some((log_end, told));
+            self.cut(log_end, told);
+            // Not to be believed again once the log is as long as it was.
+            self.known.retain(|p| p.target_offset <= log_end);
         }
         if self.take_position(log_end) {
             self.find_count();
         }
     }
 
+    /// The target lost what stood there.
+    fn cut(&mut self, from: i64, to: i64) {
+        let known = self.truncated.unwrap_or((from, to));
+        self.truncated = Some((known.0.min(from), known.1.max(to)));
+    }
+
     /// Counts from the newest position that is not beyond the end; false if that can't be.
     fn take_position(&mut self, log_end: i64) -> bool {
+        let start = self.premise.detail.begun.start;
+        self.base = Place { count: 0, source: start.source_offset, target: start.target_offset };
+        self.lineage.known = self.lineage.start.clone();
         self.position = self.known.iter().find(|p| p.target_offset <= log_end).cloned();
         if let Some(position) = &self.position {
             if position.source_leader_epoch >= 0 {

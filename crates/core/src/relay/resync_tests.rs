@@ -7,6 +7,7 @@ use crate::relay::loss::EpochEnd;
 use crate::relay::origins::Origins;
 use crate::relay::page::SourcePage;
 use crate::relay::position::LastBatch;
+use crate::relay::sequence_of;
 use crate::relay::testing::{Fake, batch_of, dense, joined};
 use crate::unit::{PartitionGeneration, PartitionStart};
 
@@ -33,6 +34,7 @@ pub(super) fn resync_with(facts: Facts, sole_writer: bool) -> Resync {
         searches,
         others_before,
         acked_target,
+        target_cut: None,
     })
 }
 
@@ -107,6 +109,11 @@ pub(super) fn begun(r: &mut Resync, positions: Vec<Position>, log_start: i64, lo
     r.identity(Some(SOURCE), Some(TARGET));
     r.positions(positions);
     r.target_ends(log_start, log_end, log_end);
+    if r.purpose == Purpose::Anchor {
+        // What the position tells of, or where nothing is told, somebody else's.
+        let of_ours = i16::from(r.base.count > 0);
+        target(r, &[of_epoch(of_ours, log_end - 1, sequence_of(r.base.count - 1), 1, log_end)]);
+    }
 }
 
 fn to_ends(positions: Vec<Position>, log_start: i64, log_end: i64) -> Resync {
@@ -370,6 +377,8 @@ fn a_later_assignment_under_another_producer_id_replaced_this_one() {
     assert_eq!(stopped(&r), StopReason::Fenced);
 }
 
+#[path = "resync_cut_tests.rs"]
+mod cut;
 #[path = "resync_history_tests.rs"]
 mod history;
 #[path = "resync_return_tests.rs"]

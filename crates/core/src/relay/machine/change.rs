@@ -278,7 +278,7 @@ impl<T: Clone> Relay<T> {
         self.refusal = None;
         self.inherited = Some(Inherited::FROM_NOBODY);
         // What the target lost before was told with this generation.
-        self.acked_target = i64::MIN;
+        (self.acked_target, self.target_cut) = (i64::MIN, None);
         let PartitionStart { source_offset: source, target_offset: target, .. } = begun.start;
         self.behind.placed();
         self.figures.source_offset = source;

@@ -219,7 +219,9 @@ mod tests {
                     Told::TargetEnds(0, at + newer, at + newer)
                 }
                 Some(Action::Ask(Ask::Locate(Step::TargetRead(_)))) => {
-                    Told::TargetRecords(joined(&[mirrored(at, newer)]))
+                    // Where nothing newer stands there, what the position tells of.
+                    let (first, records) = if newer == 0 { (at - 1, 1) } else { (at, newer) };
+                    Told::TargetRecords(joined(&[mirrored(first, records)]))
                 }
                 Some(Action::Ask(Ask::Locate(Step::SourceHistory(5)))) => {
                     Told::SourceHistory(Some(EpochEnd { epoch: 5, offset: at.max(1), leader: 6 }))

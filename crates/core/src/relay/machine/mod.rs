@@ -121,6 +121,8 @@ pub struct Relay<T> {
     unexpected: Option<Unexpected>,
     /// Everything before this target offset was acknowledged to this owner, as far as it still counts on it.
     acked_target: i64,
+    /// What the target is known to have lost, until a generation begins behind it.
+    target_cut: Option<(i64, i64)>,
     attempts: u32,
     refusal: Option<Refusal>,
     /// The target refused a timestamp that its settings did not tell of: move them in every batch until one is in.
@@ -165,6 +167,7 @@ impl<T: Clone> Relay<T> {
             inherited: None,
             unexpected: None,
             acked_target: i64::MIN,
+            target_cut: None,
             attempts: 0,
             refusal: None,
             clamp: false,
@@ -381,6 +384,8 @@ impl<T: Clone> Relay<T> {
     }
 }
 
+#[cfg(test)]
+mod delivery_tests;
 #[cfg(test)]
 mod registry_tests;
 #[cfg(test)]

@@ -98,6 +98,7 @@ impl<T: Clone> Relay<T> {
             | Told::Registered
             | Told::Failed(..) => {}
         }
+        self.target_cut = resync.truncated();
     }
 
     pub(super) fn locate(&mut self) {
@@ -112,6 +113,7 @@ impl<T: Clone> Relay<T> {
             searches: rules.on_loss == LossPolicy::Continue,
             others_before: self.others_before,
             acked_target: self.acked_target,
+            target_cut: self.target_cut,
         };
         let resync = Box::new(Resync::new(premise));
         self.phase = Phase::Locating { resync, stored: Stored::default(), asked: false };

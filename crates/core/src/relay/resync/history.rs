@@ -124,8 +124,9 @@ impl Resync {
         self.lineage.known = self.older_history(positions);
         if let Some(epoch) = self.premise.detail.begun.start.source_leader_epoch {
             let Place { source, target, .. } = self.base;
-            self.lineage.known =
-                History { epoch, source, target, epochs: std::mem::take(&mut self.lineage.known.epochs) };
+            let older = std::mem::take(&mut self.lineage.known);
+            let epochs = if older.source >= source { older.epochs } else { Epochs::default() };
+            self.lineage.known = History { epoch, source, target, epochs };
         }
         self.lineage.start = self.lineage.known.clone();
     }
@@ -230,7 +231,8 @@ impl Resync {
     /// another, and so may all of it where the epoch is not known, or not that up to which others read the same. Where the
     /// content is not fixed, n may count records from before the base.
     pub(super) fn surely_mirrored(&self) -> i64 {
-        if !self.premise.facts.content_fixed() || self.shared_epoch().is_some() || self.assumed {
+        let elected = self.lineage.end.is_some_and(|end| end.leader > self.base_epoch());
+        if !self.premise.facts.content_fixed() || self.shared_epoch().is_some() || self.assumed || elected {
             return self.base.source;
         }
         let mirrored = self.at_least.max(self.mirrored_to());

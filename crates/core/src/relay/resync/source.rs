@@ -2,6 +2,7 @@
 
 use super::{Resync, Step};
 use crate::relay::align::{Aligned, Aligner};
+use crate::relay::epochs::Epochs;
 use crate::relay::journal::Mirrored;
 use crate::relay::loss::Loss;
 use crate::relay::origins::Origins;
@@ -52,6 +53,9 @@ impl Resync {
     /// Retention took what is behind the base on the target, so that nothing leads to the place but what it can't be
     /// before: every record takes an offset or more. What was mirrored behind that is mirrored again, and said.
     fn nothing_to_align(&mut self) {
+        if let Some(mirrored) = self.diverged {
+            return self.parts_unseen(mirrored);
+        }
         let mirrored = self.surely_mirrored();
         if self.count > self.base.count {
             self.unsure = Some((self.base.target, self.ends.1));
@@ -59,7 +63,9 @@ impl Resync {
         if self.gap.is_some() {
             self.deleted_up_to(mirrored);
         } else {
-            (self.cursor, self.cursor_epoch) = (mirrored, -1);
+            if mirrored > self.base.source {
+                self.jump(mirrored);
+            }
             self.done();
         }
     }
@@ -84,8 +90,17 @@ impl Resync {
     }
 
     pub(super) fn move_to_base(&mut self) {
-        (self.cursor, self.cursor_epoch) = (self.base.source, -1);
-        self.epochs = self.lineage.known.epochs.clone();
+        self.jump(self.base.source);
+        if self.lineage.known.source >= self.base.source {
+            self.epochs = self.lineage.known.epochs.clone();
+        }
+    }
+
+    /// Goes on from there; what epochs lie before it is not known. With a hole in them, an epoch would be taken to begin
+    /// later than it did.
+    fn jump(&mut self, to: i64) {
+        (self.cursor, self.cursor_epoch) = (to, -1);
+        self.epochs = Epochs::default();
     }
 
     /// What lies between the cursor and this offset is read, and of this leader epoch.
@@ -170,7 +185,7 @@ impl Resync {
             // What is behind the deleted part may be on the target already: only its content can tell.
             let from = surely.min(log_start);
             self.gap.get_or_insert((from, log_start)).1 = log_start;
-            (self.cursor, self.cursor_epoch) = (log_start, -1);
+            self.jump(log_start);
             if self.aligner.is_some() {
                 self.step = self.source_read_step();
             } else {
@@ -198,6 +213,13 @@ impl Resync {
         self.replay.clear();
         self.aligner = None;
         self.read_content();
+    }
+
+    /// Nothing that the target still has tells where they part.
+    fn parts_unseen(&mut self, mirrored: i64) {
+        let epoch = self.lineage.end.map_or(-1, |end| end.epoch);
+        let end = self.parted();
+        self.lost(Loss::diverged(epoch, end, mirrored.max(end)));
     }
 
     /// The source deleted offsets before they were mirrored. Where in that part the mirror stood is not always known
@@ -275,10 +297,10 @@ impl Resync {
                 return;
             }
             if let (false, Some(mirrored)) = (complete, self.diverged) {
-                let at_base = self.lineage.end.map_or(-1, |end| end.epoch);
-                let epoch = if place.is_some() { epoch } else { at_base };
-                let end = place.unwrap_or_else(|| self.parted());
-                self.lost(Loss::diverged(epoch, end, mirrored.max(end)));
+                match place {
+                    Some(end) => self.lost(Loss::diverged(epoch, end, mirrored.max(end))),
+                    None => self.parts_unseen(mirrored),
+                }
                 return;
             }
             self.cursor = place.unwrap_or(self.base.source);
@@ -378,7 +400,18 @@ impl Resync {
         let Some(tail) = self.tail.take() else { return Ok(true) };
         let ours = codecs.identify(&tail)?.pop().filter(|r| r.offset == tail.header.last_offset());
         let theirs = codecs.identify(&data.batch)?.into_iter().find(|r| r.offset == offset);
-        let (Some(ours), Some(theirs)) = (ours, theirs) else { return Ok(true) };
+        let (Some(ours), Some(theirs)) = (ours, theirs) else {
+            // Gone from either side: only the history tells.
+            let leader = self.lineage.end.map_or(-1, |end| end.leader);
+            if data.batch.header.leader_epoch.max(leader) <= self.base_epoch() {
+                return Ok(true);
+            }
+            self.replay.clear();
+            self.move_to_base();
+            self.unsure = Some((self.base.target, self.ends.1));
+            self.done();
+            return Ok(false);
+        };
         let same_time = !self.premise.times_kept || ours.timestamp == theirs.timestamp;
         if ours.content == theirs.content && same_time {
             return Ok(true);

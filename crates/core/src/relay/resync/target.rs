@@ -84,6 +84,8 @@ impl Resync {
                 self.base.target
             );
             self.stop(StopReason::TargetTruncated, message);
+        } else if log_end == self.base.target && log_start < log_end && !self.is_unnumbered() {
+            self.read_target(Purpose::Anchor, log_end - 1);
         } else if log_end == self.base.target {
             self.settle(self.base.count);
         } else if self.is_unnumbered() {
@@ -118,9 +120,61 @@ impl Resync {
             }
         }
         match self.purpose {
+            Purpose::Anchor => self.anchor_read(&batches),
             Purpose::Tail => self.tail_read(&batches),
             Purpose::Scan(at) => self.scan_read(at, &batches),
             Purpose::Content(at) => self.content_read(at, &batches, codecs),
+        }
+    }
+
+    /// The log ends where the position says. It may have lost its end since, and have got as many records again.
+    fn anchor_read(&mut self, batches: &[RawBatch]) {
+        let (_, log_end) = self.ends;
+        let last = batches.iter().map(|b| b.header).find(|h| h.next_offset() >= log_end);
+        match last {
+            Some(header) if is_ours(self.generation, &header) && !header.is_control() => {
+                if self.continues(&header) {
+                    self.settle(self.base.count);
+                } else {
+                    self.distrust();
+                }
+            }
+            Some(header) if !self.premise.sole_writer && !self.may_be_ours(header.producer_id) => {
+                self.scan.foreign = header.count > 0;
+                if self.may_be_cut() {
+                    self.step = Step::Producer;
+                } else {
+                    self.settle(self.base.count);
+                }
+            }
+            _ => self.settle(self.base.count),
+        }
+    }
+
+    /// A batch of ours that begins before the base has the sequences that the base tells of.
+    fn continues(&self, header: &BatchHeader) -> bool {
+        let before = self.base.target - header.base_offset;
+        (i64::from(header.base_sequence) + before).rem_euclid(SEQUENCES)
+            == i64::from(sequence_of(self.base.count))
+    }
+
+    /// Where the position says that ours end, other ones of ours stand: the target lost its end, and has got more since.
+    /// The next older position that is not contradicted tells where to count from.
+    fn distrust(&mut self) {
+        let told = self.base.target;
+        if self.position.is_none() {
+            let message = format!(
+                "the target partition lost records before {told}, where the mirror began, and holds later ones in their \
+                 place: records are lost on the target; delete the flow and create it with start_over"
+            );
+            self.stop(StopReason::TargetTruncated, message);
+            return;
+        }
+        self.known.retain(|position| position.target_offset < told);
+        if self.take_position(self.ends.1) {
+            self.cut(self.base.target, told);
+            self.forget_target();
+            self.find_count();
         }
     }
 
@@ -199,6 +253,10 @@ impl Resync {
         if header.producer_epoch < self.generation.epoch {
             widen(&mut self.scan.older, header);
             return true;
+        }
+        if header.base_offset < self.base.target && !self.continues(header) {
+            self.distrust();
+            return false;
         }
         let records = i64::from(header.last_offset_delta) + 1;
         let first = count_at(self.count, i64::from(header.base_sequence));
@@ -305,14 +363,11 @@ impl Resync {
             return;
         }
         self.known.retain(|position| position.count <= count);
-        let start = self.premise.detail.begun.start;
-        self.base = Place { count: 0, source: start.source_offset, target: start.target_offset };
-        self.lineage.known = self.lineage.start.clone();
         if !self.take_position(self.ends.1) {
             return;
         }
         let kept = self.base.target + (count - self.base.count).max(0);
-        self.truncated = Some((kept.min(told.target), self.truncated.map_or(told.target, |(_, to)| to)));
+        self.cut(kept.min(told.target), told.target);
         self.forget_target();
         self.find_count();
     }
