@@ -60,7 +60,9 @@ pub enum BatchError {
         actual: u32,
     },
     /// Counts that contradict each other.
-    #[error("batch at offset {offset} says {count} records up to delta {last_offset_delta}")]
+    #[error(
+        "batch at offset {offset} says {count} records up to delta {last_offset_delta}, which is not what it holds"
+    )]
     BadCount {
         /// Its base offset.
         offset: i64,
@@ -268,6 +270,8 @@ impl Iterator for Entries {
         if header.count < 0
             || header.last_offset_delta < 0
             || header.count > header.last_offset_delta.saturating_add(1)
+            // What a cleaner leaves of a batch without records is its header: these would be passed over.
+            || (header.count == 0 && bytes.len() > HEADER_BYTES)
         {
             let BatchHeader { count, last_offset_delta, .. } = header;
             return Some(self.fail(BatchError::BadCount { offset, count, last_offset_delta }));

@@ -100,10 +100,13 @@ fn splitting_stops_at_a_partial_batch_and_names_bad_ones() {
     let mut lying = two;
     lying[8..12].copy_from_slice(&(-5_i32).to_be_bytes());
     assert!(matches!(split(Bytes::from(lying)).next(), Some(Err(BatchError::BadLength { length: -5, .. }))));
-    assert!(matches!(
-        split(make(BatchHeader { count: 9, ..header(0, 2) }, b"")).next(),
-        Some(Err(BatchError::BadCount { .. }))
-    ));
+    let counting = |count, body: &[u8]| split(make(BatchHeader { count, ..header(0, 2) }, body)).next();
+    assert!(matches!(counting(9, b""), Some(Err(BatchError::BadCount { .. }))));
+    assert!(
+        matches!(counting(0, b"xx"), Some(Err(BatchError::BadCount { .. }))),
+        "they would be passed over"
+    );
+    assert!(matches!(counting(0, b""), Some(Ok(_))), "what a cleaner leaves");
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn number<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N]> {
 }
 
 /// Where the batch with a record lies in a segment: its first byte, its end, and its first offset.
-fn batch_with(bytes: &[u8], offset: i64) -> Result<(usize, usize, i64)> {
+pub(crate) fn batch_with(bytes: &[u8], offset: i64) -> Result<(usize, usize, i64)> {
     let mut at = 0;
     loop {
         let base = i64::from_be_bytes(number(bytes, at)?);

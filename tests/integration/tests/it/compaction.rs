@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use mirrormesh_integration::MeshSpec;
 use mirrormesh_integration::probe::{self, Isolation, Record};
+use mirrormesh_proto::v1::flow_partition::Delivery;
 use mirrormesh_testkit::broker::batch::DELETE_HORIZON;
 use mirrormesh_testkit::kafka::{Cluster, ClusterSpec};
 use mirrormesh_testkit::process::Signal;
@@ -214,6 +215,7 @@ async fn compaction_under_the_reader_loses_and_doubles_nothing() -> Result<()> {
 
     rig.mirror(&[&topic]).await?;
     all_arrived(&rig, &topic, &story).await?;
+    rig.delivered(&topic, Delivery::DetectedOnly, "CONTENT_NOT_FIXED").await?;
     let mut rebuilt = 0.0;
     for worker in ["source-1", "source-2"] {
         rebuilt += metric(&rig, worker, "mirrormesh_batches_total{", "path=\"gaps\"").await?;
@@ -225,6 +227,7 @@ async fn compaction_under_the_reader_loses_and_doubles_nothing() -> Result<()> {
         kill_under_load(&mut rig, &topic, &mut story).await?;
         killed += 1;
         same_state(&rig, &topic, &story).await?;
+        rig.delivered(&topic, Delivery::DetectedOnly, "CONTENT_NOT_FIXED").await?;
     }
     let left = same_state(&rig, &topic, &story).await?;
     let (arrived, horizons) = (end(&rig.target, &topic).await?, horizons(&source, &topic).await?);

@@ -12,7 +12,7 @@ use crate::rig::{
     PATIENCE, Rig, event, exactly, identity, now_ms, plan, produce, random_bytes, unique, with_headers,
 };
 
-/// Records that tell their number, new ones, the time apart too.
+/// Records that tell their number, made in the last seconds, each at a time of its own.
 pub(crate) fn numbered(from: usize, to: usize) -> Vec<Plain> {
     let first_ms = now_ms() - 10_000;
     let record = |n: usize| Plain {

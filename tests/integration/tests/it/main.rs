@@ -5,6 +5,7 @@
 
 mod api;
 mod at_least_once;
+mod bad_batches;
 mod bad_input;
 mod changing;
 mod chaos;
@@ -19,6 +20,7 @@ mod forgetful;
 mod groups;
 mod loops;
 mod loss;
+mod other_writers;
 mod paths;
 mod retention;
 mod rig;

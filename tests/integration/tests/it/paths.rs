@@ -4,6 +4,7 @@ use anyhow::{Result, ensure};
 use mirrormesh_integration::MeshSpec;
 use mirrormesh_integration::probe::{self, Isolation, Plain};
 use mirrormesh_proto::v1;
+use mirrormesh_testkit::broker::batch::Batch;
 use mirrormesh_testkit::process::Signal;
 use mirrormesh_testkit::shared::shared_pair;
 use mirrormesh_testkit::topics::{Topic, create_topics};
@@ -51,6 +52,21 @@ async fn same(rig: &Rig, topic: &str) -> Result<usize> {
     Ok(source.len())
 }
 
+/// How many batches went this way, by all source workers.
+async fn sent(rig: &Rig, path: &str) -> Result<f64> {
+    let label = format!("path=\"{path}\"");
+    let mut batches = 0.0;
+    for worker in rig.mesh.worker_names().iter().filter(|name| name.starts_with("source")) {
+        batches += metric(rig, worker, "mirrormesh_batches_total{", &label).await?;
+    }
+    Ok(batches)
+}
+
+/// The batches of this codec, by its number.
+fn packed(batches: &[Batch], number: usize) -> impl Iterator<Item = &Batch> {
+    batches.iter().filter(move |batch| usize::try_from(batch.header.codec()) == Ok(number))
+}
+
 /// One record after the other in one batch.
 async fn send_as_one(rig: &Rig, topic: &str, codec: &str, records: Vec<Plain>) -> Result<()> {
     let count = records.len().to_string();
@@ -64,11 +80,12 @@ async fn send_as_one(rig: &Rig, topic: &str, codec: &str, records: Vec<Plain>) -
 
 #[tokio::test(flavor = "multi_thread")]
 async fn batches_larger_than_the_target_takes_are_split() -> Result<()> {
+    const BYTES_MAX: usize = 5_000;
     let mut rig = Rig::shared(MeshSpec::default()).await?;
     let names = Codec::ALL.map(|codec| unique(codec.name()));
     let mut plans = Vec::new();
     for (name, codec) in names.iter().zip(Codec::ALL) {
-        topics(&rig, name, &[], &[("max.message.bytes", "5000")]).await?;
+        topics(&rig, name, &[], &[("max.message.bytes", BYTES_MAX.to_string().as_str())]).await?;
         plans.push(plan(name, 1, 3_000, codec));
     }
     produce(&rig.source, plans, None).await?.finish().await?;
@@ -76,7 +93,17 @@ async fn batches_larger_than_the_target_takes_are_split() -> Result<()> {
     rig.mirror(&all).await?;
     rig.caught_up(5).await?;
     rig.equal(&all, 15_000).await?;
-    ensure!(metric(&rig, "source-1", "mirrormesh_batches_total{", "path=\"split\"").await? > 0.0);
+    ensure!(sent(&rig, "split").await? > 0.0);
+    // Of each codec there were batches that the target takes only in pieces.
+    let pair = shared_pair().await?;
+    for (number, topic) in all.into_iter().enumerate() {
+        let source = disk::batches(&pair.source, topic, 0).await?;
+        let target = disk::batches(&pair.target, topic, 0).await?;
+        let large = packed(&source, number).filter(|batch| batch.bytes.len() > BYTES_MAX).count();
+        let pieces = packed(&target, number).count();
+        ensure!(large > 0 && pieces >= large, "{topic}: {large} too large, {pieces} on the target");
+        ensure!(target.iter().all(|batch| batch.bytes.len() <= BYTES_MAX), "{topic}");
+    }
     Ok(())
 }
 
@@ -127,6 +154,7 @@ async fn times_that_the_source_set_are_kept() -> Result<()> {
     rig.mirror(&[&topic]).await?;
     rig.caught_up(1).await?;
     ensure!(same(&rig, &topic).await? == 3_000, "timestamps are compared too");
+    ensure!(sent(&rig, "append_time").await? > 0.0);
     Ok(())
 }
 
@@ -152,27 +180,35 @@ async fn a_target_that_sets_its_own_times_gets_the_same_records() -> Result<()> 
         let own = |time: &Timestamp| matches!(time, Timestamp::LogAppendTime(ms) if *ms >= began);
         ensure!(target.iter().all(|(_, time)| own(time)), "{:?}", target.first());
     }
+    let rebuilt = sent(&rig, "append_time").await?;
+    ensure!(rebuilt < 0.5, "{rebuilt} batches were given times for nothing");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_small_batches_are_put_together() -> Result<()> {
     let mut rig = Rig::shared(MeshSpec::default()).await?;
-    for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+    let mut together = 0.0;
+    for (number, codec) in Codec::ALL.into_iter().enumerate() {
+        let codec = codec.name();
         let topic = unique("small");
         let now = now_ms();
         topics(&rig, &topic, &[], &[]).await?;
-        let records =
-            (0..2_000).map(|n| plain(n, random_bytes(100), now + i64::try_from(n).unwrap_or(0))).collect();
+        // What gets no smaller by it, the client does not pack.
+        let value = |n: usize| format!("{n:05}").repeat(50).into_bytes();
+        let records = (0..2_000).map(|n| plain(n, value(n), now + i64::try_from(n).unwrap_or(0))).collect();
         let one_each = [("batch.num.messages", "1"), ("linger.ms", "0"), ("compression.codec", codec)];
         probe::send(&rig.source, &one_each, &topic, records).await?;
+        let batches = disk::batches(&shared_pair().await?.source, &topic, 0).await?;
+        ensure!(packed(&batches, number).count() == 2_000, "not all packed by {codec}: {}", batches.len());
         let id = unique("flow");
         rig.api.create_flow(&id, identity(&[&topic])).await?;
         rig.flow = id;
         rig.caught_up(1).await?;
         ensure!(same(&rig, &topic).await? == 2_000);
+        let before = std::mem::replace(&mut together, sent(&rig, "coalesced").await?);
+        ensure!(together > before, "none was put together with {codec}");
     }
-    ensure!(metric(&rig, "source-1", "mirrormesh_batches_total{", "path=\"coalesced\"").await? > 0.0);
     Ok(())
 }
 
@@ -211,8 +247,7 @@ async fn batches_that_the_source_broker_packed_are_read() -> Result<()> {
     rig.caught_up(2).await?;
     rig.equal(&[&whole, &split], 6_000).await?;
     for path in ["passthrough", "split"] {
-        let label = format!("path=\"{path}\"");
-        ensure!(metric(&rig, "source-1", "mirrormesh_batches_total{", &label).await? > 0.0, "{path}");
+        ensure!(sent(&rig, path).await? > 0.0, "{path}");
     }
     Ok(())
 }
@@ -249,7 +284,7 @@ async fn a_batch_that_begins_before_the_flow_does_is_trimmed() -> Result<()> {
             ensure!(found == records[37..], "{topic}: {} records, not those from 37 on", found.len());
         }
     }
-    let trimmed = metric(&rig, "source-1", "mirrormesh_batches_total{", "path=\"trimmed\"").await?;
+    let trimmed = sent(&rig, "trimmed").await?;
     ensure!((trimmed - 5.0).abs() < 0.1, "{trimmed} batches were trimmed");
     Ok(())
 }
@@ -258,6 +293,7 @@ async fn a_batch_that_begins_before_the_flow_does_is_trimmed() -> Result<()> {
 async fn timestamps_that_the_target_refuses_stop_or_are_moved() -> Result<()> {
     let mut rig = Rig::shared(MeshSpec::default()).await?;
     let day = 86_400_000;
+    let mut clamped = 0.0;
     // How far from now the target takes a timestamp, and one that is farther.
     for (limit, takes, given) in [
         ("message.timestamp.before.max.ms", -day, -2 * day),
@@ -293,6 +329,10 @@ async fn timestamps_that_the_target_refuses_stop_or_are_moved() -> Result<()> {
         // The nearest time that is surely taken: five minutes inside of the edge, which moves with the clock.
         let inside = (now + takes - arrived[1].timestamp_ms) * takes.signum();
         ensure!((180_000..420_000).contains(&inside), "moved to {inside} ms inside of the edge");
+        // A worker counts its batches when it reports.
+        rig.caught_up(1).await?;
+        let before = std::mem::replace(&mut clamped, sent(&rig, "clamped").await?);
+        ensure!(clamped > before, "{limit}");
     }
     Ok(())
 }

@@ -46,13 +46,13 @@ pub(crate) fn large(numbers: std::ops::Range<usize>, age_ms: i64) -> Vec<Plain> 
 /// These with headers: one that tells them apart, one without a value, one name twice; every fifth has none.
 pub(crate) fn with_headers(records: Vec<Plain>) -> Vec<Record> {
     let headed = |(n, plain): (usize, Plain)| {
-        let header = |name: &str, value: Option<&str>| (name.to_owned(), value.map(|v| v.as_bytes().to_vec()));
-        let number = n.to_string();
-        let headers = match n % 5 {
-            4 => Vec::new(),
-            _ => vec![header("n", Some(&number)), header("null", None), header("n", Some("again"))],
-        };
-        Record { headers, ..Record::from(plain) }
+        let mut record = Record::from(plain);
+        if n % 5 != 4 {
+            let values = [("n", Some(n.to_string())), ("null", None), ("n", Some("again".to_owned()))];
+            record.headers =
+                values.map(|(name, value)| (name.to_owned(), value.map(String::into_bytes))).into();
+        }
+        record
     };
     records.into_iter().enumerate().map(headed).collect()
 }
@@ -204,8 +204,7 @@ impl Rig {
         Ok(())
     }
 
-    /// Partition 0 of the target holds these records and no others, for readers of every kind. For topics of which the
-    /// source no longer holds what it held.
+    /// Partition 0 of the target holds these records in this order and nothing else, whatever the source holds by now.
     pub(crate) async fn holds_exactly(&self, topic: &str, wanted: &[Record]) -> Result<()> {
         exactly(&probe::read_whole(&self.target, topic).await?, wanted).with_context(|| topic.to_owned())
     }
