@@ -134,12 +134,12 @@ fn epochs_that_do_not_reach_to_the_place_are_not_gone_on_with() {
     let epochs = Epochs::new([(2, 80)]);
     let before =
         Position { generation: older, source_leader_epoch: 2, source_epochs: epochs, ..position(9, 90, 6) };
-    for (reached, known) in [(90, 0), (100, 1)] {
+    for (reached, epoch, known) in [(90, 3, 0), (100, 3, 1), (90, 2, 1)] {
         let mut r = resync();
-        r.premise.detail.begun.start.source_leader_epoch = Some(3);
+        r.premise.detail.begun.start.source_leader_epoch = Some(epoch);
         begun(&mut r, vec![Position { source_offset: reached, ..before.clone() }], 0, 7);
-        r.source_history(Some(EpochEnd { epoch: 3, offset: 150, leader: 3 }));
-        assert_eq!(found(&r).epochs.iter().count(), known, "up to {reached} of 100");
+        r.source_history(Some(EpochEnd { epoch, offset: 150, leader: epoch }));
+        assert_eq!(found(&r).epochs.iter().count(), known, "up to {reached} of 100, then epoch {epoch}");
     }
 }
 

@@ -167,6 +167,8 @@ const FOUND_RETURN: &[u64] = &[
     800_033_105,
     850_017_771,
     860_004_155,
+    802_019_643,
+    803_016_285,
 ];
 /// Worlds of every run whose target gives out no producer ids, from the first of [`knobs::UNNUMBERED_SEEDS`] on.
 const UNNUMBERED: u64 = 150;

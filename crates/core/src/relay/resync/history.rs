@@ -125,7 +125,9 @@ impl Resync {
         if let Some(epoch) = self.premise.detail.begun.start.source_leader_epoch {
             let Place { source, target, .. } = self.base;
             let older = std::mem::take(&mut self.lineage.known);
-            let epochs = if older.source >= source { older.epochs } else { Epochs::default() };
+            // Up to the place there may have been others between them, but none within one epoch.
+            let whole = older.source >= source || older.epochs.last() == Some(epoch);
+            let epochs = if whole { older.epochs } else { Epochs::default() };
             self.lineage.known = History { epoch, source, target, epochs };
         }
         self.lineage.start = self.lineage.known.clone();
