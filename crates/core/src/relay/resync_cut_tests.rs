@@ -157,3 +157,17 @@ fn a_last_record_that_is_gone_proves_nothing_of_a_newer_history() {
         assert_eq!((place(&r).0.source, found(&r).unsure), (place_is, unsure));
     }
 }
+
+#[test]
+fn where_others_led_since_it_is_sure_of_nothing_behind_the_position() {
+    for (leader, from, go_on) in [(3, 111, 115), (5, 105, 111)] {
+        let mut r = to_ends(vec![of_source_epoch(3, position(5, 105, 12))], 32, 32);
+        remembers(&mut r, Some((1, 24)), 32);
+        r.source_history(Some(EpochEnd { epoch: 3, offset: 115, leader }));
+        r.source_out_of_range();
+        r.source_ends(111, 200);
+        still_the_same(&mut r);
+        let Step::Lost(loss, _) = r.step() else { panic!("{:?}", r.step()) };
+        assert_eq!((loss.stop.from_offset, loss.go_on), (Some(from), go_on), "led by {leader}");
+    }
+}

@@ -387,6 +387,8 @@ impl<T: Clone> Relay<T> {
 #[cfg(test)]
 mod delivery_tests;
 #[cfg(test)]
+mod place_tests;
+#[cfg(test)]
 mod registry_tests;
 #[cfg(test)]
 mod strict_tests;

@@ -103,14 +103,20 @@ impl Bench {
 
     /// Answers questions about an empty target until something else comes.
     pub(super) fn settle(&mut self, facts: Facts) -> Option<Action<()>> {
+        self.facts = facts;
+        self.settle_at(0)
+    }
+
+    /// The same of a target that ends there and has no position.
+    pub(super) fn settle_at(&mut self, log_end: i64) -> Option<Action<()>> {
         loop {
             let told = match self.next() {
-                Some(Action::Ask(Ask::Facts)) => Told::Facts(facts),
+                Some(Action::Ask(Ask::Facts)) => Told::Facts(self.facts),
                 Some(Action::Ask(Ask::Locate(Step::Identity))) => {
                     Told::Identity(Some(TopicId([1; 16])), Some(TopicId([2; 16])))
                 }
                 Some(Action::Ask(Ask::Locate(Step::Positions))) => Told::Positions(Stored::default()),
-                Some(Action::Ask(Ask::Locate(Step::TargetEnds))) => Told::TargetEnds(0, 0, 0),
+                Some(Action::Ask(Ask::Locate(Step::TargetEnds))) => Told::TargetEnds(0, log_end, log_end),
                 other => return other,
             };
             self.relay.told(told, &Fake);
