@@ -5,6 +5,7 @@
 //!
 //! Phases: who and where (identity, positions, ends), n (`resync/target.rs`), the source's place (`resync/source.rs`).
 
+mod anchor;
 mod found;
 mod history;
 mod source;
@@ -128,6 +129,8 @@ pub struct Resync {
     position: Option<Position>,
     base: Place,
     truncated: Option<(i64, i64)>,
+    /// The target offset before which it was looked at what stands there.
+    anchored: Option<i64>,
     ends: (i64, i64),
     purpose: Purpose,
     scan: target::Scan,
@@ -190,6 +193,7 @@ impl Resync {
             position: None,
             base,
             truncated,
+            anchored: None,
             ends: (0, 0),
             purpose: Purpose::Tail,
             scan: target::Scan::default(),

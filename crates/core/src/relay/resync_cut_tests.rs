@@ -68,6 +68,31 @@ fn a_log_that_lost_what_stood_before_the_generation_is_told() {
     }
 }
 
+/// Older owners' batches ended just where the position says.
+#[test]
+fn a_target_that_is_known_to_have_lost_something_has_to_show_what_a_position_tells_of() {
+    let late = [of_epoch(0, 7, 40, 3, 60), of_epoch(0, 10, 43, 2, 60)];
+    for (cut, source) in [(None, 105), (Some((12, 20)), 100)] {
+        let mut r = resync();
+        r.truncated = cut;
+        r.identity(Some(SOURCE), Some(TARGET));
+        r.positions(vec![position(5, 105, 12)]);
+        r.target_ends(0, 12, 12);
+        serve(&mut r, &late);
+        assert_eq!(r.base.source, source, "{cut:?}");
+    }
+}
+
+#[test]
+fn nobody_elses_batch_lies_across_a_position() {
+    for others in [foreign(11, 3), of_epoch(0, 11, 40, 3, 60)] {
+        let mut r = ended(vec![position(5, 105, 12), position(3, 103, 10)], false, 14);
+        target(&mut r, std::slice::from_ref(&others));
+        target(&mut r, std::slice::from_ref(&others));
+        assert_eq!((r.base.source, r.truncated()), (103, Some((10, 12))));
+    }
+}
+
 #[test]
 fn where_others_filled_it_up_exactly_the_producer_is_asked_for() {
     let filled = |remembered| {
@@ -81,13 +106,24 @@ fn where_others_filled_it_up_exactly_the_producer_is_asked_for() {
     let r = filled(Some((1, 8)));
     assert_eq!((place(&r), r.truncated()), ((Place { count: 9, source: 109, target: 16 }, false), None));
     let mut r = filled(Some((1, 2)));
-    assert_eq!(*r.step(), Step::TargetRead(15), "what the older position tells of is looked at too");
-    while matches!(r.step(), Step::TargetRead(_)) {
-        target(&mut r, &[foreign(10, 6)]);
-    }
+    assert_eq!(*r.step(), Step::TargetRead(9), "what the older position tells of is looked at too");
+    serve(&mut r, &[ours(7, 0, 3, 100), foreign(10, 6)]);
     r.producer(Some((1, 2)));
     r.target_ends(0, 16, 16);
     assert_eq!((place(&r).0.source, r.truncated()), (103, Some((10, 16))));
+}
+
+#[test]
+fn a_later_record_of_ours_than_the_position_tells_of_stands_behind_it_or_the_log_is_another_one() {
+    for (target_compacted, first) in [(true, 105), (false, 103)] {
+        let mut r = resync_with(Facts { target_compacted, ..Facts::DEFAULT }, false);
+        begun(&mut r, vec![position(5, 105, 12), position(3, 103, 10)], 0, 14);
+        target(&mut r, &[foreign(12, 2)]);
+        target(&mut r, &[foreign(12, 2)]);
+        r.producer(Some((1, 9)));
+        r.target_ends(0, 14, 14);
+        assert_eq!(r.base.source, first, "compacted: {target_compacted}");
+    }
 }
 
 #[test]

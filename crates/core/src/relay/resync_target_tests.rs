@@ -39,7 +39,8 @@ fn an_unsettled_end_is_waited_for() {
 #[test]
 fn a_truncated_target_takes_the_newest_position_below_its_end() {
     let mut r = to_ends(vec![position(9, 109, 16), position(5, 105, 12)], 0, 13);
-    target(&mut r, &[ours(12, 5, 1, 105)]);
+    // Not only the last one: what it took since may be as many by chance.
+    serve(&mut r, &[ours(7, 0, 5, 100), ours(12, 5, 1, 105)]);
     source(&mut r, &[dense(105, 1)]);
     assert_eq!((found(&r).place.count, found(&r).truncated), (6, Some((13, 16))));
     assert!(found(&r).apart, "what tells of the lost end must not be believed once the log is as long again");
@@ -51,7 +52,7 @@ fn an_owner_tells_of_a_truncation_that_no_position_knows() {
         let mut r = resync();
         r.premise.acked_target = acked;
         begun(&mut r, vec![position(5, 105, 12)], 0, 13);
-        target(&mut r, &[ours(12, 5, 1, 105)]);
+        serve(&mut r, &[ours(7, 0, 5, 100), ours(12, 5, 1, 105)]);
         source(&mut r, &[dense(105, 1)]);
         assert_eq!((found(&r).place.count, found(&r).truncated, found(&r).apart), (6, lost, lost.is_some()));
     }

@@ -126,6 +126,14 @@ pub(super) fn target(r: &mut Resync, batches: &[RawBatch]) {
     r.target_read(joined(batches), &Fake);
 }
 
+/// Reads of the target find this log.
+fn serve(r: &mut Resync, log: &[RawBatch]) {
+    while let Step::TargetRead(at) = *r.step() {
+        let from = log.partition_point(|batch| batch.header.next_offset() <= at);
+        target(r, &log[from..]);
+    }
+}
+
 pub(super) fn source(r: &mut Resync, batches: &[RawBatch]) {
     r.source_read(page(batches), &Origins::default(), &Fake);
 }

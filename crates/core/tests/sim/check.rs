@@ -92,6 +92,8 @@ pub struct Checker {
     pub version: u64,
     /// The target lost acknowledged records, or was made again.
     pub target_lost: bool,
+    /// What it lost may have been filled up again before anybody could know: it has to be noticed, sooner or later.
+    pub refilled: bool,
     /// Records of another topic of the same name were mirrored.
     pub crossed: bool,
     /// The source lost records and uses their offsets again.
@@ -224,7 +226,7 @@ impl Checker {
             self.mirrored.insert(rec.uid);
             // Deferred: who looks for its place then has to see that one is left out.
             let deferred = claim.stale && claim.delivery == Delivery::ContentNotFixed;
-            if !again && !deferred && !self.went_back {
+            if !again && !deferred && !self.went_back && !self.refilled {
                 let from = last.map_or(0, |last| last + 1).min(rec.uid);
                 self.no_loss_before(rec.uid, from, source, "behind it on the target stands a later one");
             }
@@ -239,6 +241,13 @@ impl Checker {
         if again && (claim.delivery == Delivery::Unnumbered || self.went_back) {
             // The target takes it. Somebody has to say so, before or after.
             self.unannounced.insert(uid, Unannounced { offset, again });
+            return;
+        }
+        if self.refilled {
+            // Whoever notices what the target lost, and what it took since, says so; beside others' records nobody can.
+            if again && !self.foreign {
+                self.unannounced.insert(uid, Unannounced { offset, again });
+            }
             return;
         }
         if self.went_back {

@@ -363,6 +363,7 @@ impl World {
                 self.answer_later(c, waiting.id, answer);
             }
         }
+        self.come_back();
     }
 
     /// A person reads why a partition stopped, and does what the message says.

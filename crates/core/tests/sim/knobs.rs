@@ -91,6 +91,8 @@ pub struct Knobs {
     pub late: bool,
     /// The source loses its end whenever batches are lost.
     pub loses_end: bool,
+    /// The target's leader is the same as before after a loss (`comes_back.rs`).
+    pub comes_back: bool,
 }
 
 /// Seeds from here on up to twice as many are strict.
@@ -104,6 +106,8 @@ pub const RETURN_SEEDS: std::ops::Range<u64> = 800_000_000..900_000_000;
 /// The target gives out no producer ids in the worlds of these seeds, and the flow mirrors at least once.
 pub const UNNUMBERED_SEEDS: std::ops::Range<u64> = 900_000_000..1_000_000_000;
 /// Of seeds from here on, some are.
+/// Worlds whose target loses the end of its log and comes back (`comes_back.rs`).
+pub const COME_BACK_SEEDS: std::ops::Range<u64> = 1_100_000_000..1_200_000_000;
 const MIXED_SEEDS: u64 = 200_000_000;
 
 impl Knobs {
@@ -167,6 +171,7 @@ impl Knobs {
             last_epoch: rng.percent(4),
             late: false,
             loses_end: false,
+            comes_back: false,
         };
         knobs.choose_faults(rng);
         knobs
@@ -183,6 +188,9 @@ impl Knobs {
         }
         if LOST_END_SEEDS.contains(&seed) {
             return self.lose_ends(apart);
+        }
+        if COME_BACK_SEEDS.contains(&seed) {
+            return self.come_back(apart);
         }
         if RETURN_SEEDS.contains(&seed) {
             return self.go_back(apart);

@@ -19,6 +19,7 @@
 
 mod append;
 mod check;
+mod comes_back;
 mod faults;
 mod knobs;
 mod late;
@@ -170,6 +171,10 @@ const FOUND_RETURN: &[u64] = &[
     802_019_643,
     803_016_285,
 ];
+/// Worlds of every run whose target loses its end and comes back, from the first of [`knobs::COME_BACK_SEEDS`] on.
+const COME_BACK: u64 = 100;
+/// Seeds that found something once in such worlds.
+const FOUND_COME_BACK: &[u64] = &[];
 /// Worlds of every run whose target gives out no producer ids, from the first of [`knobs::UNNUMBERED_SEEDS`] on.
 const UNNUMBERED: u64 = 150;
 /// Seeds that found something once in such worlds.
@@ -233,6 +238,16 @@ fn return_seeds() {
     assert!(tally.failures.is_empty(), "{tally}");
     let returns = tally.struck.get(&knobs::Fault::SourceReturn);
     assert!(returns.is_some_and(|returns| *returns > RETURN / 2), "too few returns: {tally}");
+}
+
+#[test]
+fn come_back_seeds() {
+    let first = knobs::COME_BACK_SEEDS.start;
+    let tally = run_all((first..first + COME_BACK).chain(FOUND_COME_BACK.iter().copied()));
+    println!("{tally}");
+    assert!(tally.failures.is_empty(), "{tally}");
+    let losses = tally.struck.get(&knobs::Fault::TargetTruncate);
+    assert!(losses.is_some_and(|losses| *losses > COME_BACK / 2), "too few losses: {tally}");
 }
 
 #[test]

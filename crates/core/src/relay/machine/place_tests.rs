@@ -46,3 +46,15 @@ fn what_the_target_was_seen_to_lose_is_not_forgotten_by_the_next_look() {
         assert!(matches!(b.next(), Some(Action::Wait { .. })));
     }
 }
+
+#[test]
+fn an_append_that_stands_before_what_was_acknowledged_tells_that_the_target_lost_it() {
+    let mut b = Bench::new(RULES);
+    b.settle(Facts::DEFAULT);
+    b.bring(&[dense(0, 3), dense(3, 2)]);
+    let sent = b.append();
+    b.ack(sent.id, 0);
+    let sent = b.append();
+    b.ack(sent.id, 1);
+    assert_eq!(b.relay.target_cut, Some((1, 3)));
+}

@@ -456,6 +456,12 @@ impl<T: Clone> Relay<T> {
                     (&verdict, answer)
                 {
                     self.others_before = self.others_before.max(*base_offset);
+                    // Not where the target sets its own times: a duplicate answer tells an old place there.
+                    let acked = stream.window.acked().target;
+                    if *base_offset < acked && !self.facts.target_append_time {
+                        let known = self.target_cut.unwrap_or((*base_offset, acked));
+                        self.target_cut = Some((known.0.min(*base_offset), known.1.max(acked)));
+                    }
                 }
                 if matches!(&verdict, Verdict::Resync { reason: UNEXPECTED | DUPLICATE, .. }) {
                     // Who appended that may do so again.

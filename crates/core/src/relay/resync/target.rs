@@ -84,8 +84,8 @@ impl Resync {
                 self.base.target
             );
             self.stop(StopReason::TargetTruncated, message);
-        } else if log_end == self.base.target && log_start < log_end && !self.is_unnumbered() {
-            self.read_target(Purpose::Anchor, log_end - 1);
+        } else if log_start < self.base.target && self.wants_anchor() {
+            self.read_target(Purpose::Anchor, self.base.target - 1);
         } else if log_end == self.base.target {
             self.settle(self.base.count);
         } else if self.is_unnumbered() {
@@ -127,57 +127,6 @@ impl Resync {
         }
     }
 
-    /// The log ends where the position says. It may have lost its end since, and have got as many records again.
-    fn anchor_read(&mut self, batches: &[RawBatch]) {
-        let (_, log_end) = self.ends;
-        let last = batches.iter().map(|b| b.header).find(|h| h.next_offset() >= log_end);
-        match last {
-            Some(header) if is_ours(self.generation, &header) && !header.is_control() => {
-                if self.continues(&header) {
-                    self.settle(self.base.count);
-                } else {
-                    self.distrust();
-                }
-            }
-            Some(header) if !self.premise.sole_writer && !self.may_be_ours(header.producer_id) => {
-                self.scan.foreign = header.count > 0;
-                if self.may_be_cut() {
-                    self.step = Step::Producer;
-                } else {
-                    self.settle(self.base.count);
-                }
-            }
-            _ => self.settle(self.base.count),
-        }
-    }
-
-    /// A batch of ours that begins before the base has the sequences that the base tells of.
-    fn continues(&self, header: &BatchHeader) -> bool {
-        let before = self.base.target - header.base_offset;
-        (i64::from(header.base_sequence) + before).rem_euclid(SEQUENCES)
-            == i64::from(sequence_of(self.base.count))
-    }
-
-    /// Where the position says that ours end, other ones of ours stand: the target lost its end, and has got more since.
-    /// The next older position that is not contradicted tells where to count from.
-    fn distrust(&mut self) {
-        let told = self.base.target;
-        if self.position.is_none() {
-            let message = format!(
-                "the target partition lost records before {told}, where the mirror began, and holds later ones in their \
-                 place: records are lost on the target; delete the flow and create it with start_over"
-            );
-            self.stop(StopReason::TargetTruncated, message);
-            return;
-        }
-        self.known.retain(|position| position.target_offset < told);
-        if self.take_position(self.ends.1) {
-            self.cut(self.base.target, told);
-            self.forget_target();
-            self.find_count();
-        }
-    }
-
     fn tail_read(&mut self, batches: &[RawBatch]) {
         let (log_start, log_end) = self.ends;
         let tail = batches.iter().find(|b| b.header.next_offset() >= log_end);
@@ -185,7 +134,8 @@ impl Resync {
             tail.filter(|tail| is_ours(self.generation, &tail.header) && !tail.header.is_control())
         {
             let count = self.count_behind(&tail.header);
-            if count - self.base.count == log_end - self.base.target {
+            // What the target took since it lost its end may be as many by chance.
+            if self.truncated.is_none() && count - self.base.count == log_end - self.base.target {
                 self.tail = Some(tail.clone());
                 self.settle(count);
                 return;
@@ -229,6 +179,13 @@ impl Resync {
     /// Takes note of one batch; false if the scan is over.
     fn scan_batch(&mut self, batch: &RawBatch) -> bool {
         let header = &batch.header;
+        if header.base_offset < self.base.target
+            && !(is_ours(self.generation, header) && self.continues(header))
+        {
+            // A position stands between two batches: this one took the place of what it tells of.
+            self.distrust();
+            return false;
+        }
         if header.is_control() {
             // A marker takes an offset and holds no record. Only a newer generation's says something.
             let newer = header.producer_epoch > self.generation.epoch;
@@ -253,10 +210,6 @@ impl Resync {
         if header.producer_epoch < self.generation.epoch {
             widen(&mut self.scan.older, header);
             return true;
-        }
-        if header.base_offset < self.base.target && !self.continues(header) {
-            self.distrust();
-            return false;
         }
         let records = i64::from(header.last_offset_delta) + 1;
         let first = count_at(self.count, i64::from(header.base_sequence));
@@ -342,34 +295,6 @@ impl Resync {
             return;
         }
         self.settle(self.count);
-    }
-
-    /// Only others' batches stand behind the position: the target may have lost ours before it, and theirs made the log as
-    /// long as it was.
-    fn may_be_cut(&self) -> bool {
-        let others = self.scan.foreign && self.scan.older.is_none() && self.scan.doubled.is_none();
-        others && self.position.as_ref().is_some_and(|position| position.count > 0)
-    }
-
-    /// The target remembers an earlier batch of this generation as its last one: what the position tells of is not in its
-    /// history any more. The next older position that is tells where to count from.
-    fn cut_behind(&mut self, last: i32) {
-        let told = self.base;
-        let missing = (told.count - 1 - i64::from(last)).rem_euclid(SEQUENCES);
-        let count = told.count - missing;
-        if count < 0 {
-            // It is behind the position, and its batch is gone.
-            self.settle(told.count);
-            return;
-        }
-        self.known.retain(|position| position.count <= count);
-        if !self.take_position(self.ends.1) {
-            return;
-        }
-        let kept = self.base.target + (count - self.base.count).max(0);
-        self.cut(kept.min(told.target), told.target);
-        self.forget_target();
-        self.find_count();
     }
 
     /// Retention took what stood behind the base, which may have been an older generation's.
