@@ -21,7 +21,8 @@ pub struct Api {
 /// The coordinator did not answer, or can't now: another may. A request that was sent may have had its effect, so writes
 /// carry a request id. A connection that broke in the middle shows as an unknown error with the transport as source.
 ///
-/// The end of the client's own patience is among them: tonic says CANCELLED for it, other clients DEADLINE_EXCEEDED.
+/// The end of the client's own patience is among them: tonic says CANCELLED for it, other clients
+/// `DEADLINE_EXCEEDED`.
 pub fn passing(status: &Status) -> bool {
     matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
         || (status.code() == Code::Unknown && std::error::Error::source(status).is_some())

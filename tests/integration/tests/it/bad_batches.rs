@@ -138,11 +138,12 @@ fn with_lie(batch: &[u8], lie: Lie) -> Result<Vec<u8>> {
 /// As a record's numbers are written that are not negative.
 fn varint(number: usize) -> Vec<u8> {
     let (mut zigzag, mut bytes) = (number << 1, Vec::new());
+    let seven = |zigzag: usize| zigzag.to_le_bytes()[0] & 0x7f;
     while zigzag >= 0x80 {
-        bytes.push((zigzag & 0x7f) as u8 | 0x80);
+        bytes.push(seven(zigzag) | 0x80);
         zigzag >>= 7;
     }
-    bytes.push((zigzag & 0x7f) as u8);
+    bytes.push(seven(zigzag));
     bytes
 }
 

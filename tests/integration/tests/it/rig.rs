@@ -60,7 +60,7 @@ pub(crate) fn with_headers(records: Vec<Plain>) -> Vec<Record> {
 /// The same records in the same order, with all that is in them.
 pub(crate) fn exactly(found: &[Record], wanted: &[Record]) -> Result<()> {
     let differs = found.iter().zip(wanted).position(|(found, wanted)| found != wanted);
-    let at = differs.unwrap_or(found.len().min(wanted.len()));
+    let at = differs.unwrap_or_else(|| found.len().min(wanted.len()));
     let (count, of) = (found.len(), wanted.len());
     let (found_there, wanted_there) = (found.get(at), wanted.get(at));
     ensure!(

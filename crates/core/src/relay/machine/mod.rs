@@ -9,6 +9,7 @@
 //! answer and what was acknowledged is written down.
 
 mod action;
+mod answered;
 mod behind;
 mod change;
 mod inherited;

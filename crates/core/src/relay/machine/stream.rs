@@ -9,21 +9,19 @@ use super::outgoing::{Outgoing, Queue, Ready};
 use super::refusal::{skipped, too_large};
 use super::strict::Fence;
 use super::{
-    Action, Answer, Append, Ask, Codecs, Entry, Facts, Journal, LastBatch, Limits, OversizedPolicy,
-    PartitionFigures, Phase, Place, Relay, SourcePage, Step, Stop,
+    Action, Append, Ask, Codecs, Entry, Facts, Journal, LastBatch, Limits, OversizedPolicy, PartitionFigures,
+    Phase, Place, Relay, SourcePage, Step, Stop,
 };
 use crate::format::batch::Stamp;
-use crate::relay::answer::Verdict;
-use crate::relay::journal::Mirrored;
 use crate::relay::page::{self, Reading};
 use crate::relay::path::Conditions;
 use crate::relay::reader::unreadable;
 use crate::relay::rebuild::Oversized;
-use crate::relay::window::{DUPLICATE, Outcome, Sending, UNEXPECTED, Window};
+use crate::relay::window::{Sending, Window};
 use crate::report::Delivery;
 
 /// The target does not tell whether an append is a new one.
-const UNTOLD: &str = "APPEND_UNTOLD";
+pub(super) const UNTOLD: &str = "APPEND_UNTOLD";
 
 /// What follows once everything has its answer and is written down.
 #[derive(Debug, Clone)]
@@ -435,76 +433,5 @@ impl<T: Clone> Relay<T> {
             let (reason, message) = (reason.to_owned(), message.to_owned());
             stream.break_off(After::Wait { reason, message });
         }
-    }
-
-    /// Brings the answer to an append.
-    pub fn answer(&mut self, id: u64, answer: &Answer, now_ms: u64) {
-        if *answer == Answer::Lost {
-            self.may_arrive_still(now_ms);
-        }
-        let Phase::Streaming(stream) = &mut self.phase else { return };
-        let sent = stream.window.sent_count();
-        match stream.window.answer(id, answer, now_ms) {
-            Outcome::Untold => {
-                // The place that is found tells what stands there, and n whether the log ends with it.
-                self.untold = Some((sent, stream.handover));
-                stream.break_off_failed(After::Locate { reason: UNTOLD, leader_moved: false });
-            }
-            Outcome::Mirrored(mirrored) => self.mirrored(&mirrored, now_ms),
-            Outcome::Failed(verdict) => {
-                if let (Verdict::Resync { reason: UNEXPECTED, .. }, Answer::Appended { base_offset, .. }) =
-                    (&verdict, answer)
-                {
-                    self.others_before = self.others_before.max(*base_offset);
-                    // Not where the target sets its own times: a duplicate answer tells an old place there.
-                    let acked = stream.window.acked().target;
-                    if *base_offset < acked && !self.facts.target_append_time {
-                        let known = self.target_cut.unwrap_or((*base_offset, acked));
-                        self.target_cut = Some((known.0.min(*base_offset), known.1.max(acked)));
-                    }
-                }
-                if matches!(&verdict, Verdict::Resync { reason: UNEXPECTED | DUPLICATE, .. }) {
-                    // Who appended that may do so again.
-                    self.expect_strays(now_ms);
-                }
-                self.failed(verdict);
-            }
-            Outcome::Marked | Outcome::Drained => {}
-        }
-    }
-
-    /// Nobody waits any more for the answer to what was sent.
-    fn may_arrive_still(&mut self, now_ms: u64) {
-        let Phase::Streaming(stream) = &mut self.phase else { return };
-        stream.inherited.strays_from(now_ms);
-        self.expect_strays(now_ms);
-    }
-
-    fn mirrored(&mut self, mirrored: &Mirrored, now_ms: u64) {
-        let Phase::Streaming(stream) = &mut self.phase else { return };
-        // What lies before the first record, if anything, may be of its epoch as well.
-        stream.journal.read(mirrored.source_leader_epoch, self.figures.source_offset);
-        let mut last_epoch = mirrored.source_leader_epoch;
-        for (epoch, from) in &mirrored.passed {
-            stream.journal.read(*epoch, *from);
-            last_epoch = *epoch;
-        }
-        stream.journal.mirrored(mirrored, now_ms);
-        stream.inherited.acknowledged();
-        stream.last = Some((mirrored.last, last_epoch));
-        self.attempts = 0;
-        self.refusal = None;
-        self.clamp = false;
-        let acked = stream.window.acked();
-        self.figures.source_offset = acked.source;
-        self.figures.target_offset = acked.target;
-        self.acked_target = acked.target;
-        self.figures.records += mirrored.records();
-        self.figures.bytes += i64::try_from(mirrored.bytes).unwrap_or(0);
-        if stream.handover {
-            stream.break_off(After::Begin);
-        }
-        self.tell_of_between();
-        self.tell_of_coarse();
     }
 }

@@ -1,11 +1,11 @@
-//! What the shell tells: answers to [`Action::Ask`], and to whom they go.
+//! What the shell tells: answers to [`Action::Ask`](super::Action::Ask), and to whom they go.
 
 use super::register::Then;
 use super::{LossPolicy, Phase, Premise, Relay, Resync, Stored, TimestampPolicy, Told};
 use crate::relay::rebuild::Codecs;
 
 impl<T: Clone> Relay<T> {
-    /// Answers [`Action::Ask`]. What was not asked for is left alone.
+    /// Answers [`Action::Ask`](super::Action::Ask). What was not asked for is left alone.
     pub fn told(&mut self, told: Told, codecs: &dyn Codecs) {
         let goes_on = matches!(&told, Told::Failed(reason, _) if self.goes_on_without(reason));
         match (&mut self.phase, told) {
