@@ -368,10 +368,7 @@ impl Checker {
             let (Some(from), Some(to)) = (notice.from_offset, notice.to_offset) else { continue };
             if matches!(notice.reason, "SOURCE_DIVERGED" | "SOURCE_TRUNCATED") {
                 // Where the mirror stood is told as far as it is known: every record takes an offset, some take more.
-                let named = |m: &&Mirror| {
-                    let info = &source.infos[m.uid as usize];
-                    info.offset >= from && (info.offset < to || info.gone == Some(Gone::Truncated))
-                };
+                let named = |m: &&Mirror| source.infos[m.uid as usize].offset >= from;
                 self.told_lost.extend(self.ledger.iter().filter(named).map(|m| m.uid));
             }
             let overrun = notice.reason == "RETENTION_OVERRUN";

@@ -170,6 +170,7 @@ const FOUND_RETURN: &[u64] = &[
     860_004_155,
     802_019_643,
     803_016_285,
+    804_033_883,
 ];
 /// Worlds of every run whose target loses its end and comes back, from the first of [`knobs::COME_BACK_SEEDS`] on.
 const COME_BACK: u64 = 100;
