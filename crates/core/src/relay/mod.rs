@@ -43,6 +43,11 @@ pub fn sequence_of(n: i64) -> i32 {
     i32::try_from(n.rem_euclid(SEQUENCES)).unwrap_or(0)
 }
 
+/// Makes a range of offsets reach over this one too.
+fn widen(range: &mut Option<(i64, i64)>, (from, to): (i64, i64)) {
+    *range = Some(range.map_or((from, to), |(a, b)| (a.min(from), b.max(to))));
+}
+
 /// The record count that `sequence` stands for, at or behind `from`: the smallest n ≥ `from` with that sequence.
 pub fn count_at(from: i64, sequence: i64) -> i64 {
     from + (sequence - from).rem_euclid(SEQUENCES)

@@ -23,6 +23,7 @@ use super::page::SourcePage;
 use super::position::Position;
 use super::rebuild::RecordId;
 use super::stop::{Stop, StopReason};
+use super::widen;
 use super::window::Place;
 use crate::format::batch::{BatchHeader, RawBatch};
 use crate::ids::TopicId;
@@ -365,8 +366,7 @@ impl Resync {
 
     /// The target lost what stood there.
     fn cut(&mut self, from: i64, to: i64) {
-        let known = self.truncated.unwrap_or((from, to));
-        self.truncated = Some((known.0.min(from), known.1.max(to)));
+        widen(&mut self.truncated, (from, to));
     }
 
     /// Counts from the newest position that is not beyond the end; false if that can't be.

@@ -105,9 +105,9 @@ pub const LOST_END_SEEDS: std::ops::Range<u64> = 700_000_000..800_000_000;
 pub const RETURN_SEEDS: std::ops::Range<u64> = 800_000_000..900_000_000;
 /// The target gives out no producer ids in the worlds of these seeds, and the flow mirrors at least once.
 pub const UNNUMBERED_SEEDS: std::ops::Range<u64> = 900_000_000..1_000_000_000;
-/// Of seeds from here on, some are.
 /// Worlds whose target loses the end of its log and comes back (`comes_back.rs`).
 pub const COME_BACK_SEEDS: std::ops::Range<u64> = 1_100_000_000..1_200_000_000;
+/// Of seeds from here on, some are strict.
 const MIXED_SEEDS: u64 = 200_000_000;
 
 impl Knobs {

@@ -175,7 +175,15 @@ const FOUND_RETURN: &[u64] = &[
 /// Worlds of every run whose target loses its end and comes back, from the first of [`knobs::COME_BACK_SEEDS`] on.
 const COME_BACK: u64 = 100;
 /// Seeds that found something once in such worlds.
-const FOUND_COME_BACK: &[u64] = &[];
+const FOUND_COME_BACK: &[u64] = &[
+    1_100_001_260,
+    1_100_001_541,
+    1_100_002_072,
+    1_100_004_103,
+    1_100_005_182,
+    1_100_015_346,
+    1_100_021_492,
+];
 /// Worlds of every run whose target gives out no producer ids, from the first of [`knobs::UNNUMBERED_SEEDS`] on.
 const UNNUMBERED: u64 = 150;
 /// Seeds that found something once in such worlds.

@@ -4,6 +4,7 @@ use super::stream::{After, UNTOLD};
 use super::{Answer, Phase, Relay};
 use crate::relay::answer::Verdict;
 use crate::relay::journal::Mirrored;
+use crate::relay::widen;
 use crate::relay::window::{DUPLICATE, Outcome, UNEXPECTED};
 
 impl<T: Clone> Relay<T> {
@@ -78,8 +79,7 @@ impl<T: Clone> Relay<T> {
     /// Not where it sets its own times: a duplicate answer tells an old place there.
     fn stands_before(&mut self, base_offset: i64, acked: i64) {
         if base_offset < acked && !self.facts.target_append_time {
-            let known = self.target_cut.unwrap_or((base_offset, acked));
-            self.target_cut = Some((known.0.min(base_offset), known.1.max(acked)));
+            widen(&mut self.target_cut, (base_offset, acked));
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::relay::align::RECORDS_MAX;
 use crate::relay::rebuild::Codecs;
 use crate::relay::stop::StopReason;
 use crate::relay::window::Place;
-use crate::relay::{SEQUENCES, count_at, sequence_of};
+use crate::relay::{SEQUENCES, count_at, sequence_of, widen};
 
 /// What the headers behind the position say.
 #[derive(Debug, Default)]
@@ -68,9 +68,9 @@ impl Scan {
     }
 }
 
-fn widen(range: &mut Option<(i64, i64)>, header: &BatchHeader) {
-    let (from, to) = (header.base_offset, header.next_offset());
-    *range = Some(range.map_or((from, to), |(a, b)| (a.min(from), b.max(to))));
+/// The target offsets that a batch takes.
+fn span(header: &BatchHeader) -> (i64, i64) {
+    (header.base_offset, header.next_offset())
 }
 
 impl Resync {
@@ -197,7 +197,7 @@ impl Resync {
         }
         if header.producer_id != self.generation.producer_id {
             if self.producers.contains(&header.producer_id) {
-                widen(&mut self.scan.older, header);
+                widen(&mut self.scan.older, span(header));
             } else {
                 self.scan.foreign |= header.count > 0;
             }
@@ -208,14 +208,14 @@ impl Resync {
             return false;
         }
         if header.producer_epoch < self.generation.epoch {
-            widen(&mut self.scan.older, header);
+            widen(&mut self.scan.older, span(header));
             return true;
         }
         let records = i64::from(header.last_offset_delta) + 1;
         let first = count_at(self.count, i64::from(header.base_sequence));
         if first - self.count > SEQUENCES / 2 {
             // It goes back: the target took it again, since it had forgotten us.
-            widen(&mut self.scan.doubled, header);
+            widen(&mut self.scan.doubled, span(header));
             let overhang = first - SEQUENCES + records - self.count;
             if overhang > 0 {
                 // Only what reaches further than before is there for the first time.
