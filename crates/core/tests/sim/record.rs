@@ -6,6 +6,10 @@ use mirrormesh_core::relay::rebuild::{
     Codecs, Oversized, Piece, RebuildError, RebuildPlan, Rebuilt, RecordId, Run,
 };
 
+/// The bits of the codec; any codec leaves out the padding of records.
+pub const CODEC: i16 = 0x07;
+/// A codec.
+pub const PACKED: i16 = 0x01;
 pub const APPEND_TIME: i16 = 0x08;
 pub const TRANSACTIONAL: i16 = 0x10;
 pub const CONTROL: i16 = 0x20;
@@ -24,6 +28,11 @@ const RECORD_BYTES: usize = 28;
 impl Rec {
     pub fn bytes(&self) -> usize {
         RECORD_BYTES + self.size as usize
+    }
+
+    /// Bytes of a batch without a codec that holds it alone.
+    pub fn alone(&self) -> usize {
+        HEADER_BYTES + self.bytes()
     }
 }
 
@@ -75,7 +84,9 @@ pub fn encode(mut header: BatchHeader, records: &[(i64, Rec)]) -> RawBatch {
         body.extend_from_slice(&rec.uid.to_be_bytes());
         body.extend_from_slice(&rec.key.to_be_bytes());
         body.extend_from_slice(&rec.size.to_be_bytes());
-        body.resize(body.len() + rec.size as usize, rec.uid as u8);
+        if header.attributes & CODEC == 0 {
+            body.resize(body.len() + rec.size as usize, rec.uid as u8);
+        }
     }
     header.count = records.len() as i32;
     if let Some((_, first)) = records.first() {
@@ -98,12 +109,13 @@ pub fn decode(batch: &RawBatch) -> Option<Vec<(i64, Rec)>> {
         let uid = u64::from_be_bytes(take(12, 8)?.try_into().ok()?);
         let key = u32::from_be_bytes(take(20, 4)?.try_into().ok()?);
         let size = u32::from_be_bytes(take(24, 4)?.try_into().ok()?);
-        let padding = rest.get(RECORD_BYTES..RECORD_BYTES + size as usize)?;
-        if padding.iter().any(|b| *b != uid as u8) {
+        let padding = if batch.header.attributes & CODEC == 0 { size as usize } else { 0 };
+        let end = RECORD_BYTES + padding;
+        if rest.get(RECORD_BYTES..end)?.iter().any(|b| *b != uid as u8) {
             return None;
         }
         records.push((batch.header.base_offset + i64::from(delta), Rec { uid, key, time, size }));
-        rest = &rest[RECORD_BYTES + size as usize..];
+        rest = &rest[end..];
     }
     (records.len() == batch.header.count as usize).then_some(records)
 }
@@ -159,11 +171,11 @@ impl Codecs for Fake {
                 if let Some((first, last)) = plan.clamp {
                     rec.time = rec.time.clamp(first, last);
                 }
-                if HEADER_BYTES + rec.bytes() > plan.bytes_max {
+                if rec.alone() > plan.bytes_max {
                     if let Some((last, _)) = records.last() {
                         rebuilt.pieces.push(piece(&records, last + 1));
                     }
-                    rebuilt.oversized = Some(Oversized { offset, bytes: HEADER_BYTES + rec.bytes() });
+                    rebuilt.oversized = Some(Oversized { offset, bytes: rec.alone() });
                     return Ok(rebuilt);
                 }
                 if bytes + rec.bytes() > plan.bytes_max
