@@ -1,6 +1,6 @@
 //! The invariants (operators.md E2), each a function, and what they need to remember.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use mirrormesh_core::flow::TimestampPolicy;
 use mirrormesh_core::ids::TopicId;

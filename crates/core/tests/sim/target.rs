@@ -220,9 +220,8 @@ impl Target {
         let known = std::mem::take(&mut self.producers);
         let gone = |p: &Producer| keeps && p.batches.back().is_some_and(|(_, _, base)| *base < self.start);
         let mut loaded: BTreeMap<_, _> = known.into_iter().filter(|(_, p)| gone(p)).collect();
-        let (before, behind) =
-            self.log.split_at(self.log.partition_point(|b| b.header.base_offset < snapshot));
-        for batch in before {
+        let split = self.log.partition_point(|b| b.header.base_offset < snapshot);
+        for batch in &self.log[..split] {
             Self::remember(&mut loaded, &batch.header);
         }
         for producer in loaded.values_mut() {
@@ -231,7 +230,7 @@ impl Target {
         }
         self.producers = loaded;
         self.expire(now);
-        for batch in behind {
+        for batch in &self.log[split..] {
             Self::remember(&mut self.producers, &batch.header);
         }
     }
