@@ -16,7 +16,7 @@ const REQUEST_TIMEOUT_MS: u64 = 5_000;
 const ACK_TIMEOUT_MS: u64 = 3_000;
 
 impl World {
-    pub fn send(&mut self, o: usize, append: Append<()>) {
+    pub fn send(&mut self, o: usize, append: Append) {
         let Append { id, batch, path, .. } = append;
         let now = self.owner_now(o);
         *self.paths.entry(path.name()).or_default() += 1;

@@ -115,7 +115,7 @@ pub struct Fetching {
 #[expect(clippy::struct_excessive_bools, reason = "independent facts, each with a name of its own")]
 pub struct Owner {
     pub number: u64,
-    pub relay: Relay<()>,
+    pub relay: Relay,
     pub rules: Rules,
     pub alive: bool,
     pub paused_until: u64,

@@ -3,7 +3,7 @@
 use mirrormesh_core::flow::{LossPolicy, OversizedPolicy, TimestampPolicy};
 use mirrormesh_core::relay::stop::StopReason;
 
-use crate::check::{LIVENESS, NO_LOSS};
+use crate::check::LIVENESS;
 use crate::knobs::Fault;
 use crate::parts::Event;
 use crate::source::State;
@@ -40,7 +40,7 @@ impl World {
                 self.ended = Some("target re-created");
                 did(Fault::TargetRecreate)
             }
-            StopReason::TargetTruncated | StopReason::TargetHole => {
+            StopReason::TargetTruncated => {
                 self.ended = Some("target truncated");
                 lost
             }
@@ -59,8 +59,7 @@ impl World {
             _ => false,
         };
         if !justified {
-            let name = if stop.reason == StopReason::TargetHole { NO_LOSS } else { LIVENESS };
-            return self.checker.fail(name, format!("owner {o} stopped without need: {stop:?}"));
+            return self.checker.fail(LIVENESS, format!("owner {o} stopped without need: {stop:?}"));
         }
         if self.ended.is_none() {
             self.at(0, Event::Assign);

@@ -21,6 +21,7 @@ impl World {
         self.raft.owner = o;
         let setup = Setup {
             mesh_id: "m".to_owned(),
+            target_servers: "target:9092".to_owned(),
             source: ClusterId::new("uk").unwrap(),
             flow: Self::flow(),
             topic: TopicName::new("s").unwrap(),
@@ -82,7 +83,7 @@ impl World {
         }
     }
 
-    fn act(&mut self, o: usize, action: Action<()>) {
+    fn act(&mut self, o: usize, action: Action) {
         match action {
             Action::Ask(ask) => {
                 if let Some(told) = self.registries(o, &ask) {
@@ -311,7 +312,7 @@ impl World {
                 fetching.asked = false;
                 owner.seen_end = page.end_offset;
                 let empty = fetching.offset == before;
-                owner.relay.fetched(page, (), &Fake);
+                owner.relay.fetched(page, &Fake);
                 if empty {
                     // A broker holds an empty fetch for a while.
                     owner.fetching.as_mut().unwrap().asked = true;
