@@ -1,4 +1,4 @@
-//! The invariants (operators.md E2), each a function, and what they need to remember.
+//! The invariants, each a function, and what they need to remember.
 
 use std::collections::BTreeSet;
 

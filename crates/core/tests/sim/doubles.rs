@@ -1,4 +1,4 @@
-//! What stands on the target twice or out of order: when that may be (exactly-once.md 2, 3), and that it is announced.
+//! What stands on the target twice or out of order: when that may be, and that it is announced.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -133,7 +133,7 @@ impl Checker {
         if self.went_back {
             return;
         }
-        // Raising the epoch has a window (exactly-once.md 3): until the new generation's first append, the old one is not
+        // Raising the epoch has a window: until the new generation's first append, the old one is not
         // fenced. What stands twice then is announced by the next look for the place.
         // What stands behind later ones does so behind the last of them: what stands twice tells nothing of it.
         let newest = || self.ledger.iter().rev().find(|m| !m.again && !m.gone);

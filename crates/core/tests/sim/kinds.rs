@@ -20,10 +20,12 @@ pub enum Kind {
     Positions,
     /// The target stores batches with another codec than they are sent with.
     Recompress,
+    /// The flow requires exactly once: records that are too old wait until it doesn't any more.
+    Exact,
 }
 
 impl Kind {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Any,
         Self::Old,
         Self::LostEnd,
@@ -31,12 +33,14 @@ impl Kind {
         Self::ComeBack,
         Self::Positions,
         Self::Recompress,
+        Self::Exact,
     ];
 
     /// The kind of a seed's world.
     pub fn of(seed: u64) -> Self {
         match seed % 16 {
-            0..=5 => Self::Any,
+            0..=4 => Self::Any,
+            5 => Self::Exact,
             6..=8 => Self::Old,
             9 | 10 => Self::LostEnd,
             11 => Self::Return,
@@ -56,6 +60,7 @@ impl Kind {
             Self::ComeBack => "come_back",
             Self::Positions => "positions",
             Self::Recompress => "recompress",
+            Self::Exact => "exact",
         }
     }
 
@@ -75,6 +80,7 @@ impl Knobs {
             Kind::ComeBack => self.come_back(apart),
             Kind::Positions => self.lose_positions(apart),
             Kind::Recompress => self.recompress(apart),
+            Kind::Exact => self.exact(apart),
         }
     }
 
@@ -113,6 +119,18 @@ impl Knobs {
         self.record_bytes = apart.pick(&[100, 300]);
         self.batch_records = apart.pick(&[5, 10, 20]);
         self.faults.push(Fault::Stored);
+    }
+
+    /// Few old records, since everything behind the first one waits.
+    fn exact(&mut self, apart: &mut Rng) {
+        self.rules.require_exactly_once = true;
+        (self.facts.source_compacted, self.facts.target_compacted) = (false, false);
+        (self.by_name, self.last_epoch) = (false, false);
+        self.old = apart.pick(&[1, 2, 3]);
+        self.expiry_check_ms = apart.pick(&[50, 500]);
+        let others = [Fault::SourceCompact, Fault::TargetCompact];
+        self.faults.retain(|fault| !others.contains(fault));
+        self.faults.extend([Fault::Cut, Fault::Crash]);
     }
 }
 

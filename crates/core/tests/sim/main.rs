@@ -118,6 +118,11 @@ fn worlds_that_recompress_are_sound() {
     assert!(struck(&tally, Fault::Stored) > SEEDS / 2, "the codec hardly ever changes: {tally}");
 }
 
+#[test]
+fn worlds_that_require_exactly_once_are_sound() {
+    sound(Kind::Exact);
+}
+
 #[expect(clippy::disallowed_methods, reason = "fresh seeds come from the time; they are printed")]
 fn fresh() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();

@@ -3,7 +3,7 @@
 use mirrormesh_core::flow::{LossPolicy, OversizedPolicy, TimestampPolicy};
 use mirrormesh_core::relay::stop::StopReason;
 
-use crate::check::LIVENESS;
+use crate::check::{LIVENESS, NO_DUP};
 use crate::knobs::Fault;
 use crate::parts::Event;
 use crate::source::State;
@@ -74,6 +74,11 @@ impl World {
         self.stalled_until = 0;
         self.writes_fail_until = 0;
         self.slow_until = 0;
+        if std::mem::take(&mut self.raft.rules.require_exactly_once) {
+            self.once_so_far();
+            let o = self.raft.owner;
+            self.at(0, Event::Stop(o));
+        }
         for pid in self.source.open_transactions() {
             self.source.finish(pid, true, self.now as i64);
         }
@@ -85,6 +90,16 @@ impl World {
         }
         let (epoch, end) = (self.target.leader_epoch, self.target.end);
         self.at(1, Event::Replicated(epoch, end));
+    }
+
+    /// A flow that requires exactly once has mirrored nothing twice, as long as neither side lost what it had.
+    fn once_so_far(&mut self) {
+        let checker = &mut self.checker;
+        let kept = !checker.target_lost && !checker.source_cut && !checker.foreign;
+        if kept && !self.happened.contains(&Fault::TargetRetain) && checker.doubles > 0 {
+            let message = format!("{} records stand twice though exactly once is required", checker.doubles);
+            checker.fail(NO_DUP, message);
+        }
     }
 
     /// One more record comes into the source that is to be mirrored.

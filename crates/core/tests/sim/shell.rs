@@ -212,7 +212,7 @@ impl World {
                 let known = self.target.producers.get(&id);
                 if known.is_none() && self.checker.foreign && self.knobs.rules.sole_writer {
                     // The flow says that nobody else writes there, and where nothing else tells how far the mirror got it is
-                    // taken at its word (exactly-once.md 4.4).
+                    // taken at its word.
                     self.ended = Some("another writer where there is none");
                 }
                 Told::Remembered(known.map(|p| (p.epoch, p.batches.back().map_or(-1, |b| b.1))))

@@ -76,7 +76,7 @@ impl Target {
         }
     }
 
-    /// A produce request with one batch, checked as Kafka does (kafka-relay-rules 2.3 and 3.1).
+    /// A produce request with one batch, checked as Kafka does (docs/kafka-behaviour.md).
     pub fn append(&mut self, header: &[u8; HEADER_BYTES], body: &Bytes, now: i64) -> Appended {
         let Some(parsed) = BatchHeader::parse(header) else { return Appended::Refused(2) };
         let raw = record::seal(parsed, body);
