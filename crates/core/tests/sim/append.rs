@@ -119,7 +119,11 @@ impl World {
         if !self.knobs.by_name && request.target_topic != self.target.topic {
             return self.answer_later(c, request.id, refused(100));
         }
-        if self.now < self.not_enough_until {
+        if std::mem::take(&mut self.refuse_and_check) {
+            self.target.expire(self.now as i64);
+            return self.answer_later(c, request.id, refused(19));
+        }
+        if (self.not_enough_from..self.not_enough_until).contains(&self.now) {
             return self.answer_later(c, request.id, refused(19));
         }
         self.process_append(c, &request);
@@ -180,7 +184,7 @@ impl World {
         claim.lost = shared && records.iter().all(|(_, rec)| truncated(rec));
         let zombie = o != present || !self.connections[c].open;
         self.count(c, request.id, armed, zombie);
-        let forgot = !armed && by.is_some_and(|by| by != o);
+        let forgot = !armed && (zombie || by.is_some_and(|by| by != o));
         if forgot {
             self.untold_again = Some((c, u64::MAX));
         }
@@ -189,8 +193,8 @@ impl World {
         let sure = armed && !self.target.facts.source_compacted && !self.checker.last_again();
         let excused = claim.delivery == Delivery::ExactlyOnce && woken;
         if excused {
-            // Another owner's old batch made the target forget this one, which can't know that. What follows in the same
-            // pipeline fits then. It must be announced.
+            // A zombie request, or one behind another owner's, finds that the target dropped the state that held when it was
+            // sent. Nobody could say so any more, and what follows in the same pipeline fits then. It must be announced.
             claim.delivery = Delivery::TargetMayForget;
         }
         let before = self.checker.doubles;

@@ -28,6 +28,7 @@ pub const TRANSLATION: &str = "I5/I6 translation";
 pub const SINGLE_WRITER: &str = "I9 single writer";
 pub const PROGRESS: &str = "I10 progress durable";
 pub const LIVENESS: &str = "I14 liveness";
+pub const TOO_LARGE: &str = "nothing that fits is called too large";
 pub const ABORTED: &str = "I18 aborted";
 pub const LOOP: &str = "no record goes back to where it came from";
 
@@ -307,7 +308,7 @@ impl Checker {
                 continue;
             }
             if !overrun && !self.is_too_large(source, Some(from), bytes_min) {
-                self.fail(NO_LOSS, format!("a record was skipped that is not too large: {notice:?}"));
+                self.fail(TOO_LARGE, format!("{notice:?}"));
             }
             let inside =
                 source.infos.iter().filter(|i| i.topic == source.topic && (from..to).contains(&i.offset));

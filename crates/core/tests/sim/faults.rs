@@ -286,7 +286,19 @@ impl World {
                 }
             }
             Fault::Stall => self.stalled_until = self.now + self.rng.within(100, 6_000),
-            Fault::NotEnough => self.not_enough_until = self.now + self.rng.within(10, 1_500),
+            Fault::NotEnough => {
+                self.not_enough_from = self.now;
+                self.not_enough_until = self.now + self.rng.within(10, 1_500);
+            }
+            Fault::NotEnoughAtCheck => {
+                if self.next_check > self.now + 2_000 {
+                    return false;
+                }
+                // Requests are refused until the check for expired producers runs, and taken again behind it.
+                let before = 1 + self.apart.below(2 * self.knobs.delay_ms);
+                self.not_enough_from = self.next_check.saturating_sub(before).max(self.now);
+                self.not_enough_until = self.next_check;
+            }
             Fault::Foreign => {
                 let count = self.rng.within(1, 4) as i64;
                 self.checker.foreign = true;

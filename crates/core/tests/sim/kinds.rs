@@ -99,6 +99,7 @@ impl Knobs {
         let others = [Fault::SourceCompact, Fault::TargetCompact];
         self.faults.retain(|fault| !others.contains(fault));
         self.faults.extend([Fault::Cut, Fault::Cut, Fault::NotEnough, Fault::AnswersLost, Fault::Crash]);
+        self.faults.extend([Fault::NotEnoughAtCheck; 6]);
         if !self.rules.sole_writer {
             self.faults.push(Fault::Foreign);
         }

@@ -21,6 +21,7 @@ pub enum Fault {
     Restart,
     Stall,
     NotEnough,
+    NotEnoughAtCheck,
     AnswersLost,
     Throttle,
     Foreign,

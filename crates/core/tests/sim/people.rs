@@ -3,7 +3,7 @@
 use mirrormesh_core::flow::{LossPolicy, OversizedPolicy, TimestampPolicy};
 use mirrormesh_core::relay::stop::StopReason;
 
-use crate::check::{LIVENESS, NO_DUP};
+use crate::check::{LIVENESS, NO_DUP, TOO_LARGE};
 use crate::knobs::Fault;
 use crate::parts::Event;
 use crate::source::State;
@@ -59,7 +59,8 @@ impl World {
             _ => false,
         };
         if !justified {
-            return self.checker.fail(LIVENESS, format!("owner {o} stopped without need: {stop:?}"));
+            let name = if stop.reason == StopReason::RecordTooLarge { TOO_LARGE } else { LIVENESS };
+            return self.checker.fail(name, format!("owner {o} stopped without need: {stop:?}"));
         }
         if self.ended.is_none() {
             self.at(0, Event::Assign);

@@ -74,7 +74,7 @@ impl Scene {
         change(&mut knobs);
         let trace = std::env::var_os("SIM_TRACE").is_some();
         let world = World::with(knobs, (Rng::new(1), Rng::new(2)), trace);
-        let mut scene = Self { world, keys: 0 };
+        let mut scene = Self { world, keys: 1 };
         scene.world.at(0, Event::Assign);
         scene.wait(100);
         for _ in 0..records {
@@ -94,11 +94,27 @@ impl Scene {
         self.world.now = self.world.now.max(until);
     }
 
+    /// Time passes until so many appends of the owner have no answer.
+    pub fn until_in_flight(&mut self, appends: usize) {
+        let in_flight = |world: &World| {
+            let c = world.owners[world.raft.owner].connection;
+            c.is_some_and(|c| world.connections[c].due.len() >= appends)
+        };
+        let until = self.world.now + 5_000;
+        while !in_flight(&self.world) && self.world.now < until && self.world.step() {}
+        assert!(in_flight(&self.world), "{appends} appends are never in flight together");
+    }
+
     /// A batch of records that are so many hours old, each with a key of its own.
     pub fn produce(&mut self, records: u32, hours: i64) {
-        let time = self.world.now as i64 - hours * 3_600_000;
         let keys = self.keys..self.keys + records;
         self.keys = keys.end;
+        self.produce_keys(keys, hours);
+    }
+
+    /// A batch of records with these keys.
+    pub fn produce_keys(&mut self, keys: impl Iterator<Item = u32>, hours: i64) {
+        let time = self.world.now as i64 - hours * 3_600_000;
         let size = self.world.knobs.record_bytes as u32;
         let records: Vec<_> = keys.map(|key| (key, time, size)).collect();
         self.world.source.append(&records, None, self.world.now as i64);

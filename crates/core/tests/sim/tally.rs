@@ -40,6 +40,8 @@ pub struct Tally {
     pub counts: Counts,
     /// Announcements of doubles, and those of them that announce nothing.
     pub announcements: (usize, usize),
+    /// How many seeds have so many announcements of nothing.
+    pub empty: BTreeMap<usize, u64>,
     pub failures: Vec<(u64, Violation)>,
 }
 
@@ -54,6 +56,7 @@ impl Tally {
         self.counts.add(outcome.counts);
         self.announcements.0 += outcome.announcements.0;
         self.announcements.1 += outcome.announcements.1;
+        *self.empty.entry(outcome.announcements.1).or_default() += 1;
         self.records += outcome.records as u64;
         self.faults += outcome.fired.len() as u64;
         self.events += outcome.events;
@@ -82,6 +85,9 @@ impl Tally {
         self.counts.add(other.counts);
         self.announcements.0 += other.announcements.0;
         self.announcements.1 += other.announcements.1;
+        for (empty, count) in other.empty {
+            *self.empty.entry(empty).or_default() += count;
+        }
         self.records += other.records;
         self.faults += other.faults;
         self.events += other.events;
@@ -107,7 +113,11 @@ impl fmt::Display for Tally {
             self.seeds, self.counted, self.records, self.faults, self.events, self.generations, self.doubles
         )?;
         let (all, empty) = self.announcements;
-        writeln!(f, "{all} announcements of doubles, {empty} of nothing; {:?}", self.counts)?;
+        writeln!(
+            f,
+            "{all} announcements of doubles, {empty} of nothing {:?}; {:?}",
+            self.empty, self.counts
+        )?;
         let kinds: Vec<_> = self.kinds.iter().map(|(kind, count)| (kind.name(), count)).collect();
         writeln!(f, "worlds: {kinds:?}")?;
         writeln!(f, "ended early: {:?}", self.ended)?;

@@ -58,7 +58,12 @@ pub struct World {
     /// How many requests of the next connection that is given up still arrive, and when.
     pub next_ghosts: Option<(u64, u64)>,
     /// Until when the target lacks replicas, is slow in replicating, and answers are lost.
+    pub not_enough_from: u64,
     pub not_enough_until: u64,
+    /// The next request is refused, and then the check for expired producers runs.
+    pub refuse_and_check: bool,
+    /// When the next such check runs.
+    pub next_check: u64,
     pub stalled_until: u64,
     pub writes_fail_until: u64,
     pub slow_until: u64,
@@ -141,7 +146,10 @@ impl World {
             checker,
             sessions: 0,
             next_ghosts: None,
+            not_enough_from: 0,
             not_enough_until: 0,
+            refuse_and_check: false,
+            next_check: u64::MAX,
             stalled_until: 0,
             writes_fail_until: 0,
             slow_until: 0,
@@ -164,7 +172,12 @@ impl World {
         self.at(1, Event::Traffic);
         self.at(self.knobs.fault_every_ms, Event::Fault);
         let first_check = self.rng.below(self.knobs.expiry_check_ms);
-        self.at(first_check, Event::ExpiryCheck);
+        self.check_in(first_check);
+    }
+
+    fn check_in(&mut self, ms: u64) {
+        self.next_check = self.now + ms;
+        self.at(ms, Event::ExpiryCheck);
     }
 
     pub fn flow() -> FlowId {
@@ -252,7 +265,7 @@ impl World {
                 if self.target.expire(self.now as i64) {
                     self.say(|| "target drops expired producers".to_owned());
                 }
-                self.at(self.knobs.expiry_check_ms, Event::ExpiryCheck);
+                self.check_in(self.knobs.expiry_check_ms);
             }
             Event::Tick(o) => {
                 if !self.owners[o].released && self.owners[o].stopped.is_none() {
