@@ -382,7 +382,8 @@ impl Checker {
 
     /// The record at this source offset was once too large for the target, even alone.
     pub fn is_too_large(&self, source: &Source, offset: Option<i64>, bytes_min: usize) -> bool {
-        let there = |i: &&Info| i.topic == source.topic && Some(i.offset) == offset;
+        // The source may have been recreated meanwhile.
+        let there = |i: &&Info| Some(i.offset) == offset;
         source.infos.iter().filter(there).any(|i| i.rec.alone() > bytes_min)
     }
 
