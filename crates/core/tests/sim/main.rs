@@ -142,13 +142,15 @@ fn fresh_seeds() {
     assert!(tally.failures.is_empty(), "{tally}");
 }
 
-/// `SIM_SEED=n`: one seed, with what happens.
+/// `SIM_SEED=n`: one seed, with what happens; or several, as `n,m`.
 #[test]
 fn one_seed() {
-    let Some(seed) = number("SIM_SEED") else { return };
-    let outcome = run(seed, true);
-    println!("{outcome:?}");
-    assert!(outcome.violation.is_none(), "{outcome:?}");
+    let Ok(seeds) = std::env::var("SIM_SEED") else { return };
+    let outcomes: Vec<_> = seeds.split(',').map(|seed| run(seed.parse().unwrap(), true)).collect();
+    for outcome in &outcomes {
+        println!("{outcome:?}");
+    }
+    assert!(outcomes.iter().all(|outcome| outcome.violation.is_none()));
 }
 
 /// `SIM_SEEDS=n`: many seeds, on all processors.
