@@ -359,7 +359,7 @@ impl Relay {
                     return Some(Action::Ask(ask));
                 }
                 Phase::Keeping { asked: false, .. } => {
-                    if let Some(action) = self.keep() {
+                    if let Some(action) = self.keep(now_ms) {
                         return Some(action);
                     }
                 }
