@@ -12,15 +12,15 @@ use crate::process::{cargo, show};
 
 const SIMULATION: &str = "crates/core/tests/sim";
 
-/// Plants every bug of the table, or the one named, and prints a table of what caught it.
-pub(crate) fn run(root: &Path, name: Option<&str>, seeds: u64) -> Result<ExitCode> {
+/// Plants every bug of the table, or those named, and prints a table of what caught them.
+pub(crate) fn run(root: &Path, names: &[String], seeds: u64) -> Result<ExitCode> {
     let table = root.join(SIMULATION).join("PLANTED.md");
     let text = fs::read_to_string(&table).with_context(|| format!("cannot read {}", table.display()))?;
     let bugs = bugs(&text)?;
-    let chosen: Vec<_> = bugs.iter().filter(|bug| name.is_none_or(|name| name == *bug)).collect();
-    if chosen.is_empty() {
-        bail!("{} names no bug {:?}", table.display(), name.unwrap_or("at all"));
+    if let Some(name) = names.iter().find(|name| !bugs.contains(name)) {
+        bail!("{} names no bug {name:?}", table.display());
     }
+    let chosen: Vec<_> = bugs.iter().filter(|bug| names.is_empty() || names.contains(bug)).collect();
     let copy = copy_workspace(root)?;
     let sound = caught(&copy, seeds)?;
     if !sound.is_empty() {

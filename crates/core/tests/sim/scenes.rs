@@ -107,8 +107,8 @@ fn a_target_that_forgot_between_appends_takes_the_next() {
 #[test]
 fn lost_answers_append_nothing_twice() {
     let mut scene = Scene::new(large, 5, 0);
-    (0..8).for_each(|_| scene.produce(1, 0));
-    scene.until_in_flight(2);
+    (0..3).for_each(|_| scene.produce(1, 0));
+    scene.until_in_flight(3);
     scene.wait(5);
     scene.cut(0, 0);
     scene.wait(2_000);
