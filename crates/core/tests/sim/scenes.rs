@@ -135,6 +135,20 @@ fn a_source_that_loses_its_end_doubles_nothing() {
 }
 
 #[test]
+fn a_source_restored_from_a_copy_is_another_history() {
+    let mut scene = Scene::new(as_usual, 10, 0);
+    scene.crash(0, 0);
+    let at = scene.world.source.end - 4;
+    scene.world.source.restore(at);
+    scene.world.checker.source_cut = true;
+    scene.world.happened.insert(Fault::SourceTruncate);
+    (0..6).for_each(|_| scene.produce(1, 0));
+    scene.wait(3_000);
+    let (doubles, world) = scene.end();
+    assert_eq!((doubles, world.checker.generations.len()), (0, 2));
+}
+
+#[test]
 fn a_source_that_goes_back_is_mirrored_again() {
     let mut scene = Scene::new(as_usual, 10, 0);
     scene.source_loses(4);
