@@ -153,6 +153,7 @@ impl FlowLink {
         let place = spread(topic).wrapping_add(u32::from_ne_bytes(partition.to_ne_bytes()));
         let lane = if slow { SEND_LANES + place % SLOW_LANES } else { place % SEND_LANES };
         let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
+        senders.retain(|_, sender| !sender.is_over());
         let start = || Arc::new(Sender::start(self.target.clone(), node_id, lane));
         Arc::clone(senders.entry((node_id, lane)).or_insert_with(start))
     }

@@ -6,6 +6,7 @@
 
 mod pace;
 mod packing;
+mod reply;
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -27,7 +28,8 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use pace::{Pace, Ticket};
-use packing::Packing;
+use packing::{Packing, Place};
+pub(crate) use reply::{Reply, Row};
 
 /// Batches waiting to be packed, and as many on their way to the task; then partitions wait.
 const WAITING_MAX: usize = 256;
@@ -43,12 +45,10 @@ pub(crate) struct Append {
     pub(crate) topic_id: [u8; 16],
     /// The partition.
     pub(crate) partition: i32,
-    /// Number of the batch in its window.
-    pub(crate) id: u64,
     /// The batch.
     pub(crate) batch: StampedBatch,
-    /// Where the answer goes. Unbounded, but a window never has more in flight than it may.
-    pub(crate) answers: mpsc::UnboundedSender<(u64, Answer)>,
+    /// Where the answer goes.
+    pub(crate) reply: Reply,
 }
 
 /// The way to a sender.
@@ -67,9 +67,9 @@ impl Sender {
             node_id,
             lane,
             connection: None,
-            appends: receiver,
-            packing: Packing::default(),
             in_flight: VecDeque::new(),
+            packing: Packing::default(),
+            appends: receiver,
             pace: Pace::default(),
             muted_until: None,
             gathered: false,
@@ -77,12 +77,15 @@ impl Sender {
         Self { appends, _task: AbortOnDropHandle::new(tokio::spawn(task.run())) }
     }
 
-    /// Hands over a batch; waits while too many wait.
+    /// The task has ended: nothing can be sent through it any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.appends.is_closed()
+    }
+
+    /// Hands over a batch; waits while too many wait. A batch that can't be handed over is answered `NotSent`.
     pub(crate) async fn append(&self, append: Append) {
-        if let Err(refused) = self.appends.send(append).await {
-            let append = refused.0;
-            let _gone = append.answers.send((append.id, Answer::NotSent));
-        }
+        // The error holds the batch, whose reply answers when it is dropped.
+        drop(self.appends.send(append).await);
     }
 }
 
@@ -91,27 +94,30 @@ struct Waiting {
     topic: Arc<str>,
     topic_id: [u8; 16],
     partition: i32,
-    id: u64,
-    answers: mpsc::UnboundedSender<(u64, Answer)>,
+    reply: Reply,
 }
 
-/// A request on its way.
+/// A request on its way. Fields are dropped in this order, which is the order of the answers.
 struct InFlight {
     waiting: Vec<Waiting>,
-    /// `None` if nothing was sent: it stands here so that answers keep their order.
-    answer: Option<Answered<ProduceResponse>>,
+    /// Batches that were not sent because an earlier batch of their partition failed. They are answered behind this
+    /// request, which holds an earlier batch of the same partition.
+    unsent: Vec<Reply>,
+    answer: Answered<ProduceResponse>,
     ticket: Ticket,
 }
 
+/// If the task ends, dropping it answers all batches, oldest first: the order of the three fields that hold batches is
+/// the order of sending.
 struct Task {
+    /// Oldest first; a broker answers in this order.
+    in_flight: VecDeque<InFlight>,
+    packing: Packing,
+    appends: mpsc::Receiver<Append>,
     client: Client,
     node_id: i32,
     lane: u32,
     connection: Option<Connection>,
-    appends: mpsc::Receiver<Append>,
-    packing: Packing,
-    /// Oldest first; a broker answers in this order.
-    in_flight: VecDeque<InFlight>,
     pace: Pace,
     /// The broker throttles us until then: it has muted the connection, and what is sent meanwhile only waits there.
     muted_until: Option<Instant>,
@@ -129,8 +135,7 @@ impl Task {
             tokio::select! {
                 biased;
                 (settled, result) = answered(&mut self.in_flight), if !self.in_flight.is_empty() => {
-                    self.settle(&settled, result.as_ref());
-                    distribute(settled.waiting, result);
+                    self.settle(settled, result);
                 }
                 () = tokio::time::sleep_until(muted.unwrap_or_else(Instant::now)), if muted.is_some() => {
                     self.muted_until = None;
@@ -144,25 +149,45 @@ impl Task {
         }
     }
 
-    fn settle(&mut self, settled: &InFlight, result: Option<&Result<ProduceResponse, Error>>) {
-        match result {
-            Some(Ok(response)) => {
+    fn settle(&mut self, settled: InFlight, result: Result<ProduceResponse, Error>) {
+        match &result {
+            Ok(response) => {
                 self.pace.answered(settled.ticket, Instant::now().into_std());
                 if !response.throttle.is_zero() {
                     self.muted_until = Some(Instant::now() + response.throttle);
                 }
             }
             // Another connection, maybe to another place.
-            Some(Err(_)) => self.pace = Pace::default(),
-            None => {}
+            Err(_) => self.pace = Pace::default(),
+        }
+        let failed = distribute(settled.waiting, result);
+        drop(settled.unsent);
+        for place in failed {
+            for append in self.packing.take_failed(&place) {
+                self.refuse(&place, append.reply);
+            }
         }
     }
 
     fn gather(&mut self, first: Append) {
         let mut next = Some(first);
         while let Some(append) = next {
-            self.packing.push(append);
+            if append.reply.row().is_failed() {
+                self.refuse(&(append.topic, append.partition), append.reply);
+            } else {
+                self.packing.push(append);
+            }
             next = if self.packing.len() < WAITING_MAX { self.appends.try_recv().ok() } else { None };
+        }
+    }
+
+    /// Answers a batch `NotSent`, once all batches of the partition that were sent before it have their answers.
+    fn refuse(&mut self, place: &Place, reply: Reply) {
+        reply.row().fail();
+        let holds = |w: &Waiting| w.partition == place.1 && w.topic == place.0;
+        match self.in_flight.iter_mut().rev().find(|request| request.waiting.iter().any(holds)) {
+            Some(request) => request.unsent.push(reply),
+            None => reply.give(Answer::NotSent),
         }
     }
 
@@ -173,94 +198,110 @@ impl Task {
         if self.gathered {
             return tokio::task::yield_now().await;
         }
-        let packed = self.packing.take();
-        self.send(packed).await;
+        let connection = self.connection().await;
+        self.send(connection).await;
     }
 
     async fn connection(&mut self) -> Result<Connection, Error> {
         if let Some(connection) = self.connection.as_ref().filter(|connection| !connection.is_closed()) {
             return Ok(connection.clone());
         }
+        // What is in flight on the connection that ended has failed, though its answers were not looked at yet: nothing
+        // of the same partitions may go out on the next connection.
+        for waiting in self.in_flight.iter().flat_map(|request| &request.waiting) {
+            waiting.reply.row().fail();
+        }
+        self.connection = None;
         let connection = self.client.connection(self.node_id, self.lane).await?;
         self.connection = Some(connection.clone());
         Ok(connection)
     }
 
-    async fn send(&mut self, packed: Vec<Append>) {
-        let mut waiting = Vec::with_capacity(packed.len());
-        let mut entries = Vec::with_capacity(packed.len());
-        for append in packed {
-            entries.push(ProduceEntry {
-                topic: Arc::clone(&append.topic),
-                topic_id: append.topic_id,
-                partition: append.partition,
-                records: RawBatch::new(Bytes::copy_from_slice(&append.batch.header), append.batch.body),
-            });
-            waiting.push(Waiting {
-                topic: append.topic,
-                topic_id: append.topic_id,
-                partition: append.partition,
-                id: append.id,
-                answers: append.answers,
-            });
+    async fn send(&mut self, connection: Result<Connection, Error>) {
+        let mut packed = self.packing.take();
+        for append in packed.extract_if(.., |append| append.reply.row().is_failed()) {
+            self.refuse(&(append.topic, append.partition), append.reply);
         }
+        if packed.is_empty() {
+            return;
+        }
+        let (entries, mut waiting): (Vec<_>, Vec<_>) = packed.into_iter().map(split).unzip();
         let request = ProduceRequest { timeout: ACK_TIMEOUT, entries };
-        let sent = match self.connection().await {
+        let sent = match connection {
             Ok(connection) => connection.produce_enqueue(&request).await,
             Err(error) => Err(error),
         };
-        if let Err(error) = &sent {
-            tracing::debug!(node = self.node_id, %error, "produce request was not sent");
+        match sent {
+            Ok(answer) => {
+                waiting.iter_mut().for_each(|w| w.reply.leaves());
+                let ticket = self.pace.sent(self.in_flight.len(), Instant::now().into_std());
+                self.in_flight.push_back(InFlight { waiting, unsent: Vec::new(), answer, ticket });
+            }
+            Err(error) => {
+                tracing::debug!(node = self.node_id, %error, "produce request was not sent");
+                for w in waiting {
+                    self.refuse(&(w.topic, w.partition), w.reply);
+                }
+            }
         }
-        let ticket = self.pace.sent(self.in_flight.len(), Instant::now().into_std());
-        self.in_flight.push_back(InFlight { waiting, answer: sent.ok(), ticket });
     }
 }
 
-/// Takes off the oldest request once it is settled, with what came; `None` if nothing was sent.
-async fn answered(in_flight: &mut VecDeque<InFlight>) -> (InFlight, Option<Result<ProduceResponse, Error>>) {
+/// A batch as it goes out, and who waits for its answer.
+fn split(append: Append) -> (ProduceEntry, Waiting) {
+    let Append { topic, topic_id, partition, batch, reply } = append;
+    let records = RawBatch::new(Bytes::copy_from_slice(&batch.header), batch.body);
+    let entry = ProduceEntry { topic: Arc::clone(&topic), topic_id, partition, records };
+    (entry, Waiting { topic, topic_id, partition, reply })
+}
+
+/// Takes off the oldest request once its answer has come or its connection has ended.
+async fn answered(in_flight: &mut VecDeque<InFlight>) -> (InFlight, Result<ProduceResponse, Error>) {
     poll_fn(|context| {
         let Some(oldest) = in_flight.front_mut() else { return Poll::Pending };
-        let result = match &mut oldest.answer {
-            Some(answer) => Some(ready!(Pin::new(answer).poll(context))),
-            None => None,
-        };
+        let result = ready!(Pin::new(&mut oldest.answer).poll(context));
         in_flight.pop_front().map_or(Poll::Pending, |settled| Poll::Ready((settled, result)))
     })
     .await
 }
 
-fn distribute(waiting: Vec<Waiting>, result: Option<Result<ProduceResponse, Error>>) {
-    let failed = match result {
-        Some(Ok(response)) => return hand_out(waiting, &response),
-        Some(Err(error)) => {
-            tracing::debug!(error = %error, "produce answer lost");
-            Answer::Lost
+/// Answers the batches of a request. Returns the partitions whose batch was not appended.
+fn distribute(waiting: Vec<Waiting>, result: Result<ProduceResponse, Error>) -> Vec<Place> {
+    let mut failed = Vec::new();
+    match result {
+        Ok(response) => {
+            for (index, w) in waiting.into_iter().enumerate() {
+                let answer = answer_of(&w, index, &response);
+                give(w, answer, &mut failed);
+            }
         }
-        None => Answer::NotSent,
-    };
-    for w in waiting {
-        let _gone = w.answers.send((w.id, failed.clone()));
+        Err(error) => {
+            tracing::debug!(error = %error, "produce answer lost");
+            waiting.into_iter().for_each(|w| give(w, Answer::Lost, &mut failed));
+        }
     }
+    failed
+}
+
+fn give(waiting: Waiting, answer: Answer, failed: &mut Vec<Place>) {
+    if !matches!(answer, Answer::Appended { .. }) {
+        failed.push((waiting.topic, waiting.partition));
+    }
+    waiting.reply.give(answer);
 }
 
 /// Brokers answer in the order of the request, as a rule; where one does not, its answer is looked for.
-fn hand_out(waiting: Vec<Waiting>, response: &ProduceResponse) {
-    for (index, w) in waiting.into_iter().enumerate() {
-        let ours = |p: &&ProducedPartition| {
-            p.partition == w.partition && p.topic_id == w.topic_id && p.topic == w.topic
-        };
-        let in_place = response.partitions.get(index).filter(ours);
-        let answer = match in_place.or_else(|| response.partitions.iter().find(ours)) {
-            // The broker said nothing about it: nothing may be concluded.
-            None => Answer::Lost,
-            Some(p) if p.error.is_ok() => {
-                Answer::Appended { base_offset: p.base_offset, append_time: p.log_append_time >= 0 }
-            }
-            Some(p) => {
-                Answer::Refused { code: p.error.0, message: p.error_message.clone().unwrap_or_default() }
-            }
-        };
-        let _gone = w.answers.send((w.id, answer));
+fn answer_of(waiting: &Waiting, index: usize, response: &ProduceResponse) -> Answer {
+    let ours = |p: &&ProducedPartition| {
+        p.partition == waiting.partition && p.topic_id == waiting.topic_id && p.topic == waiting.topic
+    };
+    let in_place = response.partitions.get(index).filter(ours);
+    match in_place.or_else(|| response.partitions.iter().find(ours)) {
+        // The broker said nothing about it: nothing may be concluded.
+        None => Answer::Lost,
+        Some(p) if p.error.is_ok() => {
+            Answer::Appended { base_offset: p.base_offset, append_time: p.log_append_time >= 0 }
+        }
+        Some(p) => Answer::Refused { code: p.error.0, message: p.error_message.clone().unwrap_or_default() },
     }
 }

@@ -87,6 +87,7 @@ impl PartitionUnit {
         let fetcher = self.link.fetcher(source.node_id, read_committed);
         self.lines.sender =
             Some(self.link.sender(target.node_id, target_topic.as_str(), self.partition, self.slow));
+        self.lines.row = Arc::default();
         self.slow = false;
         let (page_sender, pages) = mpsc::channel(PAGES_WAITING);
         fetcher
@@ -114,13 +115,13 @@ impl PartitionUnit {
             topic: detail.target_topic.shared(),
             topic_id: detail.target_topic_id.0,
             partition: self.partition,
-            id: append.id,
             batch: append.batch,
-            answers: self.lines.answers.clone(),
+            reply: sender::Reply::new(append.id, self.lines.answers.clone(), Arc::clone(&self.lines.row)),
         };
         match &self.lines.sender {
             Some(sender) => sender.append(batch).await,
-            None => drop(self.lines.answers.send((batch.id, Answer::NotSent))),
+            // Its reply answers that it was not sent.
+            None => drop(batch),
         }
     }
 

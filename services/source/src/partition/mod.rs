@@ -32,7 +32,7 @@ use crate::fetcher::Fetcher;
 use crate::lag_board::LagSlot;
 use crate::link::FlowLink;
 use crate::metrics::Tally;
-use crate::sender::Sender;
+use crate::sender::{self, Sender};
 use crate::throttle::{Arrived, Intake, PartitionThrottle};
 use probe::Probe;
 use signals::{Signal, Signals};
@@ -62,6 +62,8 @@ struct Lines {
     fetcher: Option<Arc<Fetcher>>,
     pages: Option<Intake>,
     sender: Option<Arc<Sender>>,
+    /// The batches since the last position recovery.
+    row: Arc<sender::Row>,
     answers: mpsc::UnboundedSender<(u64, Answer)>,
 }
 
@@ -145,7 +147,13 @@ impl PartitionUnit {
             end,
             lag,
             throttle,
-            lines: Lines { fetcher: None, pages: None, sender: None, answers: answers_in },
+            lines: Lines {
+                fetcher: None,
+                pages: None,
+                sender: None,
+                row: Arc::default(),
+                answers: answers_in,
+            },
             answers,
             underway: Underway {
                 asking: None,
