@@ -21,7 +21,7 @@ use crate::internal::InternalWriter;
 use crate::metrics::Metrics;
 use crate::positions::{PositionReader, PositionStore};
 use crate::registry::{Registries, RegistryStore};
-use crate::sender::Sender;
+use crate::sender::{Acknowledging, Sender};
 use crate::throttle::{PartitionThrottle, Throttles, TopicRow};
 
 /// Produce connections per target broker; partitions are spread over them and stay where they are.
@@ -60,6 +60,8 @@ pub(crate) struct FlowLink {
     // Locks: held only to look up or insert, never over an await.
     fetchers: Mutex<HashMap<(i32, bool), Arc<Fetcher>>>,
     senders: Mutex<HashMap<(i32, u32), Arc<Sender>>>,
+    /// How quickly each target broker acknowledges partitions that it is not slow with.
+    acknowledging: Mutex<HashMap<i32, Acknowledging>>,
     topic_rows: Mutex<BTreeMap<TopicName, Weak<TopicRow>>>,
 }
 
@@ -121,6 +123,7 @@ impl FlowLink {
             },
             fetchers: Mutex::new(HashMap::new()),
             senders: Mutex::new(HashMap::new()),
+            acknowledging: Mutex::new(HashMap::new()),
         })
     }
 
@@ -154,8 +157,21 @@ impl FlowLink {
         let lane = if slow { SEND_LANES + place % SLOW_LANES } else { place % SEND_LANES };
         let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
         senders.retain(|_, sender| !sender.is_over());
-        let start = || Arc::new(Sender::start(self.target.clone(), node_id, lane));
-        Arc::clone(senders.entry((node_id, lane)).or_insert_with(start))
+        let start = || {
+            // Where partitions are slow, the time-outs of others must not grow with theirs.
+            let known = if slow { Acknowledging::new() } else { self.acknowledging(node_id) };
+            Arc::new(Sender::start(self.target.clone(), node_id, lane, known))
+        };
+        let sender = Arc::clone(senders.entry((node_id, lane)).or_insert_with(start));
+        if slow {
+            sender.expect_slow();
+        }
+        sender
+    }
+
+    fn acknowledging(&self, node_id: i32) -> Acknowledging {
+        let mut known = self.acknowledging.lock().unwrap_or_else(PoisonError::into_inner);
+        known.entry(node_id).or_insert_with(Acknowledging::new).clone()
     }
 }
 

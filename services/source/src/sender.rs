@@ -6,16 +6,18 @@
 
 mod pace;
 mod packing;
+mod patience;
 mod reply;
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use mirrormesh_core::format::batch::StampedBatch;
 use mirrormesh_core::relay::answer::Answer;
 use mirrormesh_kafka::wire::Answer as Answered;
@@ -24,17 +26,20 @@ use mirrormesh_kafka::wire::produce::{
 };
 use mirrormesh_kafka::{Client, Connection, Error};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tokio_util::task::AbortOnDropHandle;
 
 use pace::{Pace, Ticket};
 use packing::{Packing, Place};
+use patience::{PROBE_TIMEOUT, Patience, Silence};
 pub(crate) use reply::{Reply, Row};
 
 /// Batches waiting to be packed, and as many on their way to the task; then partitions wait.
 const WAITING_MAX: usize = 256;
-/// How long a broker may wait for its replicas.
-const ACK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often it is looked whether a broker is silent, while requests are in flight.
+const LOOK: Duration = Duration::from_millis(500);
+/// Kafka's error for a batch that the replicas did not acknowledge in time.
+const REQUEST_TIMED_OUT: i16 = 7;
 
 /// One batch to append.
 #[derive(Debug)]
@@ -51,17 +56,37 @@ pub(crate) struct Append {
     pub(crate) reply: Reply,
 }
 
+/// How quickly a broker acknowledges, as the senders know who share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Acknowledging {
+    // Held for some arithmetic per request.
+    patience: Arc<Mutex<Patience>>,
+}
+
+impl Acknowledging {
+    pub(crate) fn new() -> Self {
+        Self { patience: Arc::new(Mutex::new(Patience::new(Instant::now().into_std()))) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Patience> {
+        self.patience.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The way to a sender.
 #[derive(Debug)]
 pub(crate) struct Sender {
     appends: mpsc::Sender<Append>,
+    acknowledging: Acknowledging,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Sender {
     /// Starts the task.
-    pub(crate) fn start(client: Client, node_id: i32, lane: u32) -> Self {
+    pub(crate) fn start(client: Client, node_id: i32, lane: u32, acknowledging: Acknowledging) -> Self {
         let (appends, receiver) = mpsc::channel(WAITING_MAX);
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let task = Task {
             client,
             node_id,
@@ -71,10 +96,19 @@ impl Sender {
             packing: Packing::default(),
             appends: receiver,
             pace: Pace::default(),
+            acknowledging: acknowledging.clone(),
+            silence: Silence::new(Instant::now().into_std()),
+            looks,
+            probe: None,
             muted_until: None,
             gathered: false,
         };
-        Self { appends, _task: AbortOnDropHandle::new(tokio::spawn(task.run())) }
+        Self { appends, acknowledging, _task: AbortOnDropHandle::new(tokio::spawn(task.run())) }
+    }
+
+    /// A partition is about to come that its broker was slow with.
+    pub(crate) fn expect_slow(&self) {
+        self.acknowledging.lock().expect_slow(Instant::now().into_std());
     }
 
     /// The task has ended: nothing can be sent through it any more.
@@ -119,6 +153,11 @@ struct Task {
     lane: u32,
     connection: Option<Connection>,
     pace: Pace,
+    acknowledging: Acknowledging,
+    silence: Silence,
+    looks: Interval,
+    /// The broker is asked on another connection whether it works: when, and what comes of it.
+    probe: Option<(Instant, BoxFuture<'static, Result<(), Error>>)>,
     /// The broker throttles us until then: it has muted the connection, and what is sent meanwhile only waits there.
     muted_until: Option<Instant>,
     /// Other partitions were given the time to hand over what they have.
@@ -144,21 +183,29 @@ impl Task {
                     Some(append) => self.gather(append),
                     None => open = false,
                 },
+                (asked, result) = probed(&mut self.probe), if self.probe.is_some() => {
+                    self.learn(asked, &result);
+                }
+                _ = self.looks.tick(), if !self.in_flight.is_empty() && self.probe.is_none() => self.look(),
                 () = std::future::ready(()), if may_send => self.send_or_gather().await,
             }
         }
     }
 
     fn settle(&mut self, settled: InFlight, result: Result<ProduceResponse, Error>) {
+        let now = Instant::now().into_std();
         match &result {
             Ok(response) => {
-                self.pace.answered(settled.ticket, Instant::now().into_std());
+                self.pace.answered(settled.ticket, now);
+                let late = response.partitions.iter().filter(|p| p.error.0 == REQUEST_TIMED_OUT).count();
+                let took = self.silence.took(settled.ticket.at, now);
+                self.acknowledging.lock().answered(took, late, response.partitions.len(), now);
+                self.silence.ended(now);
                 if !response.throttle.is_zero() {
                     self.muted_until = Some(Instant::now() + response.throttle);
                 }
             }
-            // Another connection, maybe to another place.
-            Err(_) => self.pace = Pace::default(),
+            Err(_) => self.pace.lost(settled.ticket),
         }
         let failed = distribute(settled.waiting, result);
         drop(settled.unsent);
@@ -188,6 +235,29 @@ impl Task {
         match self.in_flight.iter_mut().rev().find(|request| request.waiting.iter().any(holds)) {
             Some(request) => request.unsent.push(reply),
             None => reply.give(Answer::NotSent),
+        }
+    }
+
+    /// Finds out about a broker that does not answer: one that is slow keeps its connection, and answers there in the end.
+    fn look(&mut self) {
+        if self.silence.wants_probe(Instant::now().into_std()) {
+            let (client, node_id) = (self.client.clone(), self.node_id);
+            let asking = Box::pin(async move { client.probe(node_id, PROBE_TIMEOUT).await });
+            self.probe = Some((Instant::now(), asking));
+        }
+    }
+
+    /// What came of a probe. A broker that does not answer there either loses its connection at once.
+    fn learn(&mut self, asked: Instant, result: &Result<(), Error>) {
+        match result {
+            Ok(()) => self.silence.probed(Instant::now().into_std()),
+            Err(error) if self.silence.lasts_since(asked.into_std()) => {
+                let Some(connection) = &self.connection else { return };
+                tracing::info!(broker = connection.broker(), %error,
+                    "giving up a connection: the broker answers nothing, on another connection neither");
+                connection.close_because("the broker answered nothing, on another connection neither");
+            }
+            Err(_) => {}
         }
     }
 
@@ -226,7 +296,8 @@ impl Task {
             return;
         }
         let (entries, mut waiting): (Vec<_>, Vec<_>) = packed.into_iter().map(split).unzip();
-        let request = ProduceRequest { timeout: ACK_TIMEOUT, entries };
+        let now = Instant::now().into_std();
+        let request = ProduceRequest { timeout: self.acknowledging.lock().timeout(now), entries };
         let sent = match connection {
             Ok(connection) => connection.produce_enqueue(&request).await,
             Err(error) => Err(error),
@@ -234,7 +305,10 @@ impl Task {
         match sent {
             Ok(answer) => {
                 waiting.iter_mut().for_each(|w| w.reply.leaves());
-                let ticket = self.pace.sent(self.in_flight.len(), Instant::now().into_std());
+                if self.in_flight.is_empty() {
+                    self.silence.ended(now);
+                }
+                let ticket = self.pace.sent(self.in_flight.len(), now);
                 self.in_flight.push_back(InFlight { waiting, unsent: Vec::new(), answer, ticket });
             }
             Err(error) => {
@@ -263,6 +337,16 @@ async fn answered(in_flight: &mut VecDeque<InFlight>) -> (InFlight, Result<Produ
         in_flight.pop_front().map_or(Poll::Pending, |settled| Poll::Ready((settled, result)))
     })
     .await
+}
+
+/// Waits for what comes of a probe, and takes the probe off.
+async fn probed(
+    probe: &mut Option<(Instant, BoxFuture<'static, Result<(), Error>>)>,
+) -> (Instant, Result<(), Error>) {
+    let Some((asked, asking)) = probe else { return std::future::pending().await };
+    let done = (*asked, asking.await);
+    *probe = None;
+    done
 }
 
 /// Answers the batches of a request. Returns the partitions whose batch was not appended.

@@ -36,7 +36,8 @@ pub(super) struct Pace {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ticket {
     number: u64,
-    at: Instant,
+    /// When it was sent.
+    pub(super) at: Instant,
     /// Requests in flight with it.
     in_flight: u64,
 }
@@ -79,6 +80,17 @@ impl Pace {
         let tried = ticket.in_flight >= self.limit;
         if next < self.limit || tried {
             self.limit = next.clamp(QUEUED, LIMIT_MAX);
+        }
+    }
+
+    /// It was lost with its connection. Half as many requests may be in flight on the next one, however many were lost
+    /// together; the next one may go another way, so the round trip is measured anew.
+    pub(super) fn lost(&mut self, ticket: Ticket) {
+        self.base = None;
+        self.looking = false;
+        if ticket.number > self.judged {
+            self.judged = self.sent;
+            self.limit = (self.limit / 2).max(QUEUED);
         }
     }
 
@@ -156,6 +168,21 @@ mod tests {
             run(&mut pace, &mut clock, Duration::from_micros(1), Duration::from_millis(50), 60);
         assert!((QUEUED..=2 * QUEUED).contains(&limit), "{limit}");
         assert!(rate > 19.0, "{rate}: always busy");
+    }
+
+    #[test]
+    fn a_lost_connection_halves_the_limit_once() {
+        let (mut pace, now) = (Pace::default(), Instant::now());
+        for _ in 0..2 {
+            let lost: Vec<Ticket> = (0..10).map(|in_flight| pace.sent(in_flight, now)).collect();
+            lost.into_iter().for_each(|ticket| pace.lost(ticket));
+        }
+        assert_eq!(pace.limit, AT_FIRST / 4);
+        for _ in 0..10 {
+            let ticket = pace.sent(0, now);
+            pace.lost(ticket);
+        }
+        assert_eq!(pace.limit, QUEUED);
     }
 
     #[test]
