@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use mirrormesh_core::ids::{FlowId, TopicName};
 use mirrormesh_core::unit::{AssignedFlow, ClusterSpec};
 use mirrormesh_kafka::Client;
-use mirrormesh_kafka::memory::Budget;
+use mirrormesh_kafka::memory::{Budget, Share};
 use mirrormesh_worker::{Failure, FlowView, client_config};
 use opentelemetry::KeyValue;
 use tokio::sync::watch;
@@ -18,6 +18,7 @@ use crate::ends::EndWatch;
 use crate::facts::SettingsCache;
 use crate::fetcher::{Fetcher, FetcherLimits};
 use crate::internal::InternalWriter;
+use crate::memory::PartitionMemory;
 use crate::metrics::Metrics;
 use crate::positions::{PositionReader, PositionStore};
 use crate::registry::{Registries, RegistryStore};
@@ -56,6 +57,8 @@ pub(crate) struct FlowLink {
     pub(crate) throttles: Arc<Throttles>,
     /// Instruments.
     pub(crate) metrics: Arc<Metrics>,
+    /// For single questions, apart from what is fetched for mirroring: that may wait for a target that is stalled.
+    pub(crate) question_memory: Share,
     limits: FetcherLimits,
     // Locks: held only to look up or insert, never over an await.
     fetchers: Mutex<HashMap<(i32, bool), Arc<Fetcher>>>,
@@ -114,6 +117,7 @@ impl FlowLink {
             throttles: Arc::clone(&throttles),
             topic_rows: Mutex::new(BTreeMap::new()),
             metrics: Arc::clone(metrics),
+            question_memory: budget.share(),
             limits: FetcherLimits {
                 read_committed: true,
                 fetch_bytes: i32::try_from(settings.fetch_bytes).unwrap_or(i32::MAX),
@@ -133,6 +137,11 @@ impl FlowLink {
         let row = rows.get(topic).and_then(Weak::upgrade).unwrap_or_default();
         rows.insert(topic.clone(), Arc::downgrade(&row));
         Arc::new(PartitionThrottle::new(Arc::clone(&self.throttles), topic.clone(), row))
+    }
+
+    /// The memory of one partition.
+    pub(crate) fn memory(&self) -> Arc<PartitionMemory> {
+        PartitionMemory::new(self.limits.memory.clone())
     }
 
     /// The fetcher of a source broker, for one way of reading.

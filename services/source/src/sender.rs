@@ -389,3 +389,6 @@ fn answer_of(waiting: &Waiting, index: usize, response: &ProduceResponse) -> Ans
         Some(p) => Answer::Refused { code: p.error.0, message: p.error_message.clone().unwrap_or_default() },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use mirrormesh_core::control::GenerationRequest;
 use mirrormesh_core::relay::answer::Answer;
 use mirrormesh_core::relay::machine::{Action, Append, Beginning};
+use mirrormesh_core::relay::path::Path;
 use mirrormesh_core::relay::position::{PositionKey, PositionValue};
 use mirrormesh_core::unit::Generation;
 use mirrormesh_kafka::admin::ProducerIdentity;
@@ -100,6 +101,7 @@ impl PartitionUnit {
                 last_epoch,
                 end: Arc::clone(&self.end),
                 throttle: Arc::clone(&self.throttle),
+                memory: Arc::clone(&self.memory),
                 pages: page_sender,
             })
             .await;
@@ -108,8 +110,12 @@ impl PartitionUnit {
         Ok(())
     }
 
-    async fn append(&mut self, append: Append<()>) {
+    async fn append(&mut self, mut append: Append<()>) {
         self.tally.sent(append.path.name());
+        if let (true, Some(fetcher)) = (append.path != Path::Passthrough, &self.lines.fetcher) {
+            // It was made here: no frame holds it, so nobody has charged it yet.
+            append.batch.body = self.memory.own(append.batch.body, fetcher.wake());
+        }
         let detail = self.relay.detail();
         let batch = sender::Append {
             topic: detail.target_topic.shared(),

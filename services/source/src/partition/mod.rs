@@ -31,6 +31,7 @@ use crate::ends::SourceEnd;
 use crate::fetcher::Fetcher;
 use crate::lag_board::LagSlot;
 use crate::link::FlowLink;
+use crate::memory::PartitionMemory;
 use crate::metrics::Tally;
 use crate::sender::{self, Sender};
 use crate::throttle::{Arrived, Intake, PartitionThrottle};
@@ -83,6 +84,8 @@ pub(crate) struct PartitionUnit {
     lag: LagSlot,
     /// How fast it may take what was fetched.
     throttle: Arc<PartitionThrottle>,
+    /// What its records are charged to.
+    memory: Arc<PartitionMemory>,
     lines: Lines,
     answers: mpsc::UnboundedReceiver<(u64, Answer)>,
     underway: Underway,
@@ -134,6 +137,7 @@ impl PartitionUnit {
         let read_committed = !context.flow.spec.read_uncommitted;
         let end = link.ends.watch(topic.shared(), partition, read_committed);
         let throttle = link.throttle(&topic);
+        let memory = link.memory();
         let lag = link.metrics.lag.enter(&context.flow_id, &topic, partition);
         Some(Self {
             context,
@@ -147,6 +151,7 @@ impl PartitionUnit {
             end,
             lag,
             throttle,
+            memory,
             lines: Lines {
                 fetcher: None,
                 pages: None,
