@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use mirrormesh_core::ids::{FlowId, TopicName};
 use mirrormesh_core::unit::{AssignedFlow, ClusterSpec};
 use mirrormesh_kafka::Client;
+use mirrormesh_kafka::client::metadata::Leader;
 use mirrormesh_kafka::memory::{Budget, Share};
 use mirrormesh_worker::{Failure, FlowView, client_config};
 use opentelemetry::KeyValue;
@@ -22,13 +23,8 @@ use crate::memory::PartitionMemory;
 use crate::metrics::Metrics;
 use crate::positions::{PositionReader, PositionStore};
 use crate::registry::{Registries, RegistryStore};
-use crate::sender::{Acknowledging, Sender};
+use crate::sender::{Acknowledging, Lanes, Sender};
 use crate::throttle::{PartitionThrottle, Throttles, TopicRow};
-
-/// Produce connections per target broker; partitions are spread over them and stay where they are.
-const SEND_LANES: u32 = 2;
-/// Connections beside them for partitions that the target is slow with.
-const SLOW_LANES: u32 = 8;
 
 /// The link.
 #[derive(Debug)]
@@ -63,6 +59,8 @@ pub(crate) struct FlowLink {
     // Locks: held only to look up or insert, never over an await.
     fetchers: Mutex<HashMap<(i32, bool), Arc<Fetcher>>>,
     senders: Mutex<HashMap<(i32, u32), Arc<Sender>>>,
+    /// Which of them a partition goes through.
+    lanes: Mutex<Lanes>,
     /// How quickly each target broker acknowledges partitions that it is not slow with.
     acknowledging: Mutex<HashMap<i32, Acknowledging>>,
     topic_rows: Mutex<BTreeMap<TopicName, Weak<TopicRow>>>,
@@ -127,6 +125,7 @@ impl FlowLink {
             },
             fetchers: Mutex::new(HashMap::new()),
             senders: Mutex::new(HashMap::new()),
+            lanes: Mutex::default(),
             acknowledging: Mutex::new(HashMap::new()),
         })
     }
@@ -159,11 +158,13 @@ impl FlowLink {
         MARKER_LANE + place % MARKER_LANES
     }
 
-    /// The sender of a target broker that this partition is pinned to. A broker answers the requests of a connection
-    /// one after the other, and a request waits for all of its partitions: one that was slow lately goes apart.
-    pub(crate) fn sender(&self, node_id: i32, topic: &str, partition: i32, slow: bool) -> Arc<Sender> {
+    /// The sender for a partition of the target that this broker leads. `slow`: the broker was slow with it lately.
+    pub(crate) fn sender(&self, leader: &Leader, topic: &str, partition: i32, slow: bool) -> Arc<Sender> {
+        let node_id = leader.node_id;
         let place = spread(topic).wrapping_add(u32::from_ne_bytes(partition.to_ne_bytes()));
-        let lane = if slow { SEND_LANES + place % SLOW_LANES } else { place % SEND_LANES };
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let lane = lanes.lane(node_id, leader.replica_set, place, slow);
+        drop(lanes);
         let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
         senders.retain(|_, sender| !sender.is_over());
         let start = || {

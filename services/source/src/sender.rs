@@ -4,6 +4,7 @@
 //! partition leave in the order in which they came, one per request (kafka-relay-rules 2.3, check 1), and their
 //! answers come back in the same order.
 
+mod lanes;
 mod pace;
 mod packing;
 mod patience;
@@ -29,6 +30,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tokio_util::task::AbortOnDropHandle;
 
+pub(crate) use lanes::Lanes;
 use pace::{Pace, Ticket};
 use packing::{Packing, Place};
 use patience::{PROBE_TIMEOUT, Patience, Silence};
@@ -98,6 +100,7 @@ impl Sender {
             pace: Pace::default(),
             acknowledging: acknowledging.clone(),
             silence: Silence::new(Instant::now().into_std()),
+            overdue: patience::OVERDUE_MIN,
             looks,
             probe: None,
             muted_until: None,
@@ -155,6 +158,8 @@ struct Task {
     pace: Pace,
     acknowledging: Acknowledging,
     silence: Silence,
+    /// So long a silence is unusual.
+    overdue: Duration,
     looks: Interval,
     /// The broker is asked on another connection whether it works: when, and what comes of it.
     probe: Option<(Instant, BoxFuture<'static, Result<(), Error>>)>,
@@ -169,8 +174,7 @@ impl Task {
         let mut open = true;
         while open || !self.packing.is_empty() || !self.in_flight.is_empty() {
             let muted = self.muted_until;
-            let may_send =
-                self.pace.allows(self.in_flight.len()) && muted.is_none() && !self.packing.is_empty();
+            let may_send = muted.is_none() && !self.packing.is_empty() && self.allows_one_more();
             tokio::select! {
                 biased;
                 (settled, result) = answered(&mut self.in_flight), if !self.in_flight.is_empty() => {
@@ -192,6 +196,14 @@ impl Task {
         }
     }
 
+    /// While the oldest request takes unusually long, no further ones are sent: each would hold a batch of the partition
+    /// that is slow, and the broker would wait for that partition once per request.
+    fn allows_one_more(&self) -> bool {
+        let now = Instant::now().into_std();
+        self.pace.allows(self.in_flight.len())
+            && (self.in_flight.is_empty() || !self.silence.is_longer_than(self.overdue, now))
+    }
+
     fn settle(&mut self, settled: InFlight, result: Result<ProduceResponse, Error>) {
         let now = Instant::now().into_std();
         match &result {
@@ -199,7 +211,10 @@ impl Task {
                 self.pace.answered(settled.ticket, now);
                 let late = response.partitions.iter().filter(|p| p.error.0 == REQUEST_TIMED_OUT).count();
                 let took = self.silence.took(settled.ticket.at, now);
-                self.acknowledging.lock().answered(took, late, response.partitions.len(), now);
+                let mut patience = self.acknowledging.lock();
+                patience.answered(took, late, response.partitions.len(), now);
+                self.overdue = patience.overdue(now);
+                drop(patience);
                 self.silence.ended(now);
                 if !response.throttle.is_zero() {
                     self.muted_until = Some(Instant::now() + response.throttle);

@@ -86,8 +86,7 @@ impl PartitionUnit {
         let source = self.link.source.leader(self.topic.as_str(), self.partition).await?;
         let target = self.link.target.leader(target_topic.as_str(), self.partition).await?;
         let fetcher = self.link.fetcher(source.node_id, read_committed);
-        self.lines.sender =
-            Some(self.link.sender(target.node_id, target_topic.as_str(), self.partition, self.slow));
+        self.lines.sender = Some(self.link.sender(&target, target_topic.as_str(), self.partition, self.slow));
         self.lines.row = Arc::default();
         self.slow = false;
         let (page_sender, pages) = mpsc::channel(PAGES_WAITING);

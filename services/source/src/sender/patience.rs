@@ -12,6 +12,9 @@ const TIMEOUT_MIN: Duration = Duration::from_secs(3);
 const TIMEOUT_MAX: Duration = Duration::from_secs(30);
 /// The time-out is so many times the slowest acknowledgement of the last minute.
 const TIMES_SLOWEST: u32 = 4;
+/// An answer is overdue after so many times the slowest acknowledgement of the last minute, and not before this time.
+const OVERDUE_TIMES_SLOWEST: u32 = 2;
+pub(super) const OVERDUE_MIN: Duration = Duration::from_millis(500);
 /// Acknowledgements are remembered in steps of this length, six of them at least: a minute.
 const STEP: Duration = Duration::from_secs(10);
 const STEPS: usize = 7;
@@ -59,9 +62,17 @@ impl Patience {
 
     /// How long the broker may wait for its replicas.
     pub(super) fn timeout(&mut self, now: Instant) -> Duration {
+        self.slowest(now).saturating_mul(TIMES_SLOWEST).clamp(TIMEOUT_MIN, TIMEOUT_MAX)
+    }
+
+    /// A silence of this length is unusual.
+    pub(super) fn overdue(&mut self, now: Instant) -> Duration {
+        self.slowest(now).saturating_mul(OVERDUE_TIMES_SLOWEST).max(OVERDUE_MIN)
+    }
+
+    fn slowest(&mut self, now: Instant) -> Duration {
         self.step(now);
-        let slowest = self.slowest.iter().max().copied().unwrap_or_default();
-        slowest.saturating_mul(TIMES_SLOWEST).clamp(TIMEOUT_MIN, TIMEOUT_MAX)
+        self.slowest.iter().max().copied().unwrap_or_default()
     }
 
     /// Forgets the steps that are more than a minute old.
@@ -107,6 +118,11 @@ impl Silence {
     /// How long a broker has worked on the oldest request, which was sent at that time.
     pub(super) fn took(&self, sent: Instant, now: Instant) -> Duration {
         now.saturating_duration_since(sent.max(self.since))
+    }
+
+    /// The silence lasts longer than this.
+    pub(super) fn is_longer_than(&self, time: Duration, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) > time
     }
 
     /// It is to be found out whether the broker works.
@@ -158,6 +174,8 @@ mod tests {
         assert_eq!(patience.timeout(now), 3 * SECOND);
         patience.answered(3 * SECOND, 9, 9, now);
         assert_eq!(patience.timeout(now), 12 * SECOND, "all of them were late");
+        assert_eq!(patience.overdue(now), 6 * SECOND);
+        assert_eq!(patience.overdue(now + 100 * SECOND), OVERDUE_MIN);
     }
 
     #[test]
@@ -179,6 +197,8 @@ mod tests {
         silence.probed(begin + 4 * SECOND);
         assert!(!silence.wants_probe(begin + 5 * SECOND), "it works");
         assert!(silence.wants_probe(begin + 6 * SECOND), "and is asked again");
+        assert!(silence.is_longer_than(SECOND, begin + 3 * SECOND));
+        assert!(!silence.is_longer_than(2 * SECOND, begin + 3 * SECOND));
         assert!(silence.lasts_since(begin + 3 * SECOND) && !silence.lasts_since(begin));
         assert_eq!(silence.took(begin, begin + 3 * SECOND), 2 * SECOND, "from the answer before it");
         assert_eq!(silence.took(begin + 2 * SECOND, begin + 3 * SECOND), SECOND);
