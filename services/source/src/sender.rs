@@ -4,6 +4,7 @@
 //! partition leave in the order in which they came, one per request (kafka-relay-rules 2.3, check 1), and their
 //! answers come back in the same order.
 
+mod ack_time;
 mod lanes;
 mod pace;
 mod packing;
@@ -30,6 +31,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tokio_util::task::AbortOnDropHandle;
 
+use ack_time::AckTime;
 pub(crate) use lanes::Lanes;
 use pace::{Pace, Ticket};
 use packing::{Packing, Place};
@@ -80,6 +82,7 @@ impl Acknowledging {
 pub(crate) struct Sender {
     appends: mpsc::Sender<Append>,
     acknowledging: Acknowledging,
+    ack_time: Arc<AckTime>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -87,6 +90,7 @@ impl Sender {
     /// Starts the task.
     pub(crate) fn start(client: Client, node_id: i32, lane: u32, acknowledging: Acknowledging) -> Self {
         let (appends, receiver) = mpsc::channel(WAITING_MAX);
+        let ack_time = Arc::new(AckTime::default());
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let task = Task {
@@ -101,12 +105,18 @@ impl Sender {
             acknowledging: acknowledging.clone(),
             silence: Silence::new(Instant::now().into_std()),
             overdue: patience::OVERDUE_MIN,
+            ack_time: Arc::clone(&ack_time),
             looks,
             probe: None,
             muted_until: None,
             gathered: false,
         };
-        Self { appends, acknowledging, _task: AbortOnDropHandle::new(tokio::spawn(task.run())) }
+        Self { appends, acknowledging, ack_time, _task: AbortOnDropHandle::new(tokio::spawn(task.run())) }
+    }
+
+    /// The time in which the broker acknowledges one batch while further requests wait there, ns; 0 if none wait.
+    pub(crate) fn ack_ns(&self) -> u64 {
+        self.ack_time.ns()
     }
 
     /// A partition is about to come that its broker was slow with.
@@ -160,6 +170,7 @@ struct Task {
     silence: Silence,
     /// So long a silence is unusual.
     overdue: Duration,
+    ack_time: Arc<AckTime>,
     looks: Interval,
     /// The broker is asked on another connection whether it works: when, and what comes of it.
     probe: Option<(Instant, BoxFuture<'static, Result<(), Error>>)>,
@@ -208,9 +219,10 @@ impl Task {
         let now = Instant::now().into_std();
         match &result {
             Ok(response) => {
-                self.pace.answered(settled.ticket, now);
+                let waited = self.pace.answered(settled.ticket, now);
                 let late = response.partitions.iter().filter(|p| p.error.0 == REQUEST_TIMED_OUT).count();
                 let took = self.silence.took(settled.ticket.at, now);
+                self.ack_time.seen(waited.then_some(took), settled.waiting.len());
                 let mut patience = self.acknowledging.lock();
                 patience.answered(took, late, response.partitions.len(), now);
                 self.overdue = patience.overdue(now);

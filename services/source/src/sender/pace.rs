@@ -62,13 +62,18 @@ impl Pace {
         Ticket { number: self.sent, at: now, in_flight }
     }
 
-    /// It was answered.
-    pub(super) fn answered(&mut self, ticket: Ticket, now: Instant) {
+    /// It was answered. Returns whether it waited at the broker for the answers to earlier requests: its round trip took
+    /// twice as long as that of the way alone, or longer.
+    pub(super) fn answered(&mut self, ticket: Ticket, now: Instant) -> bool {
         let trip = now.saturating_duration_since(ticket.at).max(Duration::from_micros(1));
         let base = self.base(trip, ticket.in_flight, now);
-        if ticket.number <= self.judged {
-            return;
+        if ticket.number > self.judged {
+            self.judge(trip, base, ticket);
         }
+        ticket.in_flight > 1 && trip >= base * 2
+    }
+
+    fn judge(&mut self, trip: Duration, base: Duration, ticket: Ticket) {
         self.judged = self.sent;
         let next = if trip <= base + base / 4 {
             self.limit * 2
@@ -171,6 +176,17 @@ mod tests {
     }
 
     #[test]
+    fn requests_that_wait_at_the_broker_are_told_apart() {
+        let (mut pace, begin, ms) = (Pace::default(), Instant::now(), Duration::from_millis(1));
+        let alone = pace.sent(0, begin);
+        assert!(!pace.answered(alone, begin + 10 * ms));
+        let together: Vec<Ticket> = (0..3).map(|in_flight| pace.sent(in_flight, begin)).collect();
+        let waited: Vec<bool> =
+            (1..).zip(together).map(|(turn, ticket)| pace.answered(ticket, begin + turn * 10 * ms)).collect();
+        assert_eq!(waited, [false, true, true]);
+    }
+
+    #[test]
     fn a_lost_connection_halves_the_limit_once() {
         let (mut pace, now) = (Pace::default(), Instant::now());
         for _ in 0..2 {
@@ -192,7 +208,7 @@ mod tests {
         for _ in 0..100 {
             let ticket = pace.sent(0, now);
             now += Duration::from_millis(10);
-            pace.answered(ticket, now);
+            assert!(!pace.answered(ticket, now), "nothing was before it");
         }
         assert_eq!(pace.limit, AT_FIRST);
     }

@@ -273,6 +273,11 @@ impl<T: Clone> Relay<T> {
         self.economy.passing_ns(ns);
     }
 
+    /// The time in which the target acknowledges one batch while further requests wait there, ns; 0 if none wait.
+    pub fn ack_ns(&mut self, ns: u64) {
+        self.economy.ack_ns(ns);
+    }
+
     /// The wait is over.
     pub fn resume(&mut self) {
         if matches!(self.phase, Phase::Waiting { .. }) {

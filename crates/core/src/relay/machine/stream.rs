@@ -309,6 +309,7 @@ impl<T: Clone> Relay<T> {
         }
         let timestamps = self.setup.rules.timestamps;
         let conditions = Conditions { facts: self.facts, timestamps, now_ms };
+        self.economy.in_flight(stream.window.in_flight());
         let Some(ready) = stream.queue.pop(&conditions, self.clamp, &mut self.economy, codecs) else {
             // Nothing of the fetch is left but what is in flight: its memory goes with the last answer.
             stream.hold = None;
