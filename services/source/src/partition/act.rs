@@ -8,8 +8,6 @@ use mirrormesh_core::relay::answer::Answer;
 use mirrormesh_core::relay::machine::{Action, Append, Beginning};
 use mirrormesh_core::relay::path::Path;
 use mirrormesh_core::relay::position::{PositionKey, PositionValue};
-use mirrormesh_core::unit::Generation;
-use mirrormesh_kafka::admin::ProducerIdentity;
 use mirrormesh_kafka::{Error, ErrorCode};
 use mirrormesh_runtime::clock::now_ms;
 use mirrormesh_worker::{CoordinatorError, Failure};
@@ -18,7 +16,6 @@ use tokio::sync::mpsc;
 
 use super::{Flow, PartitionUnit};
 use crate::fetcher::{Fetched, PAGES_WAITING, Subscription};
-use crate::link::FlowLink;
 use crate::sender;
 use crate::throttle::{Arrived, Intake};
 
@@ -28,7 +25,7 @@ const BACKOFF_MAX_MS: u64 = 2_000;
 const SLOW: [&str; 2] = ["REQUEST_TIMED_OUT", "NOT_ENOUGH_REPLICAS"];
 
 impl PartitionUnit {
-    pub(super) async fn act(&mut self, action: Action<()>) -> Flow {
+    pub(super) async fn act(&mut self, action: Action) -> Flow {
         match action {
             Action::Ask(ask) => {
                 let probe = self.probe();
@@ -39,7 +36,6 @@ impl PartitionUnit {
             }
             Action::StopFetching => self.lines.pages = None,
             Action::Append(append) => self.append(append).await,
-            Action::Mark(id) => self.mark(id),
             Action::Write(records) => self.write(records),
             Action::Begin(beginning) => self.begin(&beginning),
             Action::Notice(notice) => {
@@ -109,7 +105,7 @@ impl PartitionUnit {
         Ok(())
     }
 
-    async fn append(&mut self, mut append: Append<()>) {
+    async fn append(&mut self, mut append: Append) {
         self.tally.sent(append.path.name());
         if let (true, Some(fetcher)) = (append.path != Path::Passthrough, &self.lines.fetcher) {
             // It was made here: no frame holds it, so nobody has charged it yet.
@@ -128,19 +124,6 @@ impl PartitionUnit {
             // Its reply answers that it was not sent.
             None => drop(batch),
         }
-    }
-
-    fn mark(&mut self, id: u64) {
-        self.tally.marking();
-        let detail = self.relay.detail();
-        let (link, topic, partition) = (Arc::clone(&self.link), detail.target_topic.clone(), self.partition);
-        let Generation { producer_id, epoch } = detail.begun.generation;
-        self.underway.marking = Some(Box::pin(async move {
-            let producer = ProducerIdentity { producer_id, epoch };
-            let lane = FlowLink::marker_lane(topic.as_str(), partition);
-            let written = link.target.write_abort_marker((topic.as_str(), partition), producer, lane).await;
-            (id, written.map_or_else(|error| unmarked(&error), |()| Answer::Marked))
-        }));
     }
 
     fn write(&mut self, records: Vec<(PositionKey, PositionValue)>) {
@@ -186,8 +169,8 @@ impl PartitionUnit {
     }
 
     pub(super) fn answered(&mut self, id: u64, answer: &Answer) {
-        self.tally.answered(*answer == Answer::Marked);
-        if !matches!(answer, Answer::Appended { .. } | Answer::Marked) {
+        self.tally.answered();
+        if !matches!(answer, Answer::Appended { .. }) {
             tracing::debug!(flow = %self.context.flow_id, topic = %self.topic, partition = self.partition,
                 ?answer, "append failed");
         }
@@ -218,7 +201,7 @@ impl PartitionUnit {
             Arrived::Waits => {}
             Arrived::Now(Fetched::Page(page)) => {
                 let only_end = page.records.is_empty();
-                self.relay.fetched(page, (), &self.codecs);
+                self.relay.fetched(page, &self.codecs);
                 if only_end {
                     // Nothing else follows that would tell it.
                     self.say();
@@ -247,18 +230,6 @@ impl PartitionUnit {
         self.lines.pages = None;
         self.link.source.invalidate(self.topic.as_str(), self.partition);
         self.relay.source_failed(reason, message);
-    }
-}
-
-/// What is said of a marker that is not known to be written.
-fn unmarked(error: &Error) -> Answer {
-    match error {
-        Error::Partition { code, .. } => Answer::Refused { code: code.0, message: String::new() },
-        error if error.outcome_unknown() => Answer::Lost,
-        error => {
-            tracing::debug!(%error, "marker was not sent");
-            Answer::NotSent
-        }
     }
 }
 
