@@ -68,6 +68,8 @@ struct Held {
     /// The bytes are in a frame, which is charged itself.
     slice: Option<Arc<Slice>>,
     wake: Arc<Notify>,
+    /// Wake whoever fetches, also where the partition did not lack memory.
+    always_wakes: bool,
 }
 
 impl AsRef<[u8]> for Held {
@@ -78,6 +80,7 @@ impl AsRef<[u8]> for Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
+        let lacked = self.own.as_ref().is_some_and(|(memory, _)| !memory.has_room());
         // The memory first: who is woken must find it free.
         let length = self.bytes.len();
         self.bytes = Bytes::new();
@@ -86,7 +89,9 @@ impl Drop for Held {
             memory.own.fetch_sub(length, Ordering::Relaxed);
             drop(charge);
         }
-        self.wake.notify_one();
+        if lacked || self.always_wakes {
+            self.wake.notify_one();
+        }
     }
 }
 
@@ -115,7 +120,7 @@ impl PartitionMemory {
             return Bytes::new();
         }
         if records.len() < frame.bytes / COPIED_PART {
-            return self.own(Bytes::copy_from_slice(&records), wake);
+            return self.own(Bytes::copy_from_slice(&records), wake, true);
         }
         frame.pages.fetch_add(1, Ordering::Relaxed);
         let slice = Arc::new(Slice { frame: Arc::clone(frame) });
@@ -124,15 +129,19 @@ impl PartitionMemory {
         slices.push(Arc::downgrade(&slice));
         drop(slices);
         let wake = Arc::clone(wake);
-        Bytes::from_owner(Held { bytes: records, own: None, slice: Some(slice), wake })
+        Bytes::from_owner(Held { bytes: records, own: None, slice: Some(slice), wake, always_wakes: true })
     }
 
-    /// Takes bytes that are a slice of no frame: a copy, or a batch that was made here. `wake` is told when the bytes are
-    /// dropped.
-    pub(crate) fn own(self: &Arc<Self>, bytes: Bytes, wake: &Arc<Notify>) -> Bytes {
+    /// Takes a batch that was made here: a slice of no frame. `wake` is told when it is dropped, if the partition lacked
+    /// memory until then.
+    pub(crate) fn made(self: &Arc<Self>, batch: Bytes, wake: &Arc<Notify>) -> Bytes {
+        self.own(batch, wake, false)
+    }
+
+    fn own(self: &Arc<Self>, bytes: Bytes, wake: &Arc<Notify>, always_wakes: bool) -> Bytes {
         self.own.fetch_add(bytes.len(), Ordering::Relaxed);
         let own = Some((Arc::clone(self), self.share.charge(bytes.len())));
-        Bytes::from_owner(Held { bytes, own, slice: None, wake: Arc::clone(wake) })
+        Bytes::from_owner(Held { bytes, own, slice: None, wake: Arc::clone(wake), always_wakes })
     }
 }
 
@@ -195,11 +204,14 @@ mod tests {
         let budget = Budget::new(64 * KIB);
         let memory = PartitionMemory::new(budget.share());
         let wake = Arc::new(Notify::new());
-        let made = memory.own(vec![1; 40 * KIB].into(), &wake);
+        let woken = || futures::FutureExt::now_or_never(Box::pin(wake.notified())).is_some();
+        drop(memory.made(vec![1; KIB].into(), &wake));
+        assert!(!woken(), "nobody waited for memory");
+        let made = memory.made(vec![1; 40 * KIB].into(), &wake);
         assert!(!memory.has_room());
         drop(made);
-        assert!(memory.has_room());
-        let mut woken = Box::pin(wake.notified());
-        assert!(futures::FutureExt::now_or_never(woken.as_mut()).is_some());
+        assert!(memory.has_room() && woken());
+        drop(memory.page(vec![1; KIB].into(), &Frame::new(KIB), &wake));
+        assert!(woken());
     }
 }

@@ -331,7 +331,9 @@ impl Task {
         };
         match sent {
             Ok(answer) => {
-                waiting.iter_mut().for_each(|w| w.reply.leaves());
+                for w in &mut waiting {
+                    w.reply.leaves();
+                }
                 if self.in_flight.is_empty() {
                     self.silence.ended(now);
                 }
@@ -388,7 +390,9 @@ fn distribute(waiting: Vec<Waiting>, result: Result<ProduceResponse, Error>) -> 
         }
         Err(error) => {
             tracing::debug!(error = %error, "produce answer lost");
-            waiting.into_iter().for_each(|w| give(w, Answer::Lost, &mut failed));
+            for w in waiting {
+                give(w, Answer::Lost, &mut failed);
+            }
         }
     }
     failed

@@ -109,7 +109,7 @@ impl PartitionUnit {
         self.tally.sent(append.path.name());
         if let (true, Some(fetcher)) = (append.path != Path::Passthrough, &self.lines.fetcher) {
             // It was made here: no frame holds it, so nobody has charged it yet.
-            append.batch.body = self.memory.own(append.batch.body, fetcher.wake());
+            append.batch.body = self.memory.made(append.batch.body, fetcher.wake());
         }
         let detail = self.relay.detail();
         let batch = sender::Append {
@@ -176,6 +176,10 @@ impl PartitionUnit {
         }
         let before = self.relay.totals();
         self.relay.answer(id, answer, now_ms());
+        if self.relay.has_failed() {
+            // Also after an append that stands elsewhere than expected, which the sender takes for a good one.
+            self.lines.row.fail();
+        }
         let (records, bytes) = self.relay.totals();
         self.tally.mirrored(records - before.0, bytes - before.1);
     }

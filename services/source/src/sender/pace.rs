@@ -191,7 +191,9 @@ mod tests {
         let (mut pace, now) = (Pace::default(), Instant::now());
         for _ in 0..2 {
             let lost: Vec<Ticket> = (0..10).map(|in_flight| pace.sent(in_flight, now)).collect();
-            lost.into_iter().for_each(|ticket| pace.lost(ticket));
+            for ticket in lost {
+                pace.lost(ticket);
+            }
         }
         assert_eq!(pace.limit, AT_FIRST / 4);
         for _ in 0..10 {

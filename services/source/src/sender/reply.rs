@@ -17,7 +17,8 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    pub(super) fn fail(&self) {
+    /// No further batch of the row is to be sent.
+    pub(crate) fn fail(&self) {
         self.failed.store(true, Ordering::Relaxed);
     }
 

@@ -17,7 +17,8 @@ struct Rig {
     cluster: FakeCluster,
     client: Client,
     topic_id: [u8; 16],
-    answers: (mpsc::UnboundedSender<(u64, Answer)>, mpsc::UnboundedReceiver<(u64, Answer)>),
+    answers_in: mpsc::UnboundedSender<(u64, Answer)>,
+    answers: mpsc::UnboundedReceiver<(u64, Answer)>,
 }
 
 impl Rig {
@@ -26,7 +27,8 @@ impl Rig {
         cluster.create_topic(TOPIC, partitions, 1, &[]).unwrap();
         let client = Client::new(ClientConfig::new([cluster.address(1).unwrap()], "test")).unwrap();
         let topic_id = client.topics(Some(&[TOPIC])).await.unwrap().remove(0).topic_id;
-        Self { cluster, client, topic_id, answers: mpsc::unbounded_channel() }
+        let (answers_in, answers) = mpsc::unbounded_channel();
+        Self { cluster, client, topic_id, answers_in, answers }
     }
 
     fn sender(&self) -> Sender {
@@ -46,12 +48,12 @@ impl Rig {
         let batch = StampedBatch { header, body: bytes.slice(header.len()..), body_crc: 0 };
         // The answers of several partitions are told apart by their numbers.
         let told = id + 1_000 * u64::try_from(partition).unwrap();
-        let reply = Reply::new(told, self.answers.0.clone(), Arc::clone(row));
+        let reply = Reply::new(told, self.answers_in.clone(), Arc::clone(row));
         Append { topic: TOPIC.into(), topic_id: self.topic_id, partition, batch, reply }
     }
 
     async fn answer(&mut self) -> (u64, Answer) {
-        let answered = tokio::time::timeout(Duration::from_secs(60), self.answers.1.recv());
+        let answered = tokio::time::timeout(Duration::from_mins(1), self.answers.recv());
         answered.await.expect("an answer within a minute").unwrap()
     }
 }
@@ -186,4 +188,16 @@ async fn a_slow_broker_that_answers_a_probe_keeps_its_connection() {
     let metadata = rig.cluster.requests(Api::Metadata);
     assert!(metadata >= 3, "it was asked meanwhile: {metadata}");
     assert_eq!(sender.acknowledging.lock().timeout(Instant::now().into_std()), Duration::from_secs(30));
+}
+
+#[tokio::test]
+async fn a_row_that_its_partition_gave_up_is_not_sent() {
+    let mut rig = Rig::new(1).await;
+    let (sender, row) = (rig.sender(), Arc::new(Row::default()));
+    row.fail();
+    for id in 0..2 {
+        sender.append(rig.append(&row, 0, id)).await;
+    }
+    assert_eq!([rig.answer().await, rig.answer().await], [(0, Answer::NotSent), (1, Answer::NotSent)]);
+    assert_eq!(rig.cluster.requests(Api::Produce), 0);
 }

@@ -119,15 +119,15 @@ async fn a_stalled_target_leaves_memory_within_the_budget() -> Result<()> {
         sleep(Duration::from_millis(100)).await;
     }
     target.resume(0)?;
-    let arrived = async {
-        rig.arrived(&[&topic], produced).await?;
-        Ok::<_, anyhow::Error>(())
-    };
-    tokio::pin!(arrived);
-    loop {
-        tokio::select! {
-            done = &mut arrived => break done?,
-            () = sleep(Duration::from_millis(100)) => most = most.max(resident_bytes(&rig)?),
+    {
+        let topics = [topic.as_str()];
+        let arrived = rig.arrived(&topics, produced);
+        tokio::pin!(arrived);
+        loop {
+            tokio::select! {
+                done = &mut arrived => break done?,
+                () = sleep(Duration::from_millis(100)) => most = most.max(resident_bytes(&rig)?),
+            }
         }
     }
     ensure!(most <= ALLOWED, "{} MiB in memory, {} MiB allowed", most >> 20, ALLOWED >> 20);
