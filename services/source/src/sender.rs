@@ -6,6 +6,7 @@
 
 mod ack_time;
 mod lanes;
+mod outcome;
 mod pace;
 mod packing;
 mod patience;
@@ -23,9 +24,7 @@ use futures::future::BoxFuture;
 use mirrormesh_core::format::batch::StampedBatch;
 use mirrormesh_core::relay::answer::Answer;
 use mirrormesh_kafka::wire::Answer as Answered;
-use mirrormesh_kafka::wire::produce::{
-    ProduceEntry, ProduceRequest, ProduceResponse, ProducedPartition, RawBatch,
-};
+use mirrormesh_kafka::wire::produce::{ProduceEntry, ProduceRequest, ProduceResponse, RawBatch};
 use mirrormesh_kafka::{Client, Connection, Error};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
@@ -33,6 +32,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use ack_time::AckTime;
 pub(crate) use lanes::Lanes;
+use outcome::{Waiting, distribute};
 use pace::{Pace, Ticket};
 use packing::{Packing, Place};
 use patience::{PROBE_TIMEOUT, Patience, Silence};
@@ -136,14 +136,6 @@ impl Sender {
     }
 }
 
-/// Who waits for one entry of a request.
-struct Waiting {
-    topic: Arc<str>,
-    topic_id: [u8; 16],
-    partition: i32,
-    reply: Reply,
-}
-
 /// A request on its way. Fields are dropped in this order, which is the order of the answers.
 struct InFlight {
     waiting: Vec<Waiting>,
@@ -237,9 +229,7 @@ impl Task {
         let failed = distribute(settled.waiting, result);
         drop(settled.unsent);
         for place in failed {
-            for append in self.packing.take_failed(&place) {
-                self.refuse(&place, append.reply);
-            }
+            self.refuse_waiting(&place);
         }
     }
 
@@ -247,11 +237,20 @@ impl Task {
         let mut next = Some(first);
         while let Some(append) = next {
             if append.reply.row().is_failed() {
-                self.refuse(&(append.topic, append.partition), append.reply);
+                let place = (append.topic, append.partition);
+                self.refuse_waiting(&place);
+                self.refuse(&place, append.reply);
             } else {
                 self.packing.push(append);
             }
             next = if self.packing.len() < WAITING_MAX { self.appends.try_recv().ok() } else { None };
+        }
+    }
+
+    /// Refuses the batches of a partition that wait behind a failed one.
+    fn refuse_waiting(&mut self, place: &Place) {
+        for append in self.packing.take_failed(place) {
+            self.refuse(place, append.reply);
         }
     }
 
@@ -317,7 +316,9 @@ impl Task {
     async fn send(&mut self, connection: Result<Connection, Error>) {
         let mut packed = self.packing.take();
         for append in packed.extract_if(.., |append| append.reply.row().is_failed()) {
-            self.refuse(&(append.topic, append.partition), append.reply);
+            let place = (append.topic, append.partition);
+            self.refuse(&place, append.reply);
+            self.refuse_waiting(&place);
         }
         if packed.is_empty() {
             return;
@@ -343,7 +344,9 @@ impl Task {
             Err(error) => {
                 tracing::debug!(node = self.node_id, %error, "produce request was not sent");
                 for w in waiting {
-                    self.refuse(&(w.topic, w.partition), w.reply);
+                    let place = (w.topic, w.partition);
+                    self.refuse(&place, w.reply);
+                    self.refuse_waiting(&place);
                 }
             }
         }
@@ -376,49 +379,6 @@ async fn probed(
     let done = (*asked, asking.await);
     *probe = None;
     done
-}
-
-/// Answers the batches of a request. Returns the partitions whose batch was not appended.
-fn distribute(waiting: Vec<Waiting>, result: Result<ProduceResponse, Error>) -> Vec<Place> {
-    let mut failed = Vec::new();
-    match result {
-        Ok(response) => {
-            for (index, w) in waiting.into_iter().enumerate() {
-                let answer = answer_of(&w, index, &response);
-                give(w, answer, &mut failed);
-            }
-        }
-        Err(error) => {
-            tracing::debug!(error = %error, "produce answer lost");
-            for w in waiting {
-                give(w, Answer::Lost, &mut failed);
-            }
-        }
-    }
-    failed
-}
-
-fn give(waiting: Waiting, answer: Answer, failed: &mut Vec<Place>) {
-    if !matches!(answer, Answer::Appended { .. }) {
-        failed.push((waiting.topic, waiting.partition));
-    }
-    waiting.reply.give(answer);
-}
-
-/// Brokers answer in the order of the request, as a rule; where one does not, its answer is looked for.
-fn answer_of(waiting: &Waiting, index: usize, response: &ProduceResponse) -> Answer {
-    let ours = |p: &&ProducedPartition| {
-        p.partition == waiting.partition && p.topic_id == waiting.topic_id && p.topic == waiting.topic
-    };
-    let in_place = response.partitions.get(index).filter(ours);
-    match in_place.or_else(|| response.partitions.iter().find(ours)) {
-        // The broker said nothing about it: nothing may be concluded.
-        None => Answer::Lost,
-        Some(p) if p.error.is_ok() => {
-            Answer::Appended { base_offset: p.base_offset, append_time: p.log_append_time >= 0 }
-        }
-        Some(p) => Answer::Refused { code: p.error.0, message: p.error_message.clone().unwrap_or_default() },
-    }
 }
 
 #[cfg(test)]

@@ -201,3 +201,28 @@ async fn a_row_that_its_partition_gave_up_is_not_sent() {
     assert_eq!([rig.answer().await, rig.answer().await], [(0, Answer::NotSent), (1, Answer::NotSent)]);
     assert_eq!(rig.cluster.requests(Api::Produce), 0);
 }
+
+#[tokio::test]
+async fn batches_that_wait_are_refused_before_newer_ones() {
+    let mut rig = Rig::new(1).await;
+    let (sender, row) = (rig.sender(), Arc::new(Row::default()));
+    sender.append(rig.append(&row, 0, 0)).await;
+    assert_eq!(code(&rig.answer().await.1), 0);
+    rig.cluster.script(Rule::new(Api::Produce, Fault::Delay(Duration::from_millis(300))));
+    for id in 1..MANY {
+        sender.append(rig.append(&row, 0, id)).await;
+    }
+    // The partition gives up while most batches wait, and hands over one more.
+    let sent = rig.cluster.wait_until(Duration::from_secs(10), |cluster| cluster.requests(Api::Produce) > 1);
+    sent.await.unwrap();
+    row.fail();
+    sender.append(rig.append(&row, 0, MANY)).await;
+    let mut unsent = 0;
+    for id in 1..=MANY {
+        let (answered, answer) = rig.answer().await;
+        assert_eq!(answered, id, "{answer:?}");
+        unsent += u64::from(answer == Answer::NotSent);
+        assert!(unsent == 0 || answer == Answer::NotSent, "{id}: {answer:?}");
+    }
+    assert!(unsent > 20, "{unsent}");
+}
