@@ -18,8 +18,11 @@ pub struct Limits {
     pub frame_bytes_max: usize,
     /// How long opening a connection may take, version negotiation included.
     pub connect_timeout: Duration,
-    /// How long a produce, metadata or offset request may stay unanswered. For a fetch its own waiting time is added.
+    /// How long a metadata or offset request may stay unanswered. For a fetch its own waiting time is added.
     pub request_timeout: Duration,
+    /// How long a produce request may stay unanswered beyond the time that it allows the broker. It is long enough that
+    /// the broker's own time-out comes first, which names the slow partition and keeps the connection.
+    pub produce_margin: Duration,
     /// How long an administrative call may take in all, its retries included.
     pub admin_timeout: Duration,
     /// Requests per connection that may be sent but not answered.
@@ -32,6 +35,7 @@ impl Default for Limits {
             frame_bytes_max: 128 * 1024 * 1024,
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(5),
+            produce_margin: Duration::from_secs(10),
             admin_timeout: Duration::from_secs(15),
             in_flight_max: 256,
         }
@@ -144,6 +148,7 @@ fn check_limits(limits: &Limits) -> Result<()> {
     let timeouts = [
         ("limits.connect_timeout", limits.connect_timeout),
         ("limits.request_timeout", limits.request_timeout),
+        ("limits.produce_margin", limits.produce_margin),
         ("limits.admin_timeout", limits.admin_timeout),
     ];
     for (name, timeout) in timeouts {

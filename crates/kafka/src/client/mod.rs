@@ -32,6 +32,8 @@ use pool::{Pool, Target};
 
 /// The lane of everything but records, so that a long fetch or a slow append does not hold it up.
 const CONTROL_LANE: u32 = u32::MAX;
+/// The lane of questions whether a broker answers at all: nothing else may hold them up.
+const PROBE_LANE: u32 = u32::MAX - 1;
 /// From version 4 on a broker can be told not to create what it is asked about (Kafka 0.11).
 const METADATA_VERSIONS: VersionRange = VersionRange { min: 4, max: 13 };
 
@@ -194,6 +196,24 @@ impl Client {
         bootstrap.shuffle(&mut rand::rng());
         nodes.extend(bootstrap);
         nodes
+    }
+
+    /// Asks a broker for something cheap, on a connection that is used for nothing else. An answer within `timeout`,
+    /// the time to connect included, shows that the broker works.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] if no answer came in time; otherwise why the broker can't be asked.
+    pub async fn probe(&self, node_id: i32, timeout: Duration) -> Result<()> {
+        let request = MetadataRequest::default().with_topics(Some(Vec::new()));
+        let request = request.with_allow_auto_topic_creation(false);
+        let asking = async {
+            let connection = self.connection(node_id, PROBE_LANE).await?;
+            connection.call_within(&request, METADATA_VERSIONS, timeout).await.map(drop)
+        };
+        tokio::time::timeout(timeout, asking).await.unwrap_or_else(|_| {
+            let broker = self.cache().address(node_id).unwrap_or_else(|| "an unknown broker".into());
+            Err(Error::Timeout { broker, api: MetadataRequest::NAME, timeout })
+        })
     }
 
     /// Sends a request to one broker over its control lane.

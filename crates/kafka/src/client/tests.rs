@@ -128,6 +128,23 @@ async fn one_connection_per_broker_and_lane() {
 }
 
 #[tokio::test]
+async fn a_probe_tells_a_silent_broker_from_one_that_works() {
+    let mut responder = responder().await;
+    let client = client(&responder);
+    tokio::join!(async { client.cluster().await.unwrap() }, async {
+        let request = responder.next().await;
+        describe(&request, &responder, 1).await
+    });
+    let (probed, _) = tokio::join!(client.probe(1, LONG), async {
+        let request = responder.next().await;
+        describe(&request, &responder, 1).await
+    });
+    probed.unwrap();
+    let silent = client.probe(1, Duration::from_millis(50)).await.unwrap_err();
+    assert!(matches!(silent, Error::Timeout { .. }), "{silent}");
+}
+
+#[tokio::test]
 async fn an_unreachable_cluster_is_named() {
     let mut unused = Vec::new();
     for _ in 0..2 {

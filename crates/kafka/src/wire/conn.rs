@@ -167,7 +167,12 @@ impl Connection {
 
     /// Ends the connection. Every unanswered request gets [`Error::Disconnected`]: its outcome is unknown.
     pub fn close(&self) {
-        self.inner.end.now("we closed it");
+        self.close_because("we closed it");
+    }
+
+    /// As [`Connection::close`]; the errors of unanswered requests carry the reason.
+    pub fn close_because(&self, reason: &str) {
+        self.inner.end.now(reason);
     }
 
     /// Whether requests to produce and to fetch can name topics by id.

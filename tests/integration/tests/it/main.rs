@@ -24,6 +24,7 @@ mod other_writers;
 mod paths;
 mod retention;
 mod rig;
+mod slow_target;
 mod topics;
 mod transactions;
 mod versions;

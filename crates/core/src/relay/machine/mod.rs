@@ -286,6 +286,16 @@ impl Relay {
         self.economy.passing_ns(ns);
     }
 
+    /// A batch in flight has failed, or stands elsewhere than expected: nothing that has not left yet may be sent.
+    pub fn has_failed(&self) -> bool {
+        matches!(&self.phase, Phase::Streaming(stream) if stream.window.is_failed())
+    }
+
+    /// The time in which the target acknowledges one batch while further requests wait there, ns; 0 if none wait.
+    pub fn ack_ns(&mut self, ns: u64) {
+        self.economy.ack_ns(ns);
+    }
+
     /// The wait is over.
     pub fn resume(&mut self) {
         if matches!(self.phase, Phase::Waiting { .. }) {
