@@ -68,7 +68,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 10.0)]
     stall_minutes: f64,
     /// Active partitions of the stalled flow; one stall each.
-    #[arg(long, value_delimiter = ',', value_enum, default_value = "4,200,2000")]
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = Point::ALL)]
     stall_partitions: Vec<Point>,
     /// The most partitions when cost grows.
     #[arg(long, default_value_t = 10_000)]

@@ -14,7 +14,7 @@ use crate::measure::{Usage, usage};
 
 /// How often the target is looked at, for each [`LOOK_PARTITIONS`] partitions: a look asks for every partition.
 const LOOK_STEP: Duration = Duration::from_millis(10);
-const LOOK_PARTITIONS: u32 = 4;
+const LOOK_PARTITIONS: u32 = 16;
 /// A row that is slower than this is given up.
 const BYTES_PER_SECOND_MIN: u64 = 2_000_000;
 /// As with bytes, for small records.

@@ -146,7 +146,7 @@ fn far(scale: Scale) -> Set {
 
 /// Records that are older than brokers retain producer state for, over a long way to the target.
 fn backfill(scale: Scale) -> Set {
-    let mut old = kilo(BACKFILL, "none", Fill::Random, scale.records(150_000, 1_000_000));
+    let mut old = kilo(BACKFILL, "none", Fill::Random, scale.records(300_000, 1_000_000));
     old.partitions = 1;
     old.age = BACKFILL_AGE;
     let rows = [Row::Source, Row::SourceNew, Row::Rdkafka, Row::RdkafkaSame, Row::Mm2];
@@ -161,7 +161,9 @@ fn backfill(scale: Scale) -> Set {
 
 fn replicated(scale: Scale) -> impl Iterator<Item = Set> {
     RF3.into_iter().map(move |(name, title, partitions, batch_bytes)| {
-        let mut data = kilo(name, "none", Fill::Random, scale.records(200_000, 1_000_000));
+        // Looking at 200 partitions takes a part of a second: the stretch must be long beside it.
+        let quick = if partitions < 200 { 200_000 } else { 400_000 };
+        let mut data = kilo(name, "none", Fill::Random, scale.records(quick, 1_000_000));
         data.partitions = partitions;
         data.batch_bytes = batch_bytes;
         let rows = scale.rows(&[Row::Source, Row::Rdkafka, Row::RdkafkaSame], false);
