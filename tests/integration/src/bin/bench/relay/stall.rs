@@ -38,13 +38,13 @@ const TICK: Duration = Duration::from_millis(2);
 /// How many partitions of the stalled flow get records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Point {
-    /// 4.
+    /// 4 partitions.
     #[value(name = "4")]
     Few,
-    /// 200.
+    /// 200 partitions.
     #[value(name = "200")]
     Many,
-    /// 2,000.
+    /// 2,000 partitions.
     #[value(name = "2000")]
     Most,
 }
@@ -136,10 +136,14 @@ struct View {
     pid: u32,
     stalled: Vec<Counter>,
     other: Counter,
-    resident_bytes: u64,
 }
 
 impl View {
+    /// The most resident memory that the service ever had. An error if it has ended.
+    fn peak_bytes(&self) -> Result<u64> {
+        Ok(usage(self.pid)?.peak_bytes)
+    }
+
     /// Records on the stalled target.
     fn stalled(&mut self) -> Result<u64> {
         self.stalled.iter_mut().map(Counter::count).sum()
@@ -150,7 +154,7 @@ impl View {
         let (began, before) = (Instant::now(), self.other.count()?);
         while began.elapsed() < length {
             std::thread::sleep(STEP);
-            self.resident_bytes = self.resident_bytes.max(usage(self.pid)?.resident_bytes);
+            self.peak_bytes()?;
         }
         let count = self.other.count()? - before;
         Ok(count as f64 / began.elapsed().as_secs_f64())
@@ -163,7 +167,7 @@ impl View {
                 let stalled = self.stalled()?;
                 bail!("{what}: not within {limit:?}; the stalled target holds {stalled} records");
             }
-            self.resident_bytes = self.resident_bytes.max(usage(self.pid)?.resident_bytes);
+            self.peak_bytes()?;
             std::thread::sleep(STEP);
         }
         Ok(began.elapsed().as_secs_f64())
@@ -189,7 +193,6 @@ pub(crate) async fn run(rig: &Rig, point: Point, length: Duration) -> Result<Val
         pid: ours.pid,
         stalled: stalled.collect::<Result<_>>()?,
         other: Counter::new(&other.direct_bootstrap(), &other_topic, OTHER_PARTITIONS)?,
-        resident_bytes: 0,
     };
     let mut inputs = [
         Input::start(&route.source, &topics),
@@ -218,7 +221,7 @@ fn measure(rig: &Rig, view: &mut View, inputs: &mut [Input; 2], length: Duration
         Ok(close(stalled, view.stalled()?) && close(other, view.other.count()?))
     })?;
     let rate_before = view.watch(BEFORE)?;
-    let resident_before = view.resident_bytes;
+    let resident_before = view.peak_bytes()?;
     for proxy in rig.target.proxies() {
         proxy.block();
     }
@@ -241,7 +244,7 @@ fn measure(rig: &Rig, view: &mut View, inputs: &mut [Input; 2], length: Duration
         ("stalled_s", length.as_secs_f64()),
         ("waited_records", waited as f64),
         ("resident_before_mb", resident_before as f64 / 1e6),
-        ("resident_max_mb", view.resident_bytes as f64 / 1e6),
+        ("resident_max_mb", view.peak_bytes()? as f64 / 1e6),
         ("other_rate_before", rate_before),
         ("other_rate_during", rate_during),
         ("other_rate_ratio", rate_during / rate_before),
