@@ -177,6 +177,31 @@ impl Api {
         call!(self, v1::flow_service_client::FlowServiceClient<Channel>, list_flow_events, request)
     }
 
+    /// All events of a flow that the mesh still has, newest first.
+    pub async fn all_flow_events(&mut self, id: &str) -> Result<Vec<v1::FlowEvent>, Status> {
+        let mut request = v1::ListFlowEventsRequest {
+            parent: format!("flows/{id}"),
+            page_size: 1_000,
+            ..v1::ListFlowEventsRequest::default()
+        };
+        let mut events = Vec::new();
+        loop {
+            let page = self.event_page(&request).await?;
+            events.extend(page.events);
+            if page.next_page_token.is_empty() {
+                return Ok(events);
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+
+    async fn event_page(
+        &mut self,
+        request: &v1::ListFlowEventsRequest,
+    ) -> Result<v1::ListFlowEventsResponse, Status> {
+        call!(self, v1::flow_service_client::FlowServiceClient<Channel>, list_flow_events, request)
+    }
+
     /// Watches a flow; a failing coordinator ends the stream.
     pub async fn watch_flow(&mut self, id: &str) -> Result<Streaming<v1::WatchFlowResponse>, Status> {
         let request = v1::WatchFlowRequest { name: format!("flows/{id}"), include_topics: false };
