@@ -1,5 +1,5 @@
 //! Kafka for mirrormesh: our own asynchronous wire client for mirrored records, offsets and administration, and a
-//! thin use of librdkafka for the internal topics.
+//! thin use of librdkafka to read the internal topics.
 //!
 //! Owns connections, routing to leaders and coordinators, request encoding, response decoding and record batches.
 //! It is the only crate that names `kafka-protocol` and `rdkafka`; neither shows in its public interface.
@@ -18,6 +18,7 @@ pub mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod internal_writer;
 pub mod librdkafka;
 pub mod memory;
 pub mod wire;

@@ -1,4 +1,4 @@
-//! What all units of one flow share: one client per cluster, one producer, one reader of positions and one of
+//! What all units of one flow share: one client per cluster, one writer, one reader of positions and one of
 //! checkpoints.
 //!
 //! Owns their life: made with the first unit of a flow, dropped with the last. A flow whose clusters are reached
@@ -14,7 +14,7 @@ use mirrormesh_core::ids::{FlowId, GroupId};
 use mirrormesh_core::translate::Translation;
 use mirrormesh_kafka::Client;
 use mirrormesh_kafka::admin::CommittedOffset;
-use mirrormesh_kafka::librdkafka::InternalProducer;
+use mirrormesh_kafka::internal_writer::{InternalWriter, NewRecord};
 use mirrormesh_worker::{Failure, FlowView, UnitContext, client_config, ensure_internal_topic};
 use tokio::sync::{OnceCell, Semaphore, watch};
 use tokio::time::Instant;
@@ -37,9 +37,7 @@ pub(crate) struct Shared {
     /// All groups of a flow tick in step, counted from here: one look at the positions serves them all.
     pub(crate) begun: Instant,
     target: Client,
-    /// The target may give out no producer ids: what the producer was made for.
-    at_least_once: bool,
-    producer: InternalProducer,
+    writer: InternalWriter,
     positions: PositionReader,
     written: CheckpointReader,
     fetches: Semaphore,
@@ -51,14 +49,12 @@ impl Shared {
         let spec = &view.flow.spec;
         let client_id = format!("mirrormesh-checkpoint-{}", view.id);
         let source = Client::new(client_config(&view.source, &client_id)?)?;
-        let target_config = client_config(&view.target, &client_id)?;
-        let target = Client::new(target_config.clone())?;
+        let target = Client::new(client_config(&view.target, &client_id)?)?;
         Ok(Self {
             changes,
             source,
             begun: Instant::now(),
-            at_least_once: spec.at_least_once,
-            producer: InternalProducer::new(&target_config, !spec.at_least_once)?,
+            writer: InternalWriter::new(target.clone()),
             positions: PositionReader::new(view.id.clone(), target.clone(), spec.positions_topic()),
             written: CheckpointReader::new(target.clone(), spec.checkpoints_topic()),
             target,
@@ -113,7 +109,7 @@ impl Shared {
         let (key, value) =
             (checkpoint.encode_key().map_err(invalid)?, checkpoint.encode_value().map_err(invalid)?);
         let topic = spec.checkpoints_topic();
-        let sending = self.producer.send(&topic, 0, &key, Some(&value), time_ms);
+        let sending = self.writer.send(&topic, NewRecord { key, value: Some(value), timestamp_ms: time_ms });
         match tokio::time::timeout(SEND_TIMEOUT, sending).await {
             Ok(sent) => sent.map(drop).map_err(Failure::from),
             Err(_) => Err(Failure::new(
@@ -143,7 +139,7 @@ impl Registry {
             // A flow that went and came back has a new channel of changes: the old one is closed.
             let alive = shared.changes.has_changed().is_ok();
             let clusters = known.source == newest.source && known.target == newest.target;
-            if alive && clusters && shared.at_least_once == newest.flow.spec.at_least_once {
+            if alive && clusters {
                 return Ok(shared);
             }
         }

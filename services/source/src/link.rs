@@ -85,7 +85,7 @@ impl FlowLink {
     ) -> Result<Self, Failure> {
         let source = client("source", flow_id, clusters.0)?;
         let target = client("target", flow_id, clusters.1)?;
-        let writer = Arc::new(InternalWriter::new(target.clone(), flow.spec.at_least_once));
+        let writer = Arc::new(InternalWriter::new(target.clone()));
         let factor = flow.spec.internal_replication_factor;
         let throttles = Arc::new(Throttles::new(
             KeyValue::new("flow", flow_id.as_str().to_owned()),

@@ -35,8 +35,8 @@ const CONTROL_LANE: u32 = u32::MAX;
 /// From version 4 on a broker can be told not to create what it is asked about (Kafka 0.11).
 const METADATA_VERSIONS: VersionRange = VersionRange { min: 4, max: 13 };
 
-const RETRY_MIN: Duration = Duration::from_millis(20);
-const RETRY_MAX: Duration = Duration::from_secs(1);
+pub(crate) const RETRY_MIN: Duration = Duration::from_millis(20);
+pub(crate) const RETRY_MAX: Duration = Duration::from_secs(1);
 
 /// A client of one cluster; clones share connections and cache.
 #[derive(Clone)]
