@@ -178,6 +178,43 @@ fn patterns_are_limited() {
 }
 
 #[test]
+fn usual_mistakes_in_patterns_get_a_hint() {
+    let topics = |pattern: &str| {
+        let topics = Some(v1::TopicSelection { include: vec![pattern.to_owned()], exclude: vec![] });
+        flow_spec(&v1::Flow { topics, ..minimal() }).map(drop).map_err(|faults| faults.to_string())
+    };
+    for (pattern, hint) in [
+        (
+            "orders,payments",
+            r#"holds a comma, which can't be in a topic name: give each topic a pattern of its own, ["orders", "payments"]"#,
+        ),
+        ("orders, payments", r#"["orders", "payments"]"#),
+        ("o{1,2},p", r#"["o{1,2}", "p"]"#),
+        ("(orders,payments)", "give each topic a pattern of its own"),
+        ("o{1,2,3}", "holds a comma"),
+        (" orders", r#"holds a blank, which can't be in a topic name: write "orders""#),
+        ("orders\t", "holds a blank"),
+        ("my orders", "holds a blank"),
+        ("(?!test).*", "put what is not to be selected into the exclude list"),
+        ("*", "everything is `.*`"),
+        ("*.orders", "any text is `.*`"),
+    ] {
+        let fault = topics(pattern).unwrap_err();
+        assert!(
+            fault.starts_with("`flow.topics.include[0]`: ") && fault.contains(hint),
+            "{pattern}: {fault}"
+        );
+    }
+    for right in ["orders", "o{1,2}", "o{2,}", "o{3}", r"\p{L}{1,2}x{4}", "orders|payments"] {
+        assert_eq!(topics(right), Ok(()), "{right}");
+    }
+    // Group ids may hold anything.
+    let groups =
+        Some(v1::GroupSelection { include: vec!["my group, the first".to_owned()], exclude: vec![] });
+    assert!(faults_of(&v1::Flow { groups, ..minimal() }).is_empty());
+}
+
+#[test]
 fn intervals_have_limits() {
     type Set = fn(&mut v1::Flow, Duration);
     let discovery: Set = |flow, duration| flow.discovery_interval = Some(duration);

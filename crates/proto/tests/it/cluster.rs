@@ -191,7 +191,19 @@ fn masks_change_what_they_name() {
             (update.bootstrap_servers.clone(), update.properties.clone())
         );
     }
-    assert_eq!(apply(&["name", "etag", "create_time", "update_time"]), Ok(present.clone()));
+    // Without a mask the fields that the update leaves empty stay.
+    let servers = v1::Cluster { properties: BTreeMap::new(), ..update.clone() };
+    let changed = apply_cluster_mask(&present, &servers, None).unwrap();
+    assert_eq!(
+        (changed.bootstrap_servers, changed.properties),
+        (servers.bootstrap_servers, present.properties.clone())
+    );
+    assert_eq!(apply(&["name", "etag"]), Ok(present.clone()));
+    assert_eq!(apply(&["bootstrapServers"]), apply(&["bootstrap_servers"]));
+    for path in ["create_time", "updateTime"] {
+        let faults = apply(&[path]).unwrap_err().to_string();
+        assert!(faults.contains(&format!("{path:?} is output only")), "{faults}");
+    }
     let faults = apply(&["properties", "nonsense", "bootstrap.servers"]).unwrap_err();
     assert_eq!(faults.fields().collect::<Vec<_>>(), ["update_mask", "update_mask"]);
     assert!(faults.to_string().contains("\"nonsense\""), "{faults}");

@@ -7,6 +7,7 @@ mod cluster;
 mod flow;
 mod flow_mask;
 mod flow_view;
+mod mask;
 mod names;
 mod patterns;
 mod policies;
