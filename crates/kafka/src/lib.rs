@@ -24,6 +24,6 @@ pub mod memory;
 pub mod wire;
 
 pub use client::Client;
-pub use config::{ClientConfig, Limits};
+pub use config::{ClientConfig, ExpectedCluster, Limits};
 pub use error::{Class, Error, ErrorCode, Result};
 pub use wire::conn::Connection;
