@@ -10,7 +10,9 @@ use mirrormesh_core::format::mm2::{FormatError, Heartbeat};
 use mirrormesh_kafka::Client;
 use mirrormesh_kafka::internal_writer::{InternalWriter, NewRecord};
 use mirrormesh_runtime::clock::now_ms;
-use mirrormesh_worker::{Failure, UnitContext, client_config, ensure_internal_topic};
+use mirrormesh_worker::{
+    ClusterCheck, Failure, UnitContext, client_config, cluster_name, ensure_internal_topic,
+};
 use tokio::time::Instant;
 
 use crate::metrics::Metrics;
@@ -25,6 +27,9 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// Writes heartbeats until the unit is to stop.
 pub(crate) async fn run(context: UnitContext, metrics: Metrics) {
+    if !Box::pin(ClusterCheck::default().pass(&context)).await {
+        return;
+    }
     let mut retry = RETRY_MIN;
     loop {
         match context.stop.run_until_cancelled(Box::pin(open(&context))).await {
@@ -47,9 +52,10 @@ pub(crate) async fn run(context: UnitContext, metrics: Metrics) {
 
 /// A writer for a topic that is there.
 async fn open(context: &UnitContext) -> Result<InternalWriter, Failure> {
-    let config = client_config(&context.target, &format!("mirrormesh-heartbeat-{}", context.flow_id))?;
-    let client = Client::new(config)?;
     let view = context.flow_changes.borrow().clone();
+    let (name, client_id) =
+        (cluster_name(&view.flow.spec.target), format!("mirrormesh-heartbeat-{}", context.flow_id));
+    let client = Client::new(client_config(&name, &context.target, &client_id)?)?;
     ensure_internal_topic(&client, TOPIC, view.flow.spec.internal_replication_factor).await?;
     Ok(InternalWriter::new(client))
 }

@@ -52,6 +52,7 @@ pub(crate) fn cluster_spec() -> ClusterSpec {
             ("sasl.password".into(), "${env:UK_PASSWORD}".into()),
             ("security.protocol".into(), "SASL_SSL".into()),
         ]),
+        kafka_cluster_id: Some("MkU3OEVBNTcwNTJENDM2Qk".into()),
     }
 }
 
@@ -169,8 +170,15 @@ fn commands() -> Vec<(&'static str, CommandKind)> {
     let id = flow;
     vec![
         (
-            "put-cluster",
+            "put-cluster-id",
             CommandKind::PutCluster { id: cluster("uk"), spec: cluster_spec(), create: true, guard: guard() },
+        ),
+        (
+            "report-cluster",
+            CommandKind::ReportCluster {
+                id: cluster("uk"),
+                kafka_cluster_id: "MkU3OEVBNTcwNTJENDM2Qk".into(),
+            },
         ),
         ("delete-cluster", CommandKind::DeleteCluster { id: cluster("uk"), guard: guard() }),
         (
