@@ -5,6 +5,7 @@
 
 mod claims;
 mod incarnations;
+mod loops;
 mod scan;
 mod starts;
 
@@ -24,6 +25,7 @@ use mirrormesh_worker::UnitContext;
 
 use crate::link::FlowLink;
 use incarnations::FormerIds;
+use loops::Loops;
 
 /// Topics and partitions in one report at most; one topic with more partitions goes alone.
 const REPORT_MAX: usize = 10_000;
@@ -52,6 +54,8 @@ struct Topology {
     said: BTreeMap<TopicName, Trouble>,
     /// What brokers that lag behind may still say.
     former: FormerIds,
+    /// Topics that came from the target.
+    loops: Loops,
     /// The rules about topics, and the flow that they are of.
     rules: Option<(FlowSpec, Arc<TopicRules>)>,
     /// How long to wait after the next failure.
@@ -69,6 +73,7 @@ pub(crate) async fn run(context: UnitContext, link: Arc<FlowLink>) {
         claimed: BTreeMap::new(),
         said: BTreeMap::new(),
         former: FormerIds::default(),
+        loops: Loops::default(),
         rules: None,
         retry: RETRY_MIN,
     };

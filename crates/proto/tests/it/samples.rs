@@ -369,10 +369,15 @@ fn registry() -> Vec<(&'static str, RegistryKey, RegistryValue)> {
         begun: PartitionGeneration { generation, ..partition_generation() },
     };
     let claim_key = ClaimKey { source_cluster: "MkU3OEVBNTcwNTJENDM2Qk".into(), topic: topic("uk-orders") };
-    let claim = Claim { mesh_id: "b1946ac9".into(), flow: flow(), source: cluster("uk") };
+    let claim = Claim {
+        mesh_id: "b1946ac9".into(),
+        flow: flow(),
+        source: cluster("uk"),
+        source_topic: Some(topic("orders")),
+    };
     vec![
         ("writer", RegistryKey::Writer(key), RegistryValue::Writer(writer)),
-        ("claim", RegistryKey::Claim(claim_key), RegistryValue::Claim(claim)),
+        ("claim-topic", RegistryKey::Claim(claim_key), RegistryValue::Claim(claim)),
     ]
 }
 

@@ -33,15 +33,18 @@ impl Topology {
     /// Looks, brings the target in step, tells the coordinator.
     pub(super) async fn scan(&mut self, spec: &FlowSpec) -> Result<(), Trouble> {
         let rules = self.rules(spec)?;
-        let wanted = self.wanted(&rules).await?;
+        let mut wanted = self.wanted(&rules).await?;
+        self.leave_out_loops(&mut wanted).await?;
         self.claim().await?;
         let (targets, not_made) = self.bring_in_step(spec, &wanted).await?;
         let (mut found, trouble) = self.entries(spec, wanted, &targets).await?;
         self.settle_claims(spec, &mut found).await?;
         // A topic that vanished from the source stays in the inventory: its partitions say what is wrong. Only one
-        // that the flow does not select any more goes.
-        let gone =
-            self.reported.keys().filter(|topic| rules.target_of(topic.as_str()).is_none()).cloned().collect();
+        // that the flow does not select any more goes, or one that came from the target.
+        let is_gone = |topic: &&TopicName| {
+            rules.target_of(topic.as_str()).is_none() || self.loops.left_out.contains(*topic)
+        };
+        let gone = self.reported.keys().filter(is_gone).cloned().collect();
         self.tell(found, gone).await?;
         not_made.or(trouble).map_or(Ok(()), Err)
     }
@@ -84,6 +87,8 @@ impl Topology {
         let (mut changed, mut trouble) = (BTreeSet::new(), None);
         let missing: Vec<&Wanted> =
             wanted.iter().filter(|w| !present.contains_key(w.target.as_str())).collect();
+        let to_create = missing.iter().map(|w| w.target.clone()).collect();
+        self.claim_topics(wanted, &to_create).await.map_err(|failure| (failure.reason, failure.message))?;
         for portion in portions(&missing, |w| w.source.partitions.len() + 1) {
             let (made, not_made) = self.create(spec, portion).await?;
             changed.extend(made);
