@@ -8,13 +8,13 @@ mod incarnations;
 mod scan;
 mod starts;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mirrormesh_core::control::{InventoryChange, TopicEntry};
 use mirrormesh_core::flow::{FlowSpec, TopicRules};
-use mirrormesh_core::ids::TopicName;
+use mirrormesh_core::ids::{ClusterId, TopicName};
 use mirrormesh_core::relay::machine::TARGET_NOT_IDEMPOTENT;
 use mirrormesh_core::report::{Event, UnitState};
 use mirrormesh_core::unit::Generation;
@@ -52,8 +52,8 @@ struct Topology {
     said: BTreeMap<TopicName, Trouble>,
     /// What brokers that lag behind may still say.
     former: FormerIds,
-    /// The rules about topics, and the flow that they are of.
-    rules: Option<(FlowSpec, Arc<TopicRules>)>,
+    /// The rules about topics, with the flow and the clusters of the mesh that they were made from.
+    rules: Option<(FlowSpec, BTreeSet<ClusterId>, Arc<TopicRules>)>,
     /// How long to wait after the next failure.
     retry: Duration,
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mirrormesh_core::control::TopicEntry;
 use mirrormesh_core::flow::{FlowSpec, TopicRules};
-use mirrormesh_core::ids::{TopicId, TopicName};
+use mirrormesh_core::ids::{ClusterId, TopicId, TopicName};
 use mirrormesh_kafka::ErrorCode;
 use mirrormesh_kafka::admin::NewTopic;
 use mirrormesh_kafka::client::metadata::TopicInfo;
@@ -49,12 +49,15 @@ impl Topology {
     /// The flow's rules about topics; they are compiled when the flow changes only, since that costs more than the rest of
     /// a look at a quiet cluster.
     fn rules(&mut self, spec: &FlowSpec) -> Result<Arc<TopicRules>, Trouble> {
-        if let Some((_, rules)) = self.rules.as_ref().filter(|(of, _)| of == spec) {
+        let clusters = self.context.flow_changes.borrow().flow.clusters.clone();
+        let same = |known: &&(FlowSpec, BTreeSet<ClusterId>, _)| known.0 == *spec && known.1 == clusters;
+        if let Some((_, _, rules)) = self.rules.as_ref().filter(same) {
             return Ok(Arc::clone(rules));
         }
-        let rules = spec.topic_rules().map_err(|error| ("PATTERN_INVALID".to_owned(), error.to_string()))?;
+        let rules =
+            spec.topic_rules(&clusters).map_err(|error| ("PATTERN_INVALID".to_owned(), error.to_string()))?;
         let rules = Arc::new(rules);
-        self.rules = Some((spec.clone(), Arc::clone(&rules)));
+        self.rules = Some((spec.clone(), clusters, Arc::clone(&rules)));
         Ok(rules)
     }
 
