@@ -79,16 +79,9 @@ impl TopicRules {
         })
     }
 
-    /// Name on the target, if the topic is to be copied.
+    /// Name on the target, if the name alone does not keep the topic from being mirrored.
     pub fn target_of(&self, topic: &str) -> Option<TopicName> {
-        let heartbeats = self.heartbeat_topics && self.is_heartbeats_topic(topic);
-        let selected = (self.filter.matches(topic) || heartbeats)
-            && !is_internal_topic(topic, self.naming.separator())
-            && !self.is_cycle(topic);
-        if !selected {
-            return None;
-        }
-        TopicName::new(self.target_topic(topic)).ok()
+        self.choose_by_name(topic).ok()
     }
 
     /// Name on the target for an offset of this topic, whether or not the name is valid or copied; for checkpoints,
@@ -111,8 +104,28 @@ impl TopicRules {
         self.filter.matches(topic)
     }
 
+    /// The patterns.
+    pub(super) fn filter(&self) -> &NameFilter {
+        &self.filter
+    }
+
+    /// The cluster to copy to.
+    pub(super) fn target(&self) -> &ClusterId {
+        &self.target
+    }
+
+    /// Never copied, whatever the patterns say.
+    pub(super) fn is_internal(&self, topic: &str) -> bool {
+        is_internal_topic(topic, self.naming.separator())
+    }
+
+    /// Copied without being selected.
+    pub(super) fn passes_as_heartbeats(&self, topic: &str) -> bool {
+        self.heartbeat_topics && self.is_heartbeats_topic(topic)
+    }
+
     /// Name on the target of a topic of the source.
-    fn target_topic(&self, topic: &str) -> String {
+    pub(super) fn target_topic(&self, topic: &str) -> String {
         let prefixed = || format!("{}{}{topic}", self.source, self.naming.separator());
         match &self.naming {
             Naming::Prefix { .. } => prefixed(),
@@ -140,7 +153,7 @@ impl TopicRules {
     }
 
     /// Copying the topic would bring data back to where it came from, as far as names tell (`isCycle`).
-    fn is_cycle(&self, topic: &str) -> bool {
+    pub(super) fn is_cycle(&self, topic: &str) -> bool {
         let is_heartbeats = self.is_heartbeats_topic(topic);
         let mut rest = topic;
         while let Some((alias, upstream)) = match self.heartbeat_hop(rest) {

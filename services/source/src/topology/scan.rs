@@ -13,6 +13,7 @@ use mirrormesh_kafka::client::metadata::TopicInfo;
 
 use super::incarnations::known_starts;
 use super::{Topology, Trouble, unreachable};
+use crate::preview::described;
 
 /// Topics and partitions created in one request; one larger topic goes alone. A controller refuses requests of more than
 /// 10,000 records (`ReplicationControlManager`), of which every topic, partition and setting is one.
@@ -63,17 +64,17 @@ impl Topology {
 
     async fn wanted(&self, rules: &TopicRules) -> Result<Vec<Wanted>, Trouble> {
         let topics = self.link.source.topics(None).await.map_err(unreachable)?;
-        let mut wanted = Vec::new();
-        for topic in topics {
-            if topic.internal || !topic.error.is_ok() || topic.partitions.is_empty() {
-                continue;
-            }
-            let Ok(name) = TopicName::new(&topic.name) else { continue };
-            if let Some(target) = rules.target_of(&topic.name) {
-                wanted.push(Wanted { source: topic, name, target });
-            }
-        }
-        Ok(wanted)
+        let is_mirrored =
+            |topic: &str| TopicName::new(topic).is_ok_and(|topic| self.reported.contains_key(&topic));
+        let choices = rules.choose_all(described(&topics), is_mirrored);
+        let mut by_name: BTreeMap<Arc<str>, TopicInfo> =
+            topics.into_iter().map(|topic| (Arc::clone(&topic.name), topic)).collect();
+        let wanted = choices.into_iter().filter_map(|choice| {
+            let name = TopicName::new(&choice.topic.name).ok()?;
+            let source = by_name.remove(name.as_str())?;
+            Some(Wanted { source, name, target: choice.outcome.ok()? })
+        });
+        Ok(wanted.collect())
     }
 
     /// Creates and grows target topics; returns those that are there, by name. One that can't be made, or not grown, holds
