@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mirrormesh_core::control::TopicEntry;
-use mirrormesh_core::flow::{FlowSpec, TopicRules};
+use mirrormesh_core::flow::{FlowSpec, Surprises, TopicRules};
 use mirrormesh_core::ids::{ClusterId, TopicId, TopicName};
 use mirrormesh_kafka::ErrorCode;
 use mirrormesh_kafka::admin::NewTopic;
@@ -34,7 +34,7 @@ impl Topology {
     /// Looks, brings the target in step, tells the coordinator.
     pub(super) async fn scan(&mut self, spec: &FlowSpec) -> Result<(), Trouble> {
         let rules = self.rules(spec)?;
-        let wanted = self.wanted(&rules).await?;
+        let wanted = self.wanted(spec, &rules).await?;
         self.claim().await?;
         let (targets, not_made) = self.bring_in_step(spec, &wanted).await?;
         let (mut found, trouble) = self.entries(spec, wanted, &targets).await?;
@@ -62,11 +62,12 @@ impl Topology {
         Ok(rules)
     }
 
-    async fn wanted(&self, rules: &TopicRules) -> Result<Vec<Wanted>, Trouble> {
+    async fn wanted(&mut self, spec: &FlowSpec, rules: &TopicRules) -> Result<Vec<Wanted>, Trouble> {
         let topics = self.link.source.topics(None).await.map_err(unreachable)?;
         let is_mirrored =
             |topic: &str| TopicName::new(topic).is_ok_and(|topic| self.reported.contains_key(&topic));
         let choices = rules.choose_all(described(&topics), is_mirrored);
+        self.surprises = Surprises::of(spec, rules, &choices);
         let mut by_name: BTreeMap<Arc<str>, TopicInfo> =
             topics.into_iter().map(|topic| (Arc::clone(&topic.name), topic)).collect();
         let wanted = choices.into_iter().filter_map(|choice| {
