@@ -92,11 +92,9 @@ pub fn answers(data: &[u8]) {
         12 => m::ListGroupsRequest,
         13 => m::ListOffsetsRequest,
         14 => m::MetadataRequest,
-        15 => m::OffsetCommitRequest,
         16 => m::OffsetFetchRequest,
         17 => m::OffsetForLeaderEpochRequest,
         18 => m::ProduceRequest,
-        22 => m::WriteTxnMarkersRequest,
     }
 }
 

@@ -38,7 +38,6 @@ pub(crate) struct Shared {
     pub(crate) begun: Instant,
     target: Client,
     /// The target may give out no producer ids: what the producer was made for.
-    at_least_once: bool,
     producer: InternalProducer,
     positions: PositionReader,
     written: CheckpointReader,
@@ -57,8 +56,7 @@ impl Shared {
             changes,
             source,
             begun: Instant::now(),
-            at_least_once: spec.at_least_once,
-            producer: InternalProducer::new(&target_config, !spec.at_least_once)?,
+            producer: InternalProducer::new(&target_config, true)?,
             positions: PositionReader::new(view.id.clone(), target.clone(), spec.positions_topic()),
             written: CheckpointReader::new(target.clone(), spec.checkpoints_topic()),
             target,
@@ -143,7 +141,7 @@ impl Registry {
             // A flow that went and came back has a new channel of changes: the old one is closed.
             let alive = shared.changes.has_changed().is_ok();
             let clusters = known.source == newest.source && known.target == newest.target;
-            if alive && clusters && shared.at_least_once == newest.flow.spec.at_least_once {
+            if alive && clusters {
                 return Ok(shared);
             }
         }

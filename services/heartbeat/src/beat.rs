@@ -51,7 +51,7 @@ async fn open(context: &UnitContext) -> Result<InternalProducer, Failure> {
     let client = Client::new(config.clone())?;
     let view = context.flow_changes.borrow().clone();
     ensure_internal_topic(&client, TOPIC, view.flow.spec.internal_replication_factor).await?;
-    Ok(InternalProducer::new(&config, !view.flow.spec.at_least_once)?)
+    Ok(InternalProducer::new(&config, true)?)
 }
 
 async fn beat(context: &UnitContext, producer: &InternalProducer, metrics: &Metrics) {

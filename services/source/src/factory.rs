@@ -30,8 +30,8 @@ pub(crate) struct SourceUnits {
     settings: Settings,
     budget: Arc<Budget>,
     metrics: Arc<Metrics>,
-    // By `at_least_once` too, which its writer depends on. Lock: held only to look up or insert.
-    links: Mutex<HashMap<(LinkKey, bool), Weak<FlowLink>>>,
+    // Lock: held only to look up or insert.
+    links: Mutex<HashMap<LinkKey, Weak<FlowLink>>>,
     registries: Arc<Registries>,
     answers: Arc<Answers>,
 }
@@ -72,7 +72,6 @@ impl SourceUnits {
 
     fn link(&self, context: &UnitContext) -> Result<Arc<FlowLink>, Failure> {
         let key = (context.flow_id.clone(), context.source.clone(), context.target.clone());
-        let key = (key, context.flow.spec.at_least_once);
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         links.retain(|_, link| link.strong_count() > 0);
         if let Some(link) = links.get(&key).and_then(Weak::upgrade) {

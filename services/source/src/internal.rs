@@ -10,20 +10,18 @@ use tokio::sync::OnceCell;
 #[derive(Debug)]
 pub(crate) struct InternalWriter {
     client: Client,
-    /// The target may give out no producer ids.
-    at_least_once: bool,
     producer: OnceCell<InternalProducer>,
 }
 
 impl InternalWriter {
     /// Connects to nothing yet.
-    pub(crate) fn new(client: Client, at_least_once: bool) -> Self {
-        Self { client, at_least_once, producer: OnceCell::new() }
+    pub(crate) fn new(client: Client) -> Self {
+        Self { client, producer: OnceCell::new() }
     }
 
     /// Makes the producer, which then connects by itself: what is written soon waits less.
     pub(crate) async fn warm_up(&self) -> Result<&InternalProducer, Failure> {
-        let make = || async { InternalProducer::new(self.client.config(), !self.at_least_once) };
+        let make = || async { InternalProducer::new(self.client.config(), true) };
         Ok(self.producer.get_or_try_init(make).await?)
     }
 

@@ -63,10 +63,6 @@ pub(crate) struct FlowLink {
     topic_rows: Mutex<BTreeMap<TopicName, Weak<TopicRow>>>,
 }
 
-/// Connections for markers, apart from those that carry records.
-const MARKER_LANE: u32 = 300;
-const MARKER_LANES: u32 = 4;
-
 /// A client of one end of a flow; it connects when it is used.
 pub(crate) fn client(role: &str, flow: &FlowId, spec: &ClusterSpec) -> Result<Client, Failure> {
     Ok(Client::new(client_config(spec, &format!("mirrormesh-{role}-{flow}"))?)?)
@@ -85,7 +81,7 @@ impl FlowLink {
     ) -> Result<Self, Failure> {
         let source = client("source", flow_id, clusters.0)?;
         let target = client("target", flow_id, clusters.1)?;
-        let writer = Arc::new(InternalWriter::new(target.clone(), flow.spec.at_least_once));
+        let writer = Arc::new(InternalWriter::new(target.clone()));
         let factor = flow.spec.internal_replication_factor;
         let throttles = Arc::new(Throttles::new(
             KeyValue::new("flow", flow_id.as_str().to_owned()),
@@ -138,13 +134,6 @@ impl FlowLink {
         let limits = FetcherLimits { read_committed, ..self.limits.clone() };
         let start = || Arc::new(Fetcher::start(self.source.clone(), node_id, limits));
         Arc::clone(fetchers.entry((node_id, read_committed)).or_insert_with(start))
-    }
-
-    /// The connection that this partition's markers go over: a broker answers one after the other, each when it is
-    /// replicated.
-    pub(crate) fn marker_lane(topic: &str, partition: i32) -> u32 {
-        let place = spread(topic).wrapping_add(u32::from_ne_bytes(partition.to_ne_bytes()));
-        MARKER_LANE + place % MARKER_LANES
     }
 
     /// The sender of a target broker that this partition is pinned to. A broker answers the requests of a connection

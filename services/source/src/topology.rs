@@ -15,7 +15,6 @@ use std::time::Duration;
 use mirrormesh_core::control::{InventoryChange, TopicEntry};
 use mirrormesh_core::flow::{FlowSpec, Surprises, TopicRules};
 use mirrormesh_core::ids::{ClusterId, TopicName};
-use mirrormesh_core::relay::machine::TARGET_NOT_IDEMPOTENT;
 use mirrormesh_core::report::{Event, UnitState};
 use mirrormesh_core::unit::Generation;
 use mirrormesh_kafka::ErrorCode;
@@ -25,6 +24,8 @@ use mirrormesh_worker::UnitContext;
 use crate::link::FlowLink;
 use incarnations::FormerIds;
 
+/// The target gives out no producer ids.
+const TARGET_NOT_IDEMPOTENT: &str = "TARGET_NOT_IDEMPOTENT";
 /// Topics and partitions in one report at most; one topic with more partitions goes alone.
 const REPORT_MAX: usize = 10_000;
 /// The flow selects no topic.
@@ -124,14 +125,8 @@ impl Topology {
         if self.context.flow_changes.borrow().flow.generation.is_some() {
             return Ok(());
         }
-        let at_least_once = self.context.flow_changes.borrow().flow.spec.at_least_once;
         let offered = match self.link.target.init_producer_id().await {
             Ok(id) => Generation { producer_id: id.producer_id, epoch: id.epoch },
-            Err(error) if at_least_once && gives_no_ids(&error) => {
-                tracing::warn!(flow = %self.context.flow_id, %error, "no producer id: mirroring at least once");
-                // The time is a number that the flow did not have before, should it be made anew.
-                Generation::unnumbered(now_ms())
-            }
             Err(error) => return Err(no_producer_id(error)),
         };
         let taken = self
@@ -259,15 +254,13 @@ fn gives_no_ids(error: &mirrormesh_kafka::Error) -> bool {
         || error.code().is_some_and(|code| refused.contains(&code))
 }
 
-/// The target gave out no producer id. Without one a target can't refuse what it has already: nothing is sent there,
-/// unless the flow says so.
+/// The target gave out no producer id. Without one it can't refuse a record that it has already: nothing is sent there.
 pub(crate) fn no_producer_id(error: mirrormesh_kafka::Error) -> Trouble {
     if gives_no_ids(&error) {
         let message = format!(
             "the target's brokers give out no producer ids ({error}), so they can't tell a record that they have already: \
-             nothing is mirrored there; take a target of Kafka 0.11 or later that has idempotent produce switched on, \
-             grant the flow's user IdempotentWrite on the target cluster where it is refused, or set \
-             records.at_least_once on the flow, under which records may be doubled"
+             nothing is mirrored there; take a target of Kafka 0.11 or later that has idempotent produce switched on, or \
+             grant the flow's user IdempotentWrite on the target cluster where it is refused"
         );
         return (TARGET_NOT_IDEMPOTENT.to_owned(), message);
     }
@@ -348,10 +341,7 @@ mod tests {
         let refused = mirrormesh_kafka::Error::Broker { broker: "hq:9092".into(), api, code, message: None };
         let (reason, message) = no_producer_id(refused);
         assert_eq!(reason, "TARGET_NOT_IDEMPOTENT");
-        assert!(
-            message.contains("records.at_least_once") && message.contains("IdempotentWrite"),
-            "{message}"
-        );
+        assert!(message.contains("IdempotentWrite") && message.contains("Kafka 0.11"), "{message}");
         let other = mirrormesh_kafka::Error::Request { api, problem: "x".to_owned() };
         assert_eq!(no_producer_id(other).0, "INVALID_REQUEST");
     }

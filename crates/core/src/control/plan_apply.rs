@@ -155,7 +155,6 @@ impl ControlState {
         for start in &mut entry.starts {
             start.read_uncommitted = record.spec.read_uncommitted;
             start.skip_mirrored = record.spec.skip_mirrored;
-            start.strict = record.spec.strict_delivery;
         }
         let is_mirror = |known: &&TopicEntry| known.target_topic == entry.target_topic;
         let present = record.topics.get(&entry.topic).filter(is_mirror);

@@ -35,7 +35,10 @@ fn a_target_that_was_filled_up_to_the_position_again_is_not_believed() {
         while matches!(r.step(), Step::TargetRead(_)) {
             target(&mut r, &refilled);
         }
-        assert_eq!((stopped(&r), r.truncated()), (StopReason::TargetHole, Some((7, 16))), "{records}");
+        source(&mut r, &[dense(100, 3)]);
+        assert_eq!((r.hole(), r.truncated()), (Some((10, log_end)), Some((7, 16))), "{records}");
+        assert_eq!(place(&r).0, Place { count: 3, source: 103, target: log_end }, "{records}");
+        assert!(found(&r).apart);
     }
 }
 

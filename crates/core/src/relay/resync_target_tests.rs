@@ -78,7 +78,7 @@ fn a_batch_that_the_target_took_twice_counts_once_and_is_told() {
 }
 
 #[test]
-fn a_hole_stops_unless_the_target_is_compacted() {
+fn records_behind_a_hole_are_mirrored_again_unless_compacted() {
     let batches = [ours(12, 5, 2, 105), foreign(14, 3), ours(17, 9, 2, 109)];
     let mut r = to_ends(vec![position(5, 105, 12)], 0, 19);
     target(&mut r, &batches[2..]);
@@ -89,7 +89,9 @@ fn a_hole_stops_unless_the_target_is_compacted() {
         target(&mut r, &batches[2..]);
         target(&mut r, &batches);
     }
-    assert_eq!(stopped(&r), StopReason::TargetHole);
+    source(&mut r, &[dense(105, 6)]);
+    assert_eq!(place(&r).0, Place { count: 7, source: 107, target: 19 }, "from the first missing record on");
+    assert_eq!((found(&r).hole, found(&r).apart), (Some((17, 19)), true));
     let mut r = resync_with(Facts { target_compacted: true, ..Facts::DEFAULT }, true);
     begun(&mut r, vec![position(5, 105, 12)], 0, 19);
     target(&mut r, &batches[2..]);

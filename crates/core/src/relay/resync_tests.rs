@@ -38,14 +38,6 @@ pub(super) fn resync_with(facts: Facts, sole_writer: bool) -> Resync {
     })
 }
 
-/// Of a generation that is strict, or comes behind one.
-pub(super) fn resync_strict(strict: bool, marked: bool) -> Resync {
-    let mut r = resync();
-    r.premise.detail.begun.start.strict = strict;
-    r.premise.detail.begun.start.marked = marked;
-    r
-}
-
 fn resync() -> Resync {
     resync_with(Facts::DEFAULT, true)
 }

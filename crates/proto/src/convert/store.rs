@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use mirrormesh_core::control::TopicEntry;
-use mirrormesh_core::flow::{FlowSpec, Naming, StartAt};
+use mirrormesh_core::flow::{FlowSpec, Naming, RetiredOptions, StartAt};
 use mirrormesh_core::report::Event;
 use mirrormesh_core::unit::{ClusterSpec, Generation, PartitionGeneration, PartitionStart, Role, Unit};
 
@@ -86,8 +86,9 @@ impl From<&FlowSpec> for store::FlowSpec {
             on_oversized: store::OversizedPolicy::from(spec.on_oversized).into(),
             timestamps: store::TimestampPolicy::from(spec.timestamps).into(),
             skip_mirrored: spec.skip_mirrored,
-            strict_delivery: spec.strict_delivery,
-            at_least_once: spec.at_least_once,
+            strict_delivery: spec.retired.strict_delivery,
+            at_least_once: spec.retired.at_least_once,
+            require_exactly_once: spec.require_exactly_once,
             adopt: spec.adopt,
             throttle: policy::throttle_to_store(spec.throttle),
             throttle_by_topic: spec
@@ -142,8 +143,12 @@ impl TryFrom<store::FlowSpec> for FlowSpec {
             on_oversized: policy::oversized(spec.on_oversized, "on_oversized")?,
             timestamps: policy::timestamps(spec.timestamps, "timestamps")?,
             skip_mirrored: spec.skip_mirrored,
-            strict_delivery: spec.strict_delivery,
-            at_least_once: spec.at_least_once,
+            // What was strict is never weakened unseen.
+            require_exactly_once: spec.require_exactly_once || spec.strict_delivery,
+            retired: RetiredOptions {
+                strict_delivery: spec.strict_delivery,
+                at_least_once: spec.at_least_once,
+            },
             adopt: spec.adopt,
             throttle: policy::throttle(spec.throttle),
             throttle_by_topic: policy::throttle_by_topic(spec.throttle_by_topic)?,
@@ -219,7 +224,7 @@ impl From<&PartitionStart> for store::PartitionStart {
             skip_mirrored: start.skip_mirrored,
             adopted: start.adopted,
             source_leader_epoch: start.source_leader_epoch,
-            strict: start.strict,
+            strict: false,
             marked: start.marked,
         }
     }
@@ -237,8 +242,7 @@ impl TryFrom<store::PartitionStart> for PartitionStart {
             skip_mirrored: start.skip_mirrored,
             adopted: start.adopted,
             source_leader_epoch: start.source_leader_epoch,
-            strict: start.strict,
-            marked: start.marked,
+            marked: start.strict || start.marked,
         })
     }
 }

@@ -68,7 +68,7 @@ fn paths() -> Vec<(&'static str, FlowSpec)> {
                 on_oversized: s().on_oversized,
                 timestamps: s().timestamps,
                 skip_mirrored: true,
-                strict_delivery: true,
+                require_exactly_once: true,
                 throttle: s().throttle,
                 throttle_by_topic: s().throttle_by_topic,
                 ..p()
@@ -80,7 +80,7 @@ fn paths() -> Vec<(&'static str, FlowSpec)> {
         ("records.timestamps", FlowSpec { timestamps: s().timestamps, ..p() }),
         ("records.isolation", FlowSpec { read_uncommitted: true, ..p() }),
         ("records.forward_mirrored", FlowSpec { skip_mirrored: true, ..p() }),
-        ("records.strict_delivery", FlowSpec { strict_delivery: true, ..p() }),
+        ("records.require_exactly_once", FlowSpec { require_exactly_once: true, ..p() }),
         ("adopt", FlowSpec { adopt: true, ..p() }),
         ("checkpoints", FlowSpec { checkpoint_interval_ms: 6_000, ..p() }),
         ("checkpoints.interval", FlowSpec { checkpoint_interval_ms: 6_000, ..p() }),
@@ -244,6 +244,9 @@ fn only(path: &str) -> v1::Flow {
         "records.forward_mirrored" => {
             one.records = Some(v1::RecordOptions { forward_mirrored: records.forward_mirrored, ..empty });
         }
+        "records.require_exactly_once" => {
+            one.records = Some(v1::RecordOptions { require_exactly_once: true, ..empty });
+        }
         "records.throttle" => {
             one.records = Some(v1::RecordOptions { throttle: records.throttle, ..empty });
         }
@@ -257,7 +260,7 @@ fn only(path: &str) -> v1::Flow {
 
 #[test]
 fn without_a_mask_each_filled_field_counts() {
-    const PATHS: [&str; 20] = [
+    const PATHS: [&str; 21] = [
         "topics.include",
         "topics.exclude",
         "groups.include",
@@ -276,6 +279,7 @@ fn without_a_mask_each_filled_field_counts() {
         "records.on_oversized",
         "records.timestamps",
         "records.forward_mirrored",
+        "records.require_exactly_once",
         "records.throttle",
         "records.throttle_by_topic",
     ];
@@ -348,21 +352,6 @@ fn faults_of_mask_and_values_are_told_together() {
         Ok(plain()),
         "what is not named is not looked at"
     );
-}
-
-#[test]
-fn at_least_once_is_set_and_cleared_and_excludes_strict_delivery() {
-    let records = |at_least_once, strict_delivery| v1::Flow {
-        records: Some(v1::RecordOptions { at_least_once, strict_delivery, ..Default::default() }),
-        ..Default::default()
-    };
-    let path = ["records.at_least_once"];
-    let set = FlowSpec { at_least_once: true, ..plain() };
-    assert_eq!(apply(&plain(), &records(true, false), &path), Ok(set.clone()));
-    assert_eq!(apply(&set, &records(false, false), &path), Ok(plain()));
-    let faults = apply(&set, &records(true, true), &["records.strict_delivery"]).unwrap_err();
-    assert_eq!(faults.fields().collect::<Vec<_>>(), ["flow.records.at_least_once"]);
-    assert!(faults.to_string().contains("strict_delivery"), "{faults}");
 }
 
 proptest! {

@@ -7,7 +7,9 @@ use mirrormesh_core::control::{
     ClusterRecord, Command, CommandKind, ControlState, FlowRecord, GenerationRequest, InventoryChange,
     PlanStep, RequestRecord, RetiredFlow, TopicEntry, TopicPause, WriteGuard,
 };
-use mirrormesh_core::flow::{FlowSpec, LossPolicy, Naming, OversizedPolicy, StartAt, TimestampPolicy};
+use mirrormesh_core::flow::{
+    FlowSpec, LossPolicy, Naming, OversizedPolicy, RetiredOptions, StartAt, TimestampPolicy,
+};
 use mirrormesh_core::ids::{ClusterId, FlowId, GroupId, TopicId, TopicName, WorkerId};
 use mirrormesh_core::relay::epochs::Epochs;
 use mirrormesh_core::relay::position::{LastBatch, Position, PositionKey, PositionKind, PositionValue};
@@ -80,7 +82,7 @@ pub(crate) fn spec() -> FlowSpec {
         on_oversized: OversizedPolicy::Skip,
         timestamps: TimestampPolicy::Clamp,
         skip_mirrored: true,
-        strict_delivery: true,
+        require_exactly_once: true,
         adopt: true,
         throttle: throttle(1 << 20, 5_000),
         throttle_by_topic: BTreeMap::from([(topic("payments"), throttle(2_048, 0))]),
@@ -106,7 +108,6 @@ fn partition_generation() -> PartitionGeneration {
             skip_mirrored: true,
             adopted: Some(31),
             source_leader_epoch: Some(3),
-            strict: true,
             marked: true,
         },
     }
@@ -178,6 +179,19 @@ fn commands() -> Vec<(&'static str, CommandKind)> {
             CommandKind::PutFlow { id: id(), spec: spec(), create: true, start_over: true, guard: guard() },
         ),
         ("put-flow-defaults", default_flow()),
+        (
+            "put-flow-retired",
+            CommandKind::PutFlow {
+                id: id(),
+                spec: FlowSpec {
+                    retired: RetiredOptions { strict_delivery: true, at_least_once: true },
+                    ..spec()
+                },
+                create: true,
+                start_over: false,
+                guard: guard(),
+            },
+        ),
         ("delete-flow", CommandKind::DeleteFlow { id: id(), guard: WriteGuard::default() }),
         ("set-paused", CommandKind::SetPaused { id: id(), paused: true, guard: guard() }),
         (

@@ -10,7 +10,9 @@ use mirrormesh_core::control::{
     ClusterRecord, Command, CommandKind, ControlState, FlowRecord, GenerationRequest, InventoryChange,
     PlanStep, RequestRecord, RetiredFlow, TopicEntry, TopicPause, WriteGuard,
 };
-use mirrormesh_core::flow::{FlowSpec, LossPolicy, Naming, OversizedPolicy, StartAt, TimestampPolicy};
+use mirrormesh_core::flow::{
+    FlowSpec, LossPolicy, Naming, OversizedPolicy, RetiredOptions, StartAt, TimestampPolicy,
+};
 use mirrormesh_core::ids::{ClusterId, FlowId, GroupId, TopicId, TopicName, WorkerId};
 use mirrormesh_core::report::{Delivery, Event, PartitionFigures, UnitReport, UnitState};
 use mirrormesh_core::throttle::{Share, Throttle};
@@ -172,8 +174,8 @@ pub(crate) fn api_spec() -> impl Strategy<Value = FlowSpec> {
                 timestamps: policies.3,
                 skip_mirrored: flags[6],
                 adopt: flags[7],
-                strict_delivery: flags[8],
-                at_least_once: flags[9] && !flags[8],
+                require_exactly_once: flags[8],
+                retired: RetiredOptions::default(),
                 throttle: policies.4.0,
                 throttle_by_topic: policies.4.1,
                 source,
@@ -199,12 +201,12 @@ pub(crate) fn flow_spec() -> impl Strategy<Value = FlowSpec> {
 }
 
 pub(crate) fn partition_start() -> impl Strategy<Value = PartitionStart> {
-    (any::<i64>(), any::<i64>(), any::<[bool; 4]>(), (option::of(any::<u64>()), option::of(any::<i32>())))
+    (any::<i64>(), any::<i64>(), any::<[bool; 3]>(), (option::of(any::<u64>()), option::of(any::<i32>())))
         .prop_map(
             |(
                 source_offset,
                 target_offset,
-                [read_uncommitted, skip_mirrored, strict, marked],
+                [read_uncommitted, skip_mirrored, marked],
                 (adopted, source_leader_epoch),
             )| PartitionStart {
                 source_offset,
@@ -213,7 +215,6 @@ pub(crate) fn partition_start() -> impl Strategy<Value = PartitionStart> {
                 skip_mirrored,
                 adopted,
                 source_leader_epoch,
-                strict,
                 marked,
             },
         )

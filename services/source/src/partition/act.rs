@@ -7,8 +7,6 @@ use mirrormesh_core::control::GenerationRequest;
 use mirrormesh_core::relay::answer::Answer;
 use mirrormesh_core::relay::machine::{Action, Append, Beginning};
 use mirrormesh_core::relay::position::{PositionKey, PositionValue};
-use mirrormesh_core::unit::Generation;
-use mirrormesh_kafka::admin::ProducerIdentity;
 use mirrormesh_kafka::{Error, ErrorCode};
 use mirrormesh_runtime::clock::now_ms;
 use mirrormesh_worker::{CoordinatorError, Failure};
@@ -17,7 +15,6 @@ use tokio::sync::mpsc;
 
 use super::{Flow, PartitionUnit};
 use crate::fetcher::{Fetched, PAGES_WAITING, Subscription};
-use crate::link::FlowLink;
 use crate::sender;
 use crate::throttle::{Arrived, Intake};
 
@@ -27,7 +24,7 @@ const BACKOFF_MAX_MS: u64 = 2_000;
 const SLOW: [&str; 2] = ["REQUEST_TIMED_OUT", "NOT_ENOUGH_REPLICAS"];
 
 impl PartitionUnit {
-    pub(super) async fn act(&mut self, action: Action<()>) -> Flow {
+    pub(super) async fn act(&mut self, action: Action) -> Flow {
         match action {
             Action::Ask(ask) => {
                 let probe = self.probe();
@@ -38,7 +35,6 @@ impl PartitionUnit {
             }
             Action::StopFetching => self.lines.pages = None,
             Action::Append(append) => self.append(append).await,
-            Action::Mark(id) => self.mark(id),
             Action::Write(records) => self.write(records),
             Action::Begin(beginning) => self.begin(&beginning),
             Action::Notice(notice) => {
@@ -107,7 +103,7 @@ impl PartitionUnit {
         Ok(())
     }
 
-    async fn append(&mut self, append: Append<()>) {
+    async fn append(&mut self, append: Append) {
         self.tally.sent(append.path.name());
         let detail = self.relay.detail();
         let batch = sender::Append {
@@ -122,19 +118,6 @@ impl PartitionUnit {
             Some(sender) => sender.append(batch).await,
             None => drop(self.lines.answers.send((batch.id, Answer::NotSent))),
         }
-    }
-
-    fn mark(&mut self, id: u64) {
-        self.tally.marking();
-        let detail = self.relay.detail();
-        let (link, topic, partition) = (Arc::clone(&self.link), detail.target_topic.clone(), self.partition);
-        let Generation { producer_id, epoch } = detail.begun.generation;
-        self.underway.marking = Some(Box::pin(async move {
-            let producer = ProducerIdentity { producer_id, epoch };
-            let lane = FlowLink::marker_lane(topic.as_str(), partition);
-            let written = link.target.write_abort_marker((topic.as_str(), partition), producer, lane).await;
-            (id, written.map_or_else(|error| unmarked(&error), |()| Answer::Marked))
-        }));
     }
 
     fn write(&mut self, records: Vec<(PositionKey, PositionValue)>) {
@@ -180,8 +163,8 @@ impl PartitionUnit {
     }
 
     pub(super) fn answered(&mut self, id: u64, answer: &Answer) {
-        self.tally.answered(*answer == Answer::Marked);
-        if !matches!(answer, Answer::Appended { .. } | Answer::Marked) {
+        self.tally.answered();
+        if !matches!(answer, Answer::Appended { .. }) {
             tracing::debug!(flow = %self.context.flow_id, topic = %self.topic, partition = self.partition,
                 ?answer, "append failed");
         }
@@ -212,7 +195,7 @@ impl PartitionUnit {
             Arrived::Waits => {}
             Arrived::Now(Fetched::Page(page)) => {
                 let only_end = page.records.is_empty();
-                self.relay.fetched(page, (), &self.codecs);
+                self.relay.fetched(page, &self.codecs);
                 if only_end {
                     // Nothing else follows that would tell it.
                     self.say();
@@ -241,18 +224,6 @@ impl PartitionUnit {
         self.lines.pages = None;
         self.link.source.invalidate(self.topic.as_str(), self.partition);
         self.relay.source_failed(reason, message);
-    }
-}
-
-/// What is said of a marker that is not known to be written.
-fn unmarked(error: &Error) -> Answer {
-    match error {
-        Error::Partition { code, .. } => Answer::Refused { code: code.0, message: String::new() },
-        error if error.outcome_unknown() => Answer::Lost,
-        error => {
-            tracing::debug!(%error, "marker was not sent");
-            Answer::NotSent
-        }
     }
 }
 

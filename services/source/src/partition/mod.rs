@@ -50,7 +50,6 @@ type Begun = Result<PartitionGeneration, (String, String)>;
 /// What is on its way; each at most once.
 struct Underway {
     asking: Pending<Told>,
-    marking: Pending<(u64, Answer)>,
     writing: Pending<Result<(), Failure>>,
     beginning: Pending<Begun>,
     waiting: Pending<()>,
@@ -71,7 +70,7 @@ pub(crate) struct PartitionUnit {
     link: Arc<FlowLink>,
     topic: TopicName,
     partition: i32,
-    relay: Relay<()>,
+    relay: Relay,
     codecs: AsideCodecs,
     flow_label: KeyValue,
     tally: Tally,
@@ -124,6 +123,7 @@ impl PartitionUnit {
             partition,
             number: context.assigned.number,
             detail,
+            target_servers: context.target.bootstrap_servers.join(","),
             rules: Rules::of(&context.flow.spec, &topic),
             limits: Limits::default(),
         });
@@ -149,7 +149,6 @@ impl PartitionUnit {
             answers,
             underway: Underway {
                 asking: None,
-                marking: None,
                 writing: None,
                 beginning: None,
                 waiting: None,
@@ -207,7 +206,6 @@ impl PartitionUnit {
                     self.relay.begun(begun, now_ms());
                     self.say();
                 }
-                (id, answer) = finish(&mut self.underway.marking) => self.answered(id, &answer),
                 written = finish(&mut self.underway.writing) => self.written(&written),
                 () = finish(&mut self.underway.waiting) => self.relay.resume(),
                 facts = finish(&mut self.underway.refreshing) => self.relay.facts_now(facts),

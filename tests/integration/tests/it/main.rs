@@ -4,7 +4,6 @@
 #![allow(clippy::indexing_slicing, reason = "helpers of tests: what they miss is a failure")]
 
 mod api;
-mod at_least_once;
 mod bad_batches;
 mod bad_input;
 mod changing;
@@ -24,7 +23,6 @@ mod other_writers;
 mod paths;
 mod retention;
 mod rig;
-mod strict;
 mod topics;
 mod transactions;
 mod versions;

@@ -148,7 +148,7 @@ impl Behind {
     }
 }
 
-impl<T: Clone> Relay<T> {
+impl Relay {
     pub(super) fn watch_retention(&mut self, log_start: i64, log_end: i64) {
         let place = self.figures.source_offset;
         let Some(margin) = retention_margin(place, log_start, log_end) else {

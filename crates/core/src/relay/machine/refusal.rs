@@ -2,7 +2,7 @@
 
 use super::stream::After;
 use super::{Action, Notice, Phase, Refused, Relay, Stop, TimestampPolicy};
-use crate::relay::answer::{STRICT_NOT_ALLOWED, Verdict};
+use crate::relay::answer::Verdict;
 use crate::relay::path::timestamp_refused;
 use crate::relay::rebuild::Oversized;
 use crate::relay::stop::StopReason;
@@ -19,7 +19,7 @@ pub(super) struct Refusal {
     pub(super) times: u32,
 }
 
-impl<T: Clone> Relay<T> {
+impl Relay {
     pub(super) fn failed(&mut self, verdict: Verdict) {
         let (what, leader_moved, back_off, reason) = match verdict {
             Verdict::Stop(stop) => {
@@ -65,21 +65,11 @@ impl<T: Clone> Relay<T> {
             None if back_off || leader_moved || times > 1 => {
                 self.pending.push_back(Action::Broken { reason, leader_moved });
                 self.figures.resyncs += 1;
-                let message = explain_refusal(reason).to_owned();
+                let message = "the target can't take records now; trying again".to_owned();
                 After::Wait { reason: reason.to_owned(), message }
             }
             None => After::Locate { reason, leader_moved },
         });
-    }
-}
-
-fn explain_refusal(reason: &str) -> &'static str {
-    match reason {
-        STRICT_NOT_ALLOWED => {
-            "the target lets the flow write no markers, which records.strict_delivery needs: grant the flow's user Alter on \
-             the target cluster, or set records.strict_delivery to false; nothing is sent until then"
-        }
-        _ => "the target can't take records now; trying again",
     }
 }
 

@@ -11,7 +11,7 @@ impl Resync {
     pub(super) fn wants_anchor(&self) -> bool {
         let counted = self.position.as_ref().is_some_and(|position| position.count > 0);
         let doubtful = self.ends.1 == self.base.target || self.truncated.is_some() && counted;
-        doubtful && self.anchored != Some(self.base.target) && !self.is_unnumbered()
+        doubtful && self.anchored != Some(self.base.target)
     }
 
     pub(super) fn anchor_read(&mut self, batches: &[RawBatch]) {

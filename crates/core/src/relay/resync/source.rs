@@ -30,8 +30,7 @@ impl Resync {
     pub(super) fn find_source(&mut self) {
         if let Some(from) = self.late_from {
             self.read_late(from);
-        } else if self.count > self.base.count && !self.premise.facts.content_fixed() || self.behind.is_some()
-        {
+        } else if self.count > self.base.count && !self.premise.facts.content_fixed() {
             self.read_content();
         } else {
             self.count_forward();
@@ -252,7 +251,7 @@ impl Resync {
                         if aligner.source(&record) {
                             self.found_epoch = data.batch.header.leader_epoch;
                         }
-                        if aligner.is_complete() || self.read_enough() {
+                        if aligner.is_complete() {
                             self.aligner = Some(aligner);
                             self.aligned();
                             return Ok(());
@@ -278,9 +277,9 @@ impl Resync {
             } else if !complete {
                 self.scan.out_of_place();
                 // A replaced owner's batch may have had exactly the place of ours, and those behind it followed.
-                self.stray = next.map(|next| (next, self.ends.1)).filter(|_| !fixed || self.behind.is_some());
+                self.stray = next.map(|next| (next, self.ends.1)).filter(|_| !fixed);
             }
-            if let Some((from, to)) = skipped.filter(|_| !fixed || self.behind.is_some()) {
+            if let Some((from, to)) = skipped.filter(|_| !fixed) {
                 // Not of this row of records: others', or there twice.
                 self.stray = Some((from, self.stray.map_or(to, |(_, to)| to)));
             }

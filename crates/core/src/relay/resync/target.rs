@@ -88,8 +88,6 @@ impl Resync {
             self.read_target(Purpose::Anchor, self.base.target - 1);
         } else if log_end == self.base.target {
             self.settle(self.base.count);
-        } else if self.is_unnumbered() {
-            self.look_behind();
         } else if log_start >= log_end {
             // Retention took everything: ask who remembers.
             self.step = Step::Producer;
@@ -230,12 +228,10 @@ impl Resync {
             if self.ends_again() {
                 return false;
             }
-            let message = format!(
-                "the target holds record {first} of this generation at offset {}, but not those from {} on: it \
-                 accepted an append while it had forgotten the flow; delete the flow and create it with start_over",
-                header.base_offset, self.count
-            );
-            self.stop(StopReason::TargetHole, message);
+            // The target accepted this batch while it had no state of the producer, although one before it was refused. What
+            // is missing, and everything behind it, is mirrored again.
+            self.hole = Some((header.base_offset, self.ends.1));
+            self.settle(self.count);
             return false;
         }
         self.scan.ours.push((first, header.base_offset));
@@ -249,7 +245,7 @@ impl Resync {
         self.scan = Scan::default();
         self.tail = None;
         self.contents.clear();
-        (self.behind, self.late_from) = (None, None);
+        (self.late_from, self.hole) = (None, None);
     }
 
     /// The log ends here by now: reads what others appended meanwhile.
@@ -352,7 +348,7 @@ impl Resync {
                     self.settle(self.base.count);
                 } else if count - self.base.count <= appended {
                     // What else was there may have been markers.
-                    self.scan.foreign |= count - self.base.count < appended && !self.premise.strict();
+                    self.scan.foreign |= count - self.base.count < appended && !self.holds_markers();
                     if self.scan.foreign && self.premise.sole_writer {
                         // Nobody but owners of ours can have brought the rest. The last one may be a repeat that the target
                         // took while it had forgotten us: n may be higher.
@@ -361,7 +357,7 @@ impl Resync {
                     self.settle(count);
                 } else if last == sequence_of(self.base.count - 1) {
                     // Its last one is the position's last one: what came behind is no record of ours.
-                    self.scan.foreign = !self.premise.strict();
+                    self.scan.foreign = !self.holds_markers();
                     self.settle(self.base.count);
                 } else {
                     self.unknown(log_start);
@@ -378,7 +374,7 @@ impl Resync {
                 self.settle(self.base.count + appended);
             }
             // By them a record that was never mirrored would be passed over: what was there is mirrored again.
-            _ if self.premise.sole_writer && !self.premise.strict() && !self.scan.foreign => {
+            _ if self.premise.sole_writer && !self.holds_markers() && !self.scan.foreign => {
                 self.unsure = Some((self.base.target, log_end));
                 self.settle(self.base.count);
             }
@@ -398,12 +394,22 @@ impl Resync {
 
     /// Offsets count our records: nobody else appends, and no markers of ours lie between.
     fn offsets_count(&self) -> bool {
-        self.premise.sole_writer && !self.premise.detail.begun.start.may_hold_markers()
+        self.premise.sole_writer && !self.holds_markers()
+    }
+
+    /// Markers of an earlier version's strict delivery may stand between our records.
+    fn holds_markers(&self) -> bool {
+        self.premise.detail.begun.start.marked
+    }
+
+    /// A batch under this producer id may be the flow's.
+    pub(super) fn may_be_ours(&self, producer_id: i64) -> bool {
+        producer_id == self.generation.producer_id || self.producers.contains(&producer_id)
     }
 
     fn unknown(&mut self, log_start: i64) {
         let Place { source, target, .. } = self.base;
-        let which = if self.premise.strict() {
+        let which = if self.holds_markers() {
             // A batch may have a marker before it or none, and there may be markers without one.
             format!(
                 "strict delivery put markers between them, so that offsets do not tell how many of the source's records \
@@ -447,9 +453,7 @@ impl Resync {
         if next >= log_end || next == at && self.again >= 2 {
             self.align();
         } else if next == at {
-            if self.behind.is_none() || !self.ends_again() {
-                self.step = Step::Again("TARGET_NOT_SETTLED");
-            }
+            self.step = Step::Again("TARGET_NOT_SETTLED");
         } else {
             self.read_target(Purpose::Content(next), next);
         }

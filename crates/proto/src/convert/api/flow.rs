@@ -98,24 +98,13 @@ fn read(flow: &v1::Flow, default: FlowSpec, faults: &mut Faults) -> FlowSpec {
             faults,
         ),
         shared_target: flow.shared_target,
-        strict_delivery: records.strict_delivery,
-        at_least_once: at_least_once(&records, faults),
+        require_exactly_once: records.require_exactly_once,
+        retired: default.retired,
         skip_mirrored: !records.forward_mirrored.unwrap_or(!default.skip_mirrored),
         adopt: flow.adopt,
         source: default.source,
         target: default.target,
     }
-}
-
-/// What a flow without producer ids does can't be strict.
-fn at_least_once(records: &v1::RecordOptions, faults: &mut Faults) -> bool {
-    if records.at_least_once && records.strict_delivery {
-        faults.push(
-            "flow.records.at_least_once",
-            "excludes flow.records.strict_delivery, which needs a target that gives out producer ids: set one of them",
-        );
-    }
-    records.at_least_once
 }
 
 /// `None` for the default.

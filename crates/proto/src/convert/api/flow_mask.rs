@@ -97,8 +97,9 @@ fn set_option(merged: &mut v1::Flow, update: &v1::Flow, path: &str) -> bool {
         "records.on_oversized" => records.on_oversized = new_records.on_oversized,
         "records.timestamps" => records.timestamps = new_records.timestamps,
         "records.forward_mirrored" => records.forward_mirrored = new_records.forward_mirrored,
-        "records.strict_delivery" => records.strict_delivery = new_records.strict_delivery,
-        "records.at_least_once" => records.at_least_once = new_records.at_least_once,
+        "records.require_exactly_once" => {
+            records.require_exactly_once = new_records.require_exactly_once;
+        }
         "records.throttle" => records.throttle = new_records.throttle,
         "records.throttle.bytes_per_second" => {
             records.throttle.get_or_insert_default().bytes_per_second =
