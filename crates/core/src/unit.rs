@@ -7,7 +7,7 @@ use std::fmt;
 use crate::flow::FlowSpec;
 use crate::ids::{ClusterId, FlowId, GroupId, TopicId, TopicName, WorkerId};
 use crate::throttle::Share;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a worker process can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -168,6 +168,8 @@ pub struct AssignedFlow {
     pub generation: Option<Generation>,
     /// What tells this mesh from others; empty until it was fixed.
     pub mesh_id: String,
+    /// Ids of all clusters of the mesh: they tell heartbeat topics from others.
+    pub clusters: BTreeSet<ClusterId>,
     /// The worker's part of the flow's throttles.
     pub shares: ThrottleShares,
 }

@@ -54,7 +54,7 @@ mod tests {
     use mirrormesh_core::ids::{ClusterId, FlowId, GroupId, TopicName};
     use mirrormesh_core::throttle::{Share, Throttle};
     use mirrormesh_core::unit::{AssignedFlow, ClusterSpec, Generation, ThrottleShares};
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     fn view() -> FlowView {
         let spec = FlowSpec::new(ClusterId::new("uk").unwrap(), ClusterId::new("hq").unwrap());
@@ -69,6 +69,7 @@ mod tests {
                 spec,
                 generation: None,
                 mesh_id: "m".to_owned(),
+                clusters: BTreeSet::new(),
                 shares: ThrottleShares::default(),
             },
             source: cluster("a:9092"),

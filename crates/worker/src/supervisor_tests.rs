@@ -1,6 +1,6 @@
 //! Tests of the supervisor, with paused time and without a coordinator.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -137,6 +137,7 @@ impl Bench {
             spec: FlowSpec::new(uk.clone(), hq.clone()),
             generation: None,
             mesh_id: String::new(),
+            clusters: BTreeSet::new(),
             shares: ThrottleShares::default(),
         };
         change(&mut flow);

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use mirrormesh_core::control::{GenerationRequest, InventoryChange};
+use mirrormesh_core::flow::PreviewPage;
 use mirrormesh_core::ids::{ClusterId, FlowId};
 use mirrormesh_core::relay::paused::PausedFigures;
 use mirrormesh_core::report::{Event, UnitReport};
@@ -13,7 +14,7 @@ use mirrormesh_core::unit::{Generation, PartitionGeneration, Unit, WorkerAssignm
 use mirrormesh_proto::ConvertError;
 use mirrormesh_proto::convert::session::{
     ClusterReport, EventsReport, GenerationBegin, InventoryReport, ProducerClaim, ProgressReport, Question,
-    Registration, paused_answer, refused_topics,
+    Registration, paused_answer, preview_answer, refused_topics,
 };
 use mirrormesh_proto::mesh::worker_session_service_client::WorkerSessionServiceClient;
 use mirrormesh_proto::mesh::{
@@ -175,6 +176,8 @@ pub(crate) enum Answer {
     Translate(Option<i64>),
     /// How far behind paused partitions are.
     Paused(PausedFigures),
+    /// What a flow does with the topics of its source.
+    Preview(PreviewPage),
 }
 
 /// An answer.
@@ -185,6 +188,7 @@ pub(crate) fn answer(link: &Link, query_id: u64, answer: Result<Answer, String>)
             ServeQueriesRequest { translate: Some(TranslateAnswer { offset }), ..empty }
         }
         Ok(Answer::Paused(figures)) => ServeQueriesRequest { paused: Some(paused_answer(&figures)), ..empty },
+        Ok(Answer::Preview(page)) => ServeQueriesRequest { preview: Some(preview_answer(page)), ..empty },
         Err(error) => ServeQueriesRequest { error, ..empty },
     }
 }

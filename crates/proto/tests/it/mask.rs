@@ -244,6 +244,9 @@ fn only(path: &str) -> v1::Flow {
         "records.forward_mirrored" => {
             one.records = Some(v1::RecordOptions { forward_mirrored: records.forward_mirrored, ..empty });
         }
+        "records.require_exactly_once" => {
+            one.records = Some(v1::RecordOptions { require_exactly_once: true, ..empty });
+        }
         "records.throttle" => {
             one.records = Some(v1::RecordOptions { throttle: records.throttle, ..empty });
         }
@@ -257,7 +260,7 @@ fn only(path: &str) -> v1::Flow {
 
 #[test]
 fn without_a_mask_each_filled_field_counts() {
-    const PATHS: [&str; 20] = [
+    const PATHS: [&str; 21] = [
         "topics.include",
         "topics.exclude",
         "groups.include",
@@ -276,6 +279,7 @@ fn without_a_mask_each_filled_field_counts() {
         "records.on_oversized",
         "records.timestamps",
         "records.forward_mirrored",
+        "records.require_exactly_once",
         "records.throttle",
         "records.throttle_by_topic",
     ];

@@ -444,7 +444,7 @@ async fn the_coordinators_questions_are_answered() {
             partition: 0,
             offset: 21,
         }),
-        paused: None,
+        ..ServeQueriesResponse::default()
     };
     // The stream of questions is opened beside the others.
     fake.asked(question(7, "t")).await;
@@ -457,7 +457,7 @@ async fn the_coordinators_questions_are_answered() {
         target: cluster(),
         ..PausedQuery::default()
     };
-    fake.asked(ServeQueriesResponse { query_id: 10, translate: None, paused: Some(paused) }).await;
+    fake.asked(ServeQueriesResponse { query_id: 10, paused: Some(paused), ..Default::default() }).await;
     let answers = fake
         .until("answers", |told| {
             (told.answers.len() == 4).then(|| {

@@ -21,6 +21,7 @@ fn view(bytes_per_second: u64) -> Arc<FlowView> {
             spec: FlowSpec { throttle, ..spec },
             generation: None,
             mesh_id: String::new(),
+            clusters: std::collections::BTreeSet::new(),
             shares: ThrottleShares::default(),
         },
         source: cluster(),

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use mirrormesh_core::flow::{Choice, FlowSpec, mark_loops};
 use mirrormesh_core::ids::{TopicId, TopicName};
 use mirrormesh_core::relay::registry::{Claim, ClaimKey, Homes, RegistryKey, RegistryValue};
 use mirrormesh_worker::{Failure, cluster_name};
@@ -25,9 +26,14 @@ pub(super) struct Loops {
 }
 
 impl Topology {
-    /// Takes out the topics that came from the flow's target. Looked up after the topics were listed: a topic was claimed
+    /// Leaves out the topics that came from the flow's target. Looked up after the topics were listed: a topic was claimed
     /// before it was created.
-    pub(super) async fn leave_out_loops(&mut self, wanted: &mut Vec<Wanted>) -> Result<(), Trouble> {
+    pub(super) async fn leave_out_loops(
+        &mut self,
+        spec: &FlowSpec,
+        choices: &mut [Choice],
+        id_of: impl Fn(&str) -> TopicId,
+    ) -> Result<(), Trouble> {
         let trouble = |failure: Failure| (failure.reason, failure.message);
         let target = self.link.target_registry.cluster_id().await.map_err(trouble)?;
         let known = self.loops.homes.as_ref().map(|(offset, _)| *offset);
@@ -39,14 +45,7 @@ impl Topology {
             self.loops.homes = Some(homes);
         }
         let Some((_, homes)) = &self.loops.homes else { return Ok(()) };
-        let mut left_out = BTreeSet::new();
-        wanted.retain(|w| {
-            let is_loop = homes.is_loop(&w.name, TopicId(w.source.topic_id), &w.target);
-            if is_loop {
-                left_out.insert(w.name.clone());
-            }
-            !is_loop
-        });
+        let left_out = mark_loops(choices, homes, &spec.target, id_of);
         self.say_loops(&left_out);
         self.loops.left_out = left_out;
         Ok(())

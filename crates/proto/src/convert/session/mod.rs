@@ -5,6 +5,7 @@
 //! enough.
 
 mod assignment;
+mod preview;
 mod progress;
 mod questions;
 
@@ -13,6 +14,7 @@ use mirrormesh_core::ids::{ClusterId, FlowId, TopicName, WorkerId};
 use mirrormesh_core::report::Event;
 use mirrormesh_core::unit::{Generation, PartitionGeneration, Role};
 
+pub use self::preview::{preview_answer, preview_page};
 pub use self::progress::ProgressReport;
 pub use self::questions::{Question, TranslateQuestion, paused_answer, paused_figures};
 use super::parts::{each, id, ids, inner, role, texts};
