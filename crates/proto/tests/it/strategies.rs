@@ -74,7 +74,7 @@ fn properties() -> impl Strategy<Value = BTreeMap<String, String>> {
 }
 
 pub(crate) fn cluster_spec() -> impl Strategy<Value = ClusterSpec> {
-    let ids = proptest::option::of("[A-Za-z0-9_-]{22}");
+    let ids = option::of("[A-Za-z0-9_-]{22}");
     (vec("[a-z]{1,8}:[1-9][0-9]{0,3}", 1..4), properties(), ids).prop_map(
         |(bootstrap_servers, properties, kafka_cluster_id)| ClusterSpec {
             bootstrap_servers,
