@@ -23,7 +23,9 @@ use crate::wire::produce::{ProduceEntry, ProduceRequest, RawBatch};
 /// Internal topics have one partition.
 const PARTITION: i32 = 0;
 /// Connections of their own, so that mirrored records and administration hold nothing up.
-const LANE: u32 = u32::MAX - 1;
+const LANE: u32 = u32::MAX - 2;
+/// Of the time that a request has, the broker may wait so much for its followers: its answer says more than silence.
+const BROKER_PART: f64 = 0.6;
 /// Records of one batch, and bytes of their keys and values. Far below what a broker takes by default (1 MiB).
 const BATCH_RECORDS_MAX: usize = 5_000;
 const BATCH_BYTES_MAX: usize = 256 * 1024;
@@ -263,12 +265,17 @@ impl Lane {
             partition: PARTITION,
             records,
         };
-        // The broker gives up first: its answer says more than silence.
-        let timeout = self.client.limits().request_timeout.mul_f64(0.6).max(Duration::from_millis(1));
-        let request = ProduceRequest { timeout, entries: vec![entry] };
+        let timeout = self.client.limits().request_timeout;
+        let wait = timeout.mul_f64(BROKER_PART).max(Duration::from_millis(1));
+        let request = ProduceRequest { timeout: wait, entries: vec![entry] };
         let answer = connection.produce_enqueue(&request).await?;
         *sent = true;
-        let response = answer.await?;
+        let Ok(answered) = tokio::time::timeout(timeout, answer).await else {
+            // A repeated request must not wait behind this one.
+            connection.close();
+            return Err(Error::Timeout { broker: connection.broker().into(), api: "Produce", timeout });
+        };
+        let response = answered?;
         let malformed =
             || Error::Request { api: "Produce", problem: "its answer has no partition".to_owned() };
         let produced = response.partitions.into_iter().next().ok_or_else(malformed)?;
