@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -50,6 +51,15 @@ impl Limits {
     }
 }
 
+/// Which cluster must answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExpectedCluster {
+    /// Kafka's id of it.
+    pub kafka_cluster_id: Arc<str>,
+    /// What errors call it, for instance `clusters/uk`.
+    pub name: Arc<str>,
+}
+
 /// How to reach one cluster.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ClientConfig {
@@ -61,6 +71,8 @@ pub struct ClientConfig {
     pub properties: BTreeMap<String, String>,
     /// Bounds.
     pub limits: Limits,
+    /// Which cluster must answer; each connection asks for the id first. `None` takes any.
+    pub expected: Option<ExpectedCluster>,
 }
 
 impl ClientConfig {
@@ -71,6 +83,7 @@ impl ClientConfig {
             client_id: client_id.to_owned(),
             properties: BTreeMap::new(),
             limits: Limits::default(),
+            expected: None,
         }
     }
 
@@ -115,6 +128,7 @@ impl fmt::Debug for ClientConfig {
             .field("client_id", &self.client_id)
             .field("properties", &self.properties.keys().collect::<Vec<_>>())
             .field("limits", &self.limits)
+            .field("expected", &self.expected)
             .finish()
     }
 }

@@ -18,6 +18,7 @@ mod metrics;
 mod partition;
 mod paused;
 mod positions;
+mod preview;
 mod registry;
 mod sender;
 mod throttle;

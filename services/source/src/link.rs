@@ -10,7 +10,7 @@ use mirrormesh_core::unit::{AssignedFlow, ClusterSpec};
 use mirrormesh_kafka::Client;
 use mirrormesh_kafka::client::metadata::Leader;
 use mirrormesh_kafka::memory::{Budget, Share};
-use mirrormesh_worker::{Failure, FlowView, client_config};
+use mirrormesh_worker::{ClusterCheck, Failure, FlowView, client_config, cluster_name};
 use opentelemetry::KeyValue;
 use tokio::sync::watch;
 
@@ -29,6 +29,8 @@ use crate::throttle::{PartitionThrottle, Throttles, TopicRow};
 /// The link.
 #[derive(Debug)]
 pub(crate) struct FlowLink {
+    /// Whether both clusters are known; nothing is written before.
+    pub(crate) clusters: ClusterCheck,
     /// The source cluster.
     pub(crate) source: Client,
     /// The target cluster.
@@ -66,9 +68,9 @@ pub(crate) struct FlowLink {
     topic_rows: Mutex<BTreeMap<TopicName, Weak<TopicRow>>>,
 }
 
-/// A client of one end of a flow; it connects when it is used.
-pub(crate) fn client(role: &str, flow: &FlowId, spec: &ClusterSpec) -> Result<Client, Failure> {
-    Ok(Client::new(client_config(spec, &format!("mirrormesh-{role}-{flow}"))?)?)
+/// A client of one end of a flow, which messages call `name`; it connects when it is used.
+pub(crate) fn client(role: &str, name: &str, flow: &FlowId, spec: &ClusterSpec) -> Result<Client, Failure> {
+    Ok(Client::new(client_config(name, spec, &format!("mirrormesh-{role}-{flow}"))?)?)
 }
 
 impl FlowLink {
@@ -82,8 +84,8 @@ impl FlowLink {
         metrics: &Arc<Metrics>,
         registries: &Registries,
     ) -> Result<Self, Failure> {
-        let source = client("source", flow_id, clusters.0)?;
-        let target = client("target", flow_id, clusters.1)?;
+        let source = client("source", &cluster_name(&flow.spec.source), flow_id, clusters.0)?;
+        let target = client("target", &cluster_name(&flow.spec.target), flow_id, clusters.1)?;
         let writer = Arc::new(InternalWriter::new(target.clone()));
         let factor = flow.spec.internal_replication_factor;
         let throttles = Arc::new(Throttles::new(
@@ -94,6 +96,7 @@ impl FlowLink {
         let settings_changes = watch::Sender::new(0);
         let registry = |client: &Client, spec| RegistryStore::new(client.clone(), spec, factor, registries);
         Ok(Self {
+            clusters: ClusterCheck::default(),
             positions: PositionStore::new(
                 PositionReader::new(flow_id.clone(), flow.spec.positions_topic(), target.clone()),
                 factor,

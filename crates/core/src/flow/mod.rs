@@ -4,10 +4,15 @@
 
 mod filter;
 mod naming;
+mod nearest;
+mod preview;
+mod selection;
 mod spec;
 
 pub use filter::{NameFilter, PatternError};
 pub use naming::{Naming, TopicRules, is_internal_topic};
+pub use preview::{PreviewPage, PreviewQuestion, PreviewedTopic};
+pub use selection::{Choice, LeftOut, SourceTopic, Surprises, mark_collisions, mark_loops};
 pub use spec::{
     FlowSpec, LossPolicy, OversizedPolicy, RetiredOptions, StartAt, TimestampPolicy, positions_topic,
 };

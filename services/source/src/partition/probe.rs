@@ -204,8 +204,6 @@ impl Probe {
     }
 
     async fn registry(&self) -> Result<Told, Failure> {
-        // It is about to be written, and connects meanwhile.
-        self.link.writer.warm_up().await?;
         self.link.target_registry.ensure().await?;
         let source = self.link.source_registry.cluster_id().await?;
         let key = WriterKey {

@@ -18,6 +18,7 @@ mod faults;
 mod flow_control;
 mod forgetful;
 mod groups;
+mod identity;
 mod loops;
 mod loss;
 mod other_writers;
