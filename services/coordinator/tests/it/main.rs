@@ -14,4 +14,5 @@ mod generations;
 mod harness;
 mod lag;
 mod mesh;
+mod preview;
 mod session;
