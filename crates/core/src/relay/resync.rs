@@ -8,6 +8,7 @@
 mod anchor;
 mod found;
 mod history;
+mod last;
 mod source;
 mod target;
 
@@ -127,6 +128,8 @@ pub struct Resync {
     ends: (i64, i64),
     purpose: Purpose,
     scan: target::Scan,
+    /// Our last batch, where nothing stands behind the position.
+    last: last::LastCheck,
     /// Our newest batch, to compare it with the source's.
     tail: Option<RawBatch>,
     /// Records of the target to be found on the source.
@@ -189,6 +192,7 @@ impl Resync {
             ends: (0, 0),
             purpose: Purpose::Tail,
             scan: target::Scan::default(),
+            last: last::LastCheck::default(),
             tail: None,
             contents: Vec::new(),
             aligner: None,
@@ -473,6 +477,9 @@ fn is_ours(generation: Generation, header: &BatchHeader) -> bool {
     header.producer_id == generation.producer_id && header.producer_epoch == generation.epoch
 }
 
+#[cfg(test)]
+#[path = "resync_last_tests.rs"]
+mod last_tests;
 #[cfg(test)]
 #[path = "resync_tests.rs"]
 mod tests;

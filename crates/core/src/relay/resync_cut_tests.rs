@@ -113,6 +113,7 @@ fn where_others_filled_it_up_exactly_the_producer_is_asked_for() {
     serve(&mut r, &[ours(7, 0, 3, 100), foreign(10, 6)]);
     r.producer(Some((1, 2)));
     r.target_ends(0, 16, 16);
+    source(&mut r, &[dense(100, 3)]);
     assert_eq!((place(&r).0.source, r.truncated()), (103, Some((10, 16))));
 }
 

@@ -108,6 +108,17 @@ impl Pending {
     }
 }
 
+/// A batch that the target refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RefusedBatch {
+    /// Source offset of its first record.
+    pub first: i64,
+    /// Its records.
+    pub records: usize,
+    /// Source offset behind it.
+    pub next_source: i64,
+}
+
 /// What came of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -148,6 +159,8 @@ pub struct Window {
     /// When an append was there already: another owner of the generation may append too.
     shared_ms: Option<u64>,
     unexpected: Option<Unexpected>,
+    /// The first batch that was refused.
+    refused: Option<RefusedBatch>,
 }
 
 /// An append that stands behind what others appended, where it was not sure that it was one.
@@ -180,6 +193,7 @@ impl Window {
             watched_until_ms: 0,
             shared_ms: None,
             unexpected: None,
+            refused: None,
         }
     }
 
@@ -196,6 +210,11 @@ impl Window {
     /// It was seen before this window that another owner may append too.
     pub fn share(&mut self, seen_ms: Option<u64>) {
         self.shared_ms = seen_ms;
+    }
+
+    /// The batch whose append failed first.
+    pub fn refused(&self) -> Option<RefusedBatch> {
+        self.refused
     }
 
     /// The append that is looked at for where it stands.
@@ -391,6 +410,11 @@ impl Window {
         }
         let Answer::Appended { base_offset, append_time } = *answer else {
             self.failed = true;
+            self.refused = Some(RefusedBatch {
+                first: pending.sending.run.first,
+                records: usize::try_from(pending.sending.last.count).unwrap_or(0),
+                next_source: pending.sending.next_source,
+            });
             return Outcome::Failed(judge(answer, pending.sending.run.first, pending.sending.next_source));
         };
         if append_time && !self.facts.target_append_time {

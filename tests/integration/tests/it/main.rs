@@ -4,6 +4,7 @@
 #![allow(clippy::indexing_slicing, reason = "helpers of tests: what they miss is a failure")]
 
 mod api;
+mod backfill;
 mod bad_batches;
 mod bad_input;
 mod changing;

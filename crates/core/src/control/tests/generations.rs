@@ -6,7 +6,6 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::control::GenerationRequest;
-use crate::control::generation::successor;
 use crate::flow::LossPolicy;
 
 /// A request as the first owner of a partition would make it.

@@ -224,7 +224,9 @@ mod tests {
                     Told::SourceHistory(Some(EpochEnd { epoch: 5, offset: at.max(1), leader: 6 }))
                 }
                 Some(Action::Ask(Ask::Locate(Step::SourceRead { offset, .. }))) => {
-                    let records = joined(&batches(offset, newer, 6));
+                    // Where nothing newer stands there, the last mirrored batch is compared.
+                    let (records, epoch) = if newer == 0 { (1, 5) } else { (newer, 6) };
+                    let records = joined(&batches(offset, records, epoch));
                     let page =
                         SourcePage { records, end_offset: 9, high_watermark: 9, ..SourcePage::default() };
                     Told::SourcePage(page)

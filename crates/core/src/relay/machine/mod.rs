@@ -34,6 +34,7 @@ use super::page::SourcePage;
 use super::position::{LastBatch, Position, PositionKey, PositionKind, PositionValue};
 use super::reader::Skip;
 use super::rebuild::Codecs;
+use super::sizes::Sizes;
 use super::resync::{Found, Premise, Resync, Step};
 use super::stop::{Stop, StopReason};
 use super::window::{Limits, Place, Unexpected};
@@ -128,6 +129,8 @@ pub struct Relay {
     refusal: Option<Refusal>,
     /// The target refused a timestamp that its settings did not tell of: move them in every batch until one is in.
     clamp: bool,
+    /// What the target's refusals tell of sizes.
+    sizes: Sizes,
     /// The target found a checksum wrong: records are checked before they are sent.
     check: bool,
     warned_of_retention: bool,
@@ -176,6 +179,7 @@ impl Relay {
             attempts: 0,
             refusal: None,
             clamp: false,
+            sizes: Sizes::default(),
             check: false,
             warned_of_retention: false,
             warned_of_age: false,
@@ -355,7 +359,7 @@ impl Relay {
                     return Some(Action::Ask(ask));
                 }
                 Phase::Keeping { asked: false, .. } => {
-                    if let Some(action) = self.keep() {
+                    if let Some(action) = self.keep(now_ms) {
                         return Some(action);
                     }
                 }
@@ -400,5 +404,7 @@ mod delivery_tests;
 mod place_tests;
 #[cfg(test)]
 mod registry_tests;
+#[cfg(test)]
+mod size_tests;
 #[cfg(test)]
 mod tests;

@@ -42,8 +42,10 @@ impl Relay {
             self.refusal = Some(Refusal { what, count: place.count, times });
         }
         let stop = match what {
-            Refused::Size if times > 1 => {
-                Some(too_large(Oversized { offset: place.source, bytes: 0 }, self.facts.target_bytes_max))
+            Refused::Size => {
+                // It goes on with smaller batches.
+                stream.window.refused().into_iter().for_each(|batch| self.sizes.refused(batch));
+                None
             }
             Refused::Timestamp if times > 1 || self.setup.rules.timestamps == TimestampPolicy::Keep => {
                 Some(timestamp_refused(place.source, place.source + 1))
@@ -58,11 +60,11 @@ impl Relay {
                 None
             }
             Refused::Content if times > CONTENT_REFUSALS_MAX => Some(unreadable_there(place.source)),
-            Refused::Nothing | Refused::Sequence | Refused::Size | Refused::Content => None,
+            Refused::Nothing | Refused::Sequence | Refused::Content => None,
         };
         stream.break_off_failed(match stop {
             Some(stop) => After::Stop(stop),
-            None if back_off || leader_moved || times > 1 => {
+            None if back_off || leader_moved || times > 1 && what != Refused::Size => {
                 self.pending.push_back(Action::Broken { reason, leader_moved });
                 self.figures.resyncs += 1;
                 let message = "the target can't take records now; trying again".to_owned();

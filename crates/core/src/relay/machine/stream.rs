@@ -296,7 +296,7 @@ impl Relay {
             return None;
         }
         let timestamps = self.setup.rules.timestamps;
-        let conditions = Conditions { facts: self.facts, timestamps, now_ms };
+        let conditions = Conditions { facts: self.facts, timestamps, sizes: self.sizes, now_ms };
         let Some(ready) = stream.queue.pop(&conditions, self.clamp, &mut self.economy, codecs) else {
             return None;
         };
@@ -323,6 +323,13 @@ impl Relay {
                     }
                     OversizedPolicy::Skip => After::Skip(oversized, epoch),
                 });
+                Some(Next::Changed)
+            }
+            Ready::Send(outgoing) if self.sizes.is_too_large(outgoing.run.first) => {
+                // It stands alone in its batch; the target judges what it stores, which may be larger.
+                let bytes = outgoing.batch.bytes.len();
+                let oversized = Oversized { offset: outgoing.run.first, bytes };
+                stream.queue.put_back(Ready::Oversized(oversized, outgoing.leader_epoch));
                 Some(Next::Changed)
             }
             Ready::Send(outgoing) if stream.parts_at(outgoing.leader_epoch, now_ms) => {

@@ -27,6 +27,9 @@ impl Relay {
                 }
             }
             (Phase::Facts { .. }, Told::Facts(facts)) => {
+                if self.facts.target_bytes_max != facts.target_bytes_max {
+                    self.sizes.forget();
+                }
                 self.facts = facts;
                 self.register(Then::Locate);
             }

@@ -86,7 +86,7 @@ impl Relay {
     pub(super) fn write(&mut self, now_ms: u64) -> Next {
         let setup = &self.setup;
         let Phase::Streaming(stream) = &mut self.phase else { return Next::Changed };
-        let entry = stream.journal.take();
+        let entry = stream.journal.take(now_ms);
         let mut records = setup.chunks(&entry);
         let generation = setup.detail.begun.generation;
         let acked = stream.window.acked();
@@ -115,10 +115,10 @@ impl Relay {
     }
 
     /// Where a loss ends a generation, what was found of it: nobody looks behind the start of the next one.
-    pub(super) fn keep(&mut self) -> Option<Action> {
+    pub(super) fn keep(&mut self, now_ms: u64) -> Option<Action> {
         let Phase::Keeping { change, asked } = &mut self.phase else { return None };
         *asked = true;
-        let records = self.setup.chunks(&change.journal.take());
+        let records = self.setup.chunks(&change.journal.take(now_ms));
         if records.is_empty() {
             self.phase = Phase::Beginning { change: change.clone(), asked: false };
             return None;

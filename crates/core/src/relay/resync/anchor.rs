@@ -17,12 +17,13 @@ impl Resync {
     pub(super) fn anchor_read(&mut self, batches: &[RawBatch]) {
         let at = self.base.target;
         self.anchored = Some(at);
-        let before = batches.iter().map(|b| b.header).find(|h| h.base_offset < at && h.next_offset() >= at);
-        match before {
+        let batch = batches.iter().find(|b| b.header.base_offset < at && b.header.next_offset() >= at);
+        match batch.map(|batch| batch.header) {
             // A cleaner took it.
             None => self.find_count(),
             Some(header) if is_ours(self.generation, &header) && !header.is_control() => {
                 if self.continues(&header) {
+                    self.last.batch = batch.cloned();
                     self.find_count();
                 } else {
                     self.distrust();

@@ -75,7 +75,7 @@ impl Resync {
     }
 
     /// What older generations counted is not known: for them all counts that may have.
-    fn reading(&self) -> Reading {
+    pub(super) fn reading(&self) -> Reading {
         if self.aligner.is_some() && self.scan.has_older() {
             return Reading { read_committed: false, skip_mirrored: false };
         }
@@ -110,7 +110,7 @@ impl Resync {
 
     fn count_forward(&mut self) {
         if self.base.count + self.read >= self.count {
-            self.done();
+            self.settled();
         } else {
             self.step = self.source_read_step();
         }
@@ -118,6 +118,9 @@ impl Resync {
 
     /// Answers [`Step::SourceRead`]. `origins` is what is known of producer ids.
     pub fn source_read(&mut self, page: SourcePage, origins: &Origins, codecs: &dyn Codecs) {
+        if self.is_looking() {
+            return self.last_read(page, origins, codecs);
+        }
         let (end_offset, high_watermark) = (page.end_offset, page.high_watermark);
         let items = match page::read(&page, self.reading(), self.cursor, origins, codecs) {
             Ok(items) => items,
@@ -164,6 +167,10 @@ impl Resync {
 
     /// Answers [`Step::SourceRead`] instead: the offset is out of range.
     pub fn source_out_of_range(&mut self) {
+        if self.is_looking() {
+            // Retention took it: there is nothing to compare with.
+            return self.looked();
+        }
         self.step = Step::SourceEnds;
     }
 
@@ -218,7 +225,7 @@ impl Resync {
     fn parts_unseen(&mut self, mirrored: i64) {
         let epoch = self.lineage.end.map_or(-1, |end| end.epoch);
         let end = self.parted();
-        self.lost(Loss::diverged(epoch, end, mirrored.max(end)));
+        self.lost(self.divergence(epoch, end, mirrored.max(end)));
     }
 
     /// The source deleted offsets before they were mirrored. Where in that part the mirror stood is not always known
@@ -297,7 +304,7 @@ impl Resync {
             }
             if let (false, Some(mirrored)) = (complete, self.diverged) {
                 match place {
-                    Some(end) => self.lost(Loss::diverged(epoch, end, mirrored.max(end))),
+                    Some(end) => self.lost(self.divergence(epoch, end, mirrored.max(end))),
                     None => self.parts_unseen(mirrored),
                 }
                 return;

@@ -244,6 +244,7 @@ impl Resync {
     pub(super) fn forget_target(&mut self) {
         self.scan = Scan::default();
         self.tail = None;
+        self.last = super::last::LastCheck::default();
         self.contents.clear();
         (self.late_from, self.hole) = (None, None);
     }
