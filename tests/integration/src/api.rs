@@ -189,6 +189,16 @@ impl Api {
         call!(self, v1::flow_service_client::FlowServiceClient<Channel>, list_flow_topics, request)
     }
 
+    /// What a flow would do with every topic of its source.
+    pub async fn preview(&mut self, flow: v1::Flow) -> Result<v1::PreviewFlowTopicsResponse, Status> {
+        let request = v1::PreviewFlowTopicsRequest {
+            flow: Some(flow),
+            page_size: 1_000,
+            ..v1::PreviewFlowTopicsRequest::default()
+        };
+        call!(self, v1::flow_service_client::FlowServiceClient<Channel>, preview_flow_topics, request)
+    }
+
     /// The newest events of a flow.
     pub async fn flow_events(&mut self, id: &str) -> Result<v1::ListFlowEventsResponse, Status> {
         let request = v1::ListFlowEventsRequest {

@@ -15,4 +15,5 @@ mod harness;
 mod identity;
 mod lag;
 mod mesh;
+mod preview;
 mod session;
