@@ -7,7 +7,7 @@ use std::fmt;
 use crate::flow::FlowSpec;
 use crate::ids::{ClusterId, FlowId, GroupId, TopicId, TopicName, WorkerId};
 use crate::throttle::Share;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a worker process can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -98,6 +98,8 @@ pub struct ClusterSpec {
     pub bootstrap_servers: Vec<String>,
     /// Further settings under Kafka's property names; secrets by reference only.
     pub properties: BTreeMap<String, String>,
+    /// Kafka's id of the cluster, as it was at first contact. `None` until a worker has reported it.
+    pub kafka_cluster_id: Option<String>,
 }
 
 /// Where a generation of a partition begins, and under which rules. Decided once, by the Raft log, so that every worker
@@ -166,6 +168,8 @@ pub struct AssignedFlow {
     pub generation: Option<Generation>,
     /// What tells this mesh from others; empty until it was fixed.
     pub mesh_id: String,
+    /// Ids of all clusters of the mesh: they tell heartbeat topics from others.
+    pub clusters: BTreeSet<ClusterId>,
     /// The worker's part of the flow's throttles.
     pub shares: ThrottleShares,
 }

@@ -54,13 +54,14 @@ mod tests {
     use mirrormesh_core::ids::{ClusterId, FlowId, GroupId, TopicName};
     use mirrormesh_core::throttle::{Share, Throttle};
     use mirrormesh_core::unit::{AssignedFlow, ClusterSpec, Generation, ThrottleShares};
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     fn view() -> FlowView {
         let spec = FlowSpec::new(ClusterId::new("uk").unwrap(), ClusterId::new("hq").unwrap());
         let cluster = |address: &str| ClusterSpec {
             bootstrap_servers: vec![address.to_owned()],
             properties: BTreeMap::new(),
+            kafka_cluster_id: None,
         };
         FlowView {
             id: FlowId::new("uk-hq").unwrap(),
@@ -68,6 +69,7 @@ mod tests {
                 spec,
                 generation: None,
                 mesh_id: "m".to_owned(),
+                clusters: BTreeSet::new(),
                 shares: ThrottleShares::default(),
             },
             source: cluster("a:9092"),
@@ -93,6 +95,8 @@ mod tests {
         generation.flow.generation = Some(Generation { producer_id: 7, epoch: 1 });
         let mut cluster = view();
         cluster.target.bootstrap_servers = vec!["c:9092".into()];
+        let mut met = view();
+        met.source.kafka_cluster_id = Some("MkU3OEVBNTcwNTJENDM2Qk".into());
 
         let mut policies = [view(), view(), view(), view(), view(), view()];
         let t = TopicName::new("t").unwrap();
@@ -128,6 +132,7 @@ mod tests {
             assert!(!needs_restart(unit, &view(), &uncommitted), "{unit}");
             assert!(!needs_restart(unit, &view(), &generation), "{unit}");
             assert!(needs_restart(unit, &view(), &cluster), "{unit}");
+            assert!(needs_restart(unit, &view(), &met), "{unit}: its clients know the cluster's id then");
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod deps;
 mod fuzz;
+mod grpcurl;
 mod planted;
 mod prereq;
 mod process;

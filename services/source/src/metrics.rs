@@ -89,10 +89,7 @@ impl Metrics {
         let as_they_were = tally.batches.iter().filter(|(path, _)| *path == Path::Passthrough.name());
         let passed = as_they_were.map(|(_, batches)| batches).sum();
         let passing_ns = self.costs.sent(passed, all - passed, tally.bytes);
-        for (counter, by) in [
-            (&self.records, &mut tally.records),
-            (&self.bytes, &mut tally.bytes),
-        ] {
+        for (counter, by) in [(&self.records, &mut tally.records), (&self.bytes, &mut tally.bytes)] {
             if *by > 0 {
                 counter.add(std::mem::take(by), flow_only);
             }

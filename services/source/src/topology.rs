@@ -5,16 +5,17 @@
 
 mod claims;
 mod incarnations;
+mod loops;
 mod scan;
 mod starts;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mirrormesh_core::control::{InventoryChange, TopicEntry};
-use mirrormesh_core::flow::{FlowSpec, TopicRules};
-use mirrormesh_core::ids::TopicName;
+use mirrormesh_core::flow::{FlowSpec, Surprises, TopicRules};
+use mirrormesh_core::ids::{ClusterId, TopicName};
 use mirrormesh_core::report::{Event, UnitState};
 use mirrormesh_core::unit::Generation;
 use mirrormesh_kafka::ErrorCode;
@@ -23,11 +24,18 @@ use mirrormesh_worker::UnitContext;
 
 use crate::link::FlowLink;
 use incarnations::FormerIds;
+use loops::Loops;
 
 /// The target gives out no producer ids.
 const TARGET_NOT_IDEMPOTENT: &str = "TARGET_NOT_IDEMPOTENT";
 /// Topics and partitions in one report at most; one topic with more partitions goes alone.
 const REPORT_MAX: usize = 10_000;
+/// The flow selects no topic.
+const NO_TOPIC_SELECTED: &str = "NO_TOPIC_SELECTED";
+/// A topic that the user named is left out by a rule that the patterns don't show.
+const TOPIC_LEFT_OUT: &str = "TOPIC_LEFT_OUT";
+/// Two source topics would have one target topic.
+const TARGET_TOPIC_CONFLICT: &str = "TARGET_TOPIC_CONFLICT";
 /// After a failed scan the next one comes this soon, whatever the interval; each further failure doubles it. A topic
 /// that was just made has no leader yet for some milliseconds.
 const RETRY_MIN: Duration = Duration::from_millis(20);
@@ -51,10 +59,14 @@ struct Topology {
     claimed: BTreeMap<TopicName, Trouble>,
     /// Refusals that an event was recorded for: one that comes again, or goes and comes, is said once.
     said: BTreeMap<TopicName, Trouble>,
+    /// What the user may not expect of the selection.
+    surprises: Surprises,
     /// What brokers that lag behind may still say.
     former: FormerIds,
-    /// The rules about topics, and the flow that they are of.
-    rules: Option<(FlowSpec, Arc<TopicRules>)>,
+    /// Topics that came from the target.
+    loops: Loops,
+    /// The rules about topics, with the flow and the clusters of the mesh that they were made from.
+    rules: Option<(FlowSpec, BTreeSet<ClusterId>, Arc<TopicRules>)>,
     /// How long to wait after the next failure.
     retry: Duration,
 }
@@ -69,7 +81,9 @@ pub(crate) async fn run(context: UnitContext, link: Arc<FlowLink>) {
         refused: BTreeMap::new(),
         claimed: BTreeMap::new(),
         said: BTreeMap::new(),
+        surprises: Surprises::default(),
         former: FormerIds::default(),
+        loops: Loops::default(),
         rules: None,
         retry: RETRY_MIN,
     };
@@ -97,14 +111,8 @@ impl Topology {
             Ok(()) => {
                 self.first = false;
                 self.retry = RETRY_MIN;
-                match self.refused.iter().chain(&self.claimed).next() {
-                    None => self.context.report.set(UnitState::Running, "", "", None),
-                    Some((topic, (reason, message))) => {
-                        let more = self.refused.len() + self.claimed.len() - 1;
-                        let text = format!("{topic}: {message} (and {more} more topics)");
-                        self.context.report.set(UnitState::Running, reason, &text, None);
-                    }
-                }
+                let (reason, text) = summary(&self.surprises, &self.refused, &self.claimed);
+                self.context.report.set(UnitState::Running, &reason, &text, None);
                 Duration::from_millis(view.flow.spec.discovery_interval_ms)
             }
             Err((reason, message)) => {
@@ -201,6 +209,30 @@ impl Topology {
     }
 }
 
+/// What the unit says of a look that went well: nothing selected, or the first of the topics that are left out against
+/// what the user expects. Empty if there is neither.
+fn summary(
+    surprises: &Surprises,
+    refused: &BTreeMap<TopicName, Trouble>,
+    claimed: &BTreeMap<TopicName, Trouble>,
+) -> Trouble {
+    if let Some(message) = &surprises.nothing_selected {
+        return (NO_TOPIC_SELECTED.to_owned(), message.clone());
+    }
+    let mut topics: BTreeMap<&TopicName, (&str, &str)> = BTreeMap::new();
+    topics.extend(surprises.left_out.iter().map(|(topic, (reason, text))| {
+        let reason = if *reason == TARGET_TOPIC_CONFLICT { *reason } else { TOPIC_LEFT_OUT };
+        (topic, (reason, text.as_str()))
+    }));
+    topics.extend(claimed.iter().chain(refused).map(|(topic, (reason, text))| (topic, (&**reason, &**text))));
+    let Some((topic, (reason, text))) = topics.first_key_value() else { return Trouble::default() };
+    let more = match topics.len() - 1 {
+        0 => String::new(),
+        more => format!(" (and {more} more topics: PreviewFlowTopics lists them)"),
+    };
+    ((*reason).to_owned(), format!("{topic}: {text}{more}"))
+}
+
 /// Cuts a report into parts that fit into a message and into an entry of the Raft log, however many topics appear at
 /// once.
 fn cut(topics: Vec<TopicEntry>, gone: &[TopicName]) -> Vec<InventoryChange> {
@@ -279,6 +311,31 @@ mod tests {
     }
 
     #[test]
+    fn a_look_says_the_first_thing_that_is_amiss() {
+        let trouble = |reason: &str| (reason.to_owned(), "why".to_owned());
+        let topic = |name: &str| TopicName::new(name).unwrap();
+        let none = BTreeMap::new();
+        assert_eq!(summary(&Surprises::default(), &none, &none), Trouble::default());
+        let mut surprises = Surprises::default();
+        surprises.left_out.insert(topic("b"), ("LOOP", "named".to_owned()));
+        let left_out = summary(&surprises, &none, &none);
+        assert_eq!(left_out, ("TOPIC_LEFT_OUT".to_owned(), "b: named".to_owned()), "no count of nothing");
+        let refused = BTreeMap::from([(topic("a"), trouble("TARGET_TOPIC_CONFLICT"))]);
+        let (reason, text) = summary(&surprises, &refused, &none);
+        assert_eq!(reason, "TARGET_TOPIC_CONFLICT");
+        assert!(text.starts_with("a: why (and 1 more topics"), "{text}");
+        // One topic is counted once, whoever has something to say about it.
+        let claimed = BTreeMap::from([(topic("b"), trouble("FLOW_CLAIMED"))]);
+        assert_eq!(summary(&surprises, &none, &claimed), ("FLOW_CLAIMED".to_owned(), "b: why".to_owned()));
+        surprises.nothing_selected = Some("nothing".to_owned());
+        assert_eq!(summary(&surprises, &refused, &claimed), trouble_of("NO_TOPIC_SELECTED", "nothing"));
+    }
+
+    fn trouble_of(reason: &str, text: &str) -> Trouble {
+        (reason.to_owned(), text.to_owned())
+    }
+
+    #[test]
     fn a_target_that_gives_out_no_producer_ids_is_named() {
         let (api, ours, theirs) = ("InitProducerId", "0 to 5".to_owned(), "nothing".to_owned());
         let error = mirrormesh_kafka::Error::Unsupported { broker: "hq:9092".into(), api, ours, theirs };
@@ -289,10 +346,7 @@ mod tests {
         let refused = mirrormesh_kafka::Error::Broker { broker: "hq:9092".into(), api, code, message: None };
         let (reason, message) = no_producer_id(refused);
         assert_eq!(reason, "TARGET_NOT_IDEMPOTENT");
-        assert!(
-            message.contains("IdempotentWrite") && message.contains("Kafka 0.11"),
-            "{message}"
-        );
+        assert!(message.contains("IdempotentWrite") && message.contains("Kafka 0.11"), "{message}");
         let other = mirrormesh_kafka::Error::Request { api, problem: "x".to_owned() };
         assert_eq!(no_producer_id(other).0, "INVALID_REQUEST");
     }

@@ -5,7 +5,7 @@
 use super::filter::{NameFilter, PatternError};
 use super::naming::{Naming, TopicRules};
 use super::{DEFAULT_GROUPS_EXCLUDE, DEFAULT_TOPICS_EXCLUDE};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{ClusterId, TopicName};
 use crate::throttle::Throttle;
@@ -175,9 +175,9 @@ impl FlowSpec {
         self.on_loss_by_topic.get(topic).copied().unwrap_or(self.on_loss)
     }
 
-    /// The rules about topics, compiled.
-    pub fn topic_rules(&self) -> Result<TopicRules, PatternError> {
-        TopicRules::new(self)
+    /// The rules about topics, compiled, in a mesh that has these clusters.
+    pub fn topic_rules(&self, clusters: &BTreeSet<ClusterId>) -> Result<TopicRules, PatternError> {
+        TopicRules::new(self, clusters)
     }
 
     /// The rules about groups, compiled.

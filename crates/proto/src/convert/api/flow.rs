@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use mirrormesh_core::flow::{FlowSpec, Naming, StartAt};
 use mirrormesh_core::ids::{ClusterId, TopicName};
 
+use super::patterns::Names;
 use super::time::{DURATION_MAX_MS, Interval, timestamp_ms};
 use super::{parse_name, patterns, policies, throttles};
 use crate::convert::store::replication_factor;
@@ -51,14 +52,14 @@ fn read(flow: &v1::Flow, default: FlowSpec, faults: &mut Faults) -> FlowSpec {
     let heartbeats = flow.heartbeats.unwrap_or_default();
     let creation = flow.topic_creation.unwrap_or_default();
     let interval = |default_ms, allowed_ms| Interval { default_ms, allowed_ms };
-    let mut list = |patterns: &[String], default: Vec<String>, field| {
-        patterns::read(patterns, || default, field, faults)
+    let mut list = |patterns: &[String], names: Names, default: Vec<String>, field| {
+        patterns::read(patterns, names, || default, field, faults)
     };
     FlowSpec {
-        topics_include: list(&topics.include, default.topics_include, "flow.topics.include"),
-        topics_exclude: list(&topics.exclude, default.topics_exclude, "flow.topics.exclude"),
-        groups_include: list(&groups.include, default.groups_include, "flow.groups.include"),
-        groups_exclude: list(&groups.exclude, default.groups_exclude, "flow.groups.exclude"),
+        topics_include: list(&topics.include, Names::Topics, default.topics_include, "flow.topics.include"),
+        topics_exclude: list(&topics.exclude, Names::Topics, default.topics_exclude, "flow.topics.exclude"),
+        groups_include: list(&groups.include, Names::Groups, default.groups_include, "flow.groups.include"),
+        groups_exclude: list(&groups.exclude, Names::Groups, default.groups_exclude, "flow.groups.exclude"),
         naming: naming(flow.naming.as_ref(), faults).unwrap_or(default.naming),
         start: start(flow.start.as_ref(), faults).unwrap_or(default.start),
         records_enabled: records.enabled.unwrap_or(default.records_enabled),
