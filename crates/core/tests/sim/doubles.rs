@@ -157,9 +157,9 @@ impl Checker {
         if !again && said {
             return;
         }
-        // So does a zombie request that the target took since it had dropped the producer's state.
         // Where the content is not fixed, an old batch with exactly the boundaries of the append that hands over lets those
-        // behind it pass until the new generation's first append: that they stand where they do is announced.
+        // behind it pass until the new generation's first append: that they stand where they do is announced. So is a zombie
+        // request that the target took since it had dropped the producer's state.
         let fixed = claim.delivery != Delivery::ContentNotFixed && !claim.lost;
         if !again && claim.stale && (!fixed || !how.armed) {
             self.book.owe(uid, offset, again);
