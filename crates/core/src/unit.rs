@@ -98,6 +98,8 @@ pub struct ClusterSpec {
     pub bootstrap_servers: Vec<String>,
     /// Further settings under Kafka's property names; secrets by reference only.
     pub properties: BTreeMap<String, String>,
+    /// Kafka's id of the cluster, as it was at first contact. `None` until a worker has reported it.
+    pub kafka_cluster_id: Option<String>,
 }
 
 /// Where a generation of a partition begins, and under which rules. Decided once, by the Raft log, so that every worker

@@ -61,6 +61,7 @@ mod tests {
         let cluster = |address: &str| ClusterSpec {
             bootstrap_servers: vec![address.to_owned()],
             properties: BTreeMap::new(),
+            kafka_cluster_id: None,
         };
         FlowView {
             id: FlowId::new("uk-hq").unwrap(),
@@ -94,6 +95,8 @@ mod tests {
         generation.flow.generation = Some(Generation { producer_id: 7, epoch: 1 });
         let mut cluster = view();
         cluster.target.bootstrap_servers = vec!["c:9092".into()];
+        let mut met = view();
+        met.source.kafka_cluster_id = Some("MkU3OEVBNTcwNTJENDM2Qk".into());
 
         let mut policies = [view(), view(), view(), view(), view(), view()];
         let t = TopicName::new("t").unwrap();
@@ -129,6 +132,7 @@ mod tests {
             assert!(!needs_restart(unit, &view(), &uncommitted), "{unit}");
             assert!(!needs_restart(unit, &view(), &generation), "{unit}");
             assert!(needs_restart(unit, &view(), &cluster), "{unit}");
+            assert!(needs_restart(unit, &view(), &met), "{unit}: its clients know the cluster's id then");
         }
     }
 

@@ -128,7 +128,11 @@ impl Bench {
 
     fn desire_with(&self, units: &[(&Unit, u64)], change: impl FnOnce(&mut AssignedFlow)) {
         let (uk, hq) = (ClusterId::new("uk").unwrap(), ClusterId::new("hq").unwrap());
-        let cluster = ClusterSpec { bootstrap_servers: vec!["a:1".into()], properties: BTreeMap::new() };
+        let cluster = ClusterSpec {
+            bootstrap_servers: vec!["a:1".into()],
+            properties: BTreeMap::new(),
+            kafka_cluster_id: None,
+        };
         let mut flow = AssignedFlow {
             spec: FlowSpec::new(uk.clone(), hq.clone()),
             generation: None,

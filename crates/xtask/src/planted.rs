@@ -22,11 +22,9 @@ pub(crate) fn run(root: &Path, names: &[String], seeds: u64) -> Result<ExitCode>
     }
     let chosen: Vec<_> = bugs.iter().filter(|bug| names.is_empty() || names.contains(bug)).collect();
     let copy = copy_workspace(root)?;
-    let sound = caught(&copy, seeds)?;
-    if !sound.is_empty() {
-        bail!("without a bug, the simulation already reports {sound}");
-    }
     println!("| bug | of {seeds} fresh seeds | scripts | reported as |\n|---|---|---|---|");
+    let sound = caught(&copy, seeds)?;
+    println!("| none | {} | {} | {} |", sound.seeds, sound.scripts, sound.invariants());
     let mut missed = 0;
     for bug in &chosen {
         restore(root, &copy)?;
@@ -44,7 +42,10 @@ pub(crate) fn run(root: &Path, names: &[String], seeds: u64) -> Result<ExitCode>
         println!("| `{bug}` | {} | {} | {} |", caught.seeds, caught.scripts, caught.invariants());
     }
     println!("{} bugs planted, {missed} caught by nothing", chosen.len());
-    Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if !sound.is_empty() {
+        println!("without a bug the simulation fails too: mend that first");
+    }
+    Ok(if missed == 0 && sound.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// What noticed a bug.
@@ -66,12 +67,6 @@ impl Caught {
     fn invariants(&self) -> String {
         let each = self.invariants.iter().map(|(name, seeds)| format!("{name} ({seeds})"));
         each.collect::<Vec<_>>().join(", ")
-    }
-}
-
-impl std::fmt::Display for Caught {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} seeds and {} scripts: {}", self.seeds, self.scripts, self.invariants())
     }
 }
 

@@ -103,13 +103,20 @@ impl UnitFactory for SourceUnits {
             }
         };
         match unit {
-            Unit::Topology(_) => Box::pin(topology::run(context, link)),
-            Unit::Partition(_, topic, partition) => {
-                match PartitionUnit::new(context.clone(), link, topic, partition) {
-                    Some(unit) => Box::pin(unit.run()),
-                    None => Box::pin(async move { context.stop.cancelled().await }),
+            Unit::Topology(_) => Box::pin(async move {
+                if link.clusters.pass(&context).await {
+                    topology::run(context, link).await;
                 }
-            }
+            }),
+            Unit::Partition(_, topic, partition) => Box::pin(async move {
+                if !Box::pin(link.clusters.pass(&context)).await {
+                    return;
+                }
+                match PartitionUnit::new(context.clone(), link, topic, partition) {
+                    Some(unit) => unit.run().await,
+                    None => context.stop.cancelled().await,
+                }
+            }),
             Unit::Groups(_) | Unit::Group(..) | Unit::Heartbeat(_) => {
                 tracing::error!(%unit, "a source worker was given a unit of another role");
                 Box::pin(async move { context.stop.cancelled().await })

@@ -13,6 +13,7 @@ mod fetcher;
 mod internal;
 mod lag_board;
 mod link;
+mod memory;
 mod metrics;
 mod partition;
 mod paused;

@@ -145,10 +145,11 @@ struct Onlooker {
 impl Onlooker {
     /// Connects to nothing yet.
     fn new(set: &PausedSet, metrics: Arc<Metrics>) -> Result<Self, Failure> {
-        let target = client("target", &set.flow, &set.target)?;
+        let target = client("target", &format!("the target of flows/{}", set.flow), &set.flow, &set.target)?;
+        let source = client("source", &format!("the source of flows/{}", set.flow), &set.flow, &set.source)?;
         Ok(Self {
             flow: set.flow.clone(),
-            source: client("source", &set.flow, &set.source)?,
+            source,
             positions: PositionReader::new(set.flow.clone(), set.positions_topic.clone(), target),
             metrics,
             seen: Mutex::new(BTreeMap::new()),

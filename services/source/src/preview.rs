@@ -3,15 +3,19 @@
 //! Answers the coordinator, which knows no Kafka. Both clusters are only read. What is selected and why is core's, and the
 //! topology unit asks there too.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use mirrormesh_core::flow::{Choice, LeftOut, PreviewPage, PreviewQuestion, SourceTopic, mark_collisions};
-use mirrormesh_core::ids::{ClusterId, FlowId};
+use mirrormesh_core::flow::{
+    Choice, LeftOut, PreviewPage, PreviewQuestion, SourceTopic, mark_collisions, mark_loops,
+};
+use mirrormesh_core::identity::SOURCE_IS_TARGET;
+use mirrormesh_core::ids::{ClusterId, FlowId, TopicId};
 use mirrormesh_core::relay::registry::Registry;
 use mirrormesh_core::unit::ClusterSpec;
 use mirrormesh_kafka::Client;
 use mirrormesh_kafka::client::metadata::TopicInfo;
-use mirrormesh_worker::Failure;
+use mirrormesh_worker::{Failure, cluster_name};
 use tokio::time::timeout;
 
 use crate::link::client;
@@ -49,6 +53,7 @@ pub(crate) async fn preview(
     let look = async {
         let (topics, target_topics) = tokio::try_join!(source.topics(), target.topics())?;
         let mut choices = rules.choose_all(described(&topics), |_| false);
+        mark_mirrored((&source, &target), &topics, &mut choices, registries).await?;
         let present: Vec<String> = target_topics.iter().map(|topic| topic.name.to_string()).collect();
         mark_collisions(&mut choices, &present);
         if !spec.adopt {
@@ -67,6 +72,32 @@ pub(crate) async fn preview(
         Err(Failure::new("CLUSTER_UNREACHABLE", message))
     })?;
     Ok(PreviewPage::of(choices, &question.after, question.limit))
+}
+
+/// Marks topics that came from the target, and refuses a target that is the source.
+async fn mark_mirrored(
+    (source, target): (&End<'_>, &End<'_>),
+    topics: &[TopicInfo],
+    choices: &mut [Choice],
+    registries: &Registries,
+) -> Result<(), Failure> {
+    let registry = |end: &End<'_>| RegistryStore::new(end.client.clone(), end.spec, None, registries);
+    let source_cluster = registry(source).cluster_id().await.map_err(|failure| source.named(failure))?;
+    let target_cluster = registry(target).cluster_id().await.map_err(|failure| target.named(failure))?;
+    if source_cluster == target_cluster {
+        let message = format!(
+            "clusters/{} and clusters/{} are one Kafka cluster: its id is {source_cluster}",
+            source.id, target.id
+        );
+        return Err(Failure::new(SOURCE_IS_TARGET, message));
+    }
+    let look = registry(source);
+    let homes = look.look(|registry| registry.homes(&target_cluster)).await;
+    let homes = homes.map_err(|failure| source.named(failure))?;
+    let ids: BTreeMap<&str, TopicId> =
+        topics.iter().map(|topic| (&*topic.name, TopicId(topic.topic_id))).collect();
+    mark_loops(choices, &homes, target.id, |name| ids.get(name).copied().unwrap_or_default());
+    Ok(())
 }
 
 /// Marks topics whose target topics a flow of another mesh writes.
@@ -103,7 +134,7 @@ impl<'a> End<'a> {
         let name =
             FlowId::new(id.as_str()).map_err(|error| Failure::new("CLUSTER_SETTINGS", error.to_string()))?;
         let end = |client| Self { id, spec, client };
-        client("preview", &name, spec).map(end).map_err(|failure| named(id, failure))
+        client("preview", &cluster_name(id), &name, spec).map(end).map_err(|failure| named(id, failure))
     }
 
     async fn topics(&self) -> Result<Vec<TopicInfo>, Failure> {
@@ -125,13 +156,16 @@ mod tests {
     use super::*;
     use mirrormesh_core::flow::FlowSpec;
     use mirrormesh_kafka::ErrorCode;
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeSet;
 
     #[tokio::test]
     async fn an_unreachable_cluster_is_named() {
         let cluster = |id| ClusterId::new(id).unwrap();
-        let nowhere =
-            || ClusterSpec { bootstrap_servers: vec!["127.0.0.1:1".to_owned()], properties: BTreeMap::new() };
+        let nowhere = || ClusterSpec {
+            bootstrap_servers: vec!["127.0.0.1:1".to_owned()],
+            properties: BTreeMap::new(),
+            kafka_cluster_id: None,
+        };
         let question = PreviewQuestion {
             spec: FlowSpec::new(cluster("uk"), cluster("hq")),
             source: nowhere(),

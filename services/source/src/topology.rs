@@ -5,6 +5,7 @@
 
 mod claims;
 mod incarnations;
+mod loops;
 mod scan;
 mod starts;
 
@@ -23,6 +24,7 @@ use mirrormesh_worker::UnitContext;
 
 use crate::link::FlowLink;
 use incarnations::FormerIds;
+use loops::Loops;
 
 /// The target gives out no producer ids.
 const TARGET_NOT_IDEMPOTENT: &str = "TARGET_NOT_IDEMPOTENT";
@@ -61,6 +63,8 @@ struct Topology {
     surprises: Surprises,
     /// What brokers that lag behind may still say.
     former: FormerIds,
+    /// Topics that came from the target.
+    loops: Loops,
     /// The rules about topics, with the flow and the clusters of the mesh that they were made from.
     rules: Option<(FlowSpec, BTreeSet<ClusterId>, Arc<TopicRules>)>,
     /// How long to wait after the next failure.
@@ -79,6 +83,7 @@ pub(crate) async fn run(context: UnitContext, link: Arc<FlowLink>) {
         said: BTreeMap::new(),
         surprises: Surprises::default(),
         former: FormerIds::default(),
+        loops: Loops::default(),
         rules: None,
         retry: RETRY_MIN,
     };

@@ -13,7 +13,7 @@ mod surprises;
 pub use filter::{NameFilter, PatternError};
 pub use naming::{Naming, TopicRules, is_internal_topic};
 pub use preview::{PreviewPage, PreviewQuestion, PreviewedTopic};
-pub use selection::{Choice, LeftOut, SourceTopic, mark_collisions};
+pub use selection::{Choice, LeftOut, SourceTopic, mark_collisions, mark_loops};
 pub use spec::{
     FlowSpec, LossPolicy, OversizedPolicy, RetiredOptions, StartAt, TimestampPolicy, positions_topic,
 };

@@ -3,12 +3,12 @@
 //! Owns the reasons, their stable names and their texts. The topology unit and the preview of a flow both ask here, so a
 //! preview shows what the flow does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::DEFAULT_TOPICS_EXCLUDE;
 use super::naming::TopicRules;
-use crate::ids::{ClusterId, TopicName};
-use crate::relay::registry::{Claim, claimed};
+use crate::ids::{ClusterId, TopicId, TopicName};
+use crate::relay::registry::{Claim, Homes, claimed};
 
 /// Kafka's limit of a topic name, in bytes.
 const NAME_BYTES_MAX: usize = 249;
@@ -246,6 +246,27 @@ pub fn mark_collisions(choices: &mut [Choice], target_topics: &[String]) {
     }
 }
 
+/// Leaves out topics that came from the flow's target, by what the registry of the source says; returns their names.
+/// `id_of` tells the present ids of the source's topics.
+pub fn mark_loops(
+    choices: &mut [Choice],
+    homes: &Homes,
+    target: &ClusterId,
+    id_of: impl Fn(&str) -> TopicId,
+) -> BTreeSet<TopicName> {
+    let mut left_out = BTreeSet::new();
+    for choice in choices {
+        let (Ok(name), Ok(on_target)) = (TopicName::new(&choice.topic.name), &choice.outcome) else {
+            continue;
+        };
+        if homes.is_loop(&name, id_of(name.as_str()), on_target) {
+            choice.outcome = Err(LeftOut::Loop { target: target.clone() });
+            left_out.insert(name);
+        }
+    }
+    left_out
+}
+
 /// Kafka uses `_` for `.` in the names of metrics, so it takes two names for the same that differ only there.
 fn collision_key(name: &str) -> String {
     name.replace('.', "_")
@@ -255,6 +276,7 @@ fn collision_key(name: &str) -> String {
 pub(super) mod tests {
     use super::*;
     use crate::flow::{FlowSpec, Naming, Surprises};
+    use crate::relay::registry::{ClaimKey, Registry, RegistryKey, RegistryValue};
     use std::collections::BTreeSet;
 
     pub(crate) fn flow(include: &[&str]) -> FlowSpec {
@@ -360,5 +382,34 @@ pub(super) mod tests {
         mark_collisions(&mut choices, &["uk_a_b".to_owned(), "uk.c".to_owned(), "other".to_owned()]);
         assert_eq!(outcomes(&choices), ["a.b: TARGET_TOPIC_CONFLICT", "c: uk.c", "d.e: uk.d.e"]);
         assert!(choices[0].outcome.as_ref().unwrap_err().message().contains("uk_a_b"));
+    }
+
+    #[test]
+    fn topics_that_came_from_the_target_are_left_out() {
+        let named = |name| TopicName::new(name).unwrap();
+        let mut registry = Registry::default();
+        for (offset, (topic, home)) in (0..).zip([("remote.t", "t"), ("both", "both")]) {
+            let claim = Claim {
+                mesh_id: "another".into(),
+                flow: crate::ids::FlowId::new("f").unwrap(),
+                source: ClusterId::new("remote").unwrap(),
+                source_topic: Some(named(home)),
+            };
+            let key = ClaimKey { source_cluster: "hq-id".into(), topic: named(topic) };
+            registry.apply(offset, RegistryKey::Claim(key), RegistryValue::Claim(claim));
+        }
+        let homes = registry.homes("hq-id");
+        let prefixed = flow(&[".*"]);
+        let same = FlowSpec { naming: Naming::Identity, ..flow(&[".*"]) };
+        for (spec, expected) in [(prefixed, vec!["both", "remote.t"]), (same, vec!["remote.t"])] {
+            let mut choices = choices(&spec, &["both", "remote.t", "t"]);
+            let left_out = mark_loops(&mut choices, &homes, &spec.target, |_| TopicId::default());
+            // Under an unchanged name `both` goes back to itself, batch by batch; `remote.t` would be a second `t`.
+            assert_eq!(left_out.iter().map(TopicName::as_str).collect::<Vec<_>>(), expected);
+            for choice in choices {
+                let is_loop = choice.outcome.as_ref().err().is_some_and(|why| why.reason() == "LOOP");
+                assert_eq!(is_loop, expected.contains(&choice.topic.name.as_str()), "{choice:?}");
+            }
+        }
     }
 }

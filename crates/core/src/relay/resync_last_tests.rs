@@ -67,7 +67,11 @@ fn an_older_position_tells_where_the_histories_part() {
     serve(&mut r, &[ours(7, 0, 2, 100), ours(9, 2, 3, 102)]);
     source(&mut r, &log);
     while matches!(r.step(), Step::SourceRead { .. }) {
-        r.source_read(SourcePage { end_offset: 109, high_watermark: 109, ..page(&log[1..]) }, &Origins::default(), &Fake);
+        r.source_read(
+            SourcePage { end_offset: 109, high_watermark: 109, ..page(&log[1..]) },
+            &Origins::default(),
+            &Fake,
+        );
     }
     still_the_same(&mut r);
     let Step::Lost(loss, _) = r.step().clone() else { panic!("{:?}", r.step()) };

@@ -108,12 +108,21 @@ fn who_remembers_is_asked_when_retention_took_the_headers() {
     never_elected(&mut r);
     source(&mut r, &[dense(105, 9)]);
     assert_eq!(place(&r).0, Place { count: 8, source: 108, target: 16 });
-    let mut r = to_ends(vec![position(5, 105, 12)], 16, 16);
+    let append_time = Facts { target_append_time: true, ..Facts::DEFAULT };
+    let mut r = resync_with(append_time, true);
+    begun(&mut r, vec![position(5, 105, 12)], 16, 16);
     remembers(&mut r, None, 16);
     never_elected(&mut r);
     source(&mut r, &[dense(105, 9)]);
     assert_eq!(place(&r).0.count, 9, "as the only writer, offsets count");
-    r = to_ends(vec![position(5, 105, 12)], 16, 16);
+    let mut r = to_ends(vec![position(5, 105, 12)], 16, 16);
+    remembers(&mut r, None, 16);
+    assert_eq!((place(&r).0.count, found(&r).unsure), (5, Some((12, 16))), "old records may have left a hole");
+    // It remembers more records than there are offsets.
+    let mut r = to_ends(vec![position(5, 105, 12)], 16, 16);
+    remembers(&mut r, Some((1, 12)), 16);
+    assert_eq!((place(&r).0.count, found(&r).hole), (5, Some((12, 16))));
+    let mut r = to_ends(vec![position(5, 105, 12)], 16, 16);
     r.premise.others_before = 13;
     remembers(&mut r, None, 16);
     assert_eq!((place(&r).0.count, found(&r).unsure), (5, Some((12, 16))), "not where others were seen");
@@ -125,6 +134,16 @@ fn who_remembers_is_asked_when_retention_took_the_headers() {
     begun(&mut r, vec![position(5, 105, 12)], 16, 16);
     remembers(&mut r, None, 16);
     assert_eq!(stopped(&r), StopReason::PositionUnknown);
+}
+
+#[test]
+fn a_hole_that_retention_took_is_mirrored_again() {
+    // Three of ours are left at 14 to 17, but their sequences say that eight were sent.
+    let mut r = to_ends(vec![position(5, 105, 12)], 14, 17);
+    let left = [ours(14, 10, 3, 110)];
+    target(&mut r, &left);
+    target(&mut r, &left);
+    assert_eq!((place(&r).0, found(&r).hole), (Place { count: 5, source: 105, target: 17 }, Some((12, 17))));
 }
 
 #[test]

@@ -87,12 +87,6 @@ pub(super) fn page(batches: &[RawBatch]) -> SourcePage {
     SourcePage { records: joined(batches), end_offset: 1_000, high_watermark: 1_000, ..SourcePage::default() }
 }
 
-/// A marker of our producer.
-pub(super) fn marker_of(epoch: i16, base: i64) -> RawBatch {
-    let shape = BatchHeader { attributes: 0x30, producer_id: 5, producer_epoch: epoch, ..header(base, 1) };
-    batch_of(&[base], shape, 0)
-}
-
 pub(super) fn marker(base: i64) -> RawBatch {
     batch_of(&[base], BatchHeader { attributes: 0x30, ..header(base, 1) }, 0)
 }

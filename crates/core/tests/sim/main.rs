@@ -2,7 +2,8 @@
 //!
 //! `SIM_SEED=n cargo test -p mirrormesh-core --test sim -- one_seed --nocapture` repeats a seed and shows what happens;
 //! `SIM_SEEDS=200000 cargo test --release -p mirrormesh-core --test sim -- many_seeds --nocapture` runs many: from
-//! `SIM_FROM` on, or from the present time on; of one kind of world with `SIM_WORLD` (`kinds.rs`).
+//! `SIM_FROM` on, or from the present time on; of one kind of world with `SIM_WORLD` (`kinds.rs`). With `SIM_TRACE` it shows
+//! what happens in the first that fail.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -178,5 +179,8 @@ fn many_seeds() {
         tally.join(part.join().unwrap());
     }
     println!("{tally} in {:?}", begun.elapsed());
+    if std::env::var_os("SIM_TRACE").is_some() {
+        tally.show_failures();
+    }
     assert!(tally.failures.is_empty(), "{tally}");
 }

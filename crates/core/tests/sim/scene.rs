@@ -112,6 +112,13 @@ impl Scene {
         self.produce_keys(keys, hours);
     }
 
+    /// Batches of one record each.
+    pub fn produce_each(&mut self, batches: usize, hours: i64) {
+        for _ in 0..batches {
+            self.produce(1, hours);
+        }
+    }
+
     /// A batch of records with these keys.
     pub fn produce_keys(&mut self, keys: impl Iterator<Item = u32>, hours: i64) {
         let time = self.world.now as i64 - hours * 3_600_000;

@@ -73,7 +73,7 @@ fn a_zombie_request_of_old_records_is_announced() {
 fn a_zombie_of_a_dead_owner_appends_nothing_twice() {
     let mut scene = Scene::new(large, 5, 0);
     scene.mute(640);
-    (0..3).for_each(|_| scene.produce(1, 0));
+    scene.produce_each(3, 0);
     scene.until_in_flight(3);
     scene.crash(3, 0);
     scene.wait(3_000);
@@ -84,7 +84,7 @@ fn a_zombie_of_a_dead_owner_appends_nothing_twice() {
 #[test]
 fn a_check_between_pipelined_old_batches_leaves_no_hole() {
     let mut scene = Scene::new(large, 10, OLD);
-    (0..3).for_each(|_| scene.produce(1, OLD));
+    scene.produce_each(3, OLD);
     scene.until_in_flight(3);
     scene.world.refuse_and_check = true;
     scene.wait(5_000);
@@ -107,7 +107,7 @@ fn a_target_that_forgot_between_appends_takes_the_next() {
 #[test]
 fn lost_answers_append_nothing_twice() {
     let mut scene = Scene::new(large, 5, 0);
-    (0..3).for_each(|_| scene.produce(1, 0));
+    scene.produce_each(3, 0);
     scene.until_in_flight(3);
     scene.wait(5);
     scene.cut(0, 0);
@@ -120,7 +120,7 @@ fn lost_answers_append_nothing_twice() {
 fn a_source_that_loses_its_end_doubles_nothing() {
     let mut scene = Scene::new(large, 5, 0);
     scene.mute(400);
-    (0..3).for_each(|_| scene.produce(1, 0));
+    scene.produce_each(3, 0);
     scene.until_in_flight(3);
     scene.cut(3, 0);
     scene.source_loses(3);
@@ -132,6 +132,20 @@ fn a_source_that_loses_its_end_doubles_nothing() {
     let (doubles, world) = scene.end();
     assert_eq!(doubles, 0);
     assert!(epochs(&world).len() > 1, "another history is another generation");
+}
+
+#[test]
+fn a_source_restored_from_a_copy_is_another_history() {
+    let mut scene = Scene::new(as_usual, 10, 0);
+    scene.crash(0, 0);
+    let at = scene.world.source.end - 4;
+    scene.world.source.restore(at);
+    scene.world.checker.source_cut = true;
+    scene.world.happened.insert(Fault::SourceTruncate);
+    scene.produce_each(6, 0);
+    scene.wait(3_000);
+    let (doubles, world) = scene.end();
+    assert_eq!((doubles, world.checker.generations.len()), (0, 2));
 }
 
 #[test]

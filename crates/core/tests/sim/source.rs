@@ -306,6 +306,13 @@ impl Source {
         self.elect();
     }
 
+    /// Restored from an older copy, which lacks everything from this offset on: no leader epoch tells of it.
+    pub fn restore(&mut self, at: i64) {
+        let (epoch, history) = (self.epoch, self.history.clone());
+        self.truncate(at);
+        (self.epoch, self.history) = (epoch, history);
+    }
+
     fn first_unfinished(&mut self, pid: i64) -> Option<i64> {
         let after = self.log.iter().rposition(|b| b.control && b.pid == pid).map_or(0, |i| i + 1);
         let mut first = None;

@@ -6,7 +6,7 @@ use std::fmt;
 use crate::check::Violation;
 use crate::kinds::Kind;
 use crate::knobs::Fault;
-use crate::run::Outcome;
+use crate::run::{Outcome, run};
 use crate::world::Counts;
 
 /// A seed counts from here on.
@@ -72,6 +72,18 @@ impl Tally {
         }
         if let Some(violation) = outcome.violation {
             self.failures.push((outcome.seed, violation));
+        }
+    }
+
+    /// Shows what happens in the first two seeds that break each invariant.
+    pub fn show_failures(&self) {
+        let mut shown: BTreeMap<&str, usize> = BTreeMap::new();
+        for (seed, violation) in &self.failures {
+            let shown = shown.entry(violation.invariant).or_default();
+            *shown += 1;
+            if *shown <= 2 {
+                println!("\n{:?}", run(*seed, true));
+            }
         }
     }
 

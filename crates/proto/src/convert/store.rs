@@ -32,7 +32,11 @@ impl TryFrom<store::Role> for Role {
 
 impl From<&ClusterSpec> for store::ClusterSpec {
     fn from(spec: &ClusterSpec) -> Self {
-        Self { bootstrap_servers: spec.bootstrap_servers.clone(), properties: spec.properties.clone() }
+        Self {
+            bootstrap_servers: spec.bootstrap_servers.clone(),
+            properties: spec.properties.clone(),
+            kafka_cluster_id: spec.kafka_cluster_id.clone().unwrap_or_default(),
+        }
     }
 }
 
@@ -40,7 +44,11 @@ impl TryFrom<store::ClusterSpec> for ClusterSpec {
     type Error = ConvertError;
 
     fn try_from(spec: store::ClusterSpec) -> Result<Self, ConvertError> {
-        Ok(Self { bootstrap_servers: spec.bootstrap_servers, properties: spec.properties })
+        Ok(Self {
+            bootstrap_servers: spec.bootstrap_servers,
+            properties: spec.properties,
+            kafka_cluster_id: Some(spec.kafka_cluster_id).filter(|id| !id.is_empty()),
+        })
     }
 }
 

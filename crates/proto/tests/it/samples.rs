@@ -54,6 +54,7 @@ pub(crate) fn cluster_spec() -> ClusterSpec {
             ("sasl.password".into(), "${env:UK_PASSWORD}".into()),
             ("security.protocol".into(), "SASL_SSL".into()),
         ]),
+        kafka_cluster_id: Some("MkU3OEVBNTcwNTJENDM2Qk".into()),
     }
 }
 
@@ -170,8 +171,15 @@ fn commands() -> Vec<(&'static str, CommandKind)> {
     let id = flow;
     vec![
         (
-            "put-cluster",
+            "put-cluster-id",
             CommandKind::PutCluster { id: cluster("uk"), spec: cluster_spec(), create: true, guard: guard() },
+        ),
+        (
+            "report-cluster",
+            CommandKind::ReportCluster {
+                id: cluster("uk"),
+                kafka_cluster_id: "MkU3OEVBNTcwNTJENDM2Qk".into(),
+            },
         ),
         ("delete-cluster", CommandKind::DeleteCluster { id: cluster("uk"), guard: guard() }),
         (
@@ -375,10 +383,15 @@ fn registry() -> Vec<(&'static str, RegistryKey, RegistryValue)> {
         begun: PartitionGeneration { generation, ..partition_generation() },
     };
     let claim_key = ClaimKey { source_cluster: "MkU3OEVBNTcwNTJENDM2Qk".into(), topic: topic("uk-orders") };
-    let claim = Claim { mesh_id: "b1946ac9".into(), flow: flow(), source: cluster("uk") };
+    let claim = Claim {
+        mesh_id: "b1946ac9".into(),
+        flow: flow(),
+        source: cluster("uk"),
+        source_topic: Some(topic("orders")),
+    };
     vec![
         ("writer", RegistryKey::Writer(key), RegistryValue::Writer(writer)),
-        ("claim", RegistryKey::Claim(claim_key), RegistryValue::Claim(claim)),
+        ("claim-topic", RegistryKey::Claim(claim_key), RegistryValue::Claim(claim)),
     ]
 }
 

@@ -74,8 +74,14 @@ fn properties() -> impl Strategy<Value = BTreeMap<String, String>> {
 }
 
 pub(crate) fn cluster_spec() -> impl Strategy<Value = ClusterSpec> {
-    (vec("[a-z]{1,8}:[1-9][0-9]{0,3}", 1..4), properties())
-        .prop_map(|(bootstrap_servers, properties)| ClusterSpec { bootstrap_servers, properties })
+    let ids = option::of("[A-Za-z0-9_-]{22}");
+    (vec("[a-z]{1,8}:[1-9][0-9]{0,3}", 1..4), properties(), ids).prop_map(
+        |(bootstrap_servers, properties, kafka_cluster_id)| ClusterSpec {
+            bootstrap_servers,
+            properties,
+            kafka_cluster_id,
+        },
+    )
 }
 
 fn patterns(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<String>> {
@@ -304,6 +310,8 @@ fn user_command() -> impl Strategy<Value = CommandKind> {
     prop_oneof![
         (cluster_id(), cluster_spec(), any::<bool>(), guard())
             .prop_map(|(id, spec, create, guard)| CommandKind::PutCluster { id, spec, create, guard }),
+        (cluster_id(), "[A-Za-z0-9_-]{22}")
+            .prop_map(|(id, kafka_cluster_id)| CommandKind::ReportCluster { id, kafka_cluster_id }),
         (cluster_id(), guard()).prop_map(|(id, guard)| CommandKind::DeleteCluster { id, guard }),
         (flow_id(), flow_spec(), any::<bool>(), any::<bool>(), guard()).prop_map(
             |(id, spec, create, start_over, guard)| CommandKind::PutFlow {

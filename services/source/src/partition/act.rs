@@ -6,6 +6,7 @@ use std::time::Duration;
 use mirrormesh_core::control::GenerationRequest;
 use mirrormesh_core::relay::answer::Answer;
 use mirrormesh_core::relay::machine::{Action, Append, Beginning};
+use mirrormesh_core::relay::path::Path;
 use mirrormesh_core::relay::position::{PositionKey, PositionValue};
 use mirrormesh_kafka::{Error, ErrorCode};
 use mirrormesh_runtime::clock::now_ms;
@@ -81,8 +82,8 @@ impl PartitionUnit {
         let source = self.link.source.leader(self.topic.as_str(), self.partition).await?;
         let target = self.link.target.leader(target_topic.as_str(), self.partition).await?;
         let fetcher = self.link.fetcher(source.node_id, read_committed);
-        self.lines.sender =
-            Some(self.link.sender(target.node_id, target_topic.as_str(), self.partition, self.slow));
+        self.lines.sender = Some(self.link.sender(&target, target_topic.as_str(), self.partition, self.slow));
+        self.lines.row = Arc::default();
         self.slow = false;
         let (page_sender, pages) = mpsc::channel(PAGES_WAITING);
         fetcher
@@ -95,6 +96,7 @@ impl PartitionUnit {
                 last_epoch,
                 end: Arc::clone(&self.end),
                 throttle: Arc::clone(&self.throttle),
+                memory: Arc::clone(&self.memory),
                 pages: page_sender,
             })
             .await;
@@ -103,20 +105,24 @@ impl PartitionUnit {
         Ok(())
     }
 
-    async fn append(&mut self, append: Append) {
+    async fn append(&mut self, mut append: Append) {
         self.tally.sent(append.path.name());
+        if let (true, Some(fetcher)) = (append.path != Path::Passthrough, &self.lines.fetcher) {
+            // It was made here: no frame holds it, so nobody has charged it yet.
+            append.batch.body = self.memory.made(append.batch.body, fetcher.wake());
+        }
         let detail = self.relay.detail();
         let batch = sender::Append {
             topic: detail.target_topic.shared(),
             topic_id: detail.target_topic_id.0,
             partition: self.partition,
-            id: append.id,
             batch: append.batch,
-            answers: self.lines.answers.clone(),
+            reply: sender::Reply::new(append.id, self.lines.answers.clone(), Arc::clone(&self.lines.row)),
         };
         match &self.lines.sender {
             Some(sender) => sender.append(batch).await,
-            None => drop(self.lines.answers.send((batch.id, Answer::NotSent))),
+            // Its reply answers that it was not sent.
+            None => drop(batch),
         }
     }
 
@@ -170,6 +176,10 @@ impl PartitionUnit {
         }
         let before = self.relay.totals();
         self.relay.answer(id, answer, now_ms());
+        if self.relay.has_failed() {
+            // Also after an append that stands elsewhere than expected, which the sender takes for a good one.
+            self.lines.row.fail();
+        }
         let (records, bytes) = self.relay.totals();
         self.tally.mirrored(records - before.0, bytes - before.1);
     }

@@ -31,8 +31,9 @@ use crate::ends::SourceEnd;
 use crate::fetcher::Fetcher;
 use crate::lag_board::LagSlot;
 use crate::link::FlowLink;
+use crate::memory::PartitionMemory;
 use crate::metrics::Tally;
-use crate::sender::Sender;
+use crate::sender::{self, Sender};
 use crate::throttle::{Arrived, Intake, PartitionThrottle};
 use probe::Probe;
 use signals::{Signal, Signals};
@@ -61,6 +62,8 @@ struct Lines {
     fetcher: Option<Arc<Fetcher>>,
     pages: Option<Intake>,
     sender: Option<Arc<Sender>>,
+    /// The batches since the last position recovery.
+    row: Arc<sender::Row>,
     answers: mpsc::UnboundedSender<(u64, Answer)>,
 }
 
@@ -80,6 +83,8 @@ pub(crate) struct PartitionUnit {
     lag: LagSlot,
     /// How fast it may take what was fetched.
     throttle: Arc<PartitionThrottle>,
+    /// What its records are charged to.
+    memory: Arc<PartitionMemory>,
     lines: Lines,
     answers: mpsc::UnboundedReceiver<(u64, Answer)>,
     underway: Underway,
@@ -132,6 +137,7 @@ impl PartitionUnit {
         let read_committed = !context.flow.spec.read_uncommitted;
         let end = link.ends.watch(topic.shared(), partition, read_committed);
         let throttle = link.throttle(&topic);
+        let memory = link.memory();
         let lag = link.metrics.lag.enter(&context.flow_id, &topic, partition);
         Some(Self {
             context,
@@ -145,7 +151,14 @@ impl PartitionUnit {
             end,
             lag,
             throttle,
-            lines: Lines { fetcher: None, pages: None, sender: None, answers: answers_in },
+            memory,
+            lines: Lines {
+                fetcher: None,
+                pages: None,
+                sender: None,
+                row: Arc::default(),
+                answers: answers_in,
+            },
             answers,
             underway: Underway {
                 asking: None,

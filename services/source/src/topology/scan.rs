@@ -40,9 +40,11 @@ impl Topology {
         let (mut found, trouble) = self.entries(spec, wanted, &targets).await?;
         self.settle_claims(spec, &mut found).await?;
         // A topic that vanished from the source stays in the inventory: its partitions say what is wrong. Only one
-        // that the flow does not select any more goes.
-        let gone =
-            self.reported.keys().filter(|topic| rules.target_of(topic.as_str()).is_none()).cloned().collect();
+        // that the flow does not select any more goes, or one that came from the target.
+        let is_gone = |topic: &&TopicName| {
+            rules.target_of(topic.as_str()).is_none() || self.loops.left_out.contains(*topic)
+        };
+        let gone = self.reported.keys().filter(is_gone).cloned().collect();
         self.tell(found, gone).await?;
         not_made.or(trouble).map_or(Ok(()), Err)
     }
@@ -66,10 +68,12 @@ impl Topology {
         let topics = self.link.source.topics(None).await.map_err(unreachable)?;
         let is_mirrored =
             |topic: &str| TopicName::new(topic).is_ok_and(|topic| self.reported.contains_key(&topic));
-        let choices = rules.choose_all(described(&topics), is_mirrored);
-        self.surprises = Surprises::of(spec, rules, &choices);
+        let mut choices = rules.choose_all(described(&topics), is_mirrored);
         let mut by_name: BTreeMap<Arc<str>, TopicInfo> =
             topics.into_iter().map(|topic| (Arc::clone(&topic.name), topic)).collect();
+        let id_of = |name: &str| TopicId(by_name.get(name).map(|topic| topic.topic_id).unwrap_or_default());
+        self.leave_out_loops(spec, &mut choices, id_of).await?;
+        self.surprises = Surprises::of(spec, rules, &choices);
         let wanted = choices.into_iter().filter_map(|choice| {
             let name = TopicName::new(&choice.topic.name).ok()?;
             let source = by_name.remove(name.as_str())?;
@@ -89,6 +93,8 @@ impl Topology {
         let (mut changed, mut trouble) = (BTreeSet::new(), None);
         let missing: Vec<&Wanted> =
             wanted.iter().filter(|w| !present.contains_key(w.target.as_str())).collect();
+        let to_create = missing.iter().map(|w| w.target.clone()).collect();
+        self.claim_topics(wanted, &to_create).await.map_err(|failure| (failure.reason, failure.message))?;
         for portion in portions(&missing, |w| w.source.partitions.len() + 1) {
             let (made, not_made) = self.create(spec, portion).await?;
             changed.extend(made);

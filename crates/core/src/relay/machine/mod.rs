@@ -34,8 +34,8 @@ use super::page::SourcePage;
 use super::position::{LastBatch, Position, PositionKey, PositionKind, PositionValue};
 use super::reader::Skip;
 use super::rebuild::Codecs;
-use super::sizes::Sizes;
 use super::resync::{Found, Premise, Resync, Step};
+use super::sizes::Sizes;
 use super::stop::{Stop, StopReason};
 use super::window::{Limits, Place, Unexpected};
 use crate::flow::{LossPolicy, OversizedPolicy, TimestampPolicy};
@@ -284,6 +284,16 @@ impl Relay {
     /// What passing a batch costs here beside its bytes, ns, as measured.
     pub fn passing_ns(&mut self, ns: u64) {
         self.economy.passing_ns(ns);
+    }
+
+    /// A batch in flight has failed, or stands elsewhere than expected: nothing that has not left yet may be sent.
+    pub fn has_failed(&self) -> bool {
+        matches!(&self.phase, Phase::Streaming(stream) if stream.window.is_failed())
+    }
+
+    /// The time in which the target acknowledges one batch while further requests wait there, ns; 0 if none wait.
+    pub fn ack_ns(&mut self, ns: u64) {
+        self.economy.ack_ns(ns);
     }
 
     /// The wait is over.

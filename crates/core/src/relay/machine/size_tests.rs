@@ -77,7 +77,11 @@ fn position_of(bench: &Bench, there: i64) -> Stored {
         topic: String::new(),
         target_topic: String::new(),
     };
-    if there == 0 { Stored::default() } else { Stored { positions: vec![(0, position)], ..Stored::default() } }
+    if there == 0 {
+        Stored::default()
+    } else {
+        Stored { positions: vec![(0, position)], ..Stored::default() }
+    }
 }
 
 #[test]

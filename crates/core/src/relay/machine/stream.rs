@@ -297,6 +297,7 @@ impl Relay {
         }
         let timestamps = self.setup.rules.timestamps;
         let conditions = Conditions { facts: self.facts, timestamps, sizes: self.sizes, now_ms };
+        self.economy.in_flight(stream.window.in_flight());
         let Some(ready) = stream.queue.pop(&conditions, self.clamp, &mut self.economy, codecs) else {
             return None;
         };

@@ -5,13 +5,15 @@
 //! records at their offsets, before anything is mirrored behind them. A record that retention deleted can't be compared, and
 //! a compacted source may have dropped it: neither is a divergence.
 
+use std::collections::BTreeMap;
+
 use super::{Resync, Step};
 use crate::format::batch::{RawBatch, split};
 use crate::relay::loss::Loss;
 use crate::relay::origins::Origins;
 use crate::relay::page::{self, Data, Item, SourcePage};
-use crate::relay::rebuild::{Codecs, RebuildError, RecordId};
 use crate::relay::reader::unreadable;
+use crate::relay::rebuild::{Codecs, RebuildError, RecordId};
 use crate::relay::window::Place;
 
 /// So many batches that were not mirrored (markers, aborted ones) are passed on the way back to the last one that was.
@@ -76,7 +78,8 @@ impl Resync {
                 return;
             }
         };
-        let holds = |data: &&Data| data.batch.header.base_offset <= at && data.batch.header.next_offset() > at;
+        let holds =
+            |data: &&Data| data.batch.header.base_offset <= at && data.batch.header.next_offset() > at;
         let data = items.iter().find_map(|item| match item {
             Item::Data(data) => Some(data).filter(holds),
             Item::Passed(..) | Item::Bad(_) => None,
@@ -110,15 +113,17 @@ impl Resync {
         codecs: &dyn Codecs,
     ) -> Result<Option<i64>, RebuildError> {
         let Some(batch) = &self.last.batch else { return Ok(None) };
-        let ours = codecs.identify(batch)?;
+        // Compaction on the target may have left out some of ours, but not moved the others.
+        let ours = codecs.identify(batch)?.into_iter().map(|record| (record.offset, record));
+        let ours: BTreeMap<i64, RecordId> = ours.collect();
         let theirs = codecs.identify(&data.batch)?;
-        let ours = ours.iter().rev().skip_while(|record| record.offset >= self.base.target);
         let theirs = theirs.iter().rev().skip_while(|record| record.offset > at);
+        let ours = (0..).map(|behind: i64| ours.get(&(self.base.target - 1 - behind)));
         let same = |ours: &RecordId, theirs: &RecordId| {
             let same_time = !self.premise.times_kept || ours.timestamp == theirs.timestamp;
             ours.content == theirs.content && same_time
         };
-        let differ = ours.zip(theirs).filter(|(ours, theirs)| !same(ours, theirs));
+        let differ = ours.zip(theirs).filter(|(ours, theirs)| ours.is_some_and(|ours| !same(ours, theirs)));
         Ok(differ.map(|(_, theirs)| theirs.offset).last())
     }
 
@@ -135,8 +140,7 @@ impl Resync {
             return self.lost(Loss::differs(epoch, offset, mirrored));
         };
         self.diverged = Some(mirrored);
-        self.base =
-            Place { count: oldest.count, source: oldest.source_offset, target: oldest.target_offset };
+        self.base = Place { count: oldest.count, source: oldest.source_offset, target: oldest.target_offset };
         self.lineage.known = super::history::History::of(&oldest);
         self.position = Some(oldest);
         self.move_to_base();

@@ -269,8 +269,8 @@ impl Resync {
             return;
         }
         let (log_start, _) = self.ends;
-        if log_start > self.base.target {
-            self.others_gone();
+        if log_start > self.base.target && self.others_gone() {
+            return;
         }
         if self.scan.older.is_some() {
             if self.scan.ours.is_empty() && self.base.count == 0 {
@@ -294,17 +294,33 @@ impl Resync {
         self.settle(self.count);
     }
 
-    /// Retention took what stood behind the base, which may have been an older generation's.
-    fn others_gone(&mut self) {
+    /// Retention took what stood behind the base, which may have been an older generation's. True if a record of ours is
+    /// missing there, and the place is settled before it.
+    fn others_gone(&mut self) -> bool {
         let Place { count, target, .. } = self.base;
+        let first = self.scan.first();
+        if first.is_some_and(|(n, at)| at - target < n - count) {
+            // Fewer offsets than records of ours: the target accepted a batch without the one before it.
+            self.missing_behind_base();
+            return true;
+        }
         if let Some((from, _)) = &mut self.scan.older {
             *from = target;
-        } else if let Some((n, at)) = self.scan.first().filter(|_| self.offsets_count())
+        } else if let Some((n, at)) = first.filter(|_| self.offsets_count())
             && at - target > n - count
         {
             // More offsets than records of ours, and nobody else writes there.
             self.scan.doubled = self.scan.doubled.or(Some((target, at)));
         }
+        false
+    }
+
+    /// Some record behind the base was never appended, and nothing tells which: all of them are mirrored again.
+    fn missing_behind_base(&mut self) {
+        let (target, log_end) = (self.base.target, self.ends.1);
+        self.forget_target();
+        self.hole = Some((target, log_end));
+        self.settle(self.base.count);
     }
 
     /// Answers [`Step::Producer`]: epoch and last sequence that the target's leader remembers of our producer id;
@@ -360,13 +376,17 @@ impl Resync {
                     // Its last one is the position's last one: what came behind is no record of ours.
                     self.scan.foreign = !self.holds_markers();
                     self.settle(self.base.count);
+                } else if self.offsets_count() {
+                    self.missing_behind_base();
                 } else {
                     self.unknown(log_start);
                 }
             }
-            // As the only writer, offsets count our records. Not where it was seen that somebody else's stand there too, nor
-            // before the first append of a generation is known: until then owners of an older one may have brought them.
+            // As the only writer, offsets count our records, where the target never forgets us by their timestamps: otherwise
+            // a batch may be missing in between. Not where it was seen that somebody else's stand there too, nor before the
+            // first append of a generation is known: until then owners of an older one may have brought them.
             _ if self.offsets_count()
+                && self.premise.facts.target_append_time
                 && !self.scan.foreign
                 && (self.base.count > 0 || self.is_first())
                 && self.premise.others_before <= self.base.target =>
