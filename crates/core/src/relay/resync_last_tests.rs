@@ -61,6 +61,7 @@ fn other_records_are_a_divergence() {
 #[test]
 fn an_older_position_tells_where_the_histories_part() {
     let mut r = at_the_end(Facts::DEFAULT, vec![position(5, 105, 12), position(1, 101, 8)]);
+    r.premise.searches = true;
     // The source was restored when it held 103 records, and has taken others since.
     let log = [dense(101, 2), others(103, 6)];
     source(&mut r, &log[1..]);

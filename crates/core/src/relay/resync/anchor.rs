@@ -55,12 +55,7 @@ impl Resync {
     pub(super) fn distrust(&mut self) {
         let told = self.base.target;
         if self.position.is_none() {
-            let message = format!(
-                "the target partition lost records before {told}, where the mirror began, and holds later ones in their \
-                 place: records are lost on the target; delete the flow and create it with start_over"
-            );
-            self.stop(StopReason::TargetTruncated, message);
-            return;
+            return self.cut_below_start();
         }
         self.known.retain(|position| position.target_offset < told);
         if self.take_position(self.ends.1) {
@@ -68,6 +63,16 @@ impl Resync {
             self.forget_target();
             self.find_count();
         }
+    }
+
+    /// The target lost records from before the generation began: no position of this generation tells of those.
+    pub(super) fn cut_below_start(&mut self) {
+        let message = format!(
+            "the target partition lost records before {}, where the mirror began, and holds later ones in their place: records \
+             are lost on the target; delete the flow and create it with start_over",
+            self.base.target
+        );
+        self.stop(StopReason::TargetTruncated, message);
     }
 
     /// Only others' batches stand behind the position: the target may have lost ours before it, and theirs made the log as

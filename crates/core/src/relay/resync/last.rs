@@ -7,11 +7,13 @@
 
 use std::collections::BTreeMap;
 
+use super::history::History;
 use super::{Resync, Step};
 use crate::format::batch::{RawBatch, split};
 use crate::relay::loss::Loss;
 use crate::relay::origins::Origins;
 use crate::relay::page::{self, Data, Item, SourcePage};
+use crate::relay::position::Position;
 use crate::relay::reader::unreadable;
 use crate::relay::rebuild::{Codecs, RebuildError, RecordId};
 use crate::relay::window::Place;
@@ -133,18 +135,39 @@ impl Resync {
         let mirrored = self.base.source;
         self.last.at = None;
         (self.last.done, self.last.differs) = (true, true);
-        let told = self.base.target;
-        let Some(oldest) = self.known.iter().rev().find(|position| position.target_offset < told).cloned()
-        else {
+        if !self.premise.searches {
             let epoch = self.lineage.end.map_or(-1, |end| end.epoch);
             return self.lost(Loss::differs(epoch, offset, mirrored));
-        };
+        }
         self.diverged = Some(mirrored);
-        self.base = Place { count: oldest.count, source: oldest.source_offset, target: oldest.target_offset };
-        self.lineage.known = super::history::History::of(&oldest);
-        self.position = Some(oldest);
+        let told = self.base.target;
+        let oldest = self.known.iter().rev().find(|position| position.target_offset < told).cloned();
+        self.search_from(oldest);
+    }
+
+    /// Nothing of what the target holds behind the base was found on the source: looks further back, if there is anything.
+    pub(super) fn search_further_back(&mut self) -> bool {
+        if !self.last.differs || self.position.is_none() {
+            return false;
+        }
+        self.search_from(None);
+        true
+    }
+
+    /// Searches what the target holds behind this position, or behind the generation's start.
+    fn search_from(&mut self, position: Option<Position>) {
+        let start = self.premise.detail.begun.start;
+        let begin = Place { count: 0, source: start.source_offset, target: start.target_offset };
+        self.lineage.known = position.as_ref().map_or_else(|| self.lineage.start.clone(), History::of);
+        self.base = position.as_ref().map_or(begin, |position| Place {
+            count: position.count,
+            source: position.source_offset,
+            target: position.target_offset,
+        });
+        self.position = position;
         self.move_to_base();
         self.replay.clear();
+        self.contents.clear();
         self.read_content();
     }
 

@@ -53,7 +53,10 @@ impl Resync {
     /// before: every record takes an offset or more. What was mirrored behind that is mirrored again, and said.
     fn nothing_to_align(&mut self) {
         if let Some(mirrored) = self.diverged {
-            return self.parts_unseen(mirrored);
+            if !self.search_further_back() {
+                self.parts_unseen(mirrored);
+            }
+            return;
         }
         let mirrored = self.surely_mirrored();
         if self.count > self.base.count {
@@ -305,6 +308,7 @@ impl Resync {
             if let (false, Some(mirrored)) = (complete, self.diverged) {
                 match place {
                     Some(end) => self.lost(self.divergence(epoch, end, mirrored.max(end))),
+                    None if self.search_further_back() => {}
                     None => self.parts_unseen(mirrored),
                 }
                 return;

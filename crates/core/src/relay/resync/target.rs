@@ -84,6 +84,8 @@ impl Resync {
                 self.base.target
             );
             self.stop(StopReason::TargetTruncated, message);
+        } else if self.truncated.is_some_and(|(from, _)| from < self.base.target) {
+            self.cut_below_start();
         } else if log_start < self.base.target && self.wants_anchor() {
             self.read_target(Purpose::Anchor, self.base.target - 1);
         } else if log_end == self.base.target {
@@ -450,9 +452,9 @@ impl Resync {
 
     /// Contents of the target's batches behind the base: ours, or those of older generations if only they are there.
     fn content_read(&mut self, at: i64, batches: &[RawBatch], codecs: &dyn Codecs) {
-        let (_, log_end) = self.ends;
+        let log_end = self.content_end();
         let mut next = at;
-        for batch in batches.iter().filter(|b| b.header.next_offset() > at) {
+        for batch in batches.iter().filter(|b| b.header.next_offset() > at && b.header.base_offset < log_end) {
             next = next.max(batch.header.next_offset());
             if batch.header.is_control() || !self.may_be_ours(batch.header.producer_id) {
                 continue;
@@ -485,9 +487,14 @@ impl Resync {
         self.read_target(Purpose::Content(from), from);
     }
 
+    /// What stands behind a missing record is out of order, and leads to no place.
+    fn content_end(&self) -> i64 {
+        self.hole.map_or(self.ends.1, |(from, _)| from)
+    }
+
     /// Reads what stands behind the base by content.
     pub(super) fn read_content(&mut self) {
-        let (log_start, log_end) = self.ends;
+        let (log_start, log_end) = (self.ends.0, self.content_end());
         let most = i64::try_from(RECORDS_MAX).unwrap_or(i64::MAX);
         let from = self.base.target.max(log_start).max(log_end - most);
         self.whole = from == self.base.target;
