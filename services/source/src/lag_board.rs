@@ -17,7 +17,7 @@ use opentelemetry::metrics::{AsyncInstrument, Meter, ObservableGauge};
 const SERIES_MAX: usize = 10_000;
 
 /// All gauges of the board.
-pub(crate) type Gauges = [ObservableGauge<f64>; 5];
+pub(crate) type Gauges = [ObservableGauge<f64>; 6];
 
 type Slot = Mutex<PartitionFigures>;
 type Key = (FlowId, TopicName, i32);
@@ -165,6 +165,12 @@ impl LagBoard {
                 standing.lag.total()?.seconds
             }),
             gauge(
+                "mirrormesh.lag.unmeasured_partitions",
+                "{partition}",
+                "Partitions of this worker whose lag can't be measured now: the lags leave them out.",
+                |standing| Some(to_f64(i64::try_from(standing.lag.unmeasured()).unwrap_or(i64::MAX))),
+            ),
+            gauge(
                 "mirrormesh.held.records",
                 "{record}",
                 "Records that can't be read since an open transaction on the source holds them back.",
@@ -222,7 +228,8 @@ mod tests {
         let board = LagBoard::new(false);
         let held = slots(&board);
         let read = board.read(1);
-        assert!(read[&(flow.clone(), Some(topic("b")), None)].lag.total().is_none(), "nothing is known of b");
+        let b = read[&(flow.clone(), Some(topic("b")), None)].lag;
+        assert_eq!((b.total(), b.unmeasured()), (None, 1), "nothing is known of b");
         let lag = read[&(flow.clone(), Some(topic("a")), None)].lag.total().unwrap();
         assert_eq!((lag.records, lag.bytes), (7, Some(70)));
         drop(held);
@@ -232,6 +239,15 @@ mod tests {
         let _held = slots(&board);
         let read = board.read(1);
         assert_eq!(read[&(flow.clone(), Some(topic("a")), Some(1))].lag.total().unwrap().records, 4);
+    }
+
+    #[test]
+    fn an_unmeasured_partition_does_not_hide_the_lag_of_its_topic() {
+        let mut standing = Standing::default();
+        standing.add(&behind(3), 1);
+        standing.add(&PartitionFigures::default(), 1);
+        assert_eq!(standing.lag.total().map(|lag| lag.records), Some(3));
+        assert_eq!(standing.lag.unmeasured(), 1);
     }
 
     #[test]

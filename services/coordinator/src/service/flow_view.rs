@@ -249,12 +249,31 @@ impl<'a> View<'a> {
     }
 }
 
-/// Progress of every flow, for metrics.
-pub(crate) fn flow_figures(lead: &Lead, state: &ControlState) -> Vec<(FlowId, v1::Progress)> {
+/// What metrics show of a flow.
+#[derive(Debug)]
+pub(crate) struct FlowFigures {
+    /// The flow.
+    pub(crate) flow: FlowId,
+    /// Its state.
+    pub(crate) state: State,
+    /// How many conditions it has, by reason.
+    pub(crate) conditions: BTreeMap<String, u64>,
+    /// Its progress; `None` while it mirrors no records.
+    pub(crate) progress: Option<v1::Progress>,
+}
+
+/// Figures of every flow, for metrics.
+pub(crate) fn flow_figures(lead: &Lead, state: &ControlState) -> Vec<FlowFigures> {
     let view = View::now(lead, state);
-    let sum =
-        |id: &FlowId, record: &FlowRecord| lead.progress.with_flow(id, |units| view.sum(id, record, units));
-    state.flows.iter().map(|(id, record)| (id.clone(), sum(id, record).finish())).collect()
+    let figures = |(id, record): (&FlowId, &FlowRecord)| {
+        let shown = view.flow(id, record);
+        let mut conditions = BTreeMap::new();
+        for condition in &shown.conditions {
+            *conditions.entry(condition.reason.clone()).or_default() += 1;
+        }
+        FlowFigures { flow: id.clone(), state: shown.state(), conditions, progress: shown.progress }
+    };
+    state.flows.iter().map(figures).collect()
 }
 
 fn role_name(role: Role) -> &'static str {

@@ -122,6 +122,7 @@ impl Sums {
     /// The sums as users see them.
     pub(super) fn finish(self) -> v1::Progress {
         let lag = self.lag.total();
+        let unmeasured = i64::try_from(self.lag.unmeasured()).unwrap_or(i64::MAX);
         let (outlook, eta) = outlook_to_api(self.outlook.unwrap_or(Outlook::Unknown));
         v1::Progress {
             partitions: self.partitions,
@@ -137,6 +138,7 @@ impl Sums {
             lag_bytes: lag.and_then(|lag| lag.bytes),
             outlook: outlook.into(),
             progress_time: self.as_of_ms.map(timestamp),
+            partitions_unmeasured: unmeasured,
         }
     }
 }
