@@ -16,6 +16,9 @@ use opentelemetry::metrics::{AsyncInstrument, Meter, ObservableGauge};
 /// Series of one gauge at most: with more topics, lag is shown by flow only.
 const SERIES_MAX: usize = 10_000;
 
+/// The unit of an instrument whose name ends with its unit: the Prometheus exporter appends units, and would double it.
+pub(crate) const UNIT_IN_NAME: &str = "";
+
 /// All gauges of the board.
 pub(crate) type Gauges = [ObservableGauge<f64>; 6];
 
@@ -152,18 +155,23 @@ impl LagBoard {
             gauge(
                 "mirrormesh.lag.records",
                 "{record}",
-                "Records on the source that are not on the target, of the partitions of this worker.",
+                "Records on the source that are not on the target, of the measured partitions of this worker.",
                 |standing| standing.lag.total().map(|lag| to_f64(lag.records)),
             ),
             gauge(
                 "mirrormesh.lag.bytes",
-                "By",
-                "Bytes of them: exact for what was fetched, estimated for the rest.",
+                UNIT_IN_NAME,
+                "Bytes on the source that are not on the target, of the measured partitions of this worker: exact for \
+                 batches that were fetched, estimated for the rest.",
                 |standing| standing.lag.total()?.bytes.map(to_f64),
             ),
-            gauge("mirrormesh.lag.seconds", "s", "Age of the oldest of them that can be read.", |standing| {
-                standing.lag.total()?.seconds
-            }),
+            gauge(
+                "mirrormesh.lag.seconds",
+                UNIT_IN_NAME,
+                "Age in seconds of the oldest readable record on the source that is not on the target, of the measured \
+                 partitions of this worker.",
+                |standing| standing.lag.total()?.seconds,
+            ),
             gauge(
                 "mirrormesh.lag.unmeasured_partitions",
                 "{partition}",
@@ -173,14 +181,14 @@ impl LagBoard {
             gauge(
                 "mirrormesh.held.records",
                 "{record}",
-                "Records that can't be read since an open transaction on the source holds them back.",
+                "Records that can't be read yet, because an open transaction on the source holds them back.",
                 |standing| Some(to_f64(standing.held_records)),
             ),
             gauge(
                 "mirrormesh.retention.margin",
                 "{record}",
-                "Records between the start of the source's log, which retention moves, and the place where the mirror \
-                 reads: that of the nearest partition, where anything was deleted.",
+                "Records between the log start offset of the source, which retention moves, and the offset where the \
+                 mirror reads: that of the nearest partition, of partitions that deleted records already.",
                 |standing| standing.margin_records.map(to_f64),
             ),
         ]

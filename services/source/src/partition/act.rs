@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mirrormesh_core::control::GenerationRequest;
+use mirrormesh_core::format::batch::BatchHeader;
 use mirrormesh_core::relay::answer::Answer;
 use mirrormesh_core::relay::machine::{Action, Append, Beginning};
 use mirrormesh_core::relay::position::{PositionKey, PositionValue};
@@ -109,6 +110,9 @@ impl PartitionUnit {
 
     async fn append(&mut self, append: Append<()>) {
         self.tally.sent(append.path.name());
+        if let Some(header) = BatchHeader::parse(&append.batch.header) {
+            self.tally.stamped(append.id, header.base_timestamp);
+        }
         let detail = self.relay.detail();
         let batch = sender::Append {
             topic: detail.target_topic.shared(),
@@ -185,8 +189,9 @@ impl PartitionUnit {
             tracing::debug!(flow = %self.context.flow_id, topic = %self.topic, partition = self.partition,
                 ?answer, "append failed");
         }
-        let before = self.relay.totals();
-        self.relay.answer(id, answer, now_ms());
+        let (before, now) = (self.relay.totals(), now_ms());
+        self.tally.settled(id, matches!(answer, Answer::Appended { .. }), now);
+        self.relay.answer(id, answer, now);
         let (records, bytes) = self.relay.totals();
         self.tally.mirrored(records - before.0, bytes - before.1);
     }
