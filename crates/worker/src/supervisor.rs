@@ -74,6 +74,9 @@ enum Phase {
     Waiting,
 }
 
+/// How many times in a row a unit failed, and how it failed last.
+type Failures = (u32, String);
+
 struct Running {
     assigned: AssignedUnit,
     /// The same with what changed since.
@@ -89,6 +92,8 @@ struct Running {
     due: Option<Instant>,
     started: Instant,
     failures: u32,
+    /// How it failed last; empty if it did not.
+    failure: String,
 }
 
 pub(crate) struct Supervisor {
@@ -147,7 +152,7 @@ impl Supervisor {
         for step in reconcile::diff(&self.desired.units, &present) {
             match step {
                 Step::Stop(unit) => self.stop(&unit),
-                Step::Start(unit, assigned) => self.start(unit, assigned, 0),
+                Step::Start(unit, assigned) => self.start(unit, assigned, Failures::default()),
             }
         }
         for (unit, running) in &self.running {
@@ -200,7 +205,7 @@ impl Supervisor {
         }
     }
 
-    fn start(&mut self, unit: Unit, assigned: AssignedUnit, failures: u32) {
+    fn start(&mut self, unit: Unit, assigned: AssignedUnit, (failures, failure): Failures) {
         if self.around.releases.contains(&unit, assigned.number) {
             return;
         }
@@ -242,6 +247,7 @@ impl Supervisor {
             due: None,
             started: Instant::now(),
             failures,
+            failure,
         };
         self.running.insert(unit, running);
     }
@@ -305,7 +311,13 @@ impl Supervisor {
         running.failures = if healthy { 1 } else { running.failures.saturating_add(1) };
         let delay = backoff(running.failures);
         let what = error.map_or_else(|| "returned without having been asked to".to_owned(), panic_text);
-        tracing::error!(%unit, failures = running.failures, ?delay, "unit failed: it {what}");
+        // A unit that fails in one way again and again is logged once.
+        if running.failure == what {
+            tracing::debug!(%unit, failures = running.failures, ?delay, "unit failed again: it {what}");
+        } else {
+            tracing::error!(%unit, delay_s = delay.as_secs(), "unit failed: it {what}; it is started again");
+        }
+        running.failure.clone_from(&what);
         running.report.set(
             UnitState::Backoff,
             "UNIT_FAILED",
@@ -357,7 +369,7 @@ impl Supervisor {
         // The generation may have moved on since it started, which restarts nothing by itself: it goes on in the newest.
         let newest = self.desired.units.get(unit).filter(|newest| newest.number == running.assigned.number);
         let assigned = newest.cloned().unwrap_or(running.assigned);
-        self.start(unit.clone(), assigned, running.failures);
+        self.start(unit.clone(), assigned, (running.failures, running.failure));
     }
 
     /// Nothing of the unit runs any more. It is released, unless the same assignment is (again) desired: then it was
@@ -375,7 +387,7 @@ impl Supervisor {
             tracing::debug!(%unit, number, "unit released");
         }
         if let Some(desired) = desired {
-            self.start(unit.clone(), desired, 0);
+            self.start(unit.clone(), desired, Failures::default());
         }
     }
 

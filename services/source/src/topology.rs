@@ -5,6 +5,7 @@
 
 mod claims;
 mod incarnations;
+mod postponed;
 mod scan;
 mod starts;
 
@@ -20,17 +21,18 @@ use mirrormesh_core::report::{Event, UnitState};
 use mirrormesh_core::unit::Generation;
 use mirrormesh_kafka::ErrorCode;
 use mirrormesh_runtime::clock::now_ms;
-use mirrormesh_worker::UnitContext;
+use mirrormesh_worker::{Failure, UnitContext};
 
 use crate::link::FlowLink;
 use incarnations::FormerIds;
+use postponed::Postponed;
 
 /// Topics and partitions in one report at most; one topic with more partitions goes alone.
 const REPORT_MAX: usize = 10_000;
-/// After a failed scan the next one comes this soon, whatever the interval; each further failure doubles it. A topic
-/// that was just made has no leader yet for some milliseconds.
+/// After a failed scan the next one comes this soon: a topic that was just made has no leader yet for some milliseconds.
 const RETRY_MIN: Duration = Duration::from_millis(20);
-const RETRY_MAX: Duration = Duration::from_millis(500);
+/// Each further failure doubles the time up to the flow's discovery interval, and to this at most.
+const RETRY_MAX: Duration = Duration::from_mins(1);
 
 /// What went wrong with a scan: a stable name and what to do.
 pub(crate) type Trouble = (String, String);
@@ -52,6 +54,8 @@ struct Topology {
     said: BTreeMap<TopicName, Trouble>,
     /// What brokers that lag behind may still say.
     former: FormerIds,
+    /// Target topics that could not be created or grown.
+    postponed: Postponed,
     /// The rules about topics, and the flow that they are of.
     rules: Option<(FlowSpec, Arc<TopicRules>)>,
     /// How long to wait after the next failure.
@@ -69,6 +73,7 @@ pub(crate) async fn run(context: UnitContext, link: Arc<FlowLink>) {
         claimed: BTreeMap::new(),
         said: BTreeMap::new(),
         former: FormerIds::default(),
+        postponed: Postponed::default(),
         rules: None,
         retry: RETRY_MIN,
     };
@@ -82,7 +87,7 @@ pub(crate) async fn run(context: UnitContext, link: Arc<FlowLink>) {
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             // A changed selection is looked at at once. The sender lives as long as the unit.
-            _ = changes.changed() => {}
+            _ = changes.changed() => topology.postponed.hurry(),
             () = stop.cancelled() => return,
         }
     }
@@ -96,24 +101,34 @@ impl Topology {
             Ok(()) => {
                 self.first = false;
                 self.retry = RETRY_MIN;
-                match self.refused.iter().chain(&self.claimed).next() {
-                    None => self.context.report.set(UnitState::Running, "", "", None),
-                    Some((topic, (reason, message))) => {
-                        let more = self.refused.len() + self.claimed.len() - 1;
-                        let text = format!("{topic}: {message} (and {more} more topics)");
-                        self.context.report.set(UnitState::Running, reason, &text, None);
-                    }
-                }
+                self.well();
                 Duration::from_millis(view.flow.spec.discovery_interval_ms)
             }
             Err((reason, message)) => {
-                tracing::warn!(flow = %self.context.flow_id, %reason, %message, "topics were not looked at");
-                self.context.report.set(UnitState::Backoff, &reason, &message, None);
+                let failure = Failure::new(reason, message);
+                if self.context.report.backoff(&failure) {
+                    tracing::warn!(flow = %self.context.flow_id, %failure, "topics can't be kept in step");
+                }
+                let interval = Duration::from_millis(view.flow.spec.discovery_interval_ms);
                 let wait = self.retry;
-                self.retry = (wait * 2).min(RETRY_MAX);
+                self.retry = (wait * 2).min(interval).min(RETRY_MAX).max(RETRY_MIN);
                 wait
             }
         }
+    }
+
+    /// Says that topics are in step. What the coordinator refused is a condition of its own there, each topic with its
+    /// reason; a claim of another mesh is known only here.
+    fn well(&self) {
+        let Some((topic, (reason, message))) = self.claimed.first_key_value() else {
+            self.context.report.running("");
+            return;
+        };
+        let text = match self.claimed.len() {
+            1 => message.clone(),
+            count => format!("{message}; the same holds for {} more topics after {topic}", count - 1),
+        };
+        self.context.report.set(UnitState::Running, reason, &text, None);
     }
 
     /// Makes sure that the flow has a producer id; the first one that the Raft log takes is everybody's.
@@ -249,7 +264,7 @@ pub(crate) fn no_producer_id(error: mirrormesh_kafka::Error) -> Trouble {
 
 /// A cluster that did not answer.
 pub(crate) fn unreachable(error: mirrormesh_kafka::Error) -> Trouble {
-    let failure = mirrormesh_worker::Failure::from(error);
+    let failure = Failure::from(error);
     (failure.reason, failure.message)
 }
 

@@ -1,7 +1,7 @@
 //! Carrying out the machine's actions, and bringing it what came of them.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mirrormesh_core::control::GenerationRequest;
 use mirrormesh_core::format::batch::BatchHeader;
@@ -73,7 +73,7 @@ impl PartitionUnit {
             () = stop.cancelled() => Ok(()),
         };
         if let Err(error) = connected {
-            let failure = Failure::from(error);
+            let failure = self.probe().explain(Failure::from(error)).await;
             self.relay.source_failed(&failure.reason, &failure.message);
         }
         self.say();
@@ -148,7 +148,9 @@ impl PartitionUnit {
 
     fn begin(&mut self, beginning: &Beginning) {
         tracing::info!(flow = %self.context.flow_id, topic = %self.topic, partition = self.partition,
-            ?beginning, "beginning a generation");
+            source_offset = beginning.start.source_offset, target_offset = beginning.start.target_offset,
+            "beginning a generation");
+        tracing::debug!(?beginning, "the generation");
         let request = GenerationRequest {
             flow: self.context.flow_id.clone(),
             topic: self.topic.clone(),
@@ -171,7 +173,7 @@ impl PartitionUnit {
 
     async fn broken(&mut self, reason: &'static str, leader_moved: bool) {
         tracing::info!(flow = %self.context.flow_id, topic = %self.topic, partition = self.partition, reason,
-            "pipeline broke; finding the place anew");
+            "appends interrupted: recovering the position");
         self.link.metrics.resync(&self.flow_label, reason);
         self.slow = SLOW.contains(&reason);
         let target_topic = self.relay.detail().target_topic.clone();
@@ -198,8 +200,10 @@ impl PartitionUnit {
 
     pub(super) fn written(&mut self, written: &Result<(), Failure>) {
         if let Err(error) = written {
-            tracing::warn!(flow = %self.context.flow_id, topic = %self.topic, partition = self.partition, %error,
-                "position not written; a later one, or a later owner, makes up for it");
+            if self.link.positions_line.may_log(Instant::now()) {
+                tracing::warn!(flow = %self.context.flow_id, topic = %self.topic, partition = self.partition, %error,
+                    "positions can't be written; later ones make up for it");
+            }
         }
         self.relay.written(written.is_ok(), now_ms());
         // Nothing may follow for long.

@@ -22,6 +22,7 @@ use mirrormesh_core::relay::window::Limits;
 use mirrormesh_core::report::UnitState;
 use mirrormesh_core::unit::PartitionGeneration;
 use mirrormesh_runtime::clock::now_ms;
+use mirrormesh_runtime::complaint::Complaint;
 use mirrormesh_worker::{Failure, UnitContext};
 use opentelemetry::KeyValue;
 use tokio::sync::mpsc;
@@ -34,7 +35,7 @@ use crate::link::FlowLink;
 use crate::metrics::Tally;
 use crate::sender::Sender;
 use crate::throttle::{Arrived, Intake, PartitionThrottle};
-use probe::Probe;
+use probe::{Clusters, Probe};
 use signals::{Signal, Signals};
 
 /// How often figures are reported and positions looked at while something happens.
@@ -90,6 +91,8 @@ pub(crate) struct PartitionUnit {
     outdated: bool,
     /// A newer generation was seen than the one that this unit knows.
     fenced: bool,
+    /// What it waits for, and whether that is in the log.
+    complaint: Complaint,
 }
 
 /// Whether the unit goes on.
@@ -158,6 +161,7 @@ impl PartitionUnit {
             slow: false,
             outdated: false,
             fenced: false,
+            complaint: Complaint::default(),
         })
     }
 
@@ -167,6 +171,11 @@ impl PartitionUnit {
             topic: self.topic.clone(),
             partition: self.partition,
             detail: self.relay.detail().clone(),
+            clusters: Clusters {
+                flow: self.context.flow_id.clone(),
+                source: self.context.flow.spec.source.clone(),
+                target: self.context.flow.spec.target.clone(),
+            },
         }
     }
 
