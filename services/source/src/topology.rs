@@ -9,11 +9,11 @@ mod postponed;
 mod scan;
 mod starts;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mirrormesh_core::control::{InventoryChange, TopicEntry};
+use mirrormesh_core::control::{HEARTBEATS_SHARED, InventoryChange, TopicEntry};
 use mirrormesh_core::flow::{FlowSpec, TopicRules};
 use mirrormesh_core::ids::TopicName;
 use mirrormesh_core::relay::machine::TARGET_NOT_IDEMPOTENT;
@@ -21,7 +21,7 @@ use mirrormesh_core::report::{Event, UnitState};
 use mirrormesh_core::unit::Generation;
 use mirrormesh_kafka::ErrorCode;
 use mirrormesh_runtime::clock::now_ms;
-use mirrormesh_worker::{Failure, UnitContext};
+use mirrormesh_worker::{Failure, RefusedTopic, UnitContext};
 
 use crate::link::FlowLink;
 use incarnations::FormerIds;
@@ -169,7 +169,7 @@ impl Topology {
         if changed.is_empty() && gone.is_empty() {
             return Ok(());
         }
-        let mut refused: BTreeMap<TopicName, Trouble> = BTreeMap::new();
+        let (mut refused, mut shared) = (BTreeMap::<TopicName, Trouble>::new(), BTreeSet::new());
         for change in cut(changed, &gone) {
             let answer = self
                 .context
@@ -177,7 +177,14 @@ impl Topology {
                 .report_inventory(&self.context.flow_id, self.context.assigned.number, change)
                 .await
                 .map_err(|error| ("INVENTORY_REFUSED".to_owned(), error.to_string()))?;
-            refused.extend(answer.into_iter().map(|r| (r.topic, (r.reason, r.message))));
+            for RefusedTopic { topic, reason, message } in answer {
+                if reason == HEARTBEATS_SHARED {
+                    // No trouble: another flow mirrors them already. They are offered again with every scan.
+                    shared.insert(topic);
+                } else {
+                    refused.insert(topic, (reason, message));
+                }
+            }
         }
         let news: Vec<Event> = refused
             .iter()
@@ -193,7 +200,7 @@ impl Topology {
         }
         self.said.extend(refused.clone());
         for (topic, entry) in found {
-            if refused.contains_key(&topic) {
+            if refused.contains_key(&topic) || shared.contains(&topic) {
                 continue;
             }
             if let Some(known) = self.reported.get(&topic) {

@@ -10,6 +10,10 @@ use crate::flow::LossPolicy;
 use crate::ids::{FlowId, TopicName, WorkerId};
 use crate::unit::{Generation, Owner, Role, Unit, WorkerRecord};
 
+/// Another flow mirrors the heartbeat topic to the same target already. Heartbeats show that the clusters are connected,
+/// so that once is enough: this is no fault, and the topic is offered again in case the other flow goes.
+pub const HEARTBEATS_SHARED: &str = "HEARTBEATS_SHARED";
+
 /// Why a topic was not taken: stable reason, message.
 type Refusal = (&'static str, String);
 
@@ -120,10 +124,15 @@ impl ControlState {
             format!("flows/{flow} maps both {other} and {topic} to {target_topic}")
         } else {
             let other = written.others.get(target_topic)?;
+            let own = self.flows.get(flow)?;
+            if own.spec.naming.is_heartbeats_topic(topic.as_str()) {
+                let message = format!("flows/{other} mirrors {topic} to {target_topic} already");
+                return Some((HEARTBEATS_SHARED, message));
+            }
             format!(
                 "{target_topic} on clusters/{} is written by flows/{other} already: exclude the topic, rename it, or \
                  set shared_target on both flows",
-                self.flows.get(flow)?.spec.target
+                own.spec.target
             )
         };
         Some(("TARGET_TOPIC_CONFLICT", message))

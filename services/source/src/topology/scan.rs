@@ -41,8 +41,9 @@ impl Topology {
         self.settle_claims(spec, &mut found).await?;
         // A topic that vanished from the source stays in the inventory: its partitions say what is wrong. Only one
         // that the flow does not select any more goes.
-        let gone =
-            self.reported.keys().filter(|topic| rules.target_of(topic.as_str()).is_none()).cloned().collect();
+        // A refused topic too: the coordinator shows its refusal until then.
+        let known = self.reported.keys().chain(self.refused.keys());
+        let gone = known.filter(|topic| rules.target_of(topic.as_str()).is_none()).cloned().collect();
         self.tell(found, gone).await?;
         not_made.or(trouble).map_or(Ok(()), Err)
     }
