@@ -28,6 +28,9 @@ use crate::unit::{FlowView, UnitContext, UnitFactory};
 /// A unit that ran this long before it failed is taken as healthy: its next delay is the shortest again.
 const HEALTHY_AFTER: Duration = Duration::from_mins(1);
 
+/// A unit that starts so long after the newest desired set does not follow from a change in it.
+const TRACE_KEPT: Duration = Duration::from_mins(1);
+
 /// How long the supervisor waits for units that end.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
@@ -99,6 +102,8 @@ struct Running {
 pub(crate) struct Supervisor {
     around: Surroundings,
     desired: Arc<WorkerAssignment>,
+    /// When the desired set came.
+    followed: Instant,
     running: BTreeMap<Unit, Running>,
     flows: BTreeMap<FlowId, watch::Sender<Arc<FlowView>>>,
     tasks: JoinSet<()>,
@@ -111,6 +116,7 @@ impl Supervisor {
         Self {
             around,
             desired: Arc::default(),
+            followed: Instant::now(),
             running: BTreeMap::new(),
             flows: BTreeMap::new(),
             tasks: JoinSet::new(),
@@ -146,7 +152,7 @@ impl Supervisor {
 
     /// Takes a new desired set.
     fn follow(&mut self, desired: Arc<WorkerAssignment>) {
-        self.desired = desired;
+        (self.desired, self.followed) = (desired, Instant::now());
         self.update_flows();
         let present = self.running.iter().map(|(unit, r)| (unit.clone(), r.assigned.clone())).collect();
         for step in reconcile::diff(&self.desired.units, &present) {
@@ -228,6 +234,7 @@ impl Supervisor {
             coordinator: self.around.coordinator.until(stop.clone()),
             flow_changes: changes,
             assigned_changes: newest.subscribe(),
+            trace: self.trace(unit.flow()),
             lease: self.around.lease.clone(),
         };
         let factory = Arc::clone(&self.around.factory);
@@ -250,6 +257,12 @@ impl Supervisor {
             failure,
         };
         self.running.insert(unit, running);
+    }
+
+    /// The trace of a flow's last change, as long as what happens now may follow from it.
+    fn trace(&self, flow: &FlowId) -> Option<String> {
+        let fresh = self.followed.elapsed() < TRACE_KEPT;
+        self.desired.traces.get(flow).filter(|_| fresh).cloned()
     }
 
     /// Asks a unit to drain; one that has no task is gone at once.

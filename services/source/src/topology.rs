@@ -21,7 +21,10 @@ use mirrormesh_core::report::{Event, UnitState};
 use mirrormesh_core::unit::Generation;
 use mirrormesh_kafka::ErrorCode;
 use mirrormesh_runtime::clock::now_ms;
+use mirrormesh_runtime::trace_context::follow;
 use mirrormesh_worker::{Failure, RefusedTopic, UnitContext};
+
+use tracing::{Instrument as _, Span};
 
 use crate::link::FlowLink;
 use incarnations::FormerIds;
@@ -80,8 +83,9 @@ pub(crate) async fn run(context: UnitContext, link: Arc<FlowLink>) {
     let stop = topology.context.stop.clone();
     let mut changes = topology.context.flow_changes.clone();
     loop {
+        let span = topology.start_span();
         let wait = tokio::select! {
-            wait = topology.round() => wait,
+            wait = topology.round().instrument(span) => wait,
             () = stop.cancelled() => return,
         };
         tokio::select! {
@@ -94,12 +98,21 @@ pub(crate) async fn run(context: UnitContext, link: Arc<FlowLink>) {
 }
 
 impl Topology {
+    /// The span of a scan in the trace of the flow's change that the unit was started for, until one succeeded.
+    fn start_span(&self) -> Span {
+        let Some(trace) = &self.context.trace else { return Span::none() };
+        let span = tracing::info_span!("topology scan", flow = %self.context.flow_id);
+        follow(&span, trace);
+        span
+    }
+
     /// One scan, with its report. Returns how long to wait.
     async fn round(&mut self) -> Duration {
         let view = self.context.flow_changes.borrow().clone();
         match self.scan(&view.flow.spec).await {
             Ok(()) => {
                 self.first = false;
+                self.context.trace = None;
                 self.retry = RETRY_MIN;
                 self.well();
                 Duration::from_millis(view.flow.spec.discovery_interval_ms)

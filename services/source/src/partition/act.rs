@@ -15,6 +15,7 @@ use mirrormesh_runtime::clock::now_ms;
 use mirrormesh_worker::{CoordinatorError, Failure};
 use rand::Rng as _;
 use tokio::sync::mpsc;
+use tracing::Instrument as _;
 
 use super::{Flow, PartitionUnit};
 use crate::fetcher::{Fetched, PAGES_WAITING, Subscription};
@@ -161,14 +162,15 @@ impl PartitionUnit {
             start: beginning.start,
             events: beginning.notices.iter().map(|notice| self.event(notice)).collect(),
         };
-        let coordinator = self.context.coordinator.clone();
-        self.underway.beginning = Some(Box::pin(async move {
+        let (coordinator, span) = (self.context.coordinator.clone(), self.start.span());
+        let begin = async move {
             coordinator.begin_generation(&request).await.map_err(|error| match error {
                 CoordinatorError::Outdated { reason, message }
                 | CoordinatorError::Refused { reason, message, .. } => (reason, message),
                 CoordinatorError::Cancelled => ("STOPPING".to_owned(), "the unit is to stop".to_owned()),
             })
-        }));
+        };
+        self.underway.beginning = Some(Box::pin(begin.instrument(span)));
     }
 
     async fn broken(&mut self, reason: &'static str, leader_moved: bool) {
@@ -195,6 +197,9 @@ impl PartitionUnit {
         self.tally.settled(id, matches!(answer, Answer::Appended { .. }), now);
         self.relay.answer(id, answer, now);
         let (records, bytes) = self.relay.totals();
+        if records > before.0 {
+            self.start.mirrored();
+        }
         self.tally.mirrored(records - before.0, bytes - before.1);
     }
 

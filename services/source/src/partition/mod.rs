@@ -7,6 +7,7 @@ mod act;
 mod probe;
 mod report;
 mod signals;
+mod start_trace;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -37,6 +38,7 @@ use crate::sender::Sender;
 use crate::throttle::{Arrived, Intake, PartitionThrottle};
 use probe::{Clusters, Probe};
 use signals::{Signal, Signals};
+use start_trace::StartTrace;
 
 /// How often figures are reported and positions looked at while something happens.
 const TICK: Duration = Duration::from_millis(100);
@@ -93,6 +95,8 @@ pub(crate) struct PartitionUnit {
     fenced: bool,
     /// What it waits for, and whether that is in the log.
     complaint: Complaint,
+    /// Its start in the trace of the flow's change.
+    start: StartTrace,
 }
 
 /// Whether the unit goes on.
@@ -137,6 +141,7 @@ impl PartitionUnit {
         let throttle = link.throttle(&topic);
         let lag = link.metrics.lag.enter(&context.flow_id, &topic, partition);
         Some(Self {
+            start: StartTrace::begin(&context, &topic, partition),
             context,
             link,
             topic,

@@ -27,6 +27,7 @@ impl PartitionUnit {
             }
         } else if state == UnitState::Running {
             self.complaint.passed();
+            self.start.streams();
         }
         let behind = figures.source_end_offset.is_some_and(|end| end > figures.source_offset);
         let throttled = (state == UnitState::Running && reason.is_empty() && behind)

@@ -10,6 +10,7 @@ use mirrormesh_core::ids::{TopicId, TopicName};
 use mirrormesh_kafka::ErrorCode;
 use mirrormesh_kafka::admin::NewTopic;
 use mirrormesh_kafka::client::metadata::TopicInfo;
+use tracing::Instrument as _;
 
 use super::incarnations::known_starts;
 use super::{Topology, Trouble, unreachable};
@@ -150,7 +151,9 @@ impl Topology {
             })
             .collect();
         let (mut made, mut news) = (BTreeSet::new(), Vec::new());
-        for created in self.link.target.create_topics(topics).await.map_err(unreachable)? {
+        let span = tracing::info_span!("create topics", flow = %self.context.flow_id, topics = wanted.len());
+        let creating = self.link.target.create_topics(topics).instrument(span);
+        for created in creating.await.map_err(unreachable)? {
             let name = &created.name;
             let Some(w) = wanted.iter().find(|w| *w.target.as_str() == **name) else { continue };
             if created.error.is_ok() || created.error == ErrorCode::TOPIC_ALREADY_EXISTS {
