@@ -54,12 +54,14 @@ impl CommonSettings {
     pub const MEANINGS: &'static [Meaning] = &[
         (
             "log.filter",
-            "What the log shows: a level (off, error, warn, info, debug, trace), or levels by target such as `info,mirrormesh_source=debug`.",
+            "What the log shows: a level (off, error, warn, info, debug, trace), or levels by target such \
+             as `info,mirrormesh_source=debug`.",
         ),
         ("log.format", "How log lines look: `text`, or `json` with one object per line."),
         (
             "metrics_listen",
-            "Where `/metrics`, `/health/live` and `/health/ready` are served over HTTP, `host:port`; port 0 takes a free one.",
+            "Where `/metrics`, `/health/live` and `/health/ready` are served over HTTP, `host:port`; port \
+             0 takes a free one.",
         ),
     ];
 }

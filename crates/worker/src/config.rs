@@ -61,7 +61,8 @@ impl WorkerSettings {
         ("coordinators", "Mesh addresses of coordinators, `host:mesh_port`; one that answers is enough."),
         (
             "worker_id",
-            "Id of the worker, unique in the mesh; empty: made of role, host name and a random number. A worker that keeps its id over a restart keeps its units.",
+            "Id of the worker, unique in the mesh; empty: made of role, host name and a random number. A \
+             worker that keeps its id over a restart keeps its units.",
         ),
     ];
 

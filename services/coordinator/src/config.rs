@@ -80,7 +80,9 @@ impl Settings {
         ("data_dir", "Directory of the Raft log and its snapshots."),
         (
             "initial_members",
-            "Members of a new mesh, the same list on each: `id=host:mesh_port`, or `id=host:mesh_port/host:api_port`. Used on an empty data directory only; empty: a mesh of one.",
+            "Members of a new mesh, the same list on each: `id=host:mesh_port`, or \
+             `id=host:mesh_port/host:api_port`. Used on an empty data directory only; empty: a mesh of \
+             one.",
         ),
         (
             "join",
@@ -88,7 +90,8 @@ impl Settings {
         ),
         (
             "mesh_advertise",
-            "How coordinators and workers reach this one, `host:port`; empty: its entry in `initial_members`, or the bound address.",
+            "How coordinators and workers reach this one, `host:port`; empty: its entry in \
+             `initial_members`, or the bound address.",
         ),
         ("mesh_listen", "Where coordinators and workers are served, `host:port`; port 0 takes a free one."),
         (

@@ -419,7 +419,7 @@ fn the_first_producer_wins_and_a_flow_made_again_goes_on() {
 }
 
 #[test]
-fn units_of_a_deleted_flow_are_let_go_before_it_is_created_again() {
+fn units_of_a_deleted_flow_are_let_go_at_once() {
     let mut world = World::running();
     assert!(!world.state.owners.is_empty());
     world.run(delete_flow("f"));
