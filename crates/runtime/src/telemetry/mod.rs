@@ -99,7 +99,7 @@ impl LogSettings {
         let wrong = |part: &str, expected: &str| {
             Err(format!("key `log.filter` is `{}`: `{part}` {expected}", self.filter))
         };
-        for part in self.filter.split(',').map(str::trim) {
+        for part in directives(&self.filter) {
             let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
             if !LEVELS.iter().any(|known| level.eq_ignore_ascii_case(known)) {
                 return wrong(
@@ -114,6 +114,20 @@ impl LogSettings {
             Err(error) => wrong(&self.filter, &format!("does not parse: {error}")),
         }
     }
+}
+
+/// The parts of a filter: commas inside of brackets, which name fields of spans, part nothing.
+fn directives(filter: &str) -> Vec<&str> {
+    let mut depth = 0_usize;
+    let between = |c: char| {
+        match c {
+            '[' | '{' => depth += 1,
+            ']' | '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        c == ',' && depth == 0
+    };
+    filter.split(between).map(str::trim).collect()
 }
 
 /// What a process tells about itself, and how.
@@ -360,10 +374,10 @@ where
         .boxed())
 }
 
-fn filter(directives: &str) -> Result<EnvFilter, TelemetryError> {
+fn filter(text: &str) -> Result<EnvFilter, TelemetryError> {
     EnvFilter::builder()
-        .parse(directives)
-        .map_err(|error| TelemetryError::Filter { filter: directives.to_owned(), message: error.to_string() })
+        .parse(directives(text).join(","))
+        .map_err(|error| TelemetryError::Filter { filter: text.to_owned(), message: error.to_string() })
 }
 
 #[cfg(test)]
@@ -376,9 +390,15 @@ mod tests {
 
     #[test]
     fn wrong_filters_are_refused_by_name() {
-        for right in
-            ["info", "WARN", "off", "info,mirrormesh_source=debug", "warn, a::b=trace", "info,a[b]=debug"]
-        {
+        for right in [
+            "info",
+            "WARN",
+            "off",
+            "info,mirrormesh_source=debug",
+            "warn, a::b=trace",
+            "info,a[b]=debug",
+            "info,[b{c=1,d=2}]=debug",
+        ] {
             assert_eq!(checked(right), Ok(()), "{right}");
         }
         for wrong in
