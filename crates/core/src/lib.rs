@@ -9,6 +9,7 @@
 pub mod control;
 pub mod flow;
 pub mod format;
+pub mod identity;
 pub mod ids;
 pub mod lag;
 pub mod plan;

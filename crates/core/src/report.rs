@@ -28,8 +28,7 @@ macro_rules! deliveries {
             /// All of them.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// Stable name of why it is not exactly once, or of what makes it so; empty where nothing has to, or nothing is
-            /// known.
+            /// Stable name of why it is not exactly once; empty where it is, or where nothing is known.
             pub fn reason(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
             }
@@ -43,10 +42,6 @@ deliveries! {
     Unknown = "",
     /// Exactly once: the target remembers the flow and the content is fixed.
     ExactlyOnce = "",
-    /// Exactly once: a marker goes before each batch, since without it the target might have forgotten the flow.
-    Marked = "EACH_BATCH_MARKED",
-    /// At least once: the target gives out no producer ids, so it can't refuse what it has already.
-    Unnumbered = "TARGET_NOT_IDEMPOTENT",
     /// The last batch is older than the target remembers producers: doubles are not prevented, but detected.
     TargetMayForget = "TARGET_MAY_FORGET",
     /// Compaction may change the source under the relay: an owner fences its predecessor before it appends, and what

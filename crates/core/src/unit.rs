@@ -7,7 +7,7 @@ use std::fmt;
 use crate::flow::FlowSpec;
 use crate::ids::{ClusterId, FlowId, GroupId, TopicId, TopicName, WorkerId};
 use crate::throttle::Share;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a worker process can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,9 +69,6 @@ impl fmt::Display for Unit {
     }
 }
 
-/// Stands for a producer id where there is none, or anything below it: -1 is what batches without one carry.
-const UNNUMBERED_MAX: i64 = -2;
-
 /// A flow's producer identity on the target (exactly-once.md 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Generation {
@@ -82,16 +79,10 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// The first one of a flow whose target gives out no producer ids: a number in the place of an id, so that generations
-    /// are told apart. No batch carries it. `number` is one that the flow did not have before.
-    pub fn unnumbered(number: u64) -> Self {
-        Self { producer_id: UNNUMBERED_MAX.saturating_sub_unsigned(number), epoch: 0 }
-    }
-
-    /// The target gave out its producer id, and refuses what it has already. Otherwise its batches carry none (-1), so
-    /// that no sequence is looked at, nobody is fenced, and nothing on the target tells whose they are.
-    pub fn is_numbered(&self) -> bool {
-        self.producer_id > UNNUMBERED_MAX
+    /// The target gave out the producer id. Earlier versions stored negative numbers for targets that give out none:
+    /// batches under those can't be mirrored exactly once.
+    pub fn has_producer_id(&self) -> bool {
+        self.producer_id >= 0
     }
 
     /// No epoch of the same producer follows this one.
@@ -107,6 +98,8 @@ pub struct ClusterSpec {
     pub bootstrap_servers: Vec<String>,
     /// Further settings under Kafka's property names; secrets by reference only.
     pub properties: BTreeMap<String, String>,
+    /// Kafka's id of the cluster, as it was at first contact. `None` until a worker has reported it.
+    pub kafka_cluster_id: Option<String>,
 }
 
 /// Where a generation of a partition begins, and under which rules. Decided once, by the Raft log, so that every worker
@@ -130,18 +123,9 @@ pub struct PartitionStart {
     /// Leader epoch that reached to the place on the source, if it is known: that the source lost its end since, and has
     /// other records before the place, is seen by it.
     pub source_leader_epoch: Option<i32>,
-    /// Where the target may have forgotten the flow, a marker goes before each append. Markers take offsets, so whether
-    /// they do can't change within a generation.
-    pub strict: bool,
-    /// An earlier generation of the partition was strict: a marker of it may have come late.
+    /// Markers may stand behind this start: an earlier version wrote one before each batch (`records.strict_delivery`).
+    /// Markers take offsets, so here target offsets don't count records.
     pub marked: bool,
-}
-
-impl PartitionStart {
-    /// Markers of the flow may stand behind this start: offsets don't count records.
-    pub fn may_hold_markers(&self) -> bool {
-        self.strict || self.marked
-    }
 }
 
 /// A generation of one partition: what [`crate::control::CommandKind::BeginGeneration`] gave out, or the flow's first.
@@ -184,6 +168,8 @@ pub struct AssignedFlow {
     pub generation: Option<Generation>,
     /// What tells this mesh from others; empty until it was fixed.
     pub mesh_id: String,
+    /// Ids of all clusters of the mesh: they tell heartbeat topics from others.
+    pub clusters: BTreeSet<ClusterId>,
     /// The worker's part of the flow's throttles.
     pub shares: ThrottleShares,
 }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -18,8 +19,11 @@ pub struct Limits {
     pub frame_bytes_max: usize,
     /// How long opening a connection may take, version negotiation included.
     pub connect_timeout: Duration,
-    /// How long a produce, metadata or offset request may stay unanswered. For a fetch its own waiting time is added.
+    /// How long a metadata or offset request may stay unanswered. For a fetch its own waiting time is added.
     pub request_timeout: Duration,
+    /// How long a produce request may stay unanswered beyond the time that it allows the broker. It is long enough that
+    /// the broker's own time-out comes first, which names the slow partition and keeps the connection.
+    pub produce_margin: Duration,
     /// How long an administrative call may take in all, its retries included.
     pub admin_timeout: Duration,
     /// Requests per connection that may be sent but not answered.
@@ -32,6 +36,7 @@ impl Default for Limits {
             frame_bytes_max: 128 * 1024 * 1024,
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(5),
+            produce_margin: Duration::from_secs(10),
             admin_timeout: Duration::from_secs(15),
             in_flight_max: 256,
         }
@@ -46,6 +51,15 @@ impl Limits {
     }
 }
 
+/// Which cluster must answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExpectedCluster {
+    /// Kafka's id of it.
+    pub kafka_cluster_id: Arc<str>,
+    /// What errors call it, for instance `clusters/uk`.
+    pub name: Arc<str>,
+}
+
 /// How to reach one cluster.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ClientConfig {
@@ -57,6 +71,8 @@ pub struct ClientConfig {
     pub properties: BTreeMap<String, String>,
     /// Bounds.
     pub limits: Limits,
+    /// Which cluster must answer; each connection asks for the id first. `None` takes any.
+    pub expected: Option<ExpectedCluster>,
 }
 
 impl ClientConfig {
@@ -67,6 +83,7 @@ impl ClientConfig {
             client_id: client_id.to_owned(),
             properties: BTreeMap::new(),
             limits: Limits::default(),
+            expected: None,
         }
     }
 
@@ -111,6 +128,7 @@ impl fmt::Debug for ClientConfig {
             .field("client_id", &self.client_id)
             .field("properties", &self.properties.keys().collect::<Vec<_>>())
             .field("limits", &self.limits)
+            .field("expected", &self.expected)
             .finish()
     }
 }
@@ -144,6 +162,7 @@ fn check_limits(limits: &Limits) -> Result<()> {
     let timeouts = [
         ("limits.connect_timeout", limits.connect_timeout),
         ("limits.request_timeout", limits.request_timeout),
+        ("limits.produce_margin", limits.produce_margin),
         ("limits.admin_timeout", limits.admin_timeout),
     ];
     for (name, timeout) in timeouts {

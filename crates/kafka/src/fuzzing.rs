@@ -92,11 +92,9 @@ pub fn answers(data: &[u8]) {
         12 => m::ListGroupsRequest,
         13 => m::ListOffsetsRequest,
         14 => m::MetadataRequest,
-        15 => m::OffsetCommitRequest,
         16 => m::OffsetFetchRequest,
         17 => m::OffsetForLeaderEpochRequest,
         18 => m::ProduceRequest,
-        22 => m::WriteTxnMarkersRequest,
     }
 }
 
@@ -106,7 +104,7 @@ fn of_batch(bytes: &Bytes, from: u8, size: u8, clamp: u8) {
         return;
     };
     let Ok(ids) = CODECS.identify(&batch) else {
-        drop(CODECS.rebuild(&[batch], &RebuildPlan { from: 0, bytes_max: LIMIT, clamp: None }));
+        drop(CODECS.rebuild(&[batch], &RebuildPlan { bytes_max: LIMIT, ..RebuildPlan::ALL }));
         return;
     };
     // The same again behind it: offsets are not in the checksum.
@@ -119,6 +117,7 @@ fn of_batch(bytes: &Bytes, from: u8, size: u8, clamp: u8) {
         from: batch.header.base_offset.saturating_add(from.into()),
         bytes_max: 61 + usize::from(size) * 16,
         clamp: (clamp > 0).then(|| (i64::from(clamp), i64::from(clamp) * 1000)),
+        ..RebuildPlan::ALL
     };
     let Ok(rebuilt) = CODECS.rebuild(&[batch, second], &plan) else { return };
     let mut wanted = ids.iter().filter(|id| id.offset >= plan.from).map(|id| id.content);
@@ -139,7 +138,7 @@ fn old(bytes: &Bytes) {
     let Ok(batch) = CODECS.modernise(bytes) else { return };
     let Ok(ids) = CODECS.identify(&batch) else { panic!("what was made of it can't be read: {batch:?}") };
     assert_eq!(i32::try_from(ids.len()), Ok(batch.header.count));
-    let plan = RebuildPlan { from: 0, bytes_max: LIMIT * 2, clamp: None };
+    let plan = RebuildPlan { bytes_max: LIMIT * 2, ..RebuildPlan::ALL };
     let offset = batch.header.next_offset();
     match CODECS.rebuild(&[batch], &plan) {
         Ok(rebuilt) => assert!(rebuilt.pieces.last().is_none_or(|piece| piece.next_source == offset)),

@@ -1,5 +1,5 @@
 //! Kafka for mirrormesh: our own asynchronous wire client for mirrored records, offsets and administration, and a
-//! thin use of librdkafka for the internal topics.
+//! thin use of librdkafka to read the internal topics.
 //!
 //! Owns connections, routing to leaders and coordinators, request encoding, response decoding and record batches.
 //! It is the only crate that names `kafka-protocol` and `rdkafka`; neither shows in its public interface.
@@ -18,11 +18,12 @@ pub mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod internal_writer;
 pub mod librdkafka;
 pub mod memory;
 pub mod wire;
 
 pub use client::Client;
-pub use config::{ClientConfig, Limits};
+pub use config::{ClientConfig, ExpectedCluster, Limits};
 pub use error::{Class, Error, ErrorCode, Result};
 pub use wire::conn::Connection;

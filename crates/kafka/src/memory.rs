@@ -4,7 +4,10 @@
 //! its first byte is read: whoever must wait leaves it in the socket, so the broker is held up and nothing is buffered.
 //! What a frame holds is given back when the last slice of it is dropped.
 //!
-//! Invariants: held bytes stay within the limit, but for one larger frame at a time; a share holds at most as much as is
+//! What is copied out of a frame, or made from its records, is charged too ([`Share::charge`]). That never waits: the
+//! bytes are there already. It goes beyond the limit at most until the frame is given back, and no frame is read meanwhile.
+//!
+//! Invariants: frames are granted within the limit, but for one larger frame at a time; a share holds at most as much as is
 //! free for all others, so that one whose records go nowhere never takes the budget from the rest (the dynamic threshold
 //! of shared-memory switches). Must not know what the bytes are.
 
@@ -55,6 +58,12 @@ pub struct Lease {
     pub(crate) buffer: Vec<u8>,
 }
 
+/// Bytes that are held elsewhere than in a frame, charged to a share until it is dropped.
+pub struct Charge {
+    share: Share,
+    bytes: usize,
+}
+
 impl Budget {
     /// A budget of `limit` bytes.
     pub fn new(limit: usize) -> Arc<Self> {
@@ -89,16 +98,30 @@ impl Share {
         free.saturating_sub(self.held()) / 2
     }
 
+    /// Charges bytes that are there already: it never waits, and may go beyond the limit. Frames wait then until enough
+    /// is given back.
+    pub fn charge(&self, bytes: usize) -> Charge {
+        self.add(&mut self.inner.budget.lock(), bytes);
+        Charge { share: self.clone(), bytes }
+    }
+
+    fn add(&self, state: &mut State, bytes: usize) {
+        state.held += bytes;
+        *self.inner.held.lock().unwrap_or_else(PoisonError::into_inner) += bytes;
+    }
+
+    fn give_back(&self, state: &mut State, bytes: usize) {
+        state.held -= bytes;
+        *self.inner.held.lock().unwrap_or_else(PoisonError::into_inner) -= bytes;
+    }
+
     /// Takes `bytes` if they are granted now.
     pub(crate) fn try_take(&self, bytes: usize) -> Option<Lease> {
         let budget = &self.inner.budget;
         let mut state = budget.lock();
-        let mut held = self.inner.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let oversized = grant(budget.limit, &state, *held, bytes)?;
-        state.held += bytes;
+        let oversized = grant(budget.limit, &state, self.held(), bytes)?;
         state.oversized |= oversized;
-        *held += bytes;
-        drop(held);
+        self.add(&mut state, bytes);
         let buffer = state.buffer(bytes, budget.limit);
         drop(state);
         let buffer = buffer.unwrap_or_else(|| Vec::with_capacity(capacity_for(bytes)));
@@ -179,14 +202,27 @@ impl Drop for Lease {
         buffer.clear();
         {
             let mut state = budget.lock();
-            state.held -= self.bytes;
             if self.oversized {
                 state.oversized = false;
             }
-            *self.share.inner.held.lock().unwrap_or_else(PoisonError::into_inner) -= self.bytes;
+            self.share.give_back(&mut state, self.bytes);
             state.keep(buffer, budget.limit);
         }
         budget.freed.notify_waiters();
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        let budget = &self.share.inner.budget;
+        self.share.give_back(&mut budget.lock(), self.bytes);
+        budget.freed.notify_waiters();
+    }
+}
+
+impl fmt::Debug for Charge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Charge").field("bytes", &self.bytes).finish_non_exhaustive()
     }
 }
 
@@ -259,6 +295,22 @@ mod tests {
         assert_eq!(share.left(), 0);
         drop(first);
         assert_eq!(second.now_or_never().unwrap().bytes, MIB / 2);
+    }
+
+    #[test]
+    fn a_charge_never_waits_and_frames_wait_for_it() {
+        let budget = Budget::new(8 * MIB);
+        let share = budget.share();
+        let frame = share.try_take(4 * MIB).unwrap();
+        let copies: Vec<Charge> = (0..5).map(|_| share.charge(MIB)).collect();
+        assert_eq!((budget.held(), share.left()), (9 * MIB, 0), "beyond the limit while both are there");
+        drop(frame);
+        assert_eq!((budget.held(), share.held()), (5 * MIB, 5 * MIB));
+        let mut next = Box::pin(share.take(2 * MIB));
+        assert!(next.as_mut().now_or_never().is_none(), "as much has to be left for others");
+        drop(copies);
+        assert_eq!(next.now_or_never().unwrap().bytes, 2 * MIB);
+        assert_eq!(budget.held(), 0);
     }
 
     #[test]

@@ -63,5 +63,9 @@ pub use pb::mirrormesh::store::v1 as store;
 /// Encoded `FileDescriptorSet` of the public API, for reflection.
 pub const PUBLIC_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/public_descriptors.bin"));
 
+/// Encoded `FileDescriptorSet` of the google.rpc types that stand in the details of an error (`ErrorInfo`, `BadRequest`,
+/// `RetryInfo` and others), for reflection: without them a client can't show the details.
+pub const ERROR_DETAIL_DESCRIPTORS: &[u8] = tonic_types::pb::FILE_DESCRIPTOR_SET;
+
 /// Encoded `FileDescriptorSet` of every package: the public API, the mesh's own services and the stored messages.
 pub const MESH_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mesh_descriptors.bin"));

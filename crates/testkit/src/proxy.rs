@@ -48,7 +48,8 @@ struct Counters {
 /// What all connections look at.
 #[derive(Debug)]
 struct Shared {
-    server: String,
+    // Lock: held only to read or replace it.
+    server: Mutex<String>,
     blocked: watch::Sender<bool>,
     delay_micros: AtomicU64,
     /// Number of the Kafka API that new connections don't learn of; -1 for none.
@@ -56,6 +57,12 @@ struct Shared {
     counters: Counters,
     /// Cancelled by a cut, and replaced for the connections that come later.
     epoch: Mutex<CancellationToken>,
+}
+
+impl Shared {
+    fn server(&self) -> String {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// A listening proxy. Dropping it closes the listener and all connections.
@@ -77,7 +84,7 @@ impl Proxy {
         let listener = TcpListener::from_std(listener).context("a proxy's listener cannot be used")?;
         drop(entered);
         let shared = Arc::new(Shared {
-            server: server.into(),
+            server: Mutex::new(server.into()),
             blocked: watch::Sender::new(false),
             delay_micros: AtomicU64::new(0),
             hidden_api: AtomicI32::new(-1),
@@ -104,6 +111,18 @@ impl Proxy {
     pub fn cut(&self) {
         let mut epoch = self.shared.epoch.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *epoch).cancel();
+    }
+
+    /// Where it connects clients to, `host:port`.
+    pub fn server(&self) -> String {
+        self.shared.server()
+    }
+
+    /// Connects clients to another server from now on (`host:port`), and closes all connections: as if another machine had
+    /// got the address.
+    pub fn lead_to(&self, server: impl Into<String>) {
+        *self.shared.server.lock().unwrap_or_else(PoisonError::into_inner) = server.into();
+        self.cut();
     }
 
     /// Stops all bytes in both directions, as a network that drops all packets: connections stay open, new ones are
@@ -173,7 +192,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationTo
                 connections.spawn(serve(client, Arc::clone(&shared), cut));
             }
             Err(error) => {
-                tracing::warn!("the proxy of {} cannot accept: {error}", shared.server);
+                tracing::warn!("the proxy of {} cannot accept: {error}", shared.server());
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
@@ -182,9 +201,10 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationTo
 
 /// One connection, until a side closes it or it is cut.
 async fn serve(client: TcpStream, shared: Arc<Shared>, cut: CancellationToken) {
+    let server = shared.server();
     let relayed = tokio::select! {
         () = cut.cancelled() => return reset(&client),
-        connected = TcpStream::connect(&shared.server) => connected,
+        connected = TcpStream::connect(&server) => connected,
     };
     // Without a server the client sees what it would see without us: a closed connection.
     let Ok(server) = relayed else { return reset(&client) };

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use mirrormesh_core::control::{GenerationRequest, InventoryChange};
-use mirrormesh_core::ids::{FlowId, TopicName};
+use mirrormesh_core::ids::{ClusterId, FlowId, TopicName};
 use mirrormesh_core::report::Event;
 use mirrormesh_core::unit::{Generation, PartitionGeneration};
 use tokio_util::sync::CancellationToken;
@@ -47,6 +47,16 @@ impl CoordinatorHandle {
     #[must_use]
     pub fn until(&self, stop: CancellationToken) -> Self {
         Self { links: self.links.clone(), events: Arc::clone(&self.events), stop }
+    }
+
+    /// Reports Kafka's id of a cluster. The first one reported stays; the answer is that one.
+    pub async fn report_cluster(
+        &self,
+        cluster: &ClusterId,
+        kafka_cluster_id: &str,
+    ) -> Result<String, CoordinatorError> {
+        let call = |link| wire::report_cluster(link, cluster.clone(), kafka_cluster_id.to_owned());
+        self.links.call(&self.stop, "report_cluster", call).await
     }
 
     /// Offers a producer identity for a flow. The first one offered wins; the answer is the winner.

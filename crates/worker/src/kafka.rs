@@ -5,9 +5,10 @@
 
 use std::collections::BTreeMap;
 
+use mirrormesh_core::identity::{self, CLUSTER_CHANGED};
 use mirrormesh_core::unit::ClusterSpec;
 use mirrormesh_kafka::admin::NewTopic;
-use mirrormesh_kafka::{Client, ClientConfig, Error, ErrorCode, Limits};
+use mirrormesh_kafka::{Client, ClientConfig, Error, ErrorCode, ExpectedCluster, Limits};
 
 /// Replication factor of internal topics where the flow says nothing: this, or the number of brokers if that is less.
 const REPLICATION_FACTOR: i16 = 3;
@@ -31,6 +32,9 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
+        if let Some(Error::ClusterChanged { cluster, expected, found, .. }) = error.changed_cluster() {
+            return Self::new(CLUSTER_CHANGED, identity::changed(cluster, expected, found));
+        }
         let reason = match (error.code(), &error) {
             (Some(code), _) => code_name(code),
             (None, Error::Config { .. }) => "CLUSTER_SETTINGS".to_owned(),
@@ -49,9 +53,11 @@ fn code_name(code: ErrorCode) -> String {
     code.name().map_or_else(|| format!("KAFKA_ERROR_{}", code.0), str::to_owned)
 }
 
-/// How to reach a cluster. A secret given by reference is refused by name: connections that need one (TLS, SASL) are
-/// not supported yet, and the reference itself must never be sent as if it were the secret.
-pub fn client_config(cluster: &ClusterSpec, client_id: &str) -> Result<ClientConfig, Failure> {
+/// How to reach a cluster, which messages call `name`. Where the mesh knows Kafka's id of it, no other cluster is taken.
+///
+/// A secret given by reference is refused by name: connections that need one (TLS, SASL) are not supported yet, and the
+/// reference itself must never be sent as if it were the secret.
+pub fn client_config(name: &str, cluster: &ClusterSpec, client_id: &str) -> Result<ClientConfig, Failure> {
     if let Some((key, _)) = cluster.properties.iter().find(|(_, value)| value.contains("${")) {
         let message = format!(
             "property {key} refers to a secret, which this version can't resolve: remove it from the cluster's properties"
@@ -63,6 +69,10 @@ pub fn client_config(cluster: &ClusterSpec, client_id: &str) -> Result<ClientCon
         client_id: client_id.to_owned(),
         properties: cluster.properties.clone(),
         limits: Limits::default(),
+        expected: cluster
+            .kafka_cluster_id
+            .as_ref()
+            .map(|id| ExpectedCluster { kafka_cluster_id: id.as_str().into(), name: name.into() }),
     })
 }
 

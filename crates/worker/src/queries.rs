@@ -70,6 +70,7 @@ async fn answer(
                 handler.translate(flow, topic, partition, offset).await.map(Answer::Translate)
             }
             Question::Paused(set) => handler.paused(set).await.map(Answer::Paused),
+            Question::Preview(question) => handler.preview(*question).await.map(Answer::Preview),
         }
     };
     let answer = tokio::time::timeout(ANSWER_TIMEOUT, answer).await;

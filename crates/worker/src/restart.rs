@@ -31,17 +31,12 @@ pub(crate) fn needs_restart(unit: &Unit, old: &FlowView, new: &FlowView) -> bool
                     || old.flow.mesh_id != new.flow.mesh_id
                     || old_spec.read_uncommitted != new_spec.read_uncommitted
                     || old_spec.skip_mirrored != new_spec.skip_mirrored
-                    || old_spec.strict_delivery != new_spec.strict_delivery
-                    || old_spec.at_least_once != new_spec.at_least_once
+                    || old_spec.require_exactly_once != new_spec.require_exactly_once
                     || old_spec.loss_policy(topic) != new_spec.loss_policy(topic)
                     || old_spec.on_oversized != new_spec.on_oversized
                     || old_spec.timestamps != new_spec.timestamps
             }
-            // What they write to the target goes through another producer then.
-            Unit::Group(..) | Unit::Heartbeat(_) => {
-                old.flow.spec.at_least_once != new.flow.spec.at_least_once
-            }
-            Unit::Topology(_) | Unit::Groups(_) => false,
+            Unit::Group(..) | Unit::Heartbeat(_) | Unit::Topology(_) | Unit::Groups(_) => false,
         }
 }
 
@@ -59,13 +54,14 @@ mod tests {
     use mirrormesh_core::ids::{ClusterId, FlowId, GroupId, TopicName};
     use mirrormesh_core::throttle::{Share, Throttle};
     use mirrormesh_core::unit::{AssignedFlow, ClusterSpec, Generation, ThrottleShares};
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     fn view() -> FlowView {
         let spec = FlowSpec::new(ClusterId::new("uk").unwrap(), ClusterId::new("hq").unwrap());
         let cluster = |address: &str| ClusterSpec {
             bootstrap_servers: vec![address.to_owned()],
             properties: BTreeMap::new(),
+            kafka_cluster_id: None,
         };
         FlowView {
             id: FlowId::new("uk-hq").unwrap(),
@@ -73,6 +69,7 @@ mod tests {
                 spec,
                 generation: None,
                 mesh_id: "m".to_owned(),
+                clusters: BTreeSet::new(),
                 shares: ThrottleShares::default(),
             },
             source: cluster("a:9092"),
@@ -98,16 +95,17 @@ mod tests {
         generation.flow.generation = Some(Generation { producer_id: 7, epoch: 1 });
         let mut cluster = view();
         cluster.target.bootstrap_servers = vec!["c:9092".into()];
+        let mut met = view();
+        met.source.kafka_cluster_id = Some("MkU3OEVBNTcwNTJENDM2Qk".into());
 
-        let mut policies = [view(), view(), view(), view(), view(), view(), view()];
+        let mut policies = [view(), view(), view(), view(), view(), view()];
         let t = TopicName::new("t").unwrap();
         policies[0].flow.spec.on_loss = LossPolicy::Continue;
         policies[1].flow.spec.on_loss_by_topic.insert(t.clone(), LossPolicy::Continue);
         policies[2].flow.spec.on_oversized = OversizedPolicy::Skip;
         policies[3].flow.spec.timestamps = TimestampPolicy::Clamp;
         policies[4].flow.spec.skip_mirrored = true;
-        policies[5].flow.spec.strict_delivery = true;
-        policies[6].flow.spec.at_least_once = true;
+        policies[5].flow.spec.require_exactly_once = true;
         for changed in &policies {
             assert!(needs_restart(&partition, &view(), changed), "{changed:?}");
             assert!(!needs_restart(&others[0], &view(), changed), "{changed:?}");
@@ -134,6 +132,7 @@ mod tests {
             assert!(!needs_restart(unit, &view(), &uncommitted), "{unit}");
             assert!(!needs_restart(unit, &view(), &generation), "{unit}");
             assert!(needs_restart(unit, &view(), &cluster), "{unit}");
+            assert!(needs_restart(unit, &view(), &met), "{unit}: its clients know the cluster's id then");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Tests of the supervisor, with paused time and without a coordinator.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -133,11 +133,16 @@ impl Bench {
 
     fn desire_with(&self, units: &[(&Unit, u64)], change: impl FnOnce(&mut AssignedFlow)) {
         let (uk, hq) = (ClusterId::new("uk").unwrap(), ClusterId::new("hq").unwrap());
-        let cluster = ClusterSpec { bootstrap_servers: vec!["a:1".into()], properties: BTreeMap::new() };
+        let cluster = ClusterSpec {
+            bootstrap_servers: vec!["a:1".into()],
+            properties: BTreeMap::new(),
+            kafka_cluster_id: None,
+        };
         let mut flow = AssignedFlow {
             spec: FlowSpec::new(uk.clone(), hq.clone()),
             generation: None,
             mesh_id: String::new(),
+            clusters: BTreeSet::new(),
             shares: ThrottleShares::default(),
         };
         change(&mut flow);

@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use mirrormesh_core::flow::{PreviewPage, PreviewQuestion};
 use mirrormesh_core::ids::{FlowId, TopicName};
 use mirrormesh_core::relay::paused::{PausedFigures, PausedSet};
 use mirrormesh_core::unit::{AssignedFlow, AssignedUnit, ClusterSpec, Unit};
@@ -49,6 +50,14 @@ pub trait QueryHandler: Send + Sync + 'static {
     fn paused(&self, set: PausedSet) -> BoxFuture<'_, Result<PausedFigures, String>> {
         Box::pin(async move {
             Err(format!("partitions of flows/{} are not looked at by this kind of worker", set.flow))
+        })
+    }
+
+    /// What does a flow do, or would do, with the topics of its source? Nothing may be written for it.
+    fn preview(&self, question: PreviewQuestion) -> BoxFuture<'_, Result<PreviewPage, String>> {
+        Box::pin(async move {
+            let source = question.spec.source;
+            Err(format!("topics of clusters/{source} are not looked at by this kind of worker"))
         })
     }
 }

@@ -6,18 +6,19 @@
 use std::time::Duration;
 
 use mirrormesh_core::control::{GenerationRequest, InventoryChange};
-use mirrormesh_core::ids::FlowId;
+use mirrormesh_core::flow::PreviewPage;
+use mirrormesh_core::ids::{ClusterId, FlowId};
 use mirrormesh_core::relay::paused::PausedFigures;
 use mirrormesh_core::report::{Event, UnitReport};
 use mirrormesh_core::unit::{Generation, PartitionGeneration, Unit, WorkerAssignment};
 use mirrormesh_proto::ConvertError;
 use mirrormesh_proto::convert::session::{
-    EventsReport, GenerationBegin, InventoryReport, ProducerClaim, ProgressReport, Question, Registration,
-    paused_answer, refused_topics,
+    ClusterReport, EventsReport, GenerationBegin, InventoryReport, ProducerClaim, ProgressReport, Question,
+    Registration, paused_answer, preview_answer, refused_topics,
 };
 use mirrormesh_proto::mesh::worker_session_service_client::WorkerSessionServiceClient;
 use mirrormesh_proto::mesh::{
-    BeginGenerationRequest, ClaimProducerRequest, RegisterRequest, ReportEventsRequest,
+    BeginGenerationRequest, ClaimProducerRequest, RegisterRequest, ReportClusterRequest, ReportEventsRequest,
     ReportInventoryRequest, ReportProgressRequest, ReportProgressResponse, ServeQueriesRequest,
     ServeQueriesResponse, TranslateAnswer, WatchAssignmentsRequest, WatchAssignmentsResponse,
 };
@@ -102,6 +103,17 @@ pub(crate) fn acknowledged(response: ReportProgressResponse) -> u64 {
     response.sequence
 }
 
+/// Reports Kafka's id of a cluster; the one that the mesh keeps.
+pub(crate) async fn report_cluster(
+    mut link: Link,
+    cluster: ClusterId,
+    kafka_cluster_id: String,
+) -> Result<String, Status> {
+    let report = ClusterReport { speaker: link.speaker, cluster, kafka_cluster_id };
+    let response = link.client.report_cluster(ReportClusterRequest::from(&report)).await?;
+    Ok(response.into_inner().kafka_cluster_id)
+}
+
 /// Offers a producer identity; the winner.
 pub(crate) async fn claim_producer(
     mut link: Link,
@@ -173,6 +185,8 @@ pub(crate) enum Answer {
     Translate(Option<i64>),
     /// How far behind paused partitions are.
     Paused(PausedFigures),
+    /// What a flow does with the topics of its source.
+    Preview(PreviewPage),
 }
 
 /// An answer.
@@ -183,6 +197,7 @@ pub(crate) fn answer(link: &Link, query_id: u64, answer: Result<Answer, String>)
             ServeQueriesRequest { translate: Some(TranslateAnswer { offset }), ..empty }
         }
         Ok(Answer::Paused(figures)) => ServeQueriesRequest { paused: Some(paused_answer(&figures)), ..empty },
+        Ok(Answer::Preview(page)) => ServeQueriesRequest { preview: Some(preview_answer(page)), ..empty },
         Err(error) => ServeQueriesRequest { error, ..empty },
     }
 }

@@ -6,6 +6,7 @@
 
 mod deps;
 mod fuzz;
+mod grpcurl;
 mod planted;
 mod prereq;
 mod process;
@@ -71,10 +72,13 @@ enum Task {
     },
     /// Checks the .proto files only.
     Proto,
-    /// Plants bugs in a copy of the core, one at a time: the simulation has to notice each.
+    /// Plants bugs in a copy of the core, one at a time, and counts the seeds of the simulation that notice each.
     Planted {
-        /// One of the table in crates/core/tests/sim/PLANTED.md; without it, all.
-        name: Option<String>,
+        /// Some of the table in crates/core/tests/sim/PLANTED.md; without one, all.
+        names: Vec<String>,
+        /// So many fresh seeds for each bug.
+        #[arg(long, default_value_t = 10_000)]
+        seeds: u64,
     },
 }
 
@@ -99,7 +103,7 @@ fn run() -> Result<ExitCode> {
         Task::Kafka { arguments } => try_out::kafka(&root, &arguments),
         Task::Fuzz { target, runs } => fuzz::run(&root, target.as_deref(), runs),
         Task::Proto => verify::proto(&root),
-        Task::Planted { name } => planted::run(&root, name.as_deref()),
+        Task::Planted { names, seeds } => planted::run(&root, &names, seeds),
     }
 }
 

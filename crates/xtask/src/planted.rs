@@ -1,4 +1,4 @@
-//! Planted bugs: each patch of the simulation's table breaks the relay in one way, and its seed has to notice.
+//! Planted bugs: each patch of the simulation's table breaks the relay in one way. How many fresh seeds notice?
 //!
 //! The core is copied under `target/planted` with a workspace of its own, so that nothing here is ever changed.
 
@@ -12,38 +12,23 @@ use crate::process::{cargo, show};
 
 const SIMULATION: &str = "crates/core/tests/sim";
 
-/// A row of the table.
-#[derive(Debug, PartialEq, Eq)]
-struct Bug {
-    name: String,
-    invariant: String,
-    seed: u64,
-}
-
-/// Plants every bug of the table, or the one named, and says what caught it.
-pub(crate) fn run(root: &Path, name: Option<&str>) -> Result<ExitCode> {
+/// Plants every bug of the table, or those named, and prints a table of what caught them.
+pub(crate) fn run(root: &Path, names: &[String], seeds: u64) -> Result<ExitCode> {
     let table = root.join(SIMULATION).join("PLANTED.md");
     let text = fs::read_to_string(&table).with_context(|| format!("cannot read {}", table.display()))?;
     let bugs = bugs(&text)?;
-    let chosen: Vec<_> = bugs.iter().filter(|bug| name.is_none_or(|name| name == bug.name)).collect();
-    if chosen.is_empty() {
-        bail!("{} names no bug {:?}", table.display(), name.unwrap_or("at all"));
+    if let Some(name) = names.iter().find(|name| !bugs.contains(name)) {
+        bail!("{} names no bug {name:?}", table.display());
     }
+    let chosen: Vec<_> = bugs.iter().filter(|bug| names.is_empty() || names.contains(bug)).collect();
     let copy = copy_workspace(root)?;
-    let mut failed = 0;
-    for bug in &chosen {
-        let sound = caught(&copy, bug.seed)?;
-        if let Some(invariant) = sound {
-            println!(
-                "{:26} seed {:<8} NOT SOUND: without the bug it reports {invariant}",
-                bug.name, bug.seed
-            );
-            failed += 1;
-        }
-    }
+    println!("| bug | of {seeds} fresh seeds | scripts | reported as |\n|---|---|---|---|");
+    let sound = caught(&copy, seeds)?;
+    println!("| none | {} | {} | {} |", sound.seeds, sound.scripts, sound.invariants());
+    let mut missed = 0;
     for bug in &chosen {
         restore(root, &copy)?;
-        let patch = root.join(SIMULATION).join("planted").join(format!("{}.patch", bug.name));
+        let patch = root.join(SIMULATION).join("planted").join(format!("{bug}.patch"));
         // Outside of any repository, or git would leave out what it takes for another directory's files.
         let ceiling = copy.parent().unwrap_or(&copy);
         show(
@@ -52,16 +37,37 @@ pub(crate) fn run(root: &Path, name: Option<&str>) -> Result<ExitCode> {
                 .current_dir(&copy)
                 .env("GIT_CEILING_DIRECTORIES", ceiling),
         )?;
-        let verdict = match caught(&copy, bug.seed)? {
-            Some(invariant) if invariant == bug.invariant => "caught".to_owned(),
-            Some(invariant) => format!("CAUGHT BY {invariant} INSTEAD OF {}", bug.invariant),
-            None => "NOT CAUGHT".to_owned(),
-        };
-        failed += u32::from(verdict != "caught");
-        println!("{:26} seed {:<8} {:22} {verdict}", bug.name, bug.seed, bug.invariant);
+        let caught = caught(&copy, seeds)?;
+        missed += u32::from(caught.is_empty());
+        println!("| `{bug}` | {} | {} | {} |", caught.seeds, caught.scripts, caught.invariants());
     }
-    println!("{} bugs planted, {failed} problems", chosen.len());
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    println!("{} bugs planted, {missed} caught by nothing", chosen.len());
+    if !sound.is_empty() {
+        println!("without a bug the simulation fails too: mend that first");
+    }
+    Ok(if missed == 0 && sound.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What noticed a bug.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Caught {
+    /// Fresh seeds.
+    seeds: u64,
+    /// Scripted scenes.
+    scripts: u64,
+    /// The invariants that seeds reported, and how many of them.
+    invariants: Vec<(String, u64)>,
+}
+
+impl Caught {
+    fn is_empty(&self) -> bool {
+        self.seeds + self.scripts == 0
+    }
+
+    fn invariants(&self) -> String {
+        let each = self.invariants.iter().map(|(name, seeds)| format!("{name} ({seeds})"));
+        each.collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// Whether each bug of the table can still be planted, and no patch is left over; says how many there are.
@@ -69,10 +75,10 @@ pub(crate) fn check(root: &Path) -> Result<usize> {
     let simulation = root.join(SIMULATION);
     let bugs = bugs(&fs::read_to_string(simulation.join("PLANTED.md"))?)?;
     for bug in &bugs {
-        let patch = simulation.join("planted").join(format!("{}.patch", bug.name));
+        let patch = simulation.join("planted").join(format!("{bug}.patch"));
         let apply = ["apply".as_ref(), "--check".as_ref(), patch.as_os_str()];
         show(Command::new("git").args(apply).current_dir(root))
-            .with_context(|| format!("{} can't be planted any more: write its patch anew", bug.name))?;
+            .with_context(|| format!("{bug} can't be planted any more: write its patch anew"))?;
     }
     let patches = fs::read_dir(simulation.join("planted"))?.count();
     if patches != bugs.len() {
@@ -81,18 +87,14 @@ pub(crate) fn check(root: &Path) -> Result<usize> {
     Ok(patches)
 }
 
-/// The rows: `| name | what it does | invariant | seed |`, name and seed in backquotes or not.
-fn bugs(table: &str) -> Result<Vec<Bug>> {
-    let mut bugs = Vec::new();
-    for line in table.lines().filter(|line| line.starts_with("| `")) {
-        let cells: Vec<_> = line.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
-        let [_, name, _, invariant, seed, ..] = cells.as_slice() else {
-            bail!("this row of the table has too few cells: {line}");
-        };
-        let seed = seed.parse().with_context(|| format!("{seed:?} is no seed, in {line}"))?;
-        bugs.push(Bug { name: (*name).to_owned(), invariant: (*invariant).to_owned(), seed });
-    }
-    Ok(bugs)
+/// The names of the table's rows: `| name | what it does | … |`, in backquotes.
+fn bugs(table: &str) -> Result<Vec<String>> {
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| `"));
+    rows.map(|row| {
+        let (name, _) = row.split_once('`').with_context(|| format!("this row names no bug: {row}"))?;
+        Ok(name.to_owned())
+    })
+    .collect()
 }
 
 /// A workspace of the core alone.
@@ -136,23 +138,57 @@ fn copy_directory(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Runs the seed; which invariant it breaks.
-fn caught(copy: &Path, seed: u64) -> Result<Option<String>> {
-    let package = ["test", "--quiet", "--package", "mirrormesh-core", "--test", "sim"];
-    show(cargo(copy).args(package).arg("--no-run").env("CARGO_TARGET_DIR", copy.join("target")))?;
-    let output = cargo(copy)
-        .args(package)
-        .args(["--", "one_seed", "--exact", "--nocapture"])
-        .env("CARGO_TARGET_DIR", copy.join("target"))
-        .env("SIM_SEED", seed.to_string())
-        .stderr(Stdio::null())
-        .output()
-        .context("cannot run the simulation")?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    let outcome =
-        said.lines().find(|line| line.starts_with("Outcome {")).context("the seed says no outcome")?;
-    let invariant = outcome.split_once("invariant: \"").and_then(|(_, rest)| rest.split_once('"'));
-    Ok(invariant.map(|(invariant, _)| invariant.to_owned()))
+/// Runs fresh seeds, and the scripted scenes.
+fn caught(copy: &Path, seeds: u64) -> Result<Caught> {
+    let package = ["test", "--quiet", "--release", "--package", "mirrormesh-core", "--test", "sim"];
+    let target = copy.join("target");
+    show(cargo(copy).args(package).arg("--no-run").env("CARGO_TARGET_DIR", &target))?;
+    let said = |tests: &[&str]| -> Result<String> {
+        let output = cargo(copy)
+            .args(package)
+            .arg("--")
+            .args(tests)
+            .env("CARGO_TARGET_DIR", &target)
+            .env("SIM_SEEDS", seeds.to_string())
+            .stderr(Stdio::null())
+            .output()
+            .context("cannot run the simulation")?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let many = said(&["many_seeds", "--exact", "--nocapture"])?;
+    let mut caught = read_tally(&many)?;
+    caught.scripts = failed_tests(&said(&["scenes::"])?).context("the scenes say no result")?;
+    Ok(caught)
+}
+
+/// Reads the lines `FAILED invariant: n seeds, [...]` that stand behind the number of seeds.
+fn read_tally(said: &str) -> Result<Caught> {
+    if !said.contains(" seeds, ") {
+        bail!("the seeds say no result");
+    }
+    let mut caught = Caught::default();
+    for line in said.lines() {
+        let Some((invariant, rest)) = line.strip_prefix("FAILED ").and_then(|line| line.rsplit_once(": "))
+        else {
+            continue;
+        };
+        let count = rest.split_once(' ').map_or(rest, |(count, _)| count);
+        let count = count.parse().with_context(|| format!("no number of seeds: {line}"))?;
+        // The failing test's message repeats what it printed.
+        if caught.invariants.iter().any(|(name, _)| name == invariant) {
+            continue;
+        }
+        caught.seeds += count;
+        caught.invariants.push((invariant.to_owned(), count));
+    }
+    Ok(caught)
+}
+
+/// The number in `test result: FAILED. 12 passed; 3 failed; …`.
+fn failed_tests(said: &str) -> Option<u64> {
+    let line = said.lines().find(|line| line.starts_with("test result:"))?;
+    let (before, _) = line.split_once(" failed")?;
+    before.rsplit(' ').next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -161,10 +197,18 @@ mod tests {
 
     #[test]
     fn rows_are_read() {
-        let table =
-            "# T\n| bug | what | invariant | seed |\n|---|---|---|---|\n| `a_b` | x | I1 no-loss | 17 |\n";
-        let bug = Bug { name: "a_b".to_owned(), invariant: "I1 no-loss".to_owned(), seed: 17 };
-        assert_eq!(bugs(table).unwrap(), [bug]);
-        assert!(bugs("| `a` | x | I1 | one |").is_err());
+        let table = "# T\n| bug | what |\n|---|---|\n| `a_b` | x `c` |\n";
+        assert_eq!(bugs(table).unwrap(), ["a_b"]);
+        assert!(bugs("| `a | x").is_err());
+    }
+
+    #[test]
+    fn a_tally_is_read() {
+        let said = "20 seeds, 3 counted\nFAILED I1 no-loss: 3 seeds, [1, 2, 3]\nFAILED no panic: 1 seeds, [7]\n\
+                    seed 1: I1 no-loss: record 4 is missing\nFAILED I1 no-loss: 3 seeds, [1, 2, 3]\n";
+        let caught = read_tally(said).unwrap();
+        assert_eq!((caught.seeds, caught.invariants()), (4, "I1 no-loss (3), no panic (1)".to_owned()));
+        assert!(read_tally("error").is_err());
+        assert_eq!(failed_tests("test result: FAILED. 12 passed; 3 failed; 0 ignored"), Some(3));
     }
 }

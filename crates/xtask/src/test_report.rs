@@ -24,6 +24,8 @@ pub(crate) struct Report {
     pub(crate) failed_tests: Vec<String>,
     pub(crate) skipped_tests: Vec<String>,
     pub(crate) other_failures: Vec<String>,
+    /// Parts of tests that this machine can't run.
+    pub(crate) skipped_parts: Vec<String>,
 }
 
 impl Report {
@@ -51,6 +53,11 @@ impl Report {
         }
     }
 
+    /// A part of a test is not run on this machine; `what` names the part and why.
+    pub(crate) fn skip(&mut self, what: String) {
+        self.skipped_parts.push(what);
+    }
+
     /// The run is over; `succeeded` is what cargo's exit code says.
     pub(crate) fn finish(&mut self, succeeded: bool) {
         for binary in self.binaries.iter_mut().filter(|binary| !binary.closed) {
@@ -72,7 +79,8 @@ impl Report {
         let sum = |pick: fn(&Binary) -> u64| self.binaries.iter().map(pick).sum::<u64>();
         let failed = sum(|binary| binary.failed);
         let outside = u64::from(failed == 0 && !self.other_failures.is_empty());
-        (sum(|binary| binary.passed), failed + outside, sum(|binary| binary.skipped))
+        let skipped = sum(|binary| binary.skipped) + self.skipped_parts.len() as u64;
+        (sum(|binary| binary.passed), failed + outside, skipped)
     }
 
     /// The summary: a table, the names that matter, and `N passed, N failed, N skipped` as its last line.
@@ -87,6 +95,7 @@ impl Report {
         }
         for (what, names) in [
             ("skipped", &self.skipped_tests),
+            ("skipped", &self.skipped_parts),
             ("FAILED", &self.failed_tests),
             ("FAILED", &self.other_failures),
         ] {
@@ -182,6 +191,14 @@ test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
             report.summary().contains("skipped: mirrormesh_core src/lib.rs: ids::tests::slow: takes an hour")
         );
         assert!(!report.summary().contains("FAILED"));
+    }
+
+    #[test]
+    fn a_part_that_can_not_be_run_is_a_skip() {
+        let mut report = report(SOUND, true);
+        report.skip("the commands: no grpcurl".to_owned());
+        assert_eq!(last_line(&report), "6 passed, 0 failed, 2 skipped");
+        assert!(report.summary().contains("skipped: the commands: no grpcurl"));
     }
 
     #[test]

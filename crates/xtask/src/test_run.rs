@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 
+use crate::grpcurl;
 use crate::prereq::{self, Purpose};
 use crate::process::{cargo, describe, show};
 use crate::test_report::Report;
@@ -23,6 +24,9 @@ const SILENCE: Duration = Duration::from_secs(2);
 pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<ExitCode> {
     prereq::ensure(Purpose::Kafka)?;
     let mut report = Report::default();
+    if let Err(why) = grpcurl::ensure(&target_directory(root)) {
+        report.skip(format!("the grpcurl commands of README.md, deploy and docs: {why}"));
+    }
     let built = show(cargo(root).args(["build", "--workspace", "--bins"]));
     let succeeded = match built {
         Ok(()) => run_tests(root, arguments, &mut report)?,
@@ -37,9 +41,13 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<ExitCode> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+fn target_directory(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into)
+}
+
 /// Streams the output to the terminal, a log and the report; whether cargo succeeded.
 fn run_tests(root: &Path, arguments: &[String], report: &mut Report) -> Result<bool> {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into);
+    let target = target_directory(root);
     std::fs::create_dir_all(&target).with_context(|| format!("cannot make {}", target.display()))?;
     let path = target.join("test.log");
     let mut log = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;

@@ -31,8 +31,21 @@ impl UnitFactory for CheckpointUnits {
     fn start(&self, unit: Unit, context: UnitContext) -> BoxFuture<'static, ()> {
         let registry = Arc::clone(&self.registry);
         match unit {
-            Unit::Groups(_) => groups::run(context, registry).boxed(),
-            Unit::Group(_, id) => group::run(id, context, registry, self.metrics.clone()).boxed(),
+            Unit::Groups(_) => async move {
+                if Box::pin(registry.clusters_pass(&context)).await {
+                    groups::run(context, registry).await;
+                }
+            }
+            .boxed(),
+            Unit::Group(_, id) => {
+                let metrics = self.metrics.clone();
+                async move {
+                    if Box::pin(registry.clusters_pass(&context)).await {
+                        group::run(id, context, registry, metrics).await;
+                    }
+                }
+                .boxed()
+            }
             unit @ (Unit::Topology(_) | Unit::Partition(..) | Unit::Heartbeat(_)) => {
                 foreign(unit, context).boxed()
             }

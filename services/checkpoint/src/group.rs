@@ -70,9 +70,12 @@ impl Translating {
         let mut changes = self.context.flow_changes.clone();
         let mut tick = Instant::now().checked_sub(FRESH).unwrap_or_else(Instant::now);
         loop {
-            let spec = changes.borrow_and_update().flow.spec.clone();
+            let (spec, clusters) = {
+                let view = changes.borrow_and_update();
+                (view.flow.spec.clone(), view.flow.clusters.clone())
+            };
             let interval = Duration::from_millis(spec.checkpoint_interval_ms.max(1));
-            let round = match spec.topic_rules() {
+            let round = match spec.topic_rules(&clusters) {
                 // Boxed: thousands of groups wait most of the time, and then need not hold room for a round.
                 Ok(rules) => Box::pin(self.round(&rules, tick)).await,
                 Err(error) => Err(Failure::new("PATTERN_INVALID", error.to_string())),

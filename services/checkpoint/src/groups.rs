@@ -83,7 +83,8 @@ async fn look(
     unread: &OncePerMinute,
 ) -> Result<(), Failure> {
     let filter = spec.group_filter().map_err(|error| pattern(&error))?;
-    let rules = Arc::new(spec.topic_rules().map_err(|error| pattern(&error))?);
+    let clusters = context.flow_changes.borrow().flow.clusters.clone();
+    let rules = Arc::new(spec.topic_rules(&clusters).map_err(|error| pattern(&error))?);
     // An error of one broker fails the listing: what comes back is complete.
     let listing = shared.source.list_groups().await?;
     let (listed, selected, mut rejected) = sort(listing, &filter);

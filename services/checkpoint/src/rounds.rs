@@ -139,7 +139,7 @@ mod tests {
             topics_exclude: vec!["secret.*".into()],
             ..FlowSpec::new(ClusterId::new("source1").unwrap(), ClusterId::new("target2").unwrap())
         };
-        TopicRules::new(&spec).unwrap()
+        TopicRules::new(&spec, &std::collections::BTreeSet::new()).unwrap()
     }
 
     fn rounds() -> Rounds {

@@ -1,4 +1,4 @@
-//! What all units of one flow share: one client per cluster, one producer, one reader of positions and one of
+//! What all units of one flow share: one client per cluster, one writer, one reader of positions and one of
 //! checkpoints.
 //!
 //! Owns their life: made with the first unit of a flow, dropped with the last. A flow whose clusters are reached
@@ -12,10 +12,13 @@ use mirrormesh_core::flow::FlowSpec;
 use mirrormesh_core::format::mm2::Checkpoint;
 use mirrormesh_core::ids::{FlowId, GroupId};
 use mirrormesh_core::translate::Translation;
+use mirrormesh_core::unit::ClusterSpec;
 use mirrormesh_kafka::Client;
 use mirrormesh_kafka::admin::CommittedOffset;
-use mirrormesh_kafka::librdkafka::InternalProducer;
-use mirrormesh_worker::{Failure, FlowView, UnitContext, client_config, ensure_internal_topic};
+use mirrormesh_kafka::internal_writer::{InternalWriter, NewRecord};
+use mirrormesh_worker::{
+    ClusterCheck, Failure, FlowView, UnitContext, client_config, cluster_name, ensure_internal_topic,
+};
 use tokio::sync::{OnceCell, Semaphore, watch};
 use tokio::time::Instant;
 
@@ -36,10 +39,10 @@ pub(crate) struct Shared {
     pub(crate) source: Client,
     /// All groups of a flow tick in step, counted from here: one look at the positions serves them all.
     pub(crate) begun: Instant,
+    /// How source and target are reached.
+    clusters: (ClusterSpec, ClusterSpec),
     target: Client,
-    /// The target may give out no producer ids: what the producer was made for.
-    at_least_once: bool,
-    producer: InternalProducer,
+    writer: InternalWriter,
     positions: PositionReader,
     written: CheckpointReader,
     fetches: Semaphore,
@@ -50,15 +53,17 @@ impl Shared {
     fn new(view: &FlowView, changes: watch::Receiver<Arc<FlowView>>) -> Result<Self, Failure> {
         let spec = &view.flow.spec;
         let client_id = format!("mirrormesh-checkpoint-{}", view.id);
-        let source = Client::new(client_config(&view.source, &client_id)?)?;
-        let target_config = client_config(&view.target, &client_id)?;
-        let target = Client::new(target_config.clone())?;
+        let client = |name, cluster| -> Result<Client, Failure> {
+            Ok(Client::new(client_config(&cluster_name(name), cluster, &client_id)?)?)
+        };
+        let source = client(&spec.source, &view.source)?;
+        let target = client(&spec.target, &view.target)?;
         Ok(Self {
             changes,
             source,
             begun: Instant::now(),
-            at_least_once: spec.at_least_once,
-            producer: InternalProducer::new(&target_config, !spec.at_least_once)?,
+            clusters: (view.source.clone(), view.target.clone()),
+            writer: InternalWriter::new(target.clone()),
             positions: PositionReader::new(view.id.clone(), target.clone(), spec.positions_topic()),
             written: CheckpointReader::new(target.clone(), spec.checkpoints_topic()),
             target,
@@ -113,7 +118,7 @@ impl Shared {
         let (key, value) =
             (checkpoint.encode_key().map_err(invalid)?, checkpoint.encode_value().map_err(invalid)?);
         let topic = spec.checkpoints_topic();
-        let sending = self.producer.send(&topic, 0, &key, Some(&value), time_ms);
+        let sending = self.writer.send(&topic, NewRecord { key, value: Some(value), timestamp_ms: time_ms });
         match tokio::time::timeout(SEND_TIMEOUT, sending).await {
             Ok(sent) => sent.map(drop).map_err(Failure::from),
             Err(_) => Err(Failure::new(
@@ -131,19 +136,33 @@ impl Shared {
 
 /// The shared parts of all flows that this worker has units of.
 #[derive(Default)]
-pub(crate) struct Registry(Mutex<BTreeMap<FlowId, Weak<Shared>>>);
+pub(crate) struct Registry {
+    // Locks: held only to look up or insert.
+    flows: Mutex<BTreeMap<FlowId, Weak<Shared>>>,
+    checks: Mutex<BTreeMap<FlowId, Weak<ClusterCheck>>>,
+}
 
 impl Registry {
+    /// Waits until both clusters of a unit's flow are known; see [`ClusterCheck::pass`].
+    pub(crate) async fn clusters_pass(&self, context: &UnitContext) -> bool {
+        let check = {
+            let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
+            checks.retain(|_, check| check.strong_count() > 0);
+            let check = checks.get(&context.flow_id).and_then(Weak::upgrade).unwrap_or_default();
+            checks.insert(context.flow_id.clone(), Arc::downgrade(&check));
+            check
+        };
+        check.pass(context).await
+    }
+
     /// The shared parts of a unit's flow, made if it is the flow's first unit.
     pub(crate) fn of(&self, context: &UnitContext) -> Result<Arc<Shared>, Failure> {
-        let mut flows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flows = self.flows.lock().unwrap_or_else(PoisonError::into_inner);
         let newest = Arc::clone(&context.flow_changes.borrow());
         if let Some(shared) = flows.get(&newest.id).and_then(Weak::upgrade) {
-            let known = shared.view();
             // A flow that went and came back has a new channel of changes: the old one is closed.
             let alive = shared.changes.has_changed().is_ok();
-            let clusters = known.source == newest.source && known.target == newest.target;
-            if alive && clusters && shared.at_least_once == newest.flow.spec.at_least_once {
+            if alive && shared.clusters == (newest.source.clone(), newest.target.clone()) {
                 return Ok(shared);
             }
         }
@@ -155,6 +174,6 @@ impl Registry {
 
     /// The shared parts of a flow, if there is a unit of it.
     pub(crate) fn get(&self, flow: &FlowId) -> Option<Arc<Shared>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(flow).and_then(Weak::upgrade)
+        self.flows.lock().unwrap_or_else(PoisonError::into_inner).get(flow).and_then(Weak::upgrade)
     }
 }

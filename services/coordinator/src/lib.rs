@@ -25,7 +25,7 @@ use mirrormesh_proto::v1::cluster_service_server::ClusterServiceServer;
 use mirrormesh_proto::v1::flow_service_server::FlowServiceServer;
 use mirrormesh_proto::v1::mesh_service_server::MeshServiceServer;
 use mirrormesh_proto::v1::worker_service_server::WorkerServiceServer;
-use mirrormesh_proto::{MESH_DESCRIPTORS, PUBLIC_DESCRIPTORS};
+use mirrormesh_proto::{ERROR_DETAIL_DESCRIPTORS, MESH_DESCRIPTORS, PUBLIC_DESCRIPTORS};
 use mirrormesh_runtime::grpc::{GrpcServer, MESSAGE_BYTES_MAX, ServerLimits, with_standard_services};
 use mirrormesh_runtime::http::CheckHandle;
 use mirrormesh_runtime::service::ServiceContext;
@@ -247,7 +247,7 @@ fn public_routes(desk: &Context, metrics: Metrics) -> Result<(Routes, HealthRepo
         .add_service(forward.wrap(limited!(FlowServiceServer::new(Flows(desk.clone())))))
         .add_service(forward.wrap(limited!(WorkerServiceServer::new(Workers(desk.clone())))))
         .add_service(forward.wrap(limited!(MeshServiceServer::new(MeshMembers(desk.clone())))));
-    Ok(with_standard_services(routes, &[PUBLIC_DESCRIPTORS])?)
+    Ok(with_standard_services(routes, &[PUBLIC_DESCRIPTORS, ERROR_DETAIL_DESCRIPTORS])?)
 }
 
 fn mesh_routes(desk: &Context) -> Routes {

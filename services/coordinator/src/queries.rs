@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use mirrormesh_core::flow::{PreviewPage, PreviewQuestion};
 use mirrormesh_core::ids::WorkerId;
 use mirrormesh_core::relay::paused::{PausedFigures, PausedSet};
-use mirrormesh_proto::convert::session::{Question, TranslateQuestion, paused_figures};
+use mirrormesh_proto::convert::session::{Question, TranslateQuestion, paused_figures, preview_page};
 use mirrormesh_proto::mesh::{ServeQueriesRequest, ServeQueriesResponse};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -132,6 +133,19 @@ impl Queries {
         let answer = self.ask(worker, &Question::Paused(set), wait).await?;
         let paused = answer.paused.ok_or_else(|| QueryFault::NoAnswer(worker.clone()))?;
         paused_figures(paused)
+            .map_err(|error| QueryFault::Refused { worker: worker.clone(), problem: error.to_string() })
+    }
+
+    /// Asks a worker what a flow does with the topics of its source.
+    pub(crate) async fn preview(
+        &self,
+        worker: &WorkerId,
+        question: PreviewQuestion,
+        wait: Duration,
+    ) -> Result<PreviewPage, QueryFault> {
+        let answer = self.ask(worker, &Question::Preview(Box::new(question)), wait).await?;
+        let preview = answer.preview.ok_or_else(|| QueryFault::NoAnswer(worker.clone()))?;
+        preview_page(preview)
             .map_err(|error| QueryFault::Refused { worker: worker.clone(), problem: error.to_string() })
     }
 

@@ -8,9 +8,11 @@ use std::time::Duration;
 use mirrormesh_core::flow::FlowSpec;
 use mirrormesh_core::format::mm2::{FormatError, Heartbeat};
 use mirrormesh_kafka::Client;
-use mirrormesh_kafka::librdkafka::InternalProducer;
+use mirrormesh_kafka::internal_writer::{InternalWriter, NewRecord};
 use mirrormesh_runtime::clock::now_ms;
-use mirrormesh_worker::{Failure, UnitContext, client_config, ensure_internal_topic};
+use mirrormesh_worker::{
+    ClusterCheck, Failure, UnitContext, client_config, cluster_name, ensure_internal_topic,
+};
 use tokio::time::Instant;
 
 use crate::metrics::Metrics;
@@ -25,12 +27,15 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// Writes heartbeats until the unit is to stop.
 pub(crate) async fn run(context: UnitContext, metrics: Metrics) {
+    if !Box::pin(ClusterCheck::default().pass(&context)).await {
+        return;
+    }
     let mut retry = RETRY_MIN;
     loop {
         match context.stop.run_until_cancelled(Box::pin(open(&context))).await {
             None => break,
-            Some(Ok(producer)) => {
-                beat(&context, &producer, &metrics).await;
+            Some(Ok(writer)) => {
+                beat(&context, &writer, &metrics).await;
                 break;
             }
             Some(Err(failure)) => {
@@ -45,16 +50,17 @@ pub(crate) async fn run(context: UnitContext, metrics: Metrics) {
     metrics.gone(&context.flow_id);
 }
 
-/// A producer for a topic that is there.
-async fn open(context: &UnitContext) -> Result<InternalProducer, Failure> {
-    let config = client_config(&context.target, &format!("mirrormesh-heartbeat-{}", context.flow_id))?;
-    let client = Client::new(config.clone())?;
+/// A writer for a topic that is there.
+async fn open(context: &UnitContext) -> Result<InternalWriter, Failure> {
     let view = context.flow_changes.borrow().clone();
+    let (name, client_id) =
+        (cluster_name(&view.flow.spec.target), format!("mirrormesh-heartbeat-{}", context.flow_id));
+    let client = Client::new(client_config(&name, &context.target, &client_id)?)?;
     ensure_internal_topic(&client, TOPIC, view.flow.spec.internal_replication_factor).await?;
-    Ok(InternalProducer::new(&config, !view.flow.spec.at_least_once)?)
+    Ok(InternalWriter::new(client))
 }
 
-async fn beat(context: &UnitContext, producer: &InternalProducer, metrics: &Metrics) {
+async fn beat(context: &UnitContext, writer: &InternalWriter, metrics: &Metrics) {
     let mut changes = context.flow_changes.clone();
     let mut last = Instant::now();
     loop {
@@ -72,7 +78,7 @@ async fn beat(context: &UnitContext, producer: &InternalProducer, metrics: &Metr
         }
         last = Instant::now();
         // Carried through when the unit is asked to stop: nothing is on the way once it is released.
-        match send(producer, &spec).await {
+        match send(writer, &spec).await {
             Ok(time_ms) => {
                 metrics.written(&context.flow_id, time_ms);
                 if context.report.running("") {
@@ -88,13 +94,13 @@ async fn beat(context: &UnitContext, producer: &InternalProducer, metrics: &Metr
 }
 
 /// Writes one heartbeat; its time.
-async fn send(producer: &InternalProducer, spec: &FlowSpec) -> Result<u64, Failure> {
+async fn send(writer: &InternalWriter, spec: &FlowSpec) -> Result<u64, Failure> {
     let now = now_ms();
     let timestamp_ms = i64::try_from(now).unwrap_or(i64::MAX);
     let (key, value) = record(spec, timestamp_ms).map_err(|error| {
         Failure::new("HEARTBEAT_INVALID", format!("the heartbeat can't be stored: {error}"))
     })?;
-    let sending = producer.send(TOPIC, 0, &key, Some(&value), timestamp_ms);
+    let sending = writer.send(TOPIC, NewRecord { key, value: Some(value), timestamp_ms });
     match tokio::time::timeout(SEND_TIMEOUT, sending).await {
         Ok(sent) => sent.map(|_| now).map_err(Failure::from),
         Err(_) => {

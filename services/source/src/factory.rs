@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use futures::future::BoxFuture;
+use mirrormesh_core::flow::{PreviewPage, PreviewQuestion};
 use mirrormesh_core::ids::FlowId;
+use mirrormesh_core::relay::paused::{PausedFigures, PausedSet};
 use mirrormesh_core::report::UnitState;
 use mirrormesh_core::unit::{ClusterSpec, Unit};
 use mirrormesh_kafka::memory::Budget;
@@ -15,6 +17,7 @@ use crate::link::FlowLink;
 use crate::metrics::Metrics;
 use crate::partition::PartitionUnit;
 use crate::paused::Onlookers;
+use crate::preview::preview;
 use crate::registry::Registries;
 use crate::topology;
 
@@ -27,28 +30,48 @@ pub(crate) struct SourceUnits {
     settings: Settings,
     budget: Arc<Budget>,
     metrics: Arc<Metrics>,
-    // By `at_least_once` too, which its writer depends on. Lock: held only to look up or insert.
-    links: Mutex<HashMap<(LinkKey, bool), Weak<FlowLink>>>,
-    registries: Registries,
-    onlookers: Arc<Onlookers>,
+    // Lock: held only to look up or insert.
+    links: Mutex<HashMap<LinkKey, Weak<FlowLink>>>,
+    registries: Arc<Registries>,
+    answers: Arc<Answers>,
+}
+
+/// Answers the coordinator's questions.
+#[derive(Debug)]
+struct Answers {
+    onlookers: Onlookers,
+    registries: Arc<Registries>,
+}
+
+impl QueryHandler for Answers {
+    fn paused(&self, set: PausedSet) -> BoxFuture<'_, Result<PausedFigures, String>> {
+        Box::pin(async move { self.onlookers.paused(set).await.map_err(|failure| failure.to_string()) })
+    }
+
+    fn preview(&self, question: PreviewQuestion) -> BoxFuture<'_, Result<PreviewPage, String>> {
+        Box::pin(
+            async move { preview(question, &self.registries).await.map_err(|failure| failure.to_string()) },
+        )
+    }
 }
 
 impl SourceUnits {
     pub(crate) fn new(settings: Settings, metrics: Metrics) -> Self {
         let metrics = Arc::new(metrics);
+        let registries = Arc::<Registries>::default();
+        let onlookers = Onlookers::new(Arc::clone(&metrics));
         Self {
-            onlookers: Arc::new(Onlookers::new(Arc::clone(&metrics))),
+            answers: Arc::new(Answers { onlookers, registries: Arc::clone(&registries) }),
             budget: Budget::new(usize::try_from(settings.memory_bytes).unwrap_or(usize::MAX)),
             settings,
             metrics,
             links: Mutex::new(HashMap::new()),
-            registries: Registries::default(),
+            registries,
         }
     }
 
     fn link(&self, context: &UnitContext) -> Result<Arc<FlowLink>, Failure> {
         let key = (context.flow_id.clone(), context.source.clone(), context.target.clone());
-        let key = (key, context.flow.spec.at_least_once);
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         links.retain(|_, link| link.strong_count() > 0);
         if let Some(link) = links.get(&key).and_then(Weak::upgrade) {
@@ -80,13 +103,20 @@ impl UnitFactory for SourceUnits {
             }
         };
         match unit {
-            Unit::Topology(_) => Box::pin(topology::run(context, link)),
-            Unit::Partition(_, topic, partition) => {
-                match PartitionUnit::new(context.clone(), link, topic, partition) {
-                    Some(unit) => Box::pin(unit.run()),
-                    None => Box::pin(async move { context.stop.cancelled().await }),
+            Unit::Topology(_) => Box::pin(async move {
+                if link.clusters.pass(&context).await {
+                    topology::run(context, link).await;
                 }
-            }
+            }),
+            Unit::Partition(_, topic, partition) => Box::pin(async move {
+                if !Box::pin(link.clusters.pass(&context)).await {
+                    return;
+                }
+                match PartitionUnit::new(context.clone(), link, topic, partition) {
+                    Some(unit) => unit.run().await,
+                    None => context.stop.cancelled().await,
+                }
+            }),
             Unit::Groups(_) | Unit::Group(..) | Unit::Heartbeat(_) => {
                 tracing::error!(%unit, "a source worker was given a unit of another role");
                 Box::pin(async move { context.stop.cancelled().await })
@@ -95,6 +125,6 @@ impl UnitFactory for SourceUnits {
     }
 
     fn queries(&self) -> Option<Arc<dyn QueryHandler>> {
-        Some(Arc::clone(&self.onlookers) as Arc<dyn QueryHandler>)
+        Some(Arc::clone(&self.answers) as Arc<dyn QueryHandler>)
     }
 }

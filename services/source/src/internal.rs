@@ -1,30 +1,18 @@
-//! Writing to internal topics of the target: one producer for all of a flow's.
+//! Writing to internal topics of the target: one writer for all of a flow's.
 
 use mirrormesh_kafka::Client;
-use mirrormesh_kafka::librdkafka::InternalProducer;
+use mirrormesh_kafka::internal_writer::{self, NewRecord};
 use mirrormesh_runtime::clock::now_ms;
 use mirrormesh_worker::Failure;
-use tokio::sync::OnceCell;
 
-/// The writer.
+/// The writer; it stamps records with the time of the call.
 #[derive(Debug)]
-pub(crate) struct InternalWriter {
-    client: Client,
-    /// The target may give out no producer ids.
-    at_least_once: bool,
-    producer: OnceCell<InternalProducer>,
-}
+pub(crate) struct InternalWriter(internal_writer::InternalWriter);
 
 impl InternalWriter {
     /// Connects to nothing yet.
-    pub(crate) fn new(client: Client, at_least_once: bool) -> Self {
-        Self { client, at_least_once, producer: OnceCell::new() }
-    }
-
-    /// Makes the producer, which then connects by itself: what is written soon waits less.
-    pub(crate) async fn warm_up(&self) -> Result<&InternalProducer, Failure> {
-        let make = || async { InternalProducer::new(self.client.config(), !self.at_least_once) };
-        Ok(self.producer.get_or_try_init(make).await?)
+    pub(crate) fn new(client: Client) -> Self {
+        Self(internal_writer::InternalWriter::new(client))
     }
 
     /// Writes records, key and value, in order and waits until they are acknowledged.
@@ -33,13 +21,8 @@ impl InternalWriter {
         topic: &str,
         records: impl Iterator<Item = (Vec<u8>, Vec<u8>)>,
     ) -> Result<(), Failure> {
-        let producer = self.warm_up().await?;
-        let now = i64::try_from(now_ms()).unwrap_or(-1);
-        let sends =
-            records.map(|(key, value)| async move { producer.send(topic, 0, &key, Some(&value), now).await });
-        for sent in futures::future::join_all(sends).await {
-            sent?;
-        }
-        Ok(())
+        let timestamp_ms = i64::try_from(now_ms()).unwrap_or(-1);
+        let record = |(key, value)| NewRecord { key, value: Some(value), timestamp_ms };
+        Ok(self.0.write(topic, records.map(record).collect()).await?)
     }
 }

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use mirrormesh_core::ids::{FlowId, TopicName};
 use mirrormesh_core::unit::{AssignedFlow, ClusterSpec};
 use mirrormesh_kafka::Client;
-use mirrormesh_kafka::memory::Budget;
+use mirrormesh_kafka::client::metadata::Leader;
+use mirrormesh_kafka::memory::{Budget, Share};
 use mirrormesh_runtime::complaint::OncePerMinute;
-use mirrormesh_worker::{Failure, FlowView, client_config};
+use mirrormesh_worker::{ClusterCheck, Failure, FlowView, client_config, cluster_name};
 use opentelemetry::KeyValue;
 use tokio::sync::watch;
 
@@ -19,20 +20,18 @@ use crate::ends::EndWatch;
 use crate::facts::SettingsCache;
 use crate::fetcher::{Fetcher, FetcherLimits};
 use crate::internal::InternalWriter;
+use crate::memory::PartitionMemory;
 use crate::metrics::Metrics;
 use crate::positions::{PositionReader, PositionStore};
 use crate::registry::{Registries, RegistryStore};
-use crate::sender::Sender;
+use crate::sender::{Acknowledging, Lanes, Sender};
 use crate::throttle::{PartitionThrottle, Throttles, TopicRow};
-
-/// Produce connections per target broker; partitions are spread over them and stay where they are.
-const SEND_LANES: u32 = 2;
-/// Connections beside them for partitions that the target is slow with.
-const SLOW_LANES: u32 = 8;
 
 /// The link.
 #[derive(Debug)]
 pub(crate) struct FlowLink {
+    /// Whether both clusters are known; nothing is written before.
+    pub(crate) clusters: ClusterCheck,
     /// The source cluster.
     pub(crate) source: Client,
     /// The target cluster.
@@ -61,20 +60,22 @@ pub(crate) struct FlowLink {
     pub(crate) throttles: Arc<Throttles>,
     /// Instruments.
     pub(crate) metrics: Arc<Metrics>,
+    /// For single questions, apart from what is fetched for mirroring: that may wait for a target that is stalled.
+    pub(crate) question_memory: Share,
     limits: FetcherLimits,
     // Locks: held only to look up or insert, never over an await.
     fetchers: Mutex<HashMap<(i32, bool), Arc<Fetcher>>>,
     senders: Mutex<HashMap<(i32, u32), Arc<Sender>>>,
+    /// Which of them a partition goes through.
+    lanes: Mutex<Lanes>,
+    /// How quickly each target broker acknowledges partitions that it is not slow with.
+    acknowledging: Mutex<HashMap<i32, Acknowledging>>,
     topic_rows: Mutex<BTreeMap<TopicName, Weak<TopicRow>>>,
 }
 
-/// Connections for markers, apart from those that carry records.
-const MARKER_LANE: u32 = 300;
-const MARKER_LANES: u32 = 4;
-
-/// A client of one end of a flow; it connects when it is used.
-pub(crate) fn client(role: &str, flow: &FlowId, spec: &ClusterSpec) -> Result<Client, Failure> {
-    Ok(Client::new(client_config(spec, &format!("mirrormesh-{role}-{flow}"))?)?)
+/// A client of one end of a flow, which messages call `name`; it connects when it is used.
+pub(crate) fn client(role: &str, name: &str, flow: &FlowId, spec: &ClusterSpec) -> Result<Client, Failure> {
+    Ok(Client::new(client_config(name, spec, &format!("mirrormesh-{role}-{flow}"))?)?)
 }
 
 impl FlowLink {
@@ -88,9 +89,9 @@ impl FlowLink {
         metrics: &Arc<Metrics>,
         registries: &Registries,
     ) -> Result<Self, Failure> {
-        let source = client("source", flow_id, clusters.0)?;
-        let target = client("target", flow_id, clusters.1)?;
-        let writer = Arc::new(InternalWriter::new(target.clone(), flow.spec.at_least_once));
+        let source = client("source", &cluster_name(&flow.spec.source), flow_id, clusters.0)?;
+        let target = client("target", &cluster_name(&flow.spec.target), flow_id, clusters.1)?;
+        let writer = Arc::new(InternalWriter::new(target.clone()));
         let factor = flow.spec.internal_replication_factor;
         let throttles = Arc::new(Throttles::new(
             KeyValue::new("flow", flow_id.as_str().to_owned()),
@@ -100,6 +101,7 @@ impl FlowLink {
         let settings_changes = watch::Sender::new(0);
         let registry = |client: &Client, spec| RegistryStore::new(client.clone(), spec, factor, registries);
         Ok(Self {
+            clusters: ClusterCheck::default(),
             positions: PositionStore::new(
                 PositionReader::new(flow_id.clone(), flow.spec.positions_topic(), target.clone()),
                 factor,
@@ -119,6 +121,7 @@ impl FlowLink {
             throttles: Arc::clone(&throttles),
             topic_rows: Mutex::new(BTreeMap::new()),
             metrics: Arc::clone(metrics),
+            question_memory: budget.share(),
             limits: FetcherLimits {
                 read_committed: true,
                 fetch_bytes: i32::try_from(settings.fetch_bytes).unwrap_or(i32::MAX),
@@ -128,6 +131,8 @@ impl FlowLink {
             },
             fetchers: Mutex::new(HashMap::new()),
             senders: Mutex::new(HashMap::new()),
+            lanes: Mutex::default(),
+            acknowledging: Mutex::new(HashMap::new()),
         })
     }
 
@@ -139,6 +144,11 @@ impl FlowLink {
         Arc::new(PartitionThrottle::new(Arc::clone(&self.throttles), topic.clone(), row))
     }
 
+    /// The memory of one partition.
+    pub(crate) fn memory(&self) -> Arc<PartitionMemory> {
+        PartitionMemory::new(self.limits.memory.clone())
+    }
+
     /// The fetcher of a source broker, for one way of reading.
     pub(crate) fn fetcher(&self, node_id: i32, read_committed: bool) -> Arc<Fetcher> {
         let mut fetchers = self.fetchers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -147,21 +157,30 @@ impl FlowLink {
         Arc::clone(fetchers.entry((node_id, read_committed)).or_insert_with(start))
     }
 
-    /// The connection that this partition's markers go over: a broker answers one after the other, each when it is
-    /// replicated.
-    pub(crate) fn marker_lane(topic: &str, partition: i32) -> u32 {
+    /// The sender for a partition of the target that this broker leads. `slow`: the broker was slow with it lately.
+    pub(crate) fn sender(&self, leader: &Leader, topic: &str, partition: i32, slow: bool) -> Arc<Sender> {
+        let node_id = leader.node_id;
         let place = spread(topic).wrapping_add(u32::from_ne_bytes(partition.to_ne_bytes()));
-        MARKER_LANE + place % MARKER_LANES
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let lane = lanes.lane(node_id, leader.replica_set, place, slow);
+        drop(lanes);
+        let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
+        senders.retain(|_, sender| !sender.is_over());
+        let start = || {
+            // Where partitions are slow, the time-outs of others must not grow with theirs.
+            let known = if slow { Acknowledging::new() } else { self.acknowledging(node_id) };
+            Arc::new(Sender::start(self.target.clone(), node_id, lane, known))
+        };
+        let sender = Arc::clone(senders.entry((node_id, lane)).or_insert_with(start));
+        if slow {
+            sender.expect_slow();
+        }
+        sender
     }
 
-    /// The sender of a target broker that this partition is pinned to. A broker answers the requests of a connection
-    /// one after the other, and a request waits for all of its partitions: one that was slow lately goes apart.
-    pub(crate) fn sender(&self, node_id: i32, topic: &str, partition: i32, slow: bool) -> Arc<Sender> {
-        let place = spread(topic).wrapping_add(u32::from_ne_bytes(partition.to_ne_bytes()));
-        let lane = if slow { SEND_LANES + place % SLOW_LANES } else { place % SEND_LANES };
-        let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
-        let start = || Arc::new(Sender::start(self.target.clone(), node_id, lane));
-        Arc::clone(senders.entry((node_id, lane)).or_insert_with(start))
+    fn acknowledging(&self, node_id: i32) -> Acknowledging {
+        let mut known = self.acknowledging.lock().unwrap_or_else(PoisonError::into_inner);
+        known.entry(node_id).or_insert_with(Acknowledging::new).clone()
     }
 }
 

@@ -25,7 +25,6 @@ pub(crate) struct Metrics {
     records: Counter<u64>,
     bytes: Counter<u64>,
     batches: Counter<u64>,
-    markers: Counter<u64>,
     skipped: Counter<u64>,
     in_flight: UpDownCounter<i64>,
     resyncs: Counter<u64>,
@@ -61,13 +60,6 @@ impl Metrics {
                 .with_unit("{batch}")
                 .with_description("Batches sent to the target, by the path that they took: passthrough, or why they were rebuilt (trimmed, \
                      gaps, split, append_time, clamped, old_format, coalesced).")
-                .build(),
-            markers: meter
-                .u64_counter("mirrormesh.markers")
-                .with_unit("{marker}")
-                .with_description(
-                    "Markers written to the target before batches, where records.strict_delivery asks for them.",
-                )
                 .build(),
             skipped: meter
                 .u64_counter("mirrormesh.skipped.batches")
@@ -115,11 +107,7 @@ impl Metrics {
         let as_they_were = tally.batches.iter().filter(|(path, _)| *path == Path::Passthrough.name());
         let passed = as_they_were.map(|(_, batches)| batches).sum();
         let passing_ns = self.costs.sent(passed, all - passed, tally.bytes);
-        for (counter, by) in [
-            (&self.records, &mut tally.records),
-            (&self.bytes, &mut tally.bytes),
-            (&self.markers, &mut tally.markers),
-        ] {
+        for (counter, by) in [(&self.records, &mut tally.records), (&self.bytes, &mut tally.bytes)] {
             if *by > 0 {
                 counter.add(std::mem::take(by), flow_only);
             }
@@ -160,7 +148,6 @@ impl Metrics {
 pub(crate) struct Tally {
     records: u64,
     bytes: u64,
-    markers: u64,
     in_flight: i64,
     /// By path; there are few.
     batches: Vec<(&'static str, u64)>,
@@ -198,15 +185,9 @@ impl Tally {
         }
     }
 
-    /// A marker goes out.
-    pub(crate) fn marking(&mut self) {
-        self.in_flight += 1;
-    }
-
-    /// An answer came; `marked`: that a marker is written.
-    pub(crate) fn answered(&mut self, marked: bool) {
+    /// An answer came.
+    pub(crate) fn answered(&mut self) {
         self.in_flight -= 1;
-        self.markers += u64::from(marked);
     }
 
     /// Records were mirrored.

@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt as _};
 use mirrormesh_core::ids::{FlowId, TopicId, TopicName};
 use mirrormesh_core::relay::machine::SourceEnds;
@@ -17,7 +16,7 @@ use mirrormesh_core::unit::{PartitionDetail, PartitionGeneration};
 use mirrormesh_kafka::Client;
 use mirrormesh_kafka::wire::fetch::{FetchPartition, FetchRequest};
 use mirrormesh_runtime::clock::now_ms;
-use mirrormesh_worker::{Failure, QueryHandler};
+use mirrormesh_worker::Failure;
 use tokio::time::{Instant, timeout};
 
 use crate::ends::ends_of;
@@ -69,6 +68,11 @@ impl Onlookers {
         Self { metrics, flows: Arc::default() }
     }
 
+    /// How far behind are the partitions? What can't be looked at is left out.
+    pub(crate) async fn paused(&self, set: PausedSet) -> Result<PausedFigures, Failure> {
+        self.of(&set)?.look(set).await
+    }
+
     fn of(&self, set: &PausedSet) -> Result<Arc<Onlooker>, Failure> {
         let key = (set.flow.clone(), set.source.clone(), set.target.clone());
         let mut flows = lock(&self.flows);
@@ -79,15 +83,6 @@ impl Onlookers {
         flows.insert(key.clone(), Arc::clone(&onlooker));
         tokio::spawn(forget(Arc::downgrade(&self.flows), key, Arc::downgrade(&onlooker)));
         Ok(onlooker)
-    }
-}
-
-impl QueryHandler for Onlookers {
-    fn paused(&self, set: PausedSet) -> BoxFuture<'_, Result<PausedFigures, String>> {
-        Box::pin(async move {
-            let onlooker = self.of(&set).map_err(|failure| failure.to_string())?;
-            onlooker.look(set).await.map_err(|failure| failure.to_string())
-        })
     }
 }
 
@@ -150,10 +145,11 @@ struct Onlooker {
 impl Onlooker {
     /// Connects to nothing yet.
     fn new(set: &PausedSet, metrics: Arc<Metrics>) -> Result<Self, Failure> {
-        let target = client("target", &set.flow, &set.target)?;
+        let target = client("target", &format!("the target of flows/{}", set.flow), &set.flow, &set.target)?;
+        let source = client("source", &format!("the source of flows/{}", set.flow), &set.flow, &set.source)?;
         Ok(Self {
             flow: set.flow.clone(),
-            source: client("source", &set.flow, &set.source)?,
+            source,
             positions: PositionReader::new(set.flow.clone(), set.positions_topic.clone(), target),
             metrics,
             seen: Mutex::new(BTreeMap::new()),

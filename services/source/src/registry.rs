@@ -18,7 +18,7 @@ use mirrormesh_kafka::librdkafka::InternalReader;
 use mirrormesh_proto::convert::registry::{
     decode_registry_key, decode_registry_value, encode_registry_key, encode_registry_value,
 };
-use mirrormesh_worker::{Failure, ensure_internal_topic, topic_exists};
+use mirrormesh_worker::{Failure, cluster_id, ensure_internal_topic, topic_exists};
 use tokio::sync::{Mutex, OnceCell};
 
 use crate::internal::InternalWriter;
@@ -81,18 +81,18 @@ impl RegistryStore {
         }
     }
 
-    /// Kafka's id of the cluster, a few seconds old at most.
+    /// Kafka's id of the cluster: the one that every connection is compared with, or else one that is a few seconds old at
+    /// most.
     pub(crate) async fn cluster_id(&self) -> Result<Arc<str>, Failure> {
+        if let Some(expected) = &self.client.config().expected {
+            return Ok(Arc::clone(&expected.kafka_cluster_id));
+        }
         let mut known = self.cluster_id.lock().await;
         if let Some((_, id)) = known.as_ref().filter(|(asked, _)| asked.elapsed() < ID_GOOD_FOR) {
             return Ok(Arc::clone(id));
         }
         let asked = Instant::now();
-        let id = self.client.cluster().await?.cluster_id.map(Arc::<str>::from).ok_or_else(|| {
-            let message = "the brokers tell no cluster id, without which it can't be known what came from where: they \
-                           must run Kafka 0.10.1 or later";
-            Failure::new("CLUSTER_ID_UNKNOWN", message)
-        })?;
+        let id: Arc<str> = cluster_id(&self.client).await?.into();
         *known = Some((asked, Arc::clone(&id)));
         Ok(id)
     }
@@ -190,6 +190,7 @@ mod tests {
         let spec = |server: &str, user: &str| ClusterSpec {
             bootstrap_servers: vec![server.to_owned()],
             properties: [("sasl.username".to_owned(), user.to_owned())].into(),
+            kafka_cluster_id: None,
         };
         let one = registries.of(&spec("a:9092", "x"));
         assert!(Arc::ptr_eq(&one, &registries.of(&spec("a:9092", "x"))));

@@ -5,6 +5,7 @@
 
 mod claims;
 mod incarnations;
+mod loops;
 mod postponed;
 mod scan;
 mod starts;
@@ -14,9 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mirrormesh_core::control::{HEARTBEATS_SHARED, InventoryChange, TopicEntry};
-use mirrormesh_core::flow::{FlowSpec, TopicRules};
-use mirrormesh_core::ids::TopicName;
-use mirrormesh_core::relay::machine::TARGET_NOT_IDEMPOTENT;
+use mirrormesh_core::flow::{FlowSpec, Surprises, TopicRules};
+use mirrormesh_core::ids::{ClusterId, TopicName};
 use mirrormesh_core::report::{Event, UnitState};
 use mirrormesh_core::unit::Generation;
 use mirrormesh_kafka::ErrorCode;
@@ -28,10 +28,19 @@ use tracing::{Instrument as _, Span};
 
 use crate::link::FlowLink;
 use incarnations::FormerIds;
+use loops::Loops;
 use postponed::Postponed;
 
+/// The target gives out no producer ids.
+const TARGET_NOT_IDEMPOTENT: &str = "TARGET_NOT_IDEMPOTENT";
 /// Topics and partitions in one report at most; one topic with more partitions goes alone.
 const REPORT_MAX: usize = 10_000;
+/// The flow selects no topic.
+const NO_TOPIC_SELECTED: &str = "NO_TOPIC_SELECTED";
+/// A topic that the user named is left out by a rule that the patterns don't show.
+const TOPIC_LEFT_OUT: &str = "TOPIC_LEFT_OUT";
+/// Two source topics would have one target topic.
+const TARGET_TOPIC_CONFLICT: &str = "TARGET_TOPIC_CONFLICT";
 /// After a failed scan the next one comes this soon: a topic that was just made has no leader yet for some milliseconds.
 const RETRY_MIN: Duration = Duration::from_millis(20);
 /// Each further failure doubles the time up to the flow's discovery interval, and to this at most.
@@ -55,12 +64,16 @@ struct Topology {
     claimed: BTreeMap<TopicName, Trouble>,
     /// Refusals that an event was recorded for: one that comes again, or goes and comes, is said once.
     said: BTreeMap<TopicName, Trouble>,
+    /// What the user may not expect of the selection.
+    surprises: Surprises,
     /// What brokers that lag behind may still say.
     former: FormerIds,
     /// Target topics that could not be created or grown.
     postponed: Postponed,
-    /// The rules about topics, and the flow that they are of.
-    rules: Option<(FlowSpec, Arc<TopicRules>)>,
+    /// Topics that came from the target.
+    loops: Loops,
+    /// The rules about topics, with the flow and the clusters of the mesh that they were made from.
+    rules: Option<(FlowSpec, BTreeSet<ClusterId>, Arc<TopicRules>)>,
     /// How long to wait after the next failure.
     retry: Duration,
 }
@@ -75,8 +88,10 @@ pub(crate) async fn run(context: UnitContext, link: Arc<FlowLink>) {
         refused: BTreeMap::new(),
         claimed: BTreeMap::new(),
         said: BTreeMap::new(),
+        surprises: Surprises::default(),
         former: FormerIds::default(),
         postponed: Postponed::default(),
+        loops: Loops::default(),
         rules: None,
         retry: RETRY_MIN,
     };
@@ -131,17 +146,14 @@ impl Topology {
     }
 
     /// Says that topics are in step. What the coordinator refused is a condition of its own there, each topic with its
-    /// reason; a claim of another mesh is known only here.
+    /// reason; what else is left out is known only here.
     fn well(&self) {
-        let Some((topic, (reason, message))) = self.claimed.first_key_value() else {
+        let (reason, text) = summary(&self.surprises, &self.claimed);
+        if reason.is_empty() {
             self.context.report.running("");
-            return;
-        };
-        let text = match self.claimed.len() {
-            1 => message.clone(),
-            count => format!("{message}; the same holds for {} more topics after {topic}", count - 1),
-        };
-        self.context.report.set(UnitState::Running, reason, &text, None);
+        } else {
+            self.context.report.set(UnitState::Running, &reason, &text, None);
+        }
     }
 
     /// Makes sure that the flow has a producer id; the first one that the Raft log takes is everybody's.
@@ -149,14 +161,8 @@ impl Topology {
         if self.context.flow_changes.borrow().flow.generation.is_some() {
             return Ok(());
         }
-        let at_least_once = self.context.flow_changes.borrow().flow.spec.at_least_once;
         let offered = match self.link.target.init_producer_id().await {
             Ok(id) => Generation { producer_id: id.producer_id, epoch: id.epoch },
-            Err(error) if at_least_once && gives_no_ids(&error) => {
-                tracing::warn!(flow = %self.context.flow_id, %error, "no producer id: mirroring at least once");
-                // The time is a number that the flow did not have before, should it be made anew.
-                Generation::unnumbered(now_ms())
-            }
             Err(error) => return Err(no_producer_id(error)),
         };
         let taken = self
@@ -241,6 +247,26 @@ impl Topology {
     }
 }
 
+/// What the unit says of a look that went well: nothing selected, or the first of the topics that are left out against
+/// what the user expects. Empty if there is neither.
+fn summary(surprises: &Surprises, claimed: &BTreeMap<TopicName, Trouble>) -> Trouble {
+    if let Some(message) = &surprises.nothing_selected {
+        return (NO_TOPIC_SELECTED.to_owned(), message.clone());
+    }
+    let mut topics: BTreeMap<&TopicName, (&str, &str)> = BTreeMap::new();
+    topics.extend(surprises.left_out.iter().map(|(topic, (reason, text))| {
+        let reason = if *reason == TARGET_TOPIC_CONFLICT { *reason } else { TOPIC_LEFT_OUT };
+        (topic, (reason, text.as_str()))
+    }));
+    topics.extend(claimed.iter().map(|(topic, (reason, text))| (topic, (&**reason, &**text))));
+    let Some((topic, (reason, text))) = topics.first_key_value() else { return Trouble::default() };
+    let more = match topics.len() - 1 {
+        0 => String::new(),
+        more => format!(" (and {more} more topics: PreviewFlowTopics lists them)"),
+    };
+    ((*reason).to_owned(), format!("{topic}: {text}{more}"))
+}
+
 /// Cuts a report into parts that fit into a message and into an entry of the Raft log, however many topics appear at
 /// once.
 fn cut(topics: Vec<TopicEntry>, gone: &[TopicName]) -> Vec<InventoryChange> {
@@ -267,15 +293,13 @@ fn gives_no_ids(error: &mirrormesh_kafka::Error) -> bool {
         || error.code().is_some_and(|code| refused.contains(&code))
 }
 
-/// The target gave out no producer id. Without one a target can't refuse what it has already: nothing is sent there,
-/// unless the flow says so.
+/// The target gave out no producer id. Without one it can't refuse a record that it has already: nothing is sent there.
 pub(crate) fn no_producer_id(error: mirrormesh_kafka::Error) -> Trouble {
     if gives_no_ids(&error) {
         let message = format!(
             "the target's brokers give out no producer ids ({error}), so they can't tell a record that they have already: \
-             nothing is mirrored there; take a target of Kafka 0.11 or later that has idempotent produce switched on, \
-             grant the flow's user IdempotentWrite on the target cluster where it is refused, or set \
-             records.at_least_once on the flow, under which records may be doubled"
+             nothing is mirrored there; take a target of Kafka 0.11 or later that has idempotent produce switched on, or \
+             grant the flow's user IdempotentWrite on the target cluster where it is refused"
         );
         return (TARGET_NOT_IDEMPOTENT.to_owned(), message);
     }
@@ -321,6 +345,31 @@ mod tests {
     }
 
     #[test]
+    fn a_look_says_the_first_thing_that_is_amiss() {
+        let trouble = |reason: &str| (reason.to_owned(), "why".to_owned());
+        let topic = |name: &str| TopicName::new(name).unwrap();
+        let none = BTreeMap::new();
+        assert_eq!(summary(&Surprises::default(), &none), Trouble::default());
+        let mut surprises = Surprises::default();
+        surprises.left_out.insert(topic("b"), ("LOOP", "named".to_owned()));
+        let left_out = summary(&surprises, &none);
+        assert_eq!(left_out, ("TOPIC_LEFT_OUT".to_owned(), "b: named".to_owned()), "no count of nothing");
+        let other = BTreeMap::from([(topic("a"), trouble("FLOW_CLAIMED"))]);
+        let (reason, text) = summary(&surprises, &other);
+        assert_eq!(reason, "FLOW_CLAIMED");
+        assert!(text.starts_with("a: why (and 1 more topics"), "{text}");
+        // One topic is counted once, whoever has something to say about it.
+        let claimed = BTreeMap::from([(topic("b"), trouble("FLOW_CLAIMED"))]);
+        assert_eq!(summary(&surprises, &claimed), ("FLOW_CLAIMED".to_owned(), "b: why".to_owned()));
+        surprises.nothing_selected = Some("nothing".to_owned());
+        assert_eq!(summary(&surprises, &claimed), trouble_of("NO_TOPIC_SELECTED", "nothing"));
+    }
+
+    fn trouble_of(reason: &str, text: &str) -> Trouble {
+        (reason.to_owned(), text.to_owned())
+    }
+
+    #[test]
     fn a_target_that_gives_out_no_producer_ids_is_named() {
         let (api, ours, theirs) = ("InitProducerId", "0 to 5".to_owned(), "nothing".to_owned());
         let error = mirrormesh_kafka::Error::Unsupported { broker: "hq:9092".into(), api, ours, theirs };
@@ -331,10 +380,7 @@ mod tests {
         let refused = mirrormesh_kafka::Error::Broker { broker: "hq:9092".into(), api, code, message: None };
         let (reason, message) = no_producer_id(refused);
         assert_eq!(reason, "TARGET_NOT_IDEMPOTENT");
-        assert!(
-            message.contains("records.at_least_once") && message.contains("IdempotentWrite"),
-            "{message}"
-        );
+        assert!(message.contains("IdempotentWrite") && message.contains("Kafka 0.11"), "{message}");
         let other = mirrormesh_kafka::Error::Request { api, problem: "x".to_owned() };
         assert_eq!(no_producer_id(other).0, "INVALID_REQUEST");
     }

@@ -78,6 +78,28 @@ impl Api {
         call!(self, v1::cluster_service_client::ClusterServiceClient<Channel>, create_cluster, request)
     }
 
+    /// Reads a cluster.
+    pub async fn cluster(&mut self, id: &str) -> Result<v1::Cluster, Status> {
+        let request = v1::GetClusterRequest { name: format!("clusters/{id}") };
+        call!(self, v1::cluster_service_client::ClusterServiceClient<Channel>, get_cluster, request)
+    }
+
+    /// Changes fields of a cluster; `paths` as in an update mask.
+    pub async fn update_cluster(
+        &mut self,
+        cluster: v1::Cluster,
+        paths: &[&str],
+    ) -> Result<v1::Cluster, Status> {
+        let paths = paths.iter().map(|&path| path.to_owned()).collect();
+        let request = v1::UpdateClusterRequest {
+            cluster: Some(cluster),
+            update_mask: Some(prost_types::FieldMask { paths }),
+            request_id: request_id(),
+            ..v1::UpdateClusterRequest::default()
+        };
+        call!(self, v1::cluster_service_client::ClusterServiceClient<Channel>, update_cluster, request)
+    }
+
     /// Creates a flow.
     pub async fn create_flow(&mut self, id: &str, flow: v1::Flow) -> Result<v1::Flow, Status> {
         let request = v1::CreateFlowRequest {
@@ -167,6 +189,16 @@ impl Api {
         call!(self, v1::flow_service_client::FlowServiceClient<Channel>, list_flow_topics, request)
     }
 
+    /// What a flow would do with every topic of its source.
+    pub async fn preview(&mut self, flow: v1::Flow) -> Result<v1::PreviewFlowTopicsResponse, Status> {
+        let request = v1::PreviewFlowTopicsRequest {
+            flow: Some(flow),
+            page_size: 1_000,
+            ..v1::PreviewFlowTopicsRequest::default()
+        };
+        call!(self, v1::flow_service_client::FlowServiceClient<Channel>, preview_flow_topics, request)
+    }
+
     /// The newest events of a flow.
     pub async fn flow_events(&mut self, id: &str) -> Result<v1::ListFlowEventsResponse, Status> {
         let request = v1::ListFlowEventsRequest {
@@ -174,6 +206,31 @@ impl Api {
             page_size: 100,
             ..v1::ListFlowEventsRequest::default()
         };
+        call!(self, v1::flow_service_client::FlowServiceClient<Channel>, list_flow_events, request)
+    }
+
+    /// All events of a flow that the mesh still has, newest first.
+    pub async fn all_flow_events(&mut self, id: &str) -> Result<Vec<v1::FlowEvent>, Status> {
+        let mut request = v1::ListFlowEventsRequest {
+            parent: format!("flows/{id}"),
+            page_size: 1_000,
+            ..v1::ListFlowEventsRequest::default()
+        };
+        let mut events = Vec::new();
+        loop {
+            let page = self.event_page(&request).await?;
+            events.extend(page.events);
+            if page.next_page_token.is_empty() {
+                return Ok(events);
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+
+    async fn event_page(
+        &mut self,
+        request: &v1::ListFlowEventsRequest,
+    ) -> Result<v1::ListFlowEventsResponse, Status> {
         call!(self, v1::flow_service_client::FlowServiceClient<Channel>, list_flow_events, request)
     }
 

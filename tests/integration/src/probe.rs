@@ -78,6 +78,16 @@ fn ends(consumer: &BaseConsumer, topic: &str, partition: i32) -> Result<(i64, i6
     }
 }
 
+/// Names of all topics, those of Kafka, of MirrorMaker 2 and of the mesh included.
+pub async fn topics(bootstrap: &str) -> Result<std::collections::BTreeSet<String>> {
+    let bootstrap = bootstrap.to_owned();
+    blocking(move || {
+        let metadata = consumer(&bootstrap, "probe")?.fetch_metadata(None, TIMEOUT)?;
+        Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
+    })
+    .await
+}
+
 /// End offset of each partition.
 pub async fn end_offsets(bootstrap: &str, topic: &str) -> Result<Vec<i64>> {
     Ok(offsets(bootstrap, topic).await?.into_iter().map(|(_, end)| end).collect())

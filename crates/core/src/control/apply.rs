@@ -10,6 +10,7 @@ use super::state::{
     RetiredFlow,
 };
 use crate::flow::FlowSpec;
+use crate::identity::is_kafka_cluster_id;
 use crate::ids::{ClusterId, FlowId};
 use crate::report::Event;
 use crate::unit::ClusterSpec;
@@ -53,6 +54,9 @@ impl ControlState {
         match kind {
             CommandKind::PutCluster { id, spec, create, guard } => {
                 self.put_cluster(now, id, spec, *create, guard)
+            }
+            CommandKind::ReportCluster { id, kafka_cluster_id } => {
+                self.report_cluster(now, id, kafka_cluster_id)
             }
             CommandKind::DeleteCluster { id, guard } => self.delete_cluster(id, guard),
             CommandKind::PutFlow { id, spec, create, start_over, guard } => {
@@ -164,6 +168,31 @@ impl ControlState {
         self.clusters.insert(id.clone(), record.clone());
         self.remember(guard);
         Ok(Reply::Cluster(id.clone(), Box::new(record)))
+    }
+
+    /// The first report wins: a later one that differs changes nothing, and its sender sees that in the answer.
+    fn report_cluster(&mut self, now: u64, id: &ClusterId, kafka_id: &str) -> Result<Reply, Reject> {
+        if !is_kafka_cluster_id(kafka_id) {
+            return Err(reject(
+                RejectCode::InvalidArgument,
+                "CLUSTER_ID_INVALID",
+                "kafka_cluster_id",
+                format!("clusters/{id} can't have the Kafka cluster id {kafka_id:?}"),
+            ));
+        }
+        let revision = self.revision + 1;
+        let record = self.clusters.get_mut(id).ok_or_else(|| cluster_not_found(id))?;
+        let unknown = record.spec.kafka_cluster_id.is_none();
+        if unknown {
+            record.spec.kafka_cluster_id = Some(kafka_id.to_owned());
+            record.updated_ms = now;
+            record.revision = revision;
+        }
+        let reply = Reply::Cluster(id.clone(), Box::new(record.clone()));
+        if unknown {
+            self.bump();
+        }
+        Ok(reply)
     }
 
     fn delete_cluster(&mut self, id: &ClusterId, guard: &WriteGuard) -> Result<Reply, Reject> {

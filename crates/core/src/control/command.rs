@@ -75,6 +75,13 @@ pub enum CommandKind {
         /// How the write is guarded.
         guard: WriteGuard,
     },
+    /// Reports Kafka's id of a cluster; the first one stays until a user changes it.
+    ReportCluster {
+        /// The cluster's id in the mesh.
+        id: ClusterId,
+        /// Kafka's id of it.
+        kafka_cluster_id: String,
+    },
     /// Deletes a cluster that no flow uses.
     DeleteCluster {
         /// Its id.
@@ -195,6 +202,7 @@ impl CommandKind {
     pub fn name(&self) -> &'static str {
         match self {
             Self::PutCluster { .. } => "PutCluster",
+            Self::ReportCluster { .. } => "ReportCluster",
             Self::DeleteCluster { .. } => "DeleteCluster",
             Self::PutFlow { .. } => "PutFlow",
             Self::DeleteFlow { .. } => "DeleteFlow",

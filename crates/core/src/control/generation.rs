@@ -40,16 +40,11 @@ impl GenerationRequest {
     }
 }
 
-/// The generation behind `after`: its next epoch, or the offered producer id where epochs have run out, or where there was
-/// none until now.
+/// The generation behind `after`: its next epoch, or the offered producer id where epochs have run out.
 pub(super) fn successor(after: Generation, offered: Option<i64>) -> Option<Generation> {
-    let first = offered.map(|producer_id| Generation { producer_id, epoch: 0 });
-    if let Some(first) = first.filter(|first| first.is_numbered() && !after.is_numbered()) {
-        return Some(first);
-    }
     match after.epoch.checked_add(1) {
         Some(epoch) => Some(Generation { epoch, ..after }),
-        None => first,
+        None => offered.map(|producer_id| Generation { producer_id, epoch: 0 }),
     }
 }
 
@@ -75,7 +70,7 @@ impl TopicEntry {
             let generation = successor(present, None)?;
             let start = usize::try_from(partition).ok().and_then(|p| self.starts.get(p)).copied();
             let mut start = start.unwrap_or_default();
-            start.marked |= known.begun(flow, partition).is_some_and(|begun| begun.start.may_hold_markers());
+            start.marked |= known.begun(flow, partition).is_some_and(|begun| begun.start.marked);
             self.generations.insert(partition, PartitionGeneration { generation, start });
         }
         Some(self)
@@ -88,7 +83,7 @@ impl TopicEntry {
             // found now.
             let own = i32::try_from(self.starts.len()).ok().and_then(|p| self.generations.get_mut(&p));
             if let Some(own) = own {
-                own.start = PartitionStart { marked: own.start.may_hold_markers(), ..*start };
+                own.start = PartitionStart { marked: own.start.marked, ..*start };
             }
             self.starts.push(*start);
         }

@@ -1,13 +1,13 @@
 //! `apply` for what workers say and what the planner wants: sessions, claims, inventory, assignments.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::apply::{flow_not_found, reject};
 use super::command::{InventoryChange, PlanStep, Reject, RejectCode, Reply};
 use super::recreated::MadeAgain;
 use super::state::{ControlState, TopicEntry};
-use crate::flow::LossPolicy;
-use crate::ids::{FlowId, TopicName, WorkerId};
+use crate::flow::{FlowSpec, LossPolicy, is_heartbeats};
+use crate::ids::{ClusterId, FlowId, TopicName, WorkerId};
 use crate::unit::{Generation, Owner, Role, Unit, WorkerRecord};
 
 /// Another flow mirrors the heartbeat topic to the same target already. Heartbeats show that the clusters are connected,
@@ -17,13 +17,44 @@ pub const HEARTBEATS_SHARED: &str = "HEARTBEATS_SHARED";
 /// Why a topic was not taken: stable reason, message.
 type Refusal = (&'static str, String);
 
-/// Who writes which target topic.
+/// Who writes which topic of a flow's target already.
 #[derive(Debug, Default)]
-struct Written {
+pub struct Written {
+    /// The target cluster.
+    target: Option<ClusterId>,
+    /// What may stand before `heartbeats` in a heartbeat topic's name: these ids, with the separator behind each.
+    clusters: BTreeSet<ClusterId>,
+    separator: String,
     /// Topics of the flow itself, by their target's name.
     own: BTreeMap<TopicName, TopicName>,
     /// Other flows that write to the same cluster.
     others: BTreeMap<TopicName, FlowId>,
+}
+
+impl Written {
+    /// Does the flow mirror this topic under this name already?
+    pub fn is_own(&self, topic: &TopicName, target_topic: &TopicName) -> bool {
+        self.own.get(target_topic) == Some(topic)
+    }
+
+    /// Why the flow can't write the topic: a stable name and what to do.
+    pub fn conflict(&self, topic: &TopicName, target_topic: &TopicName) -> Option<Refusal> {
+        let message = if let Some(other) = self.own.get(target_topic).filter(|other| *other != topic) {
+            format!("the flow maps both {other} and {topic} to {target_topic}")
+        } else {
+            let other = self.others.get(target_topic)?;
+            if is_heartbeats(&self.clusters, &self.separator, topic.as_str()) {
+                let message = format!("flows/{other} mirrors {topic} to {target_topic} already");
+                return Some((HEARTBEATS_SHARED, message));
+            }
+            format!(
+                "{target_topic} on clusters/{} is written by flows/{other} already: exclude the topic, rename it, or \
+                 set shared_target on both flows",
+                self.target.as_ref()?
+            )
+        };
+        Some(("TARGET_TOPIC_CONFLICT", message))
+    }
 }
 
 impl ControlState {
@@ -61,11 +92,14 @@ impl ControlState {
         let mut refused = Vec::new();
         let mut changed = false;
         // Once for all of them: thousands of topics may appear at a time.
-        let mut written = self.written(flow);
+        let mut written = match self.flows.get(flow) {
+            Some(own) => self.written(Some(flow), &own.spec),
+            None => Written::default(),
+        };
         for entry in &change.topics {
             let before = self.flows.get(flow).and_then(|own| own.topics.get(&entry.topic));
             let before = before.map(|before| before.target_topic.clone());
-            let taken = match self.target_conflict(flow, entry, &written) {
+            let taken = match written.conflict(&entry.topic, &entry.target_topic) {
                 Some(refusal) => Err(refusal),
                 None => self.put_topic(now, flow, entry),
             };
@@ -100,42 +134,27 @@ impl ControlState {
         Ok(Reply::Inventory(refused))
     }
 
-    /// Who writes which topic on the flow's target already. Two flows may write one target topic only if both say so
-    /// (design 7).
-    fn written(&self, flow: &FlowId) -> Written {
-        let mut written = Written::default();
-        let Some(own) = self.flows.get(flow) else { return written };
+    /// Who writes which topic on the target of a flow already; the flow need not exist. Two flows may write one target
+    /// topic only if both say so (design 7).
+    pub fn written(&self, flow: Option<&FlowId>, spec: &FlowSpec) -> Written {
         let target_of = |entry: &TopicEntry| (entry.target_topic.clone(), entry.topic.clone());
-        written.own = own.topics.values().map(target_of).collect();
+        let own = flow.and_then(|flow| self.flows.get(flow));
+        let mut written = Written {
+            target: Some(spec.target.clone()),
+            clusters: self.clusters.keys().cloned().collect(),
+            separator: spec.naming.separator().to_owned(),
+            own: own.into_iter().flat_map(|own| own.topics.values().map(target_of)).collect(),
+            others: BTreeMap::new(),
+        };
         let others = self.flows.iter().rev().filter(|(id, other)| {
-            *id != flow
-                && other.spec.target == own.spec.target
-                && !(other.spec.shared_target && own.spec.shared_target)
+            Some(*id) != flow
+                && other.spec.target == spec.target
+                && !(other.spec.shared_target && spec.shared_target)
         });
         for (id, other) in others {
             written.others.extend(other.topics.values().map(|t| (t.target_topic.clone(), id.clone())));
         }
         written
-    }
-
-    fn target_conflict(&self, flow: &FlowId, entry: &TopicEntry, written: &Written) -> Option<Refusal> {
-        let TopicEntry { topic, target_topic, .. } = entry;
-        let message = if let Some(other) = written.own.get(target_topic).filter(|other| *other != topic) {
-            format!("flows/{flow} maps both {other} and {topic} to {target_topic}")
-        } else {
-            let other = written.others.get(target_topic)?;
-            let own = self.flows.get(flow)?;
-            if own.spec.naming.is_heartbeats_topic(topic.as_str()) {
-                let message = format!("flows/{other} mirrors {topic} to {target_topic} already");
-                return Some((HEARTBEATS_SHARED, message));
-            }
-            format!(
-                "{target_topic} on clusters/{} is written by flows/{other} already: exclude the topic, rename it, or \
-                 set shared_target on both flows",
-                own.spec.target
-            )
-        };
-        Some(("TARGET_TOPIC_CONFLICT", message))
     }
 
     /// Stores a topic. Starts that are known stay as they are; a new target name is a new mirror. What counts as a
@@ -149,7 +168,6 @@ impl ControlState {
         for start in &mut entry.starts {
             start.read_uncommitted = record.spec.read_uncommitted;
             start.skip_mirrored = record.spec.skip_mirrored;
-            start.strict = record.spec.strict_delivery;
         }
         let is_mirror = |known: &&TopicEntry| known.target_topic == entry.target_topic;
         let present = record.topics.get(&entry.topic).filter(is_mirror);

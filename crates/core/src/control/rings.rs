@@ -1,8 +1,7 @@
 //! Rings of flows that keep names: a record would go round for ever.
 //!
 //! A producer id names only the last hop. Between two clusters that is enough: what came from the target is not mirrored
-//! back. Where a flow may run without one (`records.at_least_once`), nobody can tell what it wrote from what began there, so
-//! there must be no way back at all. In a ring of three or more nobody sees that a record began where it is about to go, so
+//! back. In a ring of three or more nobody sees that a record began where it is about to go, so
 //! at least one of its flows must not forward what was mirrored. Refused is what can't be told to be harmless.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -29,57 +28,6 @@ impl ControlState {
                 flows.join(", ")
             ),
         ))
-    }
-
-    /// The flow must not close a ring of whatever length, under unchanged names, in which one runs without a producer id,
-    /// or may come to.
-    pub(super) fn check_untold_rings(&self, id: &FlowId, spec: &FlowSpec) -> Result<(), Reject> {
-        let Some(untold) = self.untold_in_ring(id, spec) else { return Ok(()) };
-        let field = if spec.at_least_once { "flow.records.at_least_once" } else { "flow.naming" };
-        Err(reject(
-            RejectCode::FailedPrecondition,
-            "MIRROR_RING",
-            field,
-            format!(
-                "flows/{id} ({} → {}) closes a ring in which topics keep their names and flows/{untold} has \
-                 records.at_least_once: without a producer id nobody can tell its copies from what was written there, so \
-                 records would go round; set records.at_least_once to false, or let the names change (flow.naming.prefix)",
-                spec.source, spec.target
-            ),
-        ))
-    }
-
-    /// A flow with `at_least_once` on a way that leads from the flow's target back to its source, the flow itself included.
-    fn untold_in_ring<'a>(&'a self, id: &'a FlowId, spec: &'a FlowSpec) -> Option<&'a FlowId> {
-        if !keeps_names(spec) {
-            return None;
-        }
-        let others: Vec<(&FlowId, &FlowSpec)> = self
-            .flows
-            .iter()
-            .filter(|(other, record)| {
-                *other != id && keeps_names(&record.spec) && may_share(spec, &record.spec)
-            })
-            .map(|(other, record)| (other, &record.spec))
-            .collect();
-        let (begin, end) = (self.same_as(&spec.target), self.same_as(&spec.source));
-        // Each cluster twice: reached with such a flow on the way, and without.
-        let first = Some(id).filter(|_| spec.at_least_once);
-        let mut seen = BTreeSet::from([(begin, first.is_some())]);
-        let mut next = VecDeque::from([(begin, first)]);
-        while let Some((at, untold)) = next.pop_front() {
-            if at == end && untold.is_some() {
-                return untold;
-            }
-            for (other, hop) in others.iter().filter(|(_, hop)| self.same_as(&hop.source) == at) {
-                let untold = untold.or_else(|| Some(*other).filter(|_| hop.at_least_once));
-                let to = self.same_as(&hop.target);
-                if seen.insert((to, untold.is_some())) {
-                    next.push_back((to, untold));
-                }
-            }
-        }
-        None
     }
 
     /// The shortest ring of three or more that the flow closes, in the direction of records.

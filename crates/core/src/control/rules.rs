@@ -85,8 +85,7 @@ impl ControlState {
                 ),
             ));
         }
-        self.check_rings(id, spec)?;
-        self.check_untold_rings(id, spec)
+        self.check_rings(id, spec)
     }
 }
 

@@ -3,6 +3,7 @@
 mod adoption;
 mod any;
 mod generations;
+mod identity;
 mod rings;
 
 use std::collections::BTreeMap;
@@ -34,7 +35,11 @@ fn worker_id(id: &str) -> WorkerId {
 }
 
 fn put_cluster(id: &str, server: &str, create: bool) -> CommandKind {
-    let spec = ClusterSpec { bootstrap_servers: vec![server.to_owned()], properties: BTreeMap::new() };
+    let spec = ClusterSpec {
+        bootstrap_servers: vec![server.to_owned()],
+        properties: BTreeMap::new(),
+        kafka_cluster_id: None,
+    };
     CommandKind::PutCluster { id: cluster_id(id), spec, create, guard: WriteGuard::default() }
 }
 

@@ -42,6 +42,7 @@ impl ControlState {
                 spec: flow.spec.clone(),
                 generation: flow.generation,
                 mesh_id: self.mesh_id.clone(),
+                clusters: self.clusters.keys().cloned().collect(),
                 shares: self.throttle_shares(unit.flow(), &flow.spec, worker, weights),
             });
             let assigned = AssignedUnit { number: owner.number, partition: self.partition_detail(unit) };

@@ -24,17 +24,33 @@ pub struct PatternError {
 pub struct NameFilter {
     include: RegexSet,
     exclude: RegexSet,
+    exclude_patterns: Vec<String>,
 }
 
 impl NameFilter {
     /// Compiles both lists. An empty include list matches nothing: callers fill in the default before.
     pub fn new(include: &[String], exclude: &[String]) -> Result<Self, PatternError> {
-        Ok(Self { include: compile(include)?, exclude: compile(exclude)? })
+        Ok(Self {
+            include: compile(include)?,
+            exclude: compile(exclude)?,
+            exclude_patterns: exclude.to_vec(),
+        })
     }
 
     /// Is the name selected?
     pub fn matches(&self, name: &str) -> bool {
-        self.include.is_match(name) && !self.exclude.is_match(name)
+        self.includes(name) && !self.exclude.is_match(name)
+    }
+
+    /// Does an include pattern match the name?
+    pub fn includes(&self, name: &str) -> bool {
+        self.include.is_match(name)
+    }
+
+    /// The first exclude pattern that matches the name.
+    pub fn excluded_by(&self, name: &str) -> Option<&str> {
+        let first = self.exclude.matches(name).iter().next()?;
+        self.exclude_patterns.get(first).map(String::as_str)
     }
 }
 
@@ -76,6 +92,9 @@ mod tests {
         assert!(!f.matches("my-orders"));
         assert!(f.matches("a") && f.matches("b") && !f.matches("ab"));
         assert!(!filter(&[], &[]).matches("x"));
+        assert!(f.includes("orders-old") && !f.includes("my-orders"));
+        assert_eq!(filter(&[".*"], &["a", "o.*", "orders"]).excluded_by("orders"), Some("o.*"));
+        assert_eq!(f.excluded_by("orders"), None);
     }
 
     #[test]

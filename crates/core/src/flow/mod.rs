@@ -4,11 +4,21 @@
 
 mod filter;
 mod naming;
+mod nearest;
+mod preview;
+mod selection;
 mod spec;
+mod surprises;
 
 pub use filter::{NameFilter, PatternError};
+pub(crate) use naming::is_heartbeats;
 pub use naming::{Naming, TopicRules, is_internal_topic};
-pub use spec::{FlowSpec, LossPolicy, OversizedPolicy, StartAt, TimestampPolicy, positions_topic};
+pub use preview::{PreviewPage, PreviewQuestion, PreviewedTopic};
+pub use selection::{Choice, LeftOut, SourceTopic, mark_collisions, mark_loops};
+pub use spec::{
+    FlowSpec, LossPolicy, OversizedPolicy, RetiredOptions, StartAt, TimestampPolicy, positions_topic,
+};
+pub use surprises::Surprises;
 
 /// MirrorMaker 2's `topics.exclude` default (mm2-conformance 1.5).
 pub const DEFAULT_TOPICS_EXCLUDE: [&str; 3] = [r".*[\-\.]internal", r".*\.replica", "__.*"];

@@ -5,7 +5,7 @@
 use super::filter::{NameFilter, PatternError};
 use super::naming::{Naming, TopicRules};
 use super::{DEFAULT_GROUPS_EXCLUDE, DEFAULT_TOPICS_EXCLUDE};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{ClusterId, TopicName};
 use crate::throttle::Throttle;
@@ -105,10 +105,10 @@ pub struct FlowSpec {
     pub on_oversized: OversizedPolicy,
     /// What to do with timestamps that the target refuses.
     pub timestamps: TimestampPolicy,
-    /// Where the target may forget the flow, write a marker before each batch: nothing is doubled there either.
-    pub strict_delivery: bool,
-    /// Mirror to a target that gives out no producer ids too: records may be doubled there.
-    pub at_least_once: bool,
+    /// Records that can't be mirrored exactly once wait, in place of being mirrored with doubles detected.
+    pub require_exactly_once: bool,
+    /// Options of an earlier version that the flow was stored with. An update of the flow clears them.
+    pub retired: RetiredOptions,
     /// Leave out what any flow mirrored to the source, not only what came from this flow's target.
     pub skip_mirrored: bool,
     /// Go on where another mesh stopped, on target topics that it claims.
@@ -117,6 +117,15 @@ pub struct FlowSpec {
     pub throttle: Throttle,
     /// The same for single source topics, beside the flow's.
     pub throttle_by_topic: BTreeMap<TopicName, Throttle>,
+}
+
+/// Options that earlier versions had and that have no effect any more. The flow's status names those that were set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RetiredOptions {
+    /// `records.strict_delivery`: markers before batches. Such a flow runs with `require_exactly_once`.
+    pub strict_delivery: bool,
+    /// `records.at_least_once`: targets that give out no producer ids. Such a target gets no record any more.
+    pub at_least_once: bool,
 }
 
 /// Name of the positions topic of all flows from a source, on their targets.
@@ -152,8 +161,8 @@ impl FlowSpec {
             on_loss_by_topic: BTreeMap::new(),
             on_oversized: OversizedPolicy::default(),
             timestamps: TimestampPolicy::default(),
-            strict_delivery: false,
-            at_least_once: false,
+            require_exactly_once: false,
+            retired: RetiredOptions::default(),
             skip_mirrored: false,
             adopt: false,
             throttle: Throttle::NONE,
@@ -166,9 +175,9 @@ impl FlowSpec {
         self.on_loss_by_topic.get(topic).copied().unwrap_or(self.on_loss)
     }
 
-    /// The rules about topics, compiled.
-    pub fn topic_rules(&self) -> Result<TopicRules, PatternError> {
-        TopicRules::new(self)
+    /// The rules about topics, compiled, in a mesh that has these clusters.
+    pub fn topic_rules(&self, clusters: &BTreeSet<ClusterId>) -> Result<TopicRules, PatternError> {
+        TopicRules::new(self, clusters)
     }
 
     /// The rules about groups, compiled.

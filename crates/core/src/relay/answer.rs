@@ -13,8 +13,6 @@ pub enum Answer {
         /// (seen on 4.3.1: -1 for an append, a time for a duplicate).
         append_time: bool,
     },
-    /// It was a marker, and is written.
-    Marked,
     /// Refused with this Kafka error.
     Refused {
         /// Error code.
@@ -64,9 +62,6 @@ pub enum Verdict {
     Stop(Stop),
 }
 
-/// The target lets the flow write no markers.
-pub const STRICT_NOT_ALLOWED: &str = "STRICT_NOT_ALLOWED";
-
 fn resync(reason: &'static str) -> Verdict {
     Verdict::Resync { refused: Refused::Nothing, leader_moved: false, back_off: false, reason }
 }
@@ -88,7 +83,7 @@ pub fn judge(answer: &Answer, from: i64, to: i64) -> Verdict {
     let (code, message) = match answer {
         Answer::Refused { code, message } => (*code, message.as_str()),
         Answer::Lost => return resync("ANSWER_LOST"),
-        Answer::NotSent | Answer::Marked | Answer::Appended { .. } => return resync("NOT_SENT"),
+        Answer::NotSent | Answer::Appended { .. } => return resync("NOT_SENT"),
     };
     let stop = |reason, text: String| Verdict::Stop(Stop::new(reason, text).at(from, Some(to)));
     match code {
@@ -125,24 +120,6 @@ pub fn judge(answer: &Answer, from: i64, to: i64) -> Verdict {
     }
 }
 
-/// Judges the answer to a marker that is not written.
-pub fn judge_marker(answer: &Answer, from: i64) -> Verdict {
-    match answer {
-        Answer::Refused { code: 31, .. } => waiting(STRICT_NOT_ALLOWED),
-        // Somebody wrote markers of this producer id as the coordinator of a transaction: only another one helps.
-        Answer::Refused { code: 52, .. } => Verdict::Stop(
-            Stop::new(
-                StopReason::TargetRefused,
-                "the target refuses markers of this flow's producer id with error 52: something else wrote markers of it; \
-                 set records.strict_delivery to false on the flow, then pause and resume it"
-                    .to_owned(),
-            )
-            .at(from, None),
-        ),
-        answer => judge(answer, from, from),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,10 +148,5 @@ mod tests {
         }
         assert_eq!(code(59), code(45), "it may begin a generation, as 45 does");
         assert!(matches!(judge(&Answer::Lost, 0, 1), Verdict::Resync { .. }));
-        let marker = |code| judge_marker(&Answer::Refused { code, message: String::new() }, 5);
-        let Verdict::Resync { back_off: true, reason, .. } = marker(31) else { panic!() };
-        assert_eq!(reason, "STRICT_NOT_ALLOWED");
-        assert!(matches!(marker(52), Verdict::Stop(_)));
-        assert!(matches!(marker(47), Verdict::Stop(Stop { reason: StopReason::Fenced, .. })));
     }
 }

@@ -1,8 +1,9 @@
 //! Whether putting small batches together pays, by what it was measured to cost.
 //!
 //! A batch that passes as it is costs a fixed share of work, here and at least as much again at the target; one that is
-//! put together with others saves that share, at the price of decoding and encoding its records. Owns both measurements
-//! and the decision. Must not know clocks: the shell measures. Without measurements, the decision goes by what was seen
+//! put together with others saves that share, at the price of decoding and encoding its records. Where a backlog waits for
+//! acknowledgements, time counts besides: a broker answers one request of a connection at a time, and a request holds one
+//! batch of each partition, so a partition moves one batch per acknowledgement. Owns the measurements and the decision. Must not know clocks: the shell measures. Without measurements, the decision goes by what was seen
 //! on a machine with two cores (docs/relay-cost.md), and is a pure function of the batches.
 
 use crate::format::batch::BatchHeader;
@@ -17,6 +18,15 @@ const TOGETHER_BYTES_MAX: usize = 256 << 10;
 const TOGETHER_BATCHES_MAX: usize = 1_000;
 /// Fewer small batches than this go as they are.
 const TOGETHER_BATCHES_MIN: usize = 4;
+/// Where a backlog waits for acknowledgements, batches up to this size are put together: two of them at least.
+const WAITING_BYTES_MAX: usize = TOGETHER_BYTES_MAX / 2;
+const WAITING_BATCHES_MIN: usize = 2;
+/// A partition with so many batches in flight has a backlog.
+const BACKLOG_MIN: usize = 4;
+/// An acknowledgement that takes less time per batch tells of a busy processor rather than of replicas that are waited for.
+const ACK_NS_MIN: u64 = 2_000_000;
+/// Decoding and encoding a batch may take this part of the time that it saves at most.
+const ACK_PART: u64 = 4;
 /// What passing one batch costs beside what its bytes cost, ns, before it was measured.
 const PASSING_NS: u64 = 25_000;
 /// The measurement is believed within these bounds.
@@ -37,11 +47,13 @@ const FORGETTING: i64 = 1_024;
 pub struct Economy {
     passing_ns: u64,
     rebuild_ps: [u64; 8],
+    ack_ns: u64,
+    in_flight: usize,
 }
 
 impl Default for Economy {
     fn default() -> Self {
-        Self { passing_ns: PASSING_NS, rebuild_ps: REBUILD_PS }
+        Self { passing_ns: PASSING_NS, rebuild_ps: REBUILD_PS, ack_ns: 0, in_flight: 0 }
     }
 }
 
@@ -49,6 +61,16 @@ impl Economy {
     /// What passing one batch costs beside its bytes, ns: see [`PassingCost`].
     pub fn passing_ns(&mut self, ns: u64) {
         self.passing_ns = ns;
+    }
+
+    /// The time in which the target acknowledges one batch while further requests wait there, ns; 0 if none wait.
+    pub fn ack_ns(&mut self, ns: u64) {
+        self.ack_ns = ns;
+    }
+
+    /// How many batches of the partition are in flight.
+    pub fn in_flight(&mut self, batches: usize) {
+        self.in_flight = batches;
     }
 
     /// Batches of so many bytes in all, the first of which is this one, were put together in so many ns; 0: nobody
@@ -71,7 +93,7 @@ impl Economy {
         sizes: impl Iterator<Item = usize>,
         target_bytes_max: usize,
     ) -> usize {
-        let small = self.small_bytes(first);
+        let (small, least) = self.worth(first);
         let most = TOGETHER_BYTES_MAX.min(target_bytes_max / 2);
         let (mut count, mut bytes) = (0, 0_usize);
         for size in sizes {
@@ -84,7 +106,20 @@ impl Economy {
             }
             count += 1;
         }
-        if count < TOGETHER_BATCHES_MIN { 0 } else { count }
+        if count < least { 0 } else { count }
+    }
+
+    /// The most bytes that a batch may have to be worth it, and how many batches it takes at least.
+    fn worth(&self, first: &BatchHeader) -> (usize, usize) {
+        let small = self.small_bytes(first);
+        if self.in_flight < BACKLOG_MIN || self.ack_ns < ACK_NS_MIN {
+            return (small, TOGETHER_BATCHES_MIN);
+        }
+        let rebuild_ps = self.rebuild_ps.get(codec(first)).copied().unwrap_or(u64::MAX);
+        let saved_ps = self.ack_ns.saturating_mul(1_000) / ACK_PART;
+        let bytes = saved_ps.checked_div(rebuild_ps).unwrap_or(u64::MAX);
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(WAITING_BYTES_MAX);
+        (bytes.max(small), WAITING_BATCHES_MIN)
     }
 
     /// The most bytes that a batch may have to be worth it: of four that are put together, three are saved, here and at
@@ -245,5 +280,23 @@ mod tests {
             cost.seen(Spent { cpu_ns: 0, ..spent });
         }
         assert_eq!(cost.ns(), PASSING_NS_BOUNDS.0);
+    }
+
+    #[test]
+    fn a_backlog_that_waits_for_replicas_goes_in_larger_batches() {
+        let (mut economy, plain, gzip) = (Economy::default(), of_codec(0), of_codec(1));
+        let large = [64 << 10; 10];
+        economy.ack_ns(5_000_000);
+        assert_eq!(together(&mut economy, &plain, &large), 0, "nothing waits");
+        economy.in_flight(BACKLOG_MIN);
+        assert_eq!(together(&mut economy, &plain, &large), 4);
+        assert_eq!(together(&mut economy, &plain, &[100 << 10; 2]), 2, "two save one acknowledgement");
+        assert_eq!(together(&mut economy, &plain, &[WAITING_BYTES_MAX + 1; 2]), 0);
+        assert_eq!(economy.together(&plain, large.into_iter(), 256 << 10), 2, "the target takes no more");
+        assert_eq!(together(&mut economy, &gzip, &large), 0, "decoding takes longer than what it saves");
+        assert_eq!(together(&mut economy, &gzip, &[32 << 10; 10]), 8);
+        economy.ack_ns(ACK_NS_MIN - 1);
+        assert_eq!(together(&mut economy, &plain, &large), 0, "acknowledged at once");
+        assert_eq!(together(&mut economy, &plain, &[4_000; 3]), 0, "as without a backlog");
     }
 }

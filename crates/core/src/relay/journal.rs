@@ -7,14 +7,19 @@ use super::epochs::Epochs;
 use super::position::{LastBatch, OWNER_SLOTS, Position};
 use crate::translate::{Join, Segment};
 
-/// An active partition writes at least this often, in ms.
+/// A busy partition writes this often, in ms.
 const INTERVAL_MS: u64 = 1_000;
+/// A partition that mirrored fewer bytes than this since its last position is sparse.
+const SPARSE_BYTES_MAX: u64 = 256 << 10;
+/// A sparse partition writes no more often than this, in ms: a position per record would cost more than the record.
+const SPARSE_INTERVAL_MS: u64 = 5_000;
 /// And after so many bytes: a takeover reads no more than about this much again.
 const BYTES_MAX: u64 = 16 << 20;
 /// A partition that has nothing more to send writes this soon, in ms, so that translation is exact when it is quiet.
 const QUIET_MS: u64 = 100;
-/// Segments in one record.
-pub const CHUNK_SEGMENTS: usize = 512;
+/// Segments in one record. The last record is written whole with each position that tells of a new segment, so a smaller
+/// number costs less.
+pub const CHUNK_SEGMENTS: usize = 64;
 
 /// What was acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +85,8 @@ pub struct Journal {
     next_slot: u32,
     dirty_since_ms: Option<u64>,
     changed_ms: u64,
+    /// When something was taken to be written last.
+    written_ms: Option<u64>,
     bytes: u64,
     /// Leader epochs of the source that were read, as far as it is acknowledged.
     epochs: Epochs,
@@ -101,6 +108,7 @@ impl Journal {
             next_slot: 0,
             dirty_since_ms: None,
             changed_ms: 0,
+            written_ms: None,
             bytes: 0,
             epochs: Epochs::default(),
         }
@@ -202,9 +210,13 @@ impl Journal {
     /// Is something to be written now? `quiet`: nothing is in flight and nothing waits.
     pub fn due(&self, now_ms: u64, quiet: bool) -> bool {
         let Some(since) = self.dirty_since_ms else { return !self.rewritten.is_empty() };
-        now_ms.saturating_sub(since) >= INTERVAL_MS
-            || self.bytes >= BYTES_MAX
-            || (quiet && now_ms.saturating_sub(self.changed_ms) >= QUIET_MS)
+        if self.bytes >= BYTES_MAX {
+            return true;
+        }
+        let rested = self.written_ms.is_none_or(|ms| now_ms.saturating_sub(ms) >= SPARSE_INTERVAL_MS);
+        let busy = self.bytes >= SPARSE_BYTES_MAX && now_ms.saturating_sub(since) >= INTERVAL_MS;
+        let waited = now_ms.saturating_sub(since) >= SPARSE_INTERVAL_MS;
+        busy || waited || rested && quiet && now_ms.saturating_sub(self.changed_ms) >= QUIET_MS
     }
 
     /// Something was mirrored that no position tells of.
@@ -213,7 +225,8 @@ impl Journal {
     }
 
     /// Takes what is to be written. If writing fails, [`Journal::failed`] puts it back.
-    pub fn take(&mut self) -> Entry {
+    pub fn take(&mut self, now_ms: u64) -> Entry {
+        self.written_ms = Some(now_ms);
         let mut chunks = std::mem::take(&mut self.full);
         if self.segments_changed {
             chunks.push((self.chunk, self.segments.clone()));
@@ -283,16 +296,37 @@ mod tests {
         let mut journal = Journal::new(7, 2);
         assert!(!journal.due(10_000, true), "nothing happened");
         journal.mirrored(&mirrored(0, 0, 5, 100), 10_000);
-        assert!(!journal.due(10_099, true) && journal.due(10_100, true) && !journal.due(10_999, false));
-        assert!(journal.due(11_000, false));
+        assert!(!journal.due(10_099, true) && journal.due(10_100, true) && !journal.due(14_999, false));
+        assert!(journal.due(15_000, false));
+        journal.mirrored(&mirrored(5, 5, 5, SPARSE_BYTES_MAX), 10_001);
+        assert!(!journal.due(10_999, false) && journal.due(11_000, false), "it is busy");
         journal.mirrored(&mirrored(5, 5, 5, BYTES_MAX), 10_001);
         assert!(journal.due(10_001, false));
-        let entry = journal.take();
+        let entry = journal.take(10_001);
         assert_eq!(entry.chunks, vec![(0, vec![Segment { source: 0, target: 0, count: 10 }])]);
         assert!(!journal.is_dirty());
         journal.failed(entry.clone(), 12_000);
-        assert!(journal.due(13_000, false));
-        assert_eq!(journal.take().chunks, entry.chunks);
+        assert!(journal.due(17_000, false));
+        assert_eq!(journal.take(0).chunks, entry.chunks);
+    }
+
+    #[test]
+    fn a_sparse_partition_writes_once_in_five_seconds() {
+        let mut journal = Journal::new(7, 2);
+        let mut written = 0;
+        for tick in 0..600_u64 {
+            let now_ms = 100_000 + tick * 100;
+            if tick % 5 == 0 {
+                // A record each half second, acknowledged at once.
+                let n = i64::try_from(tick).unwrap();
+                journal.mirrored(&mirrored(n, n, 1, 100), now_ms);
+            }
+            if journal.due(now_ms, true) {
+                journal.take(now_ms);
+                written += 1;
+            }
+        }
+        assert!((11..=13).contains(&written), "{written} positions for 120 records in a minute");
     }
 
     #[test]
@@ -302,18 +336,18 @@ mod tests {
         for i in 0..i64::try_from(CHUNK_SEGMENTS + 2).unwrap() {
             journal.mirrored(&mirrored(i * 3, i, 1, 1), 0);
         }
-        let entry = journal.take();
+        let entry = journal.take(0);
         assert_eq!(entry.slot, OWNER_SLOTS, "behind its last one");
         assert_eq!(
             entry.chunks.iter().map(|(n, s)| (*n, s.len())).collect::<Vec<_>>(),
             [(0, CHUNK_SEGMENTS), (1, 2)]
         );
         journal.mirrored(&mirrored(0, 0, 1, 1), 0);
-        let entry = journal.take();
+        let entry = journal.take(0);
         assert!(entry.chunks.is_empty(), "known already");
         assert_eq!(entry.slot, OWNER_SLOTS + 1);
         journal.go_on(Some(3), 0);
-        assert_eq!(journal.take().slot, OWNER_SLOTS + 2, "another owner's does not count");
+        assert_eq!(journal.take(0).slot, OWNER_SLOTS + 2, "another owner's does not count");
     }
 
     #[test]
@@ -324,26 +358,26 @@ mod tests {
         for i in 0..i64::try_from(CHUNK_SEGMENTS + 1).unwrap() {
             journal.mirrored(&mirrored(20 + i * 3, 10 + i, 1, 1), 0);
         }
-        journal.take();
+        journal.take(0);
         assert!(!journal.may_cut(10) && journal.may_cut(11) && !journal.due(0, false));
         journal.cut(11, 9);
         assert!(!journal.due(0, false), "the target still has what it tells of");
         journal.cut(11, 10);
         assert!(journal.due(0, false));
-        let entry = journal.take();
+        let entry = journal.take(0);
         assert_eq!(entry.rewritten, [((7, 0, 3), vec![])]);
         assert!(!journal.due(0, false));
         journal.make_coarse(4);
-        assert_eq!((journal.take_coarse(), journal.take_coarse()), (Some((20, 20 + 511 * 3)), None));
+        assert_eq!((journal.take_coarse(), journal.take_coarse()), (Some((20, 20 + 63 * 3)), None));
         journal.failed(entry, 0);
         assert!(!journal.due(1, false), "not again and again");
         let again: Vec<_> =
-            journal.take().rewritten.into_iter().map(|(key, left)| (key, left.len())).collect();
+            journal.take(0).rewritten.into_iter().map(|(key, left)| (key, left.len())).collect();
         assert_eq!(again, [((7, 0, 3), 0), ((7, 1, 0), 2)]);
         // What was written under an earlier producer id is an earlier chunk as well.
         let mut journal = journal.renewed(8);
         journal.cut(10_000, 10_000);
-        let cut: Vec<_> = journal.take().rewritten.into_iter().map(|(key, _)| key).collect();
+        let cut: Vec<_> = journal.take(0).rewritten.into_iter().map(|(key, _)| key).collect();
         assert_eq!(cut, [(7, 1, 0), (7, 1, 1)]);
     }
 }

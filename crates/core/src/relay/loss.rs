@@ -85,6 +85,21 @@ impl Loss {
         }
     }
 
+    /// The source has other records from offset `end` on than what was mirrored from there, under the same leader epoch.
+    pub fn differs(epoch: i32, end: i64, mirrored: i64) -> Self {
+        let message = format!(
+            "the source holds other records than what was mirrored from offset {end} to {mirrored}: it was probably restored \
+             from an older copy and has taken new records since; those on the target may not exist on the source any more; \
+             compare the two topics, then set records.on_loss to CONTINUE to go on from {end}"
+        );
+        let stop = Stop::new(StopReason::SourceDiverged, message).at(end, Some(mirrored));
+        Self {
+            stop: stop.counting(mirrored - end),
+            go_on: end,
+            epoch: Some(epoch).filter(|epoch| *epoch >= 0),
+        }
+    }
+
     /// As the policy says.
     pub fn handle(self, policy: LossPolicy) -> Handling {
         match policy {

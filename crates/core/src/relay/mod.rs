@@ -29,6 +29,7 @@ pub mod reader;
 pub mod rebuild;
 pub mod registry;
 pub mod resync;
+pub mod sizes;
 pub mod stop;
 pub mod stored_map;
 #[cfg(test)]

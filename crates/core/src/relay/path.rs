@@ -2,6 +2,7 @@
 
 use super::facts::Facts;
 use super::rebuild::RebuildPlan;
+use super::sizes::Sizes;
 use super::stop::{Stop, StopReason};
 use crate::flow::TimestampPolicy;
 use crate::format::batch::BatchHeader;
@@ -50,6 +51,8 @@ pub struct Conditions {
     pub facts: Facts,
     /// What the user says about timestamps.
     pub timestamps: TimestampPolicy,
+    /// What the target's refusals tell of sizes.
+    pub sizes: Sizes,
     /// Now, ms since 1970.
     pub now_ms: u64,
 }
@@ -62,7 +65,9 @@ impl Conditions {
             Path::Gaps
         } else if header.base_offset < from {
             Path::Trimmed
-        } else if bytes > self.facts.target_bytes_max {
+        } else if bytes > self.facts.target_bytes_max
+            || self.sizes.cuts(header.codec() != 0, header.base_offset)
+        {
             Path::Split
         } else if header.is_log_append_time() && !self.facts.target_append_time {
             Path::AppendTime
@@ -79,7 +84,14 @@ impl Conditions {
             TimestampPolicy::Clamp => self.facts.timestamps_for_sure(self.now_ms),
             TimestampPolicy::Keep => None,
         };
-        RebuildPlan { from, bytes_max: self.facts.target_bytes_max, clamp }
+        let bytes_max = self.facts.target_bytes_max;
+        RebuildPlan {
+            from,
+            bytes_max,
+            plain_bytes_max: self.sizes.plain_bytes_max(bytes_max),
+            records_max: self.sizes.records_max(from),
+            clamp,
+        }
     }
 
     /// Would the target refuse a timestamp? The header knows the first and the highest; one in between that is lower
@@ -118,7 +130,7 @@ mod tests {
     const NOW: u64 = 10_000_000;
 
     fn conditions(facts: Facts, timestamps: TimestampPolicy) -> Conditions {
-        Conditions { facts, timestamps, now_ms: NOW }
+        Conditions { facts, timestamps, sizes: Sizes::default(), now_ms: NOW }
     }
 
     #[test]

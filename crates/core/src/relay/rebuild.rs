@@ -35,8 +35,23 @@ pub struct RebuildPlan {
     pub from: i64,
     /// A piece has at most this many bytes, header included.
     pub bytes_max: usize,
+    /// And at most this many without compression; a single record may have more.
+    pub plain_bytes_max: usize,
+    /// And at most this many records.
+    pub records_max: usize,
     /// Timestamps are moved into this range (first and last allowed), ms; `None` keeps them.
     pub clamp: Option<(i64, i64)>,
+}
+
+impl RebuildPlan {
+    /// All records as they are, in one piece.
+    pub const ALL: Self = Self {
+        from: 0,
+        bytes_max: usize::MAX,
+        plain_bytes_max: usize::MAX,
+        records_max: usize::MAX,
+        clamp: None,
+    };
 }
 
 /// A rebuilt batch: format 2, base offset 0, dense, no producer, CRC right.

@@ -85,6 +85,8 @@ pub struct Claim {
     pub flow: FlowId,
     /// The source cluster's id in that mesh.
     pub source: ClusterId,
+    /// The topic's name on the source cluster; `None` if a version wrote the claim that did not say it.
+    pub source_topic: Option<TopicName>,
 }
 
 /// Whose batches carry a producer id in a partition.
@@ -121,12 +123,14 @@ pub struct Registry {
     writers: BTreeMap<WriterKey, (i64, Writer)>,
     /// By producer id.
     sources: BTreeMap<i64, String>,
-    claims: BTreeMap<ClaimKey, Claim>,
+    claims: BTreeMap<ClaimKey, (i64, Claim)>,
+    newest: Option<i64>,
 }
 
 impl Registry {
     /// Takes up a record, in the order of offsets.
     pub fn apply(&mut self, offset: i64, key: RegistryKey, value: RegistryValue) {
+        self.newest = Some(offset);
         match (key, value) {
             (RegistryKey::Writer(key), RegistryValue::Writer(mut writer)) => {
                 // Two owners that register at once may know different beginnings of one id: the first one holds.
@@ -139,7 +143,7 @@ impl Registry {
                 self.writers.insert(key, (offset, writer));
             }
             (RegistryKey::Claim(key), RegistryValue::Claim(claim)) => {
-                self.claims.insert(key, claim);
+                self.claims.insert(key, (offset, claim));
             }
             // Nobody writes that.
             (RegistryKey::Writer(_), RegistryValue::Claim(_))
@@ -170,7 +174,59 @@ impl Registry {
     /// Which mesh writes to a topic.
     pub fn claim(&self, source_cluster: &str, topic: &TopicName) -> Option<&Claim> {
         let key = ClaimKey { source_cluster: source_cluster.to_owned(), topic: topic.clone() };
-        self.claims.get(&key)
+        self.claims.get(&key).map(|(_, claim)| claim)
+    }
+}
+
+/// Topics of one cluster that came from another one, with their names there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Homes(BTreeMap<TopicName, BTreeMap<Home, i64>>);
+
+/// The name of a topic on the cluster that it came from, and its id where a writer of the mirrored topic said it; with
+/// the offset of the newest record that says so.
+type Home = (TopicName, Option<TopicId>);
+
+impl Homes {
+    /// Whether a flow back to the other cluster would make a copy of a copy. `target` is what the flow would call the
+    /// topic there. A topic that goes back under the name that it has at home makes no new topic: people may write to it
+    /// on both sides, and batches that were mirrored are left out one by one (`origins`).
+    pub fn is_loop(&self, topic: &TopicName, topic_id: TopicId, target: &TopicName) -> bool {
+        let Some(homes) = self.0.get(topic) else { return false };
+        let of_another = |id: &Option<TopicId>| id.is_some_and(|id| id.differs(topic_id));
+        // What was written about a topic of this name that is no more says nothing, nor does an older claim.
+        let outdated = homes.iter().filter(|((_, id), _)| of_another(id)).map(|(_, offset)| *offset).max();
+        let mut present = homes
+            .iter()
+            .filter(|((_, id), offset)| id.map_or(Some(**offset) > outdated, |id| !id.differs(topic_id)))
+            .map(|((home, _), _)| home)
+            .peekable();
+        present.peek().is_some() && present.all(|home| home != target)
+    }
+}
+
+impl Registry {
+    /// The offset of the newest record that was taken up.
+    pub fn newest_offset(&self) -> Option<i64> {
+        self.newest
+    }
+
+    /// Topics that came from the cluster with this Kafka id, whichever mesh mirrored them and whatever it calls the
+    /// clusters. A claim says so before the topic exists, a writer also where an older version claimed the topic.
+    pub fn homes(&self, cluster: &str) -> Homes {
+        let mut homes = Homes::default();
+        let claims = self.claims.iter().filter(|(key, _)| key.source_cluster == cluster);
+        let claimed = claims.filter_map(|(key, (offset, claim))| {
+            Some((&key.topic, (claim.source_topic.clone()?, None), *offset))
+        });
+        let writers = self.writers.iter().filter(|(_, (_, writer))| writer.source_cluster == cluster);
+        let written = writers.map(|(key, (offset, writer))| {
+            (&key.topic, (writer.source_topic.clone(), Some(writer.target_topic_id)), *offset)
+        });
+        for (topic, home, offset) in claimed.chain(written) {
+            let newest = homes.0.entry(topic.clone()).or_default().entry(home).or_insert(offset);
+            *newest = offset.max(*newest);
+        }
+        homes
     }
 }
 
@@ -229,6 +285,7 @@ impl Applicant {
             mesh_id: self.writer.mesh_id.clone(),
             flow: self.writer.flow.clone(),
             source: self.writer.source.clone(),
+            source_topic: Some(self.writer.source_topic.clone()),
         };
         // Which flow of a mesh may write to a topic is its coordinators' business.
         let other = seen.claim.as_ref().filter(|other| other.mesh_id != claim.mesh_id);

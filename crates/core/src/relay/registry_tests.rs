@@ -145,3 +145,70 @@ fn the_last_writer_of_each_partition_is_gone_on_from() {
         found.iter().map(|(p, w)| (*p, w.begun.generation.producer_id, w.begun.generation.epoch)).collect();
     assert_eq!(generations, [(0, 7, 3), (1, 8, 0)]);
 }
+
+fn named(name: &str) -> TopicName {
+    TopicName::new(name).unwrap()
+}
+
+fn claim_of(topic: &str, home: Option<&str>) -> (RegistryKey, RegistryValue) {
+    let claim = Claim {
+        mesh_id: "m".into(),
+        flow: FlowId::new("f").unwrap(),
+        source: ClusterId::new("a").unwrap(),
+        source_topic: home.map(named),
+    };
+    let key = ClaimKey { source_cluster: "a-id".into(), topic: named(topic) };
+    (RegistryKey::Claim(key), RegistryValue::Claim(claim))
+}
+
+fn writer_of(topic: &str, home: &str, topic_id: u8) -> (RegistryKey, RegistryValue) {
+    let key = WriterKey { producer_id: i64::from(topic_id), topic: named(topic), partition: 0 };
+    let writer =
+        Writer { source_topic: named(home), target_topic_id: TopicId([topic_id; 16]), ..writer("m", 0, 0) };
+    (RegistryKey::Writer(key), RegistryValue::Writer(writer))
+}
+
+fn homes_of(records: Vec<(RegistryKey, RegistryValue)>, cluster: &str) -> Homes {
+    let mut registry = Registry::default();
+    for (offset, (key, value)) in (0..).zip(records) {
+        registry.apply(offset, key, value);
+    }
+    registry.homes(cluster)
+}
+
+const ID: TopicId = TopicId([2; 16]);
+
+/// Two meshes name each other alike: `remote.t` came from the cluster that this flow mirrors to.
+#[test]
+fn copy_is_not_mirrored_back_under_a_new_name() {
+    // Before the first append there is only the claim, and the claims of older versions don't name the topic.
+    let claimed = homes_of(vec![claim_of("remote.t", Some("t"))], "a-id");
+    let written = homes_of(vec![claim_of("remote.t", None), writer_of("remote.t", "t", 2)], "a-id");
+    for homes in [claimed, written] {
+        assert!(homes.is_loop(&named("remote.t"), ID, &named("remote.remote.t")));
+        assert!(!homes.is_loop(&named("t"), ID, &named("remote.t")), "nobody mirrored it there");
+        assert!(!homes.is_loop(&named("remote.t"), ID, &named("t")), "it goes home, batch by batch");
+    }
+    let elsewhere = homes_of(vec![claim_of("remote.t", Some("t"))], "c-id");
+    assert!(!elsewhere.is_loop(&named("remote.t"), ID, &named("remote.remote.t")), "a chain goes on");
+}
+
+#[test]
+fn same_name_on_both_sides_is_mirrored_both_ways() {
+    let homes = homes_of(vec![claim_of("t", Some("t")), writer_of("t", "t", 2)], "a-id");
+    assert!(!homes.is_loop(&named("t"), ID, &named("t")));
+    assert!(homes.is_loop(&named("t"), ID, &named("b.t")), "another name makes a copy of a copy");
+}
+
+#[test]
+fn recreated_topic_is_not_taken_for_the_mirrored_one() {
+    let (topic, back) = (named("remote.t"), named("remote.remote.t"));
+    let before = vec![claim_of("remote.t", Some("t")), writer_of("remote.t", "t", 2)];
+    let homes = homes_of(before.clone(), "a-id");
+    assert!(homes.is_loop(&topic, ID, &back));
+    assert!(!homes.is_loop(&topic, TopicId([9; 16]), &back), "somebody made it for himself");
+    assert!(homes.is_loop(&topic, TopicId::default(), &back), "brokers without ids");
+    // The mirror makes it again: it claims the topic first.
+    let homes = homes_of([before, vec![claim_of("remote.t", Some("t"))]].concat(), "a-id");
+    assert!(homes.is_loop(&topic, TopicId([9; 16]), &back));
+}

@@ -8,9 +8,9 @@
 mod anchor;
 mod found;
 mod history;
+mod last;
 mod source;
 mod target;
-mod unnumbered;
 
 use std::collections::BTreeSet;
 
@@ -94,13 +94,6 @@ pub struct Premise {
     pub target_cut: Option<(i64, i64)>,
 }
 
-impl Premise {
-    /// Nothing of the generation was appended to a target that had forgotten it.
-    fn strict(&self) -> bool {
-        self.detail.begun.start.strict
-    }
-}
-
 /// What pages of the target are read for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
@@ -135,6 +128,8 @@ pub struct Resync {
     ends: (i64, i64),
     purpose: Purpose,
     scan: target::Scan,
+    /// Our last batch, where nothing stands behind the position.
+    last: last::LastCheck,
     /// Our newest batch, to compare it with the source's.
     tail: Option<RawBatch>,
     /// Records of the target to be found on the source.
@@ -154,13 +149,12 @@ pub struct Resync {
     whole: bool,
     /// n was taken from offsets, since nothing on the target tells it.
     assumed: bool,
-    /// So many records at most stand behind the base, and may be ours: nothing but their content tells, where there is no
-    /// producer id.
-    behind: Option<i64>,
     /// Only older generations' batches stand behind the start of this one, from this target offset on.
     late_from: Option<i64>,
     /// The mirror got at least so far on the source, if n is right.
     at_least: i64,
+    /// Target offsets (from, to) of batches that stand behind a missing record of this generation.
+    hole: Option<(i64, i64)>,
     /// Target offsets (from, to) of what the source does not have at its place.
     stray: Option<(i64, i64)>,
     /// Which target offsets held records of ours that are gone from there, where counting does not lead to the place.
@@ -198,6 +192,7 @@ impl Resync {
             ends: (0, 0),
             purpose: Purpose::Tail,
             scan: target::Scan::default(),
+            last: last::LastCheck::default(),
             tail: None,
             contents: Vec::new(),
             aligner: None,
@@ -208,9 +203,9 @@ impl Resync {
             remembered: None,
             whole: true,
             assumed: false,
-            behind: None,
             late_from: None,
             at_least: 0,
+            hole: None,
             stray: None,
             unsure: None,
             lineage: Lineage::default(),
@@ -428,6 +423,11 @@ impl Resync {
         self.stray
     }
 
+    /// Target offsets of batches behind a missing record: all of them are mirrored again.
+    pub fn hole(&self) -> Option<(i64, i64)> {
+        self.hole
+    }
+
     /// Target offsets of records that may be mirrored again.
     pub fn unsure(&self) -> Option<(i64, i64)> {
         self.unsure
@@ -442,7 +442,7 @@ impl Resync {
         };
         // Positions that tell of what the target lost would be believed again once its log is as long as it was.
         let apart =
-            self.scan.late() || self.unsure.is_some() || self.truncated.is_some() || self.behind.is_some();
+            self.scan.late() || self.unsure.is_some() || self.truncated.is_some() || self.hole.is_some();
         let found = Step::Done(Box::new(Found {
             place: Place { count: self.count, source: self.cursor, target: log_end },
             sole_writer: self.scan.is_sole_writer(),
@@ -461,10 +461,11 @@ impl Resync {
             apart,
             doubled: self.scan.doubled,
             stray: self.stray,
+            hole: self.hole,
             unsure: self.unsure,
             epoch,
         }));
-        if self.premise.facts.source_by_name && (self.count > self.base.count || self.behind.is_some()) {
+        if self.premise.facts.source_by_name && self.count > self.base.count {
             self.confirm(found);
         } else {
             self.step = found;
@@ -477,11 +478,8 @@ fn is_ours(generation: Generation, header: &BatchHeader) -> bool {
 }
 
 #[cfg(test)]
-#[path = "resync_strict_tests.rs"]
-mod strict_tests;
+#[path = "resync_last_tests.rs"]
+mod last_tests;
 #[cfg(test)]
 #[path = "resync_tests.rs"]
 mod tests;
-#[cfg(test)]
-#[path = "resync_unnumbered_tests.rs"]
-mod unnumbered_tests;

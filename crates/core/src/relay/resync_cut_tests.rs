@@ -35,7 +35,10 @@ fn a_target_that_was_filled_up_to_the_position_again_is_not_believed() {
         while matches!(r.step(), Step::TargetRead(_)) {
             target(&mut r, &refilled);
         }
-        assert_eq!((stopped(&r), r.truncated()), (StopReason::TargetHole, Some((7, 16))), "{records}");
+        source(&mut r, &[dense(100, 3)]);
+        assert_eq!((r.hole(), r.truncated()), (Some((10, log_end)), Some((7, 16))), "{records}");
+        assert_eq!(place(&r).0, Place { count: 3, source: 103, target: log_end }, "{records}");
+        assert!(found(&r).apart);
     }
 }
 
@@ -110,6 +113,7 @@ fn where_others_filled_it_up_exactly_the_producer_is_asked_for() {
     serve(&mut r, &[ours(7, 0, 3, 100), foreign(10, 6)]);
     r.producer(Some((1, 2)));
     r.target_ends(0, 16, 16);
+    source(&mut r, &[dense(100, 3)]);
     assert_eq!((place(&r).0.source, r.truncated()), (103, Some((10, 16))));
 }
 

@@ -78,7 +78,7 @@ fn a_batch_that_the_target_took_twice_counts_once_and_is_told() {
 }
 
 #[test]
-fn a_hole_stops_unless_the_target_is_compacted() {
+fn records_behind_a_hole_are_mirrored_again_unless_compacted() {
     let batches = [ours(12, 5, 2, 105), foreign(14, 3), ours(17, 9, 2, 109)];
     let mut r = to_ends(vec![position(5, 105, 12)], 0, 19);
     target(&mut r, &batches[2..]);
@@ -89,7 +89,9 @@ fn a_hole_stops_unless_the_target_is_compacted() {
         target(&mut r, &batches[2..]);
         target(&mut r, &batches);
     }
-    assert_eq!(stopped(&r), StopReason::TargetHole);
+    source(&mut r, &[dense(105, 6)]);
+    assert_eq!(place(&r).0, Place { count: 7, source: 107, target: 19 }, "from the first missing record on");
+    assert_eq!((found(&r).hole, found(&r).apart), (Some((17, 19)), true));
     let mut r = resync_with(Facts { target_compacted: true, ..Facts::DEFAULT }, true);
     begun(&mut r, vec![position(5, 105, 12)], 0, 19);
     target(&mut r, &batches[2..]);
@@ -106,12 +108,21 @@ fn who_remembers_is_asked_when_retention_took_the_headers() {
     never_elected(&mut r);
     source(&mut r, &[dense(105, 9)]);
     assert_eq!(place(&r).0, Place { count: 8, source: 108, target: 16 });
-    let mut r = to_ends(vec![position(5, 105, 12)], 16, 16);
+    let append_time = Facts { target_append_time: true, ..Facts::DEFAULT };
+    let mut r = resync_with(append_time, true);
+    begun(&mut r, vec![position(5, 105, 12)], 16, 16);
     remembers(&mut r, None, 16);
     never_elected(&mut r);
     source(&mut r, &[dense(105, 9)]);
     assert_eq!(place(&r).0.count, 9, "as the only writer, offsets count");
-    r = to_ends(vec![position(5, 105, 12)], 16, 16);
+    let mut r = to_ends(vec![position(5, 105, 12)], 16, 16);
+    remembers(&mut r, None, 16);
+    assert_eq!((place(&r).0.count, found(&r).unsure), (5, Some((12, 16))), "old records may have left a hole");
+    // It remembers more records than there are offsets.
+    let mut r = to_ends(vec![position(5, 105, 12)], 16, 16);
+    remembers(&mut r, Some((1, 12)), 16);
+    assert_eq!((place(&r).0.count, found(&r).hole), (5, Some((12, 16))));
+    let mut r = to_ends(vec![position(5, 105, 12)], 16, 16);
     r.premise.others_before = 13;
     remembers(&mut r, None, 16);
     assert_eq!((place(&r).0.count, found(&r).unsure), (5, Some((12, 16))), "not where others were seen");
@@ -123,6 +134,16 @@ fn who_remembers_is_asked_when_retention_took_the_headers() {
     begun(&mut r, vec![position(5, 105, 12)], 16, 16);
     remembers(&mut r, None, 16);
     assert_eq!(stopped(&r), StopReason::PositionUnknown);
+}
+
+#[test]
+fn a_hole_that_retention_took_is_mirrored_again() {
+    // Three of ours are left at 14 to 17, but their sequences say that eight were sent.
+    let mut r = to_ends(vec![position(5, 105, 12)], 14, 17);
+    let left = [ours(14, 10, 3, 110)];
+    target(&mut r, &left);
+    target(&mut r, &left);
+    assert_eq!((place(&r).0, found(&r).hole), (Place { count: 5, source: 105, target: 17 }, Some((12, 17))));
 }
 
 #[test]

@@ -38,14 +38,6 @@ pub(super) fn resync_with(facts: Facts, sole_writer: bool) -> Resync {
     })
 }
 
-/// Of a generation that is strict, or comes behind one.
-pub(super) fn resync_strict(strict: bool, marked: bool) -> Resync {
-    let mut r = resync();
-    r.premise.detail.begun.start.strict = strict;
-    r.premise.detail.begun.start.marked = marked;
-    r
-}
-
 fn resync() -> Resync {
     resync_with(Facts::DEFAULT, true)
 }
@@ -91,17 +83,11 @@ fn foreign(base: i64, count: i32) -> RawBatch {
     dense(base, count)
 }
 
-fn page(batches: &[RawBatch]) -> SourcePage {
+pub(super) fn page(batches: &[RawBatch]) -> SourcePage {
     SourcePage { records: joined(batches), end_offset: 1_000, high_watermark: 1_000, ..SourcePage::default() }
 }
 
-/// A marker of our producer.
-pub(super) fn marker_of(epoch: i16, base: i64) -> RawBatch {
-    let shape = BatchHeader { attributes: 0x30, producer_id: 5, producer_epoch: epoch, ..header(base, 1) };
-    batch_of(&[base], shape, 0)
-}
-
-fn marker(base: i64) -> RawBatch {
+pub(super) fn marker(base: i64) -> RawBatch {
     batch_of(&[base], BatchHeader { attributes: 0x30, ..header(base, 1) }, 0)
 }
 
@@ -112,7 +98,7 @@ pub(super) fn begun(r: &mut Resync, positions: Vec<Position>, log_start: i64, lo
     if r.purpose == Purpose::Anchor {
         // What the position tells of, or where nothing is told, somebody else's.
         let of_ours = i16::from(r.base.count > 0);
-        target(r, &[of_epoch(of_ours, log_end - 1, sequence_of(r.base.count - 1), 1, log_end)]);
+        target(r, &[of_epoch(of_ours, log_end - 1, sequence_of(r.base.count - 1), 1, r.base.source - 1)]);
     }
 }
 
@@ -127,7 +113,7 @@ pub(super) fn target(r: &mut Resync, batches: &[RawBatch]) {
 }
 
 /// Reads of the target find this log.
-fn serve(r: &mut Resync, log: &[RawBatch]) {
+pub(super) fn serve(r: &mut Resync, log: &[RawBatch]) {
     while let Step::TargetRead(at) = *r.step() {
         let from = log.partition_point(|batch| batch.header.next_offset() <= at);
         target(r, &log[from..]);
@@ -177,7 +163,7 @@ pub(super) fn stopped(r: &Resync) -> StopReason {
 }
 
 /// Before a loss is believed, the topics are asked about again.
-fn still_the_same(r: &mut Resync) {
+pub(super) fn still_the_same(r: &mut Resync) {
     assert_eq!(*r.step(), Step::Identity);
     r.identity(Some(SOURCE), Some(TARGET));
     if let Step::SourceHistory(_) = r.step() {
@@ -329,6 +315,7 @@ fn identities_generations_and_history_are_checked() {
     assert_eq!(stopped(&r), StopReason::SourceDiverged);
     let mut r = to_ends(vec![old], 0, 12);
     ends_at(&mut r, 105);
+    source(&mut r, &[dense(104, 1)]);
     assert_eq!(place(&r).0.source, 105);
     let r = to_ends(vec![], 0, 5);
     assert_eq!(stopped(&r), StopReason::TargetTruncated);

@@ -67,8 +67,6 @@ reasons! {
     TargetRecreated = "TARGET_RECREATED",
     /// The target lost records that were mirrored already.
     TargetTruncated = "TARGET_TRUNCATED",
-    /// The target holds a later record of ours, but not the one before it.
-    TargetHole = "TARGET_HOLE",
     /// What the target holds is not what the source holds at that place.
     PositionMismatch = "POSITION_MISMATCH",
     /// The place can't be found any more.
@@ -81,8 +79,8 @@ reasons! {
     TimestampRefused = "TIMESTAMP_REFUSED",
     /// The target refuses a batch for its content.
     TargetRefused = "TARGET_REFUSED",
-    /// The target refuses the sequence although the place is settled.
-    SequenceRefused = "SEQUENCE_REFUSED",
+    /// The partition was mirrored without a producer id, as an earlier version could.
+    TargetNotIdempotent = "TARGET_NOT_IDEMPOTENT",
     /// Another owner writes under a newer epoch.
     Fenced = "FENCED",
     /// A batch of a flow stands where the registry says that none of that flow can.

@@ -47,7 +47,7 @@ impl Codecs for Fake {
             .flat_map(|b| self.identify(b).unwrap())
             .filter(|r| r.offset >= plan.from)
             .collect();
-        let fits = (plan.bytes_max.saturating_sub(HEADER_BYTES)) / 12;
+        let fits = (plan.bytes_max.saturating_sub(HEADER_BYTES) / 12).min(plan.records_max);
         if fits == 0 && !records.is_empty() {
             rebuilt.oversized = Some(Oversized { offset: records[0].offset, bytes: HEADER_BYTES + 12 });
             return Ok(rebuilt);

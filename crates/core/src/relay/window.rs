@@ -1,11 +1,9 @@
 //! The send window of one partition: sequences, what is in flight, what an answer means (exactly-once.md 2, 3, 7).
 //!
 //! Invariants: a batch is sent only at the next sequence; one batch is in flight until the first answer after a start,
-//! a resync, idleness, or while the target may have forgotten us; after any failure nothing is sent until every due
-//! answer is in and the place is found anew; the acknowledged place moves only over an unbroken row of appends.
-
-mod marker;
-mod unnumbered;
+//! a recovery or idleness, and while the target may have dropped the producer state and others write there too; after any
+//! failure nothing is sent until every due answer is in and the position is recovered; the acknowledged place moves only
+//! over an unbroken row of appends.
 
 use std::collections::VecDeque;
 
@@ -25,10 +23,6 @@ const IDLE_MS: u64 = 60_000;
 /// An owner that was replaced is gone after so long: its lease and its requests have ended.
 pub(super) const WATCH_MS: u64 = 120_000;
 
-/// How long a request may still be on its way when nobody waits for its answer any more: requests end after seconds, and
-/// a worker stops at the end of its lease.
-const STRAYS_MS: u64 = 30_000;
-
 /// An append was there already.
 pub(super) const DUPLICATE: &str = "DUPLICATE_ANSWER";
 /// An append stands elsewhere than it should if nobody else appended.
@@ -39,15 +33,13 @@ pub(super) const UNEXPECTED: &str = "OFFSET_UNEXPECTED";
 pub struct Limits {
     /// Batches in flight at most.
     pub batches_max: usize,
-    /// A request of an owner that was replaced, or of a connection that was given up, arrives within this time or never.
-    pub strays_ms: u64,
     /// Bytes in flight at most; one larger batch may go alone.
     pub bytes_max: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { batches_max: 256, strays_ms: STRAYS_MS, bytes_max: 8 << 20 }
+        Self { batches_max: 256, bytes_max: 8 << 20 }
     }
 }
 
@@ -116,13 +108,22 @@ impl Pending {
     }
 }
 
+/// A batch that the target refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RefusedBatch {
+    /// Source offset of its first record.
+    pub first: i64,
+    /// Its records.
+    pub records: usize,
+    /// Source offset behind it.
+    pub next_source: i64,
+}
+
 /// What came of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The place moved.
     Mirrored(Mirrored),
-    /// A marker stands, and arms the target for the next append.
-    Marked,
     /// The pipeline broke here; drain, then do what the verdict says.
     Failed(Verdict),
     /// An append was acknowledged, but not whose it is: drain, then look what stands there.
@@ -153,19 +154,13 @@ pub struct Window {
     bytes: u64,
     last_ack_ms: Option<u64>,
     last_max_timestamp: Option<i64>,
-    /// The marker that is on its way: its number, and when it was sent.
-    marking: Option<(u64, u64)>,
-    /// When the marker was sent that the target remembers us by, if nothing was appended since.
-    marked_ms: Option<u64>,
     /// Until then it is looked at who else appends: nothing fences owners under another producer id of the flow.
     watched_until_ms: u64,
     /// When an append was there already: another owner of the generation may append too.
     shared_ms: Option<u64>,
     unexpected: Option<Unexpected>,
-    /// Without a producer id: the target takes whatever comes, and remembers nobody.
-    unnumbered: bool,
-    /// Target offsets of what others appended before the last append, where there is no producer id.
-    between: Option<(i64, i64)>,
+    /// The first batch that was refused.
+    refused: Option<RefusedBatch>,
 }
 
 /// An append that stands behind what others appended, where it was not sure that it was one.
@@ -195,13 +190,10 @@ impl Window {
             bytes: 0,
             last_ack_ms: None,
             last_max_timestamp: None,
-            marking: None,
-            marked_ms: None,
             watched_until_ms: 0,
             shared_ms: None,
             unexpected: None,
-            unnumbered: false,
-            between: None,
+            refused: None,
         }
     }
 
@@ -218,6 +210,11 @@ impl Window {
     /// It was seen before this window that another owner may append too.
     pub fn share(&mut self, seen_ms: Option<u64>) {
         self.shared_ms = seen_ms;
+    }
+
+    /// The batch whose append failed first.
+    pub fn refused(&self) -> Option<RefusedBatch> {
+        self.refused
     }
 
     /// The append that is looked at for where it stands.
@@ -266,7 +263,7 @@ impl Window {
 
     /// Nothing is in flight.
     pub fn is_empty(&self) -> bool {
-        self.in_flight.is_empty() && self.marking.is_none()
+        self.in_flight.is_empty()
     }
 
     /// Batches in flight.
@@ -303,6 +300,15 @@ impl Window {
             && (self.facts.target_append_time || oldest.is_none_or(|t| self.is_young(*t, now_ms)))
     }
 
+    /// A batch that the target accepts behind one that it refused shows: nobody else appends, so its base offset is not the
+    /// expected one, and the batches before it tell which record is missing. That needs a target without our producer
+    /// state. A broker drops the state of a producer by age only in a check that runs every
+    /// `producer.id.expiration.check.interval.ms` (10 minutes by default), and each successful append brings the state back
+    /// (seen on 3.9 and 4.3: docs/kafka-behaviour.md). So records of any age are pipelined here.
+    fn shows_holes(&self, now_ms: u64) -> bool {
+        self.sole_writer && !self.is_shared(now_ms) && !self.is_watched(now_ms)
+    }
+
     /// Owners under another producer id of the flow may still append: nothing fences them.
     pub fn is_watched(&self, now_ms: u64) -> bool {
         now_ms < self.watched_until_ms
@@ -315,12 +321,7 @@ impl Window {
 
     /// The target surely remembers this producer: its last batch is young enough.
     pub fn is_armed(&self, now_ms: u64) -> bool {
-        if self.unnumbered {
-            return false;
-        }
-        let last = if self.marked_ms.is_some() {
-            self.marked_ms.and_then(|t| i64::try_from(t).ok())
-        } else if self.facts.target_append_time {
+        let last = if self.facts.target_append_time {
             self.last_ack_ms.and_then(|t| i64::try_from(t).ok())
         } else {
             self.last_max_timestamp
@@ -335,20 +336,23 @@ impl Window {
         timestamp > now.saturating_sub(expiration - expiration / EXPIRATION_MARGIN)
     }
 
+    /// Behind a batch with this highest timestamp the target remembers its producer.
+    pub fn leaves_armed(&self, max_timestamp: i64, now_ms: u64) -> bool {
+        self.facts.target_append_time || self.is_young(max_timestamp, now_ms)
+    }
+
     /// May a batch of this size go now?
     pub fn may_send(&self, bytes: u64, now_ms: u64) -> bool {
-        if self.failed || self.marking.is_some() {
+        if self.failed {
             return false;
         }
         if self.in_flight.is_empty() {
             return true;
         }
         let idle = self.last_ack_ms.is_none_or(|t| now_ms.saturating_sub(t) >= IDLE_MS);
-        // What is in flight becomes the last batch one after the other: an old one among them would disarm the target
-        // under those behind it, and one of them could be accepted after another was refused.
         self.open
             && !idle
-            && self.stays_armed(now_ms)
+            && (self.stays_armed(now_ms) || self.shows_holes(now_ms))
             && self.in_flight.len() < self.limits.batches_max
             && self.bytes.saturating_add(bytes) <= self.limits.bytes_max
     }
@@ -392,9 +396,6 @@ impl Window {
 
     /// Takes an answer. Answers of one partition come in the order of sending.
     pub fn answer(&mut self, id: u64, answer: &Answer, now_ms: u64) -> Outcome {
-        if self.marking.is_some_and(|(marker, _)| marker == id) {
-            return self.marker_answered(answer);
-        }
         if self.in_flight.front().is_none_or(|p| p.id != id) {
             // Out of order: this can only be a fault of the shell; nothing may be concluded from it.
             self.failed = true;
@@ -407,11 +408,13 @@ impl Window {
         if self.failed {
             return Outcome::Drained;
         }
-        if let (true, Answer::Appended { base_offset, .. }) = (self.unnumbered, answer) {
-            return self.unnumbered_answered(pending, *base_offset, now_ms);
-        }
         let Answer::Appended { base_offset, append_time } = *answer else {
             self.failed = true;
+            self.refused = Some(RefusedBatch {
+                first: pending.sending.run.first,
+                records: usize::try_from(pending.sending.last.count).unwrap_or(0),
+                next_source: pending.sending.next_source,
+            });
             return Outcome::Failed(judge(answer, pending.sending.run.first, pending.sending.next_source));
         };
         if append_time && !self.facts.target_append_time {
@@ -444,7 +447,6 @@ impl Window {
             target: base_offset + pending.records(),
         };
         self.open = true;
-        self.marked_ms = None;
         self.last_ack_ms = Some(now_ms);
         self.last_max_timestamp = Some(pending.sending.last.max_timestamp);
         Outcome::Mirrored(pending.mirrored(base_offset))

@@ -35,30 +35,6 @@ fn appended(base_offset: i64) -> Answer {
 }
 
 #[test]
-fn without_a_producer_id_one_is_in_flight_and_what_others_appended_is_told() {
-    let mut w = window(true);
-    w.set_unnumbered();
-    let id = send(&mut w, 20, 5);
-    assert!(matches!(w.answer(id, &appended(30), NOW), Outcome::Mirrored(_)));
-    assert!(w.may_send(1, NOW) && !w.is_armed(NOW) && !w.stays_armed(NOW));
-    let id = send(&mut w, 25, 5);
-    assert!(!w.may_send(1, NOW), "never two");
-    assert_eq!(w.take_between(), None);
-    // It stands there for sure, behind two of somebody else's.
-    assert!(matches!(w.answer(id, &appended(37), NOW), Outcome::Mirrored(m) if m.segment.target == 37));
-    assert_eq!(w.take_between(), Some((35, 37)));
-    assert_eq!(w.acked(), Place { count: 20, source: 30, target: 42 });
-    let id = send(&mut w, 30, 1);
-    assert!(matches!(w.answer(id, &appended(42), NOW), Outcome::Mirrored(_)));
-    assert_eq!(w.take_between(), None);
-    // Before the end of what was acknowledged: the target lost some.
-    let id = send(&mut w, 31, 1);
-    let Outcome::Failed(Verdict::Resync { reason, .. }) = w.answer(id, &appended(40), NOW) else { panic!() };
-    assert_eq!(reason, UNEXPECTED);
-    assert_eq!(w.acked().source, 31);
-}
-
-#[test]
 fn one_in_flight_until_the_first_ack_then_many() {
     let mut w = window(true);
     assert_eq!(w.next_sequence(), 10);
@@ -75,13 +51,24 @@ fn one_in_flight_until_the_first_ack_then_many() {
 }
 
 #[test]
-fn old_timestamps_and_idleness_close_the_window() {
+fn idleness_and_other_writers_of_old_records_close_the_window() {
     let mut w = window(true);
     let a = send_at(&mut w, 20, 1, NOW_MS - EXPIRATION_MS);
     w.answer(a, &appended(30), NOW);
     assert!(!w.is_armed(NOW));
     send(&mut w, 21, 1);
-    assert!(!w.may_send(1, NOW), "the target may have forgotten us");
+    assert!(w.may_send(1, NOW), "as the only writer, what the target accepts out of turn shows");
+    for (sole, watched, shared) in [(false, false, None), (true, true, None), (true, false, Some(NOW))] {
+        let mut w = window(sole);
+        w.share(shared);
+        let a = send_at(&mut w, 20, 1, NOW_MS - EXPIRATION_MS);
+        w.answer(a, &appended(30), NOW);
+        if watched {
+            w.watch(NOW);
+        }
+        send_at(&mut w, 21, 1, NOW_MS - EXPIRATION_MS);
+        assert!(!w.may_send(1, NOW), "others may append: {sole} {watched} {shared:?}");
+    }
 
     let mut w = window(true);
     let a = send(&mut w, 20, 1);
@@ -91,8 +78,8 @@ fn old_timestamps_and_idleness_close_the_window() {
 }
 
 #[test]
-fn nothing_follows_an_old_batch_before_its_answer() {
-    let mut w = window(true);
+fn nothing_follows_an_old_batch_beside_other_writers() {
+    let mut w = window(false);
     let a = send(&mut w, 20, 1);
     w.answer(a, &appended(30), NOW);
     assert!(w.is_armed(NOW) && w.may_send(1, NOW));

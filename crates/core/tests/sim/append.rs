@@ -1,23 +1,22 @@
 //! Appends on their way to the target and answers back: connections, the broker's queue, replication, ghosts.
 
 use mirrormesh_core::format::batch::StampedBatch;
-use mirrormesh_core::ids::TopicId;
 use mirrormesh_core::relay::answer::Answer;
 use mirrormesh_core::relay::machine::Append;
 use mirrormesh_core::report::Delivery;
-use mirrormesh_core::unit::Generation;
 
-use crate::check::Claim;
+use crate::check::{Appending, Claim};
+use crate::parts::{Connection, Event, Request, Waiting};
 use crate::record::Rec;
 use crate::source::Gone;
 use crate::target::Appended;
-use crate::world::{Connection, Event, Order, Request, Waiting, World};
+use crate::world::World;
 
 const REQUEST_TIMEOUT_MS: u64 = 5_000;
 const ACK_TIMEOUT_MS: u64 = 3_000;
 
 impl World {
-    pub fn send(&mut self, o: usize, append: Append<()>) {
+    pub fn send(&mut self, o: usize, append: Append) {
         let Append { id, batch, path, .. } = append;
         let now = self.owner_now(o);
         *self.paths.entry(path.name()).or_default() += 1;
@@ -31,26 +30,15 @@ impl World {
         let claim = Claim {
             generation,
             source_topic,
-            delivery: promised(delivery),
-            marked: delivery == Delivery::Marked,
+            delivery,
             timestamps,
             append_time,
             by_name: self.knobs.by_name && delivery != Delivery::ExactlyOnce,
             lost: false,
             stale: false,
         };
-        if o == self.raft.owner {
-            self.last_said = claim.delivery;
-        }
         self.say(|| format!("owner {o} appends {id}, {} bytes, {path:?}, {delivery:?}", batch.body.len()));
-        self.request(o, Request { id, order: Order::Append { batch, claim, target_topic } });
-    }
-
-    pub fn mark(&mut self, o: usize, id: u64) {
-        let generation = self.owners[o].relay.generation().generation;
-        self.say(|| format!("owner {o} marks {id}: {generation:?}"));
-        self.owners[o].sent = true;
-        self.request(o, Request { id, order: Order::Mark(generation) });
+        self.request(o, Request { id, batch, claim, target_topic });
     }
 
     fn request(&mut self, o: usize, request: Request) {
@@ -62,14 +50,12 @@ impl World {
         self.connections[c].last_arrival = arrival;
         self.at(arrival - self.now, Event::Arrive(c, request));
         self.at(REQUEST_TIMEOUT_MS, Event::TimeOut(c, id));
-        self.lose(c);
     }
 
     fn connection(&mut self, o: usize) -> usize {
         if let Some(c) = self.owners[o].connection.filter(|c| self.connections[*c].open) {
             return c;
         }
-        let answers_lost = false;
         self.connections.push(Connection {
             owner: o,
             process: self.target.process,
@@ -81,7 +67,9 @@ impl World {
             last_arrival: 0,
             last_answer: 0,
             ghosts: (0, 0),
-            answers_lost,
+            answers_lost: false,
+            muted_until: 0,
+            taken: None,
         });
         let c = self.connections.len() - 1;
         self.owners[o].connection = Some(c);
@@ -94,10 +82,6 @@ impl World {
             let (left, when) = connection.ghosts;
             if left == 0 {
                 return;
-            }
-            if self.knobs.late {
-                connection.ghosts.0 -= 1;
-                return self.hold(when, c, request);
             }
             if when > self.now {
                 let sequence = self.sequence + 1;
@@ -112,10 +96,14 @@ impl World {
         self.process(c);
     }
 
-    /// The broker takes the next request of a connection, once the one before has its answer.
+    /// The broker takes the next request of a connection, once the one before has its answer and no quota mutes it.
     pub fn process(&mut self, c: usize) {
-        if self.connections[c].waiting.is_some() {
+        let connection = &self.connections[c];
+        if connection.waiting.is_some() || connection.inbox.is_empty() {
             return;
+        }
+        if connection.muted_until > self.now {
+            return self.at(connection.muted_until - self.now, Event::Process(c));
         }
         let Some(request) = self.connections[c].inbox.pop_front() else { return };
         if self.connections[c].process != self.target.process {
@@ -128,62 +116,42 @@ impl World {
         if self.connections[c].leader_epoch != self.target.leader_epoch {
             return self.answer_later(c, request.id, refused(6));
         }
-        let Request { id, order } = request;
-        if let Order::Append { target_topic, .. } = &order
-            && !self.knobs.by_name
-            && *target_topic != self.target.topic
-        {
-            return self.answer_later(c, id, refused(100));
+        if !self.knobs.by_name && request.target_topic != self.target.topic {
+            return self.answer_later(c, request.id, refused(100));
         }
-        if self.now < self.not_enough_until {
-            return self.answer_later(c, id, refused(19));
+        if std::mem::take(&mut self.refuse_and_check) {
+            self.target.expire(self.now as i64);
+            return self.answer_later(c, request.id, refused(19));
         }
-        match order {
-            Order::Append { batch, claim, target_topic } => {
-                self.strays_before(c);
-                self.process_append(c, id, &batch, (claim, target_topic));
-            }
-            Order::Mark(generation) => self.process_marker(c, id, generation),
+        if (self.not_enough_from..self.not_enough_until).contains(&self.now) {
+            return self.answer_later(c, request.id, refused(19));
         }
+        self.process_append(c, &request);
     }
 
-    fn process_append(&mut self, c: usize, id: u64, batch: &StampedBatch, claimed: (Claim, TopicId)) {
-        let refused = |code| Answer::Refused { code, message: "refused".to_owned() };
+    fn process_append(&mut self, c: usize, request: &Request) {
+        let (id, batch) = (request.id, &request.batch);
         match self.target.append(&batch.header, &batch.body, self.now as i64) {
             Appended::Refused(code) => {
                 self.say(|| format!("target refuses {id} of connection {c} with {code}"));
-                self.answer_later(c, id, refused(code));
+                self.answer_later(c, id, Answer::Refused { code, message: "refused".to_owned() });
             }
             Appended::Old { base } => {
                 let end = base + i64::from(last_delta(batch)) + 1;
                 self.say(|| format!("target has {id} of connection {c} at {base} already"));
-                self.wait_for_replicas(c, Waiting { id, base, end, old: true, marker: false });
+                self.wait_for_replicas(c, Waiting { id, base, end, old: true });
             }
             Appended::New { base, armed } => {
                 self.say(|| format!("target appends {id} of connection {c} at {base}, armed {armed}"));
-                self.checked((c, id), claimed, armed);
+                self.checked(c, request, armed);
                 let end = self.replicate();
-                if !self.healing && self.rng.permille(5) {
-                    self.answer_later(c, id, refused(20));
+                if self.hiccup(5) {
+                    self.answer_later(c, id, Answer::Refused { code: 20, message: "refused".to_owned() });
                 } else {
-                    self.wait_for_replicas(c, Waiting { id, base, end, old: false, marker: false });
+                    self.wait_for_replicas(c, Waiting { id, base, end, old: false });
                 }
             }
         }
-    }
-
-    fn process_marker(&mut self, c: usize, id: u64, generation: Generation) {
-        let base = self.target.end;
-        let armed = self.target.producers.contains_key(&generation.producer_id);
-        if let Some(code) = self.target.mark(generation.producer_id, generation.epoch, self.now as i64) {
-            self.say(|| format!("target refuses marker {id} of connection {c} with {code}"));
-            let answer = Answer::Refused { code, message: "refused".to_owned() };
-            return self.answer_later(c, id, answer);
-        }
-        self.say(|| format!("target writes marker {id} of connection {c} at {base}, armed {armed}"));
-        self.markers += 1;
-        let end = self.replicate();
-        self.wait_for_replicas(c, Waiting { id, base, end, old: false, marker: true });
     }
 
     /// What was just written gets to the replicas after a while; the end of the log.
@@ -194,62 +162,64 @@ impl World {
         end
     }
 
-    fn checked(&mut self, (c, id): (usize, u64), (claimed, target_topic): (Claim, TopicId), armed: bool) {
+    /// The target took a batch: judges it by what its sender said when it sent it.
+    fn checked(&mut self, c: usize, request: &Request, armed: bool) {
         let o = self.connections[c].owner;
         let by = self.checker.last_by.replace(o);
         self.last_append = self.now;
-        if target_topic != self.target.topic {
+        if request.target_topic != self.target.topic {
             // Written by name into another topic: it has to be noticed, nothing else can be asked of it.
             self.checker.target_lost = true;
             return;
         }
-        let batch = self.target.log.last().unwrap();
-        let records = batch.records.clone();
-        let sure = armed && !self.target.facts.source_compacted && !self.checker.last_again();
-        let bounds = self.target.facts.timestamps(self.now);
-        // Another owner may have brought the target to forget: what the present one says counts as well.
-        let mut claim = claimed;
+        let mut claim = request.claim;
         let present = self.raft.owner;
         let ended = claim.generation != self.raft.detail.begun.generation;
         claim.stale = o != present || !self.connections[c].open || ended;
+        let batch = self.target.log.last().unwrap();
+        let records = batch.records.clone();
         let truncated = |rec: &Rec| self.source.infos[rec.uid as usize].gone == Some(Gone::Truncated);
-        // An append that hands over lets strays behind it pass until the next generation's first append.
+        // A fencing append lets zombie requests behind it pass until the next generation's first append.
         let shared = ended || self.raft.begun_by != Some(present);
         claim.lost = shared && records.iter().all(|(_, rec)| truncated(rec));
-        let now = self.owner_now(present);
-        if claim.delivery == Delivery::ExactlyOnce {
-            // Of one that died, what it said last stays.
-            let alive = self.owners[present].alive;
-            let said = if alive { self.owners[present].relay.figures(now).delivery } else { self.last_said };
-            claim.delivery = promised(said);
-        }
-        let forgot = !armed && by.is_some_and(|by| by != o);
+        let zombie = o != present || !self.connections[c].open;
+        self.count(c, request.id, armed, zombie);
+        let forgot = !armed && (zombie || by.is_some_and(|by| by != o));
         if forgot {
             self.untold_again = Some((c, u64::MAX));
         }
-        let untold = self.untold_again.is_some_and(|(of, last)| of == c && id <= last);
-        let follows = o != present || untold;
-        let woken = forgot || follows && self.checker.last_again();
-        if claim.delivery == Delivery::ExactlyOnce && woken && !claim.marked {
-            // Another one's old batch made the target forget, and this one knows nothing of it: nobody is left to say so.
-            // What follows in the same pipeline fits then.
+        let untold = self.untold_again.is_some_and(|(of, last)| of == c && request.id <= last);
+        let woken = forgot || (o != present || untold) && self.checker.last_again();
+        let sure = armed && !self.target.facts.source_compacted && !self.checker.last_again();
+        let excused = claim.delivery == Delivery::ExactlyOnce && woken;
+        if excused {
+            // A zombie request, or one behind another owner's, finds that the target dropped the state that held when it was
+            // sent. Nobody could say so any more, and what follows in the same pipeline fits then. It must be announced.
             claim.delivery = Delivery::TargetMayForget;
         }
         let before = self.checker.doubles;
-        self.checker.appended(&records, &claim, armed, sure, &self.source, bounds);
-        let (doubles, newest) = (self.checker.doubles, self.checker.newest());
-        if doubles > before {
-            self.say(|| format!("DOUBLES: {} more, {:?} of owner {o}", doubles - before, claim.delivery));
+        let bounds = self.target.facts.timestamps(self.now);
+        self.checker.appended(&records, &claim, Appending { armed, sure, bounds }, &self.source);
+        let doubles = self.checker.doubles - before;
+        if doubles > 0 {
+            self.counts.forgotten_zombies += u64::from(excused);
+            self.say(|| format!("DOUBLES: {doubles} more, {:?} of owner {o}", claim.delivery));
         }
-        if records.first().is_some_and(|(_, rec)| rec.uid < newest) {
-            self.say(|| {
-                format!(
-                    "{:?} are {:?}",
-                    records.first().map(|r| r.0),
-                    records.iter().map(|r| r.1.uid).collect::<Vec<_>>()
-                )
-            });
+        if records.first().is_some_and(|(_, rec)| rec.uid < self.checker.newest()) {
+            let uids: Vec<_> = records.iter().map(|r| r.1.uid).collect();
+            self.say(|| format!("{:?} are {uids:?}", records.first().map(|r| r.0)));
         }
+    }
+
+    fn count(&mut self, c: usize, id: u64, armed: bool, zombie: bool) {
+        let behind = self.connections[c].taken.filter(|taken| *taken < id);
+        self.counts.zombies += u64::from(zombie);
+        if !armed {
+            self.counts.unarmed += 1;
+            self.counts.in_pipelines += u64::from(behind.is_some());
+            self.counts.holes += u64::from(behind.is_some_and(|taken| taken + 1 < id));
+        }
+        self.connections[c].taken = Some(id);
     }
 
     fn wait_for_replicas(&mut self, c: usize, waiting: Waiting) {
@@ -272,9 +242,6 @@ impl World {
 
     fn acknowledge(&mut self, c: usize) {
         let Some(waiting) = self.connections[c].waiting.take() else { return };
-        if waiting.marker {
-            return self.answer_later(c, waiting.id, Answer::Marked);
-        }
         let append_time = waiting.old || self.target.facts.target_append_time;
         self.answer_later(c, waiting.id, Answer::Appended { base_offset: waiting.base, append_time });
     }
@@ -343,7 +310,7 @@ impl World {
         let batches = self.connections[c].due.len();
         let (most, later) =
             self.next_ghosts.take().or_else(|| self.strays_of_lost_end(batches)).unwrap_or(chance);
-        let now = self.now + self.later();
+        let now = self.now;
         let connection = &mut self.connections[c];
         connection.open = false;
         connection.ghosts = (most, now + later);
@@ -366,9 +333,4 @@ impl World {
 fn last_delta(batch: &StampedBatch) -> i32 {
     let header = &batch.header;
     i32::from_be_bytes([header[23], header[24], header[25], header[26]])
-}
-
-/// What a guarantee promises: with a marker before each batch, once is once as well.
-fn promised(delivery: Delivery) -> Delivery {
-    if delivery == Delivery::Marked { Delivery::ExactlyOnce } else { delivery }
 }

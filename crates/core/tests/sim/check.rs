@@ -1,6 +1,6 @@
-//! The invariants (operators.md E2), each a function, and what they need to remember.
+//! The invariants, each a function, and what they need to remember.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use mirrormesh_core::flow::TimestampPolicy;
 use mirrormesh_core::ids::TopicId;
@@ -9,9 +9,9 @@ use mirrormesh_core::relay::position::Position;
 use mirrormesh_core::report::Delivery;
 use mirrormesh_core::unit::{Generation, PartitionGeneration};
 
+use crate::doubles::Book;
 use crate::record::Rec;
 use crate::source::{Gone, Info, Source, State};
-use crate::target::Batch;
 
 /// A broken invariant.
 #[derive(Debug, Clone)]
@@ -28,6 +28,7 @@ pub const TRANSLATION: &str = "I5/I6 translation";
 pub const SINGLE_WRITER: &str = "I9 single writer";
 pub const PROGRESS: &str = "I10 progress durable";
 pub const LIVENESS: &str = "I14 liveness";
+pub const TOO_LARGE: &str = "nothing that fits is called too large";
 pub const ABORTED: &str = "I18 aborted";
 pub const LOOP: &str = "no record goes back to where it came from";
 
@@ -51,8 +52,6 @@ pub struct Claim {
     pub source_topic: TopicId,
     /// What the sender said of the guarantee when it sent.
     pub delivery: Delivery,
-    /// It said that a marker goes before each batch.
-    pub marked: bool,
     pub timestamps: TimestampPolicy,
     /// The target sets its own timestamps.
     pub append_time: bool,
@@ -64,12 +63,15 @@ pub struct Claim {
     pub stale: bool,
 }
 
-/// A record that was appended where it does not belong.
+/// How the target took an append.
 #[derive(Debug, Clone, Copy)]
-struct Unannounced {
-    offset: i64,
-    /// It stands there twice; else behind later ones.
-    again: bool,
+pub struct Appending {
+    /// It knew the producer.
+    pub armed: bool,
+    /// Nothing that anybody may be excused by happened before.
+    pub sure: bool,
+    /// Timestamps that the target takes.
+    pub bounds: Option<(i64, i64)>,
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "independent facts, each with a name of its own")]
@@ -82,10 +84,8 @@ pub struct Checker {
     pub generations: Vec<PartitionGeneration>,
     pub violation: Option<Violation>,
     pub doubles: u32,
-    /// Records that stand twice by a change of generations, and of which nobody said so yet.
-    unannounced: BTreeMap<u64, Unannounced>,
-    /// Records of which somebody said that they stand twice.
-    announced: BTreeSet<u64>,
+    /// What stands twice or out of order, and what was announced of that.
+    pub book: Book,
     /// The newest generation that appended while the target remembered it.
     fenced: Option<Generation>,
     /// Goes up whenever the target's log changes.
@@ -101,8 +101,6 @@ pub struct Checker {
     /// The source went back to records that it had lost. Whoever is between two looks at its history can't know, and what is
     /// there again was mirrored before, or not: all is looked at when the run is over.
     pub went_back: bool,
-    /// It was said of these that the source lost them and the target has them.
-    told_lost: BTreeSet<u64>,
     /// Others write to the target. Where it lost its end too, theirs may stand where ours did, which nothing tells.
     pub foreign: bool,
     /// Who appended last.
@@ -130,11 +128,6 @@ impl Checker {
     /// The newest record that is on the target.
     pub fn newest(&self) -> u64 {
         self.mirrored.last().copied().unwrap_or(0)
-    }
-
-    /// It was said of this record that it stands twice, or does if the source gets it back.
-    pub fn is_announced(&self, uid: u64) -> bool {
-        self.announced.contains(&uid) || self.went_back && self.told_lost.contains(&uid)
     }
 
     /// It was said of this record that it is left out.
@@ -180,17 +173,9 @@ impl Checker {
     }
 
     /// A batch of ours stands on the target now.
-    pub fn appended(
-        &mut self,
-        records: &[(i64, Rec)],
-        claim: &Claim,
-        armed: bool,
-        sure: bool,
-        source: &Source,
-        bounds: Option<(i64, i64)>,
-    ) {
+    pub fn appended(&mut self, records: &[(i64, Rec)], claim: &Claim, how: Appending, source: &Source) {
         self.version += 1;
-        self.single_writer(claim, armed);
+        self.single_writer(claim, how.armed);
         for (offset, rec) in records {
             let Some(info) = source.infos.get(rec.uid as usize) else {
                 return self.fail(
@@ -198,7 +183,7 @@ impl Checker {
                     format!("the target's offset {offset} holds what no source record is: {rec:?}"),
                 );
             };
-            self.content(rec, info, claim, bounds);
+            self.content(rec, info, claim, how.bounds);
             self.transaction(info, claim);
             if info.topic != claim.source_topic && claim.by_name {
                 // Such a source can't tell; that it was another topic has to be noticed.
@@ -214,7 +199,7 @@ impl Checker {
             let again = self.mirrored.contains(&rec.uid) && !gone(rec.uid);
             let last = self.ledger.iter().rev().find(|m| !m.again && !m.gone).map(|m| m.uid);
             if again || last.is_some_and(|last| rec.uid < last) {
-                self.doubled(rec.uid, *offset, again, claim, sure);
+                self.doubled(rec.uid, *offset, again, claim, how.sure);
             }
             self.ledger.push(Mirror {
                 offset: *offset,
@@ -226,72 +211,13 @@ impl Checker {
             self.mirrored.insert(rec.uid);
             // Deferred: who looks for its place then has to see that one is left out.
             let deferred = claim.stale && claim.delivery == Delivery::ContentNotFixed;
-            if !again && !deferred && !self.went_back && !self.refilled {
+            // The target dropped the producer's state between two batches of a pipeline: the one before this one may be
+            // missing. It must come, and what stands here comes again behind it.
+            let hole = !how.armed && claim.delivery != Delivery::ExactlyOnce;
+            if !again && !deferred && !hole && !self.went_back && !self.refilled {
                 let from = last.map_or(0, |last| last + 1).min(rec.uid);
                 self.no_loss_before(rec.uid, from, source, "behind it on the target stands a later one");
             }
-        }
-    }
-
-    /// I2, I3: once and in order. What the figures did not promise may stand twice, if somebody says so.
-    fn doubled(&mut self, uid: u64, offset: i64, again: bool, claim: &Claim, sure: bool) {
-        if again {
-            self.doubles += 1;
-        }
-        if again && (claim.delivery == Delivery::Unnumbered || self.went_back) {
-            // The target takes it. Somebody has to say so, before or after.
-            self.unannounced.insert(uid, Unannounced { offset, again });
-            return;
-        }
-        if self.refilled {
-            // Whoever notices what the target lost, and what it took since, says so; beside others' records nobody can.
-            if again && !self.foreign {
-                self.unannounced.insert(uid, Unannounced { offset, again });
-            }
-            return;
-        }
-        if self.went_back {
-            return;
-        }
-        // Raising the epoch has a window (exactly-once.md 3): until the new generation's first append, the old one is not
-        // fenced. What stands twice then is announced by the next look for the place.
-        // What stands behind later ones does so behind the last of them: what stands twice tells nothing of it.
-        let newest = || self.ledger.iter().rev().find(|m| !m.again && !m.gone);
-        let first = self.ledger.iter().find(|m| m.uid == uid).or_else(newest);
-        let window = first.is_some_and(|m| {
-            // Nothing on a broker relates two producer ids: one does not fence the other.
-            m.generation.producer_id != claim.generation.producer_id || m.generation < claim.generation
-        });
-        // A new producer id fences nobody under the last one, and does not know of them before it looks for its place.
-        let other = first.is_some_and(|m| m.generation.producer_id != claim.generation.producer_id);
-        let unfenced = claim.delivery != Delivery::ExactlyOnce || other && claim.stale;
-        if window && (self.announced.contains(&uid) || unfenced) {
-            if again {
-                self.unannounced.insert(uid, Unannounced { offset, again });
-            }
-            return;
-        }
-        // It was said of everything behind it that it comes again, or stands where it does not belong.
-        let later = |m: &&Mirror| m.uid > uid && !m.gone;
-        let said = self.ledger.iter().filter(later).all(|m| self.announced.contains(&m.uid));
-        if !again && said {
-            return;
-        }
-        // Where the content is not fixed, an old batch with exactly the boundaries of the append that hands over lets those
-        // behind it pass until the new generation's first append: that they stand where they do is announced.
-        let fixed = claim.delivery != Delivery::ContentNotFixed && !claim.lost;
-        if !again && !fixed && claim.stale {
-            self.unannounced.insert(uid, Unannounced { offset, again });
-            return;
-        }
-        if sure || claim.delivery == Delivery::ExactlyOnce || !again {
-            let name = if again { NO_DUP } else { ORDER };
-            let message = format!(
-                "record {uid} was appended {} at target offset {offset} (sure: {sure}, {:?})",
-                if again { "again" } else { "behind later ones" },
-                claim.delivery
-            );
-            self.fail(name, message);
         }
     }
 
@@ -346,7 +272,7 @@ impl Checker {
     pub fn truncated(&mut self, at: i64, there: &BTreeSet<i64>) {
         self.version += 1;
         self.ledger.retain(|m| m.offset < at);
-        self.unannounced.retain(|_, double| double.offset < at);
+        self.book.truncated(at);
         // What fenced an older generation may be gone: then the target knows of no newer one.
         self.fenced = self.ledger.last().map(|m| m.generation);
         for mirror in &mut self.ledger {
@@ -356,7 +282,13 @@ impl Checker {
     }
 
     /// A generation was begun, with what was kept in the same step.
-    pub fn begun(&mut self, begun: PartitionGeneration, notices: &[Notice], source: &Source) {
+    pub fn begun(
+        &mut self,
+        begun: PartitionGeneration,
+        notices: &[Notice],
+        source: &Source,
+        bytes_min: usize,
+    ) {
         let last = self.generations.last().map(|g| g.generation);
         if last.is_some_and(|l| {
             l.producer_id == begun.generation.producer_id && l.epoch >= begun.generation.epoch
@@ -369,11 +301,14 @@ impl Checker {
             if matches!(notice.reason, "SOURCE_DIVERGED" | "SOURCE_TRUNCATED") {
                 // Where the mirror stood is told as far as it is known: every record takes an offset, some take more.
                 let named = |m: &&Mirror| source.infos[m.uid as usize].offset >= from;
-                self.told_lost.extend(self.ledger.iter().filter(named).map(|m| m.uid));
+                self.book.lost.extend(self.ledger.iter().filter(named).map(|m| m.uid));
             }
             let overrun = notice.reason == "RETENTION_OVERRUN";
             if !overrun && notice.reason != "RECORD_SKIPPED" {
                 continue;
+            }
+            if !overrun && !self.is_too_large(source, Some(from), bytes_min) {
+                self.fail(TOO_LARGE, format!("{notice:?}"));
             }
             let inside =
                 source.infos.iter().filter(|i| i.topic == source.topic && (from..to).contains(&i.offset));
@@ -435,7 +370,7 @@ impl Checker {
         let Some(last) = self.ledger.iter().rev().find(|m| !m.again) else { return };
         let info = &source.infos[last.uid as usize];
         // It was said that this one may come again.
-        if self.announced.contains(&last.uid) {
+        if self.book.is_announced(last.uid) {
             return;
         }
         if info.gone.is_none() && info.topic == source.topic && info.offset >= offset {
@@ -445,27 +380,11 @@ impl Checker {
         }
     }
 
-    /// Somebody says that these target offsets hold records twice.
-    pub fn announce(&mut self, from: i64, to: i64) {
-        self.announced.extend(self.ledger.iter().filter(|m| (from..to).contains(&m.offset)).map(|m| m.uid));
-    }
-
-    /// A record of which that was not said. What the target's cleaner or retention took of them nobody can see.
-    pub fn unsaid(&self, log: &[Batch]) -> Option<u64> {
-        let there = |uid: u64| log.iter().flat_map(|b| &b.records).filter(move |(_, rec)| rec.uid == uid);
-        let stands = |(uid, double): (&u64, &Unannounced)| {
-            there(*uid).any(|(offset, _)| *offset == double.offset)
-                && (!double.again || there(*uid).count() > 1)
-        };
-        let unsaid = self.unannounced.iter().filter(|(uid, _)| !self.is_announced(**uid));
-        unsaid.filter(|entry| stands(*entry)).map(|(uid, _)| *uid).next()
-    }
-
-    /// I2: what stands twice by a change of generations was announced.
-    pub fn all_announced(&mut self, log: &[Batch]) {
-        if let Some(uid) = self.unsaid(log) {
-            self.fail(NO_DUP, format!("record {uid} stands twice, and nobody says so"));
-        }
+    /// The record at this source offset was once too large for the target, even alone.
+    pub fn is_too_large(&self, source: &Source, offset: Option<i64>, bytes_min: usize) -> bool {
+        // The source may have been recreated meanwhile.
+        let there = |i: &&Info| Some(i.offset) == offset;
+        source.infos.iter().filter(there).any(|i| i.rec.alone() > bytes_min)
     }
 
     /// I9: who takes over under a new generation had an append acknowledged under the old one first: it was refused if

@@ -10,7 +10,6 @@ impl Knobs {
     /// Losses of the target's end, while little is on its way and most of it is written down.
     pub fn come_back(&mut self, apart: &mut Rng) {
         self.comes_back = true;
-        self.rules.strict = false;
         (self.facts.source_compacted, self.facts.target_compacted, self.by_name) = (false, false, false);
         (self.facts.target_append_time, self.last_epoch, self.rules.skip_mirrored) = (false, false, false);
         self.old = apart.pick(&[0, 50, 100, 100]);
@@ -19,7 +18,7 @@ impl Knobs {
         self.tick_ms = apart.pick(&[100, 300, 1_000]);
         self.fault_every_ms = apart.pick(&[700, 1_500, 3_000]);
         self.faults = vec![Fault::TargetTruncate; 3];
-        self.faults.extend([Fault::Expire, Fault::Cut, Fault::Crash, Fault::Elect]);
+        self.faults.extend([Fault::Cut, Fault::Crash, Fault::Elect]);
         self.faults.extend(apart.pick(&[None, Some(Fault::Pause), Some(Fault::DuplicateOwner)]));
         if !self.rules.sole_writer {
             self.faults.extend([Fault::Foreign; 2]);

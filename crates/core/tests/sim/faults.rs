@@ -1,12 +1,11 @@
-//! What goes on around the relay: traffic into the source, faults, the mesh and the people that run it.
+//! What goes on around the relay: traffic into the source, and faults.
 
-use mirrormesh_core::flow::{LossPolicy, OversizedPolicy, TimestampPolicy};
-use mirrormesh_core::relay::stop::StopReason;
+use mirrormesh_core::relay::answer::Answer;
 
-use crate::check::{LIVENESS, NO_LOSS};
+use crate::kinds::Stored;
 use crate::knobs::Fault;
-use crate::source::State;
-use crate::world::{Event, START_MS, World, topic_id};
+use crate::parts::{Event, Fetched};
+use crate::world::{World, topic_id};
 
 impl World {
     pub fn traffic(&mut self) {
@@ -47,12 +46,11 @@ impl World {
         let future = self.knobs.facts.target_after_max_ms != i64::MAX && self.rng.permille(20);
         let large = self.rng.permille(if self.knobs.facts.target_bytes_max < 10_000 { 10 } else { 0 });
         let now = self.now as i64;
-        let older = if self.knobs.late { 24 } else { 0 };
         let mut records = Vec::new();
         for i in 0..count {
             let time = match (old, future) {
                 (true, _) if self.rng.percent(5) => -1,
-                (true, _) => now - (self.rng.within(1, 40) + older) as i64 * 3_600_000,
+                (true, _) => now - self.rng.within(1, 40) as i64 * 3_600_000,
                 (_, true) => now + 2 * 3_600_000,
                 _ => now - self.rng.below(5_000) as i64,
             };
@@ -88,7 +86,7 @@ impl World {
     /// Carries a fault out; false if there was nothing to strike.
     fn strike(&mut self, fault: Fault) -> bool {
         match fault {
-            Fault::Cut | Fault::AnswersLost => self.strike_connection(fault),
+            Fault::Cut | Fault::AnswersLost | Fault::Throttle => self.strike_connection(fault),
             Fault::Crash | Fault::Pause | Fault::DuplicateOwner | Fault::Release | Fault::Rules => {
                 self.strike_owner(fault)
             }
@@ -104,13 +102,14 @@ impl World {
                 else {
                     return false;
                 };
-                self.at(0, Event::Fetched(o, session, crate::world::Fetched::Failed));
+                self.at(0, Event::Fetched(o, session, Fetched::Failed));
                 true
             }
             Fault::WritesFail => {
                 self.writes_fail_until = self.now + self.rng.within(100, 4_000);
                 true
             }
+            Fault::PositionsLost => self.lose_stored(),
             Fault::Slow => {
                 self.slow_until = self.now + self.rng.within(100, 3_000);
                 true
@@ -138,6 +137,8 @@ impl World {
                 self.target.compact(replicated);
             }
             self.cut(c);
+        } else if fault == Fault::Throttle {
+            self.connections[c].muted_until = self.now + self.rng.within(100, 8_000);
         } else {
             self.connections[c].answers_lost = true;
         }
@@ -173,9 +174,6 @@ impl World {
             Fault::Rules => {
                 if self.rng.percent(60) {
                     self.raft.rules.read_uncommitted = !self.raft.rules.read_uncommitted;
-                }
-                if self.knobs.rules.strict && self.apart.percent(40) {
-                    self.raft.rules.strict = !self.raft.rules.strict;
                 }
                 self.owners[o].relay.stop();
                 self.drive(o);
@@ -281,18 +279,26 @@ impl World {
             Fault::Restart => {
                 let at = if self.rng.percent(50) { replicated } else { end };
                 self.elect(at);
-                self.target.process += 1;
-                if self.rng.percent(30) {
-                    self.target.reload(self.now as i64);
-                }
+                self.restart();
                 for c in 0..self.connections.len() {
                     let delay = self.delay();
                     self.at(delay, Event::ConnectionDied(c));
                 }
             }
             Fault::Stall => self.stalled_until = self.now + self.rng.within(100, 6_000),
-            Fault::NotEnough => self.not_enough_until = self.now + self.rng.within(10, 1_500),
-            Fault::Expire => return self.forgets(),
+            Fault::NotEnough => {
+                self.not_enough_from = self.now;
+                self.not_enough_until = self.now + self.rng.within(10, 1_500);
+            }
+            Fault::NotEnoughAtCheck => {
+                if self.next_check > self.now + 2_000 {
+                    return false;
+                }
+                // Requests are refused until the check for expired producers runs, and taken again behind it.
+                let before = 1 + self.apart.below(2 * self.knobs.delay_ms);
+                self.not_enough_from = self.next_check.saturating_sub(before).max(self.now);
+                self.not_enough_until = self.next_check;
+            }
             Fault::Foreign => {
                 let count = self.rng.within(1, 4) as i64;
                 self.checker.foreign = true;
@@ -332,14 +338,29 @@ impl World {
             Fault::Size => {
                 let size = self.rng.pick(&[400, 600, 1_000, 2_000, 6_000]);
                 self.target.facts.target_bytes_max = size;
+                self.target.bytes_min = self.target.bytes_min.min(size);
+            }
+            Fault::Stored => {
+                self.target.stored = self.apart.pick(&[Stored::AsSent, Stored::Plain, Stored::Packed]);
             }
             _ => return false,
         }
         true
     }
 
+    /// The leader starts anew. Stopped in order, it wrote a snapshot of all producers at its log's end; killed, it has an
+    /// older one, and does not know producers of which nothing is retained.
+    fn restart(&mut self) {
+        self.target.process += 1;
+        let (start, end) = (self.target.start, self.target.end);
+        let killed = self.rng.percent(30);
+        let snapshot =
+            if killed { start + self.rng.below((end - start).max(0) as u64 + 1) as i64 } else { end };
+        self.target.reload(snapshot, !killed, self.now as i64);
+    }
+
     /// A new leader, whose log ends here.
-    fn elect(&mut self, at: i64) {
+    pub fn elect(&mut self, at: i64) {
         let at = self
             .target
             .log
@@ -347,7 +368,10 @@ impl World {
             .find(|b| b.header.next_offset() > at)
             .map_or(at, |b| b.header.base_offset.max(at.min(b.header.base_offset)));
         if at < self.target.end {
-            self.target.truncate(at);
+            // The last snapshot before that place may be any.
+            let span = (at - self.target.start).max(0) as u64;
+            let snapshot = at - self.rng.pick(&[0, span, span / 2]) as i64;
+            self.target.truncate(at, snapshot, self.now as i64);
             let there = self.target.offsets();
             self.checker.truncated(at, &there);
         }
@@ -358,120 +382,10 @@ impl World {
         self.at(delay, Event::Replicated(epoch, end));
         for c in 0..self.connections.len() {
             if let Some(waiting) = self.connections[c].waiting.take() {
-                let answer =
-                    mirrormesh_core::relay::answer::Answer::Refused { code: 6, message: "moved".to_owned() };
+                let answer = Answer::Refused { code: 6, message: "moved".to_owned() };
                 self.answer_later(c, waiting.id, answer);
             }
         }
         self.come_back();
-    }
-
-    /// A person reads why a partition stopped, and does what the message says.
-    pub fn operate(&mut self, o: usize) {
-        let Some(stop) = self.owners[o].stopped.clone() else { return };
-        if self.raft.owner != o {
-            return;
-        }
-        let did = |fault| self.happened.contains(&fault);
-        let lost = self.checker.target_lost;
-        let rules = &mut self.raft.rules;
-        let justified = match stop.reason {
-            StopReason::RetentionOverrun | StopReason::SourceTruncated | StopReason::SourceDiverged => {
-                rules.on_loss = LossPolicy::Continue;
-                did(Fault::SourceRetain) || did(Fault::SourceTruncate)
-            }
-            StopReason::RecordTooLarge => {
-                rules.on_oversized = OversizedPolicy::Skip;
-                true
-            }
-            StopReason::TimestampRefused => {
-                rules.timestamps = TimestampPolicy::Clamp;
-                true
-            }
-            StopReason::SourceRecreated => {
-                self.ended = Some("source re-created");
-                did(Fault::SourceRecreate)
-            }
-            StopReason::TargetRecreated => {
-                self.ended = Some("target re-created");
-                did(Fault::TargetRecreate)
-            }
-            StopReason::TargetTruncated | StopReason::TargetHole => {
-                self.ended = Some("target truncated");
-                lost
-            }
-            StopReason::PositionUnknown => {
-                self.ended = Some("position unknown");
-                // Where others may write, nothing tells what was the flow's; and a strict one may not mirror it again.
-                let again = rules.sole_writer && !self.raft.detail.begun.start.strict;
-                did(Fault::TargetRetain) && (did(Fault::Foreign) || !again) || lost
-            }
-            StopReason::PositionMismatch => {
-                let searched =
-                    std::mem::replace(&mut rules.on_loss, LossPolicy::Continue) == LossPolicy::Continue;
-                !searched && (did(Fault::SourceTruncate) || lost)
-            }
-            // A worker that was replaced; the owner's own assignment says more soon.
-            StopReason::Fenced => self.owners[o].relay.generation() != self.raft.detail.begun,
-            StopReason::BatchCorrupt
-            | StopReason::TargetRefused
-            | StopReason::SequenceRefused
-            | StopReason::OriginUnclear
-            | StopReason::SourceClusterChanged
-            | StopReason::FlowClaimed => false,
-        };
-        if !justified {
-            let name = if stop.reason == StopReason::TargetHole { NO_LOSS } else { LIVENESS };
-            return self.checker.fail(name, format!("owner {o} stopped without need: {stop:?}"));
-        }
-        if self.ended.is_none() {
-            self.at(0, Event::Assign);
-        }
-    }
-
-    /// Faults end, open transactions too: now everything has to arrive.
-    pub fn heal(&mut self) {
-        self.healing = true;
-        self.say(|| "HEAL".to_owned());
-        self.not_enough_until = 0;
-        self.stalled_until = 0;
-        self.writes_fail_until = 0;
-        self.slow_until = 0;
-        for pid in self.source.open_transactions() {
-            self.source.finish(pid, true, self.now as i64);
-        }
-        // So that the last one before it is not the last thing that anybody looks at.
-        self.one_more();
-        if self.happened.contains(&Fault::TargetRecreate) {
-            // Where nothing is left to be appended, only the mesh finds that the topic is another one.
-            self.at(3_000, Event::LookAtTopics);
-        }
-        let (epoch, end) = (self.target.leader_epoch, self.target.end);
-        self.at(1, Event::Replicated(epoch, end));
-    }
-
-    /// One more record comes into the source that is to be mirrored.
-    pub fn one_more(&mut self) {
-        self.source.append(&[(1, self.now as i64, 8)], None, self.now as i64);
-        if self.source.infos.last().is_some_and(|info| info.state == State::Mirrored) {
-            self.source.append(&[(1, self.now as i64, 8)], None, self.now as i64);
-        }
-        self.source.high_watermark = self.source.end;
-    }
-
-    /// The present owner has nothing left to do.
-    pub fn is_healed(&mut self) -> bool {
-        let o = self.raft.owner;
-        let Some(owner) = self.owners.get_mut(o) else { return false };
-        if !owner.alive || owner.stopped.is_some() || owner.released || owner.relay.is_busy() {
-            return false;
-        }
-        // What an owner that was replaced brought is written down by the present one, once it has read it too.
-        let read = owner.fetching.as_ref().is_some_and(|f| f.offset >= self.source.stable());
-        read && self.checker.is_complete(&self.source)
-    }
-
-    pub fn elapsed(&self) -> u64 {
-        self.now - START_MS
     }
 }

@@ -5,6 +5,7 @@ use mirrormesh_core::relay::facts::Facts;
 use mirrormesh_core::relay::machine::Rules;
 use mirrormesh_core::relay::window::Limits;
 
+use crate::kinds::Stored;
 use crate::rng::Rng;
 
 /// Kinds of faults.
@@ -20,8 +21,9 @@ pub enum Fault {
     Restart,
     Stall,
     NotEnough,
+    NotEnoughAtCheck,
     AnswersLost,
-    Expire,
+    Throttle,
     Foreign,
     SourceElect,
     SourceTruncate,
@@ -36,6 +38,8 @@ pub enum Fault {
     Size,
     FetchFails,
     WritesFail,
+    PositionsLost,
+    Stored,
     Slow,
 }
 
@@ -52,7 +56,7 @@ const COMMON: &[Fault] = &[
     Fault::Stall,
     Fault::NotEnough,
     Fault::AnswersLost,
-    Fault::Expire,
+    Fault::Throttle,
     Fault::FetchFails,
     Fault::WritesFail,
     Fault::Slow,
@@ -87,28 +91,21 @@ pub struct Knobs {
     pub ghost_ms: u64,
     pub faults: Vec<Fault>,
     pub last_epoch: bool,
-    /// Strays come later than is waited for them.
-    pub late: bool,
+    /// A flow from the target writes to the source too.
+    pub loops: bool,
+    /// Packed batches on the source, of a hundred.
+    pub packed: u64,
+    /// How the target stores batches.
+    pub stored: Stored,
+    /// Looks at positions that get an old state of them, of a hundred.
+    pub stale_positions: u64,
+    /// Nothing fails that no fault of a script lets fail.
+    pub calm: bool,
     /// The source loses its end whenever batches are lost.
     pub loses_end: bool,
     /// The target's leader is the same as before after a loss (`comes_back.rs`).
     pub comes_back: bool,
 }
-
-/// Seeds from here on up to twice as many are strict.
-pub const STRICT_SEEDS: u64 = 300_000_000;
-/// Seeds from here on to the next hundred million are strict, and strays come late.
-pub const LATE_SEEDS: u64 = 600_000_000;
-/// The source loses its end with a connection in the worlds of these seeds.
-pub const LOST_END_SEEDS: std::ops::Range<u64> = 700_000_000..800_000_000;
-/// The source goes back to what it had lost in the worlds of these seeds.
-pub const RETURN_SEEDS: std::ops::Range<u64> = 800_000_000..900_000_000;
-/// The target gives out no producer ids in the worlds of these seeds, and the flow mirrors at least once.
-pub const UNNUMBERED_SEEDS: std::ops::Range<u64> = 900_000_000..1_000_000_000;
-/// Worlds whose target loses the end of its log and comes back (`comes_back.rs`).
-pub const COME_BACK_SEEDS: std::ops::Range<u64> = 1_100_000_000..1_200_000_000;
-/// Of seeds from here on, some are strict.
-const MIXED_SEEDS: u64 = 200_000_000;
 
 impl Knobs {
     pub fn new(rng: &mut Rng) -> Self {
@@ -136,13 +133,11 @@ impl Knobs {
             },
             timestamps,
             skip_mirrored: false,
-            strict: false,
-            at_least_once: false,
+            require_exactly_once: false,
             sole_writer: rng.percent(80),
         };
         let limits = Limits {
             batches_max: rng.pick(&[1, 2, 5, 8, 64]),
-            strays_ms: 0,
             bytes_max: rng.pick(&[2_000, 10_000, 8 << 20]),
         };
         let mut knobs = Self {
@@ -160,7 +155,7 @@ impl Knobs {
             tick_ms: rng.pick(&[20, 50, 100, 300]),
             fetch_bytes: rng.pick(&[400, 2_000, 20_000]),
             delay_ms: rng.pick(&[2, 10, 50]),
-            expiry_check_ms: rng.pick(&[2_000, 10_000, 600_000]),
+            expiry_check_ms: rng.pick(&[500, 2_000, 10_000, 600_000]),
             by_name: rng.percent(20),
             first_source: rng.pick(&[0, 0, 7, 1_000]),
             first_target: rng.pick(&[0, 0, 0, 5]),
@@ -169,70 +164,16 @@ impl Knobs {
             ghost_ms: rng.pick(&[100, 2_000, 15_000]),
             faults: Vec::new(),
             last_epoch: rng.percent(4),
-            late: false,
+            loops: false,
+            packed: 0,
+            stored: Stored::AsSent,
+            stale_positions: 0,
+            calm: false,
             loses_end: false,
             comes_back: false,
         };
         knobs.choose_faults(rng);
         knobs
-    }
-
-    /// From [`STRICT_SEEDS`] on all worlds are strict and have old records; from [`MIXED_SEEDS`] on a third of those that
-    /// have old records.
-    pub fn be_strict(&mut self, seed: u64, apart: &mut Rng) {
-        if UNNUMBERED_SEEDS.contains(&seed) {
-            self.rules.at_least_once = true;
-            self.wait_for_strays(apart);
-            self.fault_every_ms = apart.pick(&[500, 1_500, 5_000]);
-            return;
-        }
-        if LOST_END_SEEDS.contains(&seed) {
-            return self.lose_ends(apart);
-        }
-        if COME_BACK_SEEDS.contains(&seed) {
-            return self.come_back(apart);
-        }
-        if RETURN_SEEDS.contains(&seed) {
-            return self.go_back(apart);
-        }
-        self.late = (LATE_SEEDS..LATE_SEEDS + 100_000_000).contains(&seed);
-        if self.late || (STRICT_SEEDS..2 * STRICT_SEEDS).contains(&seed) {
-            self.old = apart.pick(&[20, 50, 100, 100]);
-            self.expiry_check_ms = apart.pick(&[500, 2_000, 10_000]);
-        } else if seed < MIXED_SEEDS || self.old == 0 || !apart.percent(33) {
-            return;
-        }
-        self.rules.strict = true;
-        self.wait_for_strays(apart);
-    }
-
-    /// Nothing is sent that a stray might double as long as one may come, at least in the worlds that say so.
-    pub fn waits(&self) -> bool {
-        self.rules.strict || self.rules.at_least_once
-    }
-
-    fn wait_for_strays(&mut self, apart: &mut Rng) {
-        // Replaced owners send for so long: a pause, until they learn of it, and what waits for replicas.
-        self.limits.strays_ms = self.ghost_ms + 20_000;
-        // While strays may come nothing old is sent: the traffic lasts longer.
-        let batches = 2 * self.records as u64 / (self.batch_records + 1);
-        self.tick_ms = 2 * apart.pick(&[100_000, 200_000]) / batches.max(1);
-        self.fault_every_ms = apart.pick(&[1_500, 5_000, 20_000]);
-        if self.late {
-            self.come_late(apart);
-        }
-    }
-
-    /// Nothing but the marker stands between a stray and a record that stands twice.
-    fn come_late(&mut self, apart: &mut Rng) {
-        (self.facts.source_compacted, self.facts.target_compacted) = (false, false);
-        // Such a target remembers by its own time, and is never marked.
-        self.facts.target_append_time = false;
-        (self.by_name, self.last_epoch) = (false, false);
-        self.old = apart.pick(&[50, 100]);
-        self.fault_every_ms = apart.pick(&[20_000, 60_000]);
-        self.faults.retain(|fault| COMMON.contains(fault) && !matches!(fault, Fault::Elect | Fault::Restart));
-        self.faults.extend([Fault::Cut, Fault::Crash, Fault::Expire]);
     }
 
     fn choose_faults(&mut self, rng: &mut Rng) {

@@ -6,6 +6,10 @@ use mirrormesh_core::relay::rebuild::{
     Codecs, Oversized, Piece, RebuildError, RebuildPlan, Rebuilt, RecordId, Run,
 };
 
+/// The bits of the codec; any codec leaves out the padding of records.
+pub const CODEC: i16 = 0x07;
+/// A codec.
+pub const PACKED: i16 = 0x01;
 pub const APPEND_TIME: i16 = 0x08;
 pub const TRANSACTIONAL: i16 = 0x10;
 pub const CONTROL: i16 = 0x20;
@@ -24,6 +28,11 @@ const RECORD_BYTES: usize = 28;
 impl Rec {
     pub fn bytes(&self) -> usize {
         RECORD_BYTES + self.size as usize
+    }
+
+    /// Bytes of a batch without a codec that holds it alone.
+    pub fn alone(&self) -> usize {
+        HEADER_BYTES + self.bytes()
     }
 }
 
@@ -75,7 +84,9 @@ pub fn encode(mut header: BatchHeader, records: &[(i64, Rec)]) -> RawBatch {
         body.extend_from_slice(&rec.uid.to_be_bytes());
         body.extend_from_slice(&rec.key.to_be_bytes());
         body.extend_from_slice(&rec.size.to_be_bytes());
-        body.resize(body.len() + rec.size as usize, rec.uid as u8);
+        if header.attributes & CODEC == 0 {
+            body.resize(body.len() + rec.size as usize, rec.uid as u8);
+        }
     }
     header.count = records.len() as i32;
     if let Some((_, first)) = records.first() {
@@ -98,12 +109,13 @@ pub fn decode(batch: &RawBatch) -> Option<Vec<(i64, Rec)>> {
         let uid = u64::from_be_bytes(take(12, 8)?.try_into().ok()?);
         let key = u32::from_be_bytes(take(20, 4)?.try_into().ok()?);
         let size = u32::from_be_bytes(take(24, 4)?.try_into().ok()?);
-        let padding = rest.get(RECORD_BYTES..RECORD_BYTES + size as usize)?;
-        if padding.iter().any(|b| *b != uid as u8) {
+        let padding = if batch.header.attributes & CODEC == 0 { size as usize } else { 0 };
+        let end = RECORD_BYTES + padding;
+        if rest.get(RECORD_BYTES..end)?.iter().any(|b| *b != uid as u8) {
             return None;
         }
         records.push((batch.header.base_offset + i64::from(delta), Rec { uid, key, time, size }));
-        rest = &rest[RECORD_BYTES + size as usize..];
+        rest = &rest[end..];
     }
     (records.len() == batch.header.count as usize).then_some(records)
 }
@@ -131,25 +143,63 @@ impl Fake {
     }
 }
 
-fn piece(records: &[(i64, Rec)], next_source: i64) -> Piece {
-    let mut runs: Vec<Run> = Vec::new();
-    for (offset, _) in records {
-        match runs.last_mut() {
-            Some(run) if run.first + run.count == *offset => run.count += 1,
-            _ => runs.push(Run { first: *offset, count: 1 }),
-        }
+/// A piece that is being put together.
+struct Growing {
+    records: Vec<(i64, Rec)>,
+    /// Without a codec.
+    plain: usize,
+    codec: i16,
+}
+
+impl Growing {
+    fn sent(&self, rec: &Rec) -> usize {
+        let padding = if self.codec == 0 { rec.size as usize } else { 0 };
+        RECORD_BYTES + padding
     }
-    let dense: Vec<_> = records.iter().enumerate().map(|(i, (_, rec))| (i as i64, *rec)).collect();
-    let mut header = header(0);
-    header.last_offset_delta = dense.len() as i32 - 1;
-    Piece { batch: encode(header, &dense), runs, next_source }
+
+    fn bytes(&self) -> usize {
+        HEADER_BYTES + self.records.iter().map(|(_, rec)| self.sent(rec)).sum::<usize>()
+    }
+
+    fn takes(&self, rec: &Rec, plan: &RebuildPlan) -> bool {
+        self.records.is_empty()
+            || self.bytes() + self.sent(rec) <= plan.bytes_max
+                && self.plain + rec.bytes() <= plan.plain_bytes_max
+                && self.records.len() < plan.records_max
+    }
+
+    fn push(&mut self, offset: i64, rec: Rec) {
+        self.plain += rec.bytes();
+        self.records.push((offset, rec));
+    }
+
+    /// The piece, if there is one; nothing is left.
+    fn take(&mut self, next_source: Option<i64>) -> Option<Piece> {
+        let records = std::mem::take(&mut self.records);
+        self.plain = HEADER_BYTES;
+        let next_source = next_source.or_else(|| records.last().map(|(offset, _)| offset + 1))?;
+        let mut runs: Vec<Run> = Vec::new();
+        for (offset, _) in &records {
+            match runs.last_mut() {
+                Some(run) if run.first + run.count == *offset => run.count += 1,
+                _ => runs.push(Run { first: *offset, count: 1 }),
+            }
+        }
+        let dense: Vec<_> = records.iter().enumerate().map(|(i, (_, rec))| (i as i64, *rec)).collect();
+        let mut header = header(0);
+        header.attributes = self.codec;
+        header.last_offset_delta = dense.len() as i32 - 1;
+        (!dense.is_empty()).then(|| Piece { batch: encode(header, &dense), runs, next_source })
+    }
 }
 
 impl Codecs for Fake {
     fn rebuild(&self, batches: &[RawBatch], plan: &RebuildPlan) -> Result<Rebuilt, RebuildError> {
         let mut rebuilt = Rebuilt::default();
-        let mut records: Vec<(i64, Rec)> = Vec::new();
-        let mut bytes = HEADER_BYTES;
+        // The codec stays, unless batches of several are put together.
+        let packed = batches.iter().all(|batch| batch.header.attributes & CODEC != 0);
+        let codec = if packed { PACKED } else { 0 };
+        let mut growing = Growing { records: Vec::new(), plain: HEADER_BYTES, codec };
         let last = batches.last().map_or(0, |b| b.header.next_offset());
         for batch in batches {
             for (offset, mut rec) in Self::records(batch)? {
@@ -159,27 +209,19 @@ impl Codecs for Fake {
                 if let Some((first, last)) = plan.clamp {
                     rec.time = rec.time.clamp(first, last);
                 }
-                if HEADER_BYTES + rec.bytes() > plan.bytes_max {
-                    if let Some((last, _)) = records.last() {
-                        rebuilt.pieces.push(piece(&records, last + 1));
-                    }
-                    rebuilt.oversized = Some(Oversized { offset, bytes: HEADER_BYTES + rec.bytes() });
+                let alone = HEADER_BYTES + growing.sent(&rec);
+                if alone > plan.bytes_max {
+                    rebuilt.pieces.extend(growing.take(None));
+                    rebuilt.oversized = Some(Oversized { offset, bytes: alone });
                     return Ok(rebuilt);
                 }
-                if bytes + rec.bytes() > plan.bytes_max
-                    && let Some((last, _)) = records.last()
-                {
-                    rebuilt.pieces.push(piece(&records, last + 1));
-                    records.clear();
-                    bytes = HEADER_BYTES;
+                if !growing.takes(&rec, plan) {
+                    rebuilt.pieces.extend(growing.take(None));
                 }
-                bytes += rec.bytes();
-                records.push((offset, rec));
+                growing.push(offset, rec);
             }
         }
-        if !records.is_empty() {
-            rebuilt.pieces.push(piece(&records, last));
-        }
+        rebuilt.pieces.extend(growing.take(Some(last)));
         Ok(rebuilt)
     }
 

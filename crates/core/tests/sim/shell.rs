@@ -3,19 +3,15 @@
 use mirrormesh_core::format::batch::entries;
 use mirrormesh_core::ids::{ClusterId, TopicName};
 use mirrormesh_core::relay::facts::Facts;
-use mirrormesh_core::relay::journal::Stored;
-use mirrormesh_core::relay::machine::{
-    Action, Ask, Beginning, Notice, Relay, Setup, TARGET_NOT_IDEMPOTENT, Told,
-};
+use mirrormesh_core::relay::machine::{Action, Ask, Notice, Relay, Setup, Told};
 use mirrormesh_core::relay::page::SourcePage;
-use mirrormesh_core::relay::position::{PositionKey, PositionKind, PositionValue};
 use mirrormesh_core::relay::registry::WriterKey;
 use mirrormesh_core::relay::resync::Step;
-use mirrormesh_core::unit::{Generation, PartitionGeneration};
 
 use crate::check::LIVENESS;
+use crate::parts::{Event, Fetched, Fetching, Owner};
 use crate::record::Fake;
-use crate::world::{Event, Fetched, Fetching, Owner, World};
+use crate::world::World;
 
 impl World {
     /// A new owner, with what the Raft log knows.
@@ -25,6 +21,7 @@ impl World {
         self.raft.owner = o;
         let setup = Setup {
             mesh_id: "m".to_owned(),
+            target_servers: "target:9092".to_owned(),
             source: ClusterId::new("uk").unwrap(),
             flow: Self::flow(),
             topic: TopicName::new("s").unwrap(),
@@ -86,7 +83,7 @@ impl World {
         }
     }
 
-    fn act(&mut self, o: usize, action: Action<()>) {
+    fn act(&mut self, o: usize, action: Action) {
         match action {
             Action::Ask(ask) => {
                 if let Some(told) = self.registries(o, &ask) {
@@ -101,7 +98,6 @@ impl World {
             }
             Action::StopFetching => self.owners[o].fetching = None,
             Action::Append(append) => self.send(o, append),
-            Action::Mark(id) => self.mark(o, id),
             Action::Write(records) => self.write(o, records),
             Action::Begin(beginning) => {
                 self.say(|| format!("owner {o} wants to begin {beginning:?}"));
@@ -152,15 +148,12 @@ impl World {
     // Questions.
 
     pub fn ask_at(&mut self, o: usize, ask: &Ask) {
-        if !self.healing && self.rng.permille(8) {
+        if self.hiccup(8) {
             return self.tell(o, Told::Failed("UNREACHABLE".to_owned(), "no answer".to_owned()));
         }
         let told = match ask {
             Ask::Facts => Told::Facts(Facts { source_by_name: self.knobs.by_name, ..self.target.facts }),
             Ask::SourceEnds => Told::SourceEnds(self.source.start, self.source.end),
-            Ask::NewProducer if self.knobs.rules.at_least_once => {
-                Told::Failed(TARGET_NOT_IDEMPOTENT.to_owned(), "no producer ids here".to_owned())
-            }
             Ask::NewProducer => {
                 self.raft.producers += 1;
                 Told::Producer(self.raft.producers)
@@ -219,7 +212,7 @@ impl World {
                 let known = self.target.producers.get(&id);
                 if known.is_none() && self.checker.foreign && self.knobs.rules.sole_writer {
                     // The flow says that nobody else writes there, and where nothing else tells how far the mirror got it is
-                    // taken at its word (exactly-once.md 4.4).
+                    // taken at its word.
                     self.ended = Some("another writer where there is none");
                 }
                 Told::Remembered(known.map(|p| (p.epoch, p.batches.back().map_or(-1, |b| b.1))))
@@ -242,20 +235,6 @@ impl World {
                 failed("not a question")
             }
         }
-    }
-
-    fn stored(&self, o: usize) -> Stored {
-        let detail = self.owners[o].relay.detail();
-        let mut stored = Stored::default();
-        for (key, value) in &self.positions {
-            if key.target_topic_id != detail.target_topic_id {
-                continue;
-            }
-            if let (PositionKind::Position { slot, .. }, PositionValue::Position(p)) = (key.kind, value) {
-                stored.positions.push((slot, p.clone()));
-            }
-        }
-        stored
     }
 
     pub fn told(&mut self, o: usize, told: Told) {
@@ -307,7 +286,7 @@ impl World {
         let moved = fetching.epoch != self.source.epoch;
         // The broker compares the histories (Partition.readRecords, since Kafka 2.7).
         let parted = self.source.parts_before(fetching.last_epoch, offset);
-        let fetched = if other || moved || parted || (!self.healing && self.rng.permille(2)) {
+        let fetched = if other || moved || parted || self.hiccup(2) {
             Fetched::Failed
         } else {
             match self.source.fetch(offset, committed, self.knobs.fetch_bytes) {
@@ -333,7 +312,7 @@ impl World {
                 fetching.asked = false;
                 owner.seen_end = page.end_offset;
                 let empty = fetching.offset == before;
-                owner.relay.fetched(page, (), &Fake);
+                owner.relay.fetched(page, &Fake);
                 if empty {
                     // A broker holds an empty fetch for a while.
                     owner.fetching.as_mut().unwrap().asked = true;
@@ -355,89 +334,6 @@ impl World {
             }
         }
         self.drive(o);
-    }
-
-    // Positions and generations.
-
-    fn write(&mut self, o: usize, records: Vec<(PositionKey, PositionValue)>) {
-        for (_, value) in &records {
-            if let PositionValue::Position(p) = value {
-                self.say(|| {
-                    format!(
-                        "owner {o} writes position n {} source {} target {}, {:?}",
-                        p.count, p.source_offset, p.target_offset, p.source_epochs
-                    )
-                });
-                if p.generation == self.raft.detail.begun.generation {
-                    self.checker.position(p, self.target.high_watermark, &self.source);
-                }
-            }
-        }
-        let failing = self.now < self.writes_fail_until;
-        let (applied, answered) = (!failing || self.rng.percent(50), !failing);
-        let delay = self.delay();
-        if applied {
-            self.at(delay, Event::WriteAt(o, records, answered));
-        }
-        if !answered {
-            self.at(delay + 100, Event::Written(o, false));
-        }
-    }
-
-    pub fn write_at(&mut self, o: usize, records: Vec<(PositionKey, PositionValue)>, answered: bool) {
-        self.positions.extend(records);
-        if answered {
-            let delay = self.delay();
-            self.at(delay, Event::Written(o, true));
-        }
-    }
-
-    /// The Raft log: only the present owner begins a generation; a repeat is answered alike.
-    pub fn begin_at(&mut self, o: usize, beginning: &Beginning) {
-        let present = self.raft.detail.begun;
-        let answer = if self.owners[o].number != self.raft.number {
-            Err(("ASSIGNMENT_CHANGED".to_owned(), "another owner has it".to_owned()))
-        } else if beginning.after == present.generation {
-            let Generation { producer_id, epoch } = beginning.after;
-            let generation = match beginning.offered {
-                Some(offered) if epoch == i16::MAX => Generation { producer_id: offered, epoch: 0 },
-                _ => Generation { producer_id, epoch: epoch + 1 },
-            };
-            let begun = PartitionGeneration { generation, start: beginning.start };
-            let own = self.raft.begun_by == Some(o);
-            let refused = self.owners[o].refused > 1 || present.start.strict && self.owners[o].refused > 0;
-            let readable = self.owners[o].seen_end > beginning.start.source_offset;
-            let acked = self.owners[o].acked == Some(beginning.after);
-            let late = self.owners[o].newest.is_some_and(|newest| newest != beginning.after);
-            let handed = own
-                || acked
-                || late
-                || !beginning.notices.is_empty()
-                || refused
-                || !readable
-                || self.owners[o].unsure
-                // Nobody is fenced there.
-                || !beginning.after.is_numbered();
-            self.checker.handed_over(o, &beginning.after, handed);
-            self.raft.begun_by = Some(o);
-            self.raft.before = Some(beginning.after);
-            self.raft.detail.begun = begun;
-            self.say(|| format!("the Raft log begins {begun:?}"));
-            self.checker.begun(begun, &beginning.notices, &self.source);
-            Ok(begun)
-        } else if self.raft.before == Some(beginning.after) && present.start == beginning.start {
-            Ok(present)
-        } else {
-            Err(("GENERATION_CHANGED".to_owned(), "another generation is present".to_owned()))
-        };
-        let delay = self.delay();
-        if !self.healing && answer.is_ok() && self.rng.permille(50) {
-            // The answer is lost: the worker asks again.
-            let again = Beginning { ..beginning.clone() };
-            self.at(delay + 500, Event::BeginAt(o, again));
-            return;
-        }
-        self.at(delay, Event::Begun(o, answer));
     }
 }
 

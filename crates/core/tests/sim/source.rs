@@ -10,7 +10,7 @@ use mirrormesh_core::relay::page::SourcePage;
 use mirrormesh_core::relay::reader::Aborted;
 use mirrormesh_core::relay::registry::Origin;
 
-use crate::record::{self, APPEND_TIME, CONTROL, Rec, TRANSACTIONAL};
+use crate::record::{self, APPEND_TIME, CONTROL, PACKED, Rec, TRANSACTIONAL};
 use crate::returns::Other;
 
 /// What became of a record's transaction.
@@ -78,6 +78,8 @@ pub struct Source {
     pub append_time: bool,
     /// A flow from the target writes here too.
     pub loops: bool,
+    /// Batches that are packed, of a hundred.
+    pub packed: u64,
     /// What another replica has.
     pub other: Option<Other>,
 }
@@ -97,6 +99,7 @@ impl Source {
             infos: Vec::new(),
             append_time,
             loops: false,
+            packed: 0,
             other: None,
         }
     }
@@ -167,6 +170,9 @@ impl Source {
             placed.push((offset, rec));
         }
         let mut attributes = if self.append_time { APPEND_TIME } else { 0 };
+        if self.infos.len() as u64 * 37 % 100 < self.packed {
+            attributes |= PACKED;
+        }
         if let Some(pid) = transaction {
             attributes |= TRANSACTIONAL;
             self.open.entry(pid).or_insert(self.end);
@@ -300,6 +306,13 @@ impl Source {
         self.elect();
     }
 
+    /// Restored from an older copy, which lacks everything from this offset on: no leader epoch tells of it.
+    pub fn restore(&mut self, at: i64) {
+        let (epoch, history) = (self.epoch, self.history.clone());
+        self.truncate(at);
+        (self.epoch, self.history) = (epoch, history);
+    }
+
     fn first_unfinished(&mut self, pid: i64) -> Option<i64> {
         let after = self.log.iter().rposition(|b| b.control && b.pid == pid).map_or(0, |i| i + 1);
         let mut first = None;
@@ -370,7 +383,8 @@ impl Source {
             Self::forget(&mut self.infos, &batch, Gone::Truncated);
         }
         let infos = std::mem::take(&mut self.infos);
-        *self = Self { infos, loops: self.loops, ..Self::new(topic, self.append_time, 0) };
+        *self =
+            Self { infos, loops: self.loops, packed: self.packed, ..Self::new(topic, self.append_time, 0) };
     }
 }
 

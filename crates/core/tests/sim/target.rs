@@ -7,7 +7,8 @@ use mirrormesh_core::format::batch::{BatchHeader, HEADER_BYTES, RawBatch};
 use mirrormesh_core::ids::TopicId;
 use mirrormesh_core::relay::facts::Facts;
 
-use crate::record::{self, APPEND_TIME, CONTROL, Rec, TRANSACTIONAL};
+use crate::kinds::Stored;
+use crate::record::{self, APPEND_TIME, CODEC, PACKED, Rec};
 
 #[derive(Debug, Clone)]
 pub struct Batch {
@@ -40,6 +41,10 @@ pub enum Appended {
 pub struct Target {
     pub topic: TopicId,
     pub facts: Facts,
+    /// Its `compression.type`.
+    pub stored: Stored,
+    /// The lowest `max.message.bytes` that it ever had.
+    pub bytes_min: usize,
     pub log: Vec<Batch>,
     pub start: i64,
     pub end: i64,
@@ -55,10 +60,12 @@ fn last_sequence(header: &BatchHeader) -> i32 {
 }
 
 impl Target {
-    pub fn new(topic: TopicId, facts: Facts) -> Self {
+    pub fn new(topic: TopicId, facts: Facts, stored: Stored) -> Self {
         Self {
             topic,
             facts,
+            stored,
+            bytes_min: facts.target_bytes_max,
             log: Vec::new(),
             start: 0,
             end: 0,
@@ -69,7 +76,7 @@ impl Target {
         }
     }
 
-    /// A produce request with one batch, checked as Kafka does (kafka-relay-rules 2.3 and 3.1).
+    /// A produce request with one batch, checked as Kafka does (docs/kafka-behaviour.md).
     pub fn append(&mut self, header: &[u8; HEADER_BYTES], body: &Bytes, now: i64) -> Appended {
         let Some(parsed) = BatchHeader::parse(header) else { return Appended::Refused(2) };
         let raw = record::seal(parsed, body);
@@ -91,6 +98,11 @@ impl Target {
         {
             return Appended::Refused(32);
         }
+        // Judged again as it is stored (`UnifiedLog.append`: the size may have changed), before its sequence is.
+        let stored = self.stored_as(parsed, &records, now);
+        if stored.bytes.len() > self.facts.target_bytes_max {
+            return Appended::Refused(10);
+        }
         let armed = self.producers.contains_key(&parsed.producer_id);
         if parsed.producer_id >= 0
             && let Some(decided) = self.check_producer(&parsed)
@@ -99,6 +111,21 @@ impl Target {
         }
         let base = self.place(parsed, &records, now);
         Appended::New { base, armed }
+    }
+
+    /// The batch as it stands in the log.
+    fn stored_as(&self, mut header: BatchHeader, records: &[(i64, Rec)], now: i64) -> RawBatch {
+        header.leader_epoch = self.leader_epoch;
+        if self.facts.target_append_time {
+            header.attributes |= APPEND_TIME;
+            header.max_timestamp = now;
+        }
+        match self.stored {
+            Stored::AsSent => {}
+            Stored::Plain => header.attributes &= !CODEC,
+            Stored::Packed => header.attributes |= PACKED,
+        }
+        record::encode(header, records)
     }
 
     fn check_producer(&self, header: &BatchHeader) -> Option<Appended> {
@@ -115,41 +142,16 @@ impl Target {
         if header.producer_epoch > known.epoch {
             return (first != 0).then_some(Appended::Refused(45));
         }
-        // A marker alone leaves no sequence.
         let newest = known.batches.back().map_or(-1, |b| b.1);
         let next = if newest == i32::MAX { 0 } else { newest + 1 };
         (first != next).then_some(Appended::Refused(45))
     }
 
-    /// An ABORT marker of this producer; the code, if it is refused. It takes an offset.
-    pub fn mark(&mut self, producer: i64, epoch: i16, now: i64) -> Option<i16> {
-        if self.producers.get(&producer).is_some_and(|p| epoch < p.epoch) {
-            return Some(47);
-        }
-        let mut header = record::header(self.end);
-        header.leader_epoch = self.leader_epoch;
-        header.attributes = CONTROL | TRANSACTIONAL;
-        header.producer_id = producer;
-        header.producer_epoch = epoch;
-        let marker = Rec { uid: u64::MAX, key: u32::MAX, time: now, size: 0 };
-        let raw = record::encode(header, &[(self.end, marker)]);
-        let header = raw.header;
-        Self::remember(&mut self.producers, &header);
-        self.end = header.next_offset();
-        self.log.push(Batch { header, records: Vec::new(), raw });
-        None
-    }
-
     fn place(&mut self, mut header: BatchHeader, records: &[(i64, Rec)], now: i64) -> i64 {
         let base = self.end;
         header.base_offset = base;
-        header.leader_epoch = self.leader_epoch;
-        if self.facts.target_append_time {
-            header.attributes |= APPEND_TIME;
-            header.max_timestamp = now;
-        }
         let records: Vec<_> = records.iter().map(|(delta, rec)| (base + delta, *rec)).collect();
-        let raw = record::encode(header, &records);
+        let raw = self.stored_as(header, &records, now);
         let header = raw.header;
         self.end = header.next_offset();
         Self::remember(&mut self.producers, &header);
@@ -167,9 +169,6 @@ impl Target {
             *known = fresh();
         }
         known.last_time = header.max_timestamp;
-        if header.is_control() {
-            return;
-        }
         known.batches.push_back((header.base_sequence, last_sequence(header), header.base_offset));
         if known.batches.len() > 5 {
             known.batches.pop_front();
@@ -195,7 +194,9 @@ impl Target {
         self.place(header, &records, now);
     }
 
-    /// Forgets producers whose last batch is too old.
+    /// The check that runs every `producer.id.expiration.check.interval.ms`: drops the state of producers whose last batch
+    /// is too old by its highest timestamp, or by the broker's time where it sets that. Nothing else drops state by age
+    /// while a broker runs, and the next append brings it back (`ProducerStateManager.removeExpiredProducers`).
     pub fn expire(&mut self, now: i64) -> bool {
         let before = self.producers.len();
         let expiration = self.facts.target_expiration_ms;
@@ -203,37 +204,35 @@ impl Target {
         self.producers.len() != before
     }
 
-    /// The log ends here now; what the broker remembers goes back with it.
-    pub fn truncate(&mut self, at: i64) {
+    /// The log ends here now, and producer state is loaded anew: a snapshot of all before `snapshot`, and the batches
+    /// behind it (`ProducerStateManager.truncateAndReload`).
+    pub fn truncate(&mut self, at: i64, snapshot: i64, now: i64) {
         self.log.retain(|b| b.header.base_offset < at);
         self.end = at;
         self.high_watermark = self.high_watermark.min(at);
-        let mut rebuilt = BTreeMap::new();
-        for batch in &self.log {
-            Self::remember(&mut rebuilt, &batch.header);
-        }
-        // What was expired stays so; what stands only in snapshots stays known.
-        for (id, known) in std::mem::take(&mut self.producers) {
-            match rebuilt.remove(&id) {
-                Some(newer) => {
-                    self.producers.insert(id, newer);
-                }
-                None if known.batches.back().is_some_and(|(_, _, base)| *base < at) => {
-                    self.producers.insert(id, known);
-                }
-                None => {}
-            }
-        }
+        self.reload(snapshot, true, now);
     }
 
-    /// Producers known only from the retained log, as after a restart without a snapshot.
-    pub fn reload(&mut self, now: i64) {
-        let mut rebuilt = BTreeMap::new();
-        for batch in &self.log {
-            Self::remember(&mut rebuilt, &batch.header);
+    /// Loads producer state from a snapshot and from the batches behind it. A snapshot holds the last batch of each
+    /// producer, and what is too old is left out of it. `keeps`: the snapshot also knows producers of which no batch is
+    /// retained.
+    pub fn reload(&mut self, snapshot: i64, keeps: bool, now: i64) {
+        let known = std::mem::take(&mut self.producers);
+        let gone = |p: &Producer| keeps && p.batches.back().is_some_and(|(_, _, base)| *base < self.start);
+        let mut loaded: BTreeMap<_, _> = known.into_iter().filter(|(_, p)| gone(p)).collect();
+        let split = self.log.partition_point(|b| b.header.base_offset < snapshot);
+        for batch in &self.log[..split] {
+            Self::remember(&mut loaded, &batch.header);
         }
-        self.producers = rebuilt;
+        for producer in loaded.values_mut() {
+            let last = producer.batches.pop_back();
+            producer.batches = last.into_iter().collect();
+        }
+        self.producers = loaded;
         self.expire(now);
+        for batch in &self.log[split..] {
+            Self::remember(&mut self.producers, &batch.header);
+        }
     }
 
     /// Deletes whole batches before this offset.
@@ -248,7 +247,7 @@ impl Target {
         let upto = upto.min(self.high_watermark);
         let mut newest: BTreeMap<u32, i64> = BTreeMap::new();
         let mut lasts: BTreeMap<i64, i64> = BTreeMap::new();
-        for batch in self.log.iter().filter(|b| !b.header.is_control()) {
+        for batch in &self.log {
             lasts.insert(batch.header.producer_id, batch.header.base_offset);
             if batch.header.last_offset() < upto {
                 for (offset, rec) in &batch.records {
@@ -257,8 +256,7 @@ impl Target {
             }
         }
         self.log.retain_mut(|batch| {
-            // Markers stay for a day.
-            if batch.header.last_offset() >= upto || batch.header.is_control() {
+            if batch.header.last_offset() >= upto {
                 return true;
             }
             let before = batch.records.len();
@@ -292,6 +290,6 @@ impl Target {
     /// Deleted and made again under the same name.
     pub fn recreate(&mut self, topic: TopicId) {
         let (leader_epoch, process) = (self.leader_epoch, self.process);
-        *self = Self { leader_epoch, process, ..Self::new(topic, self.facts) };
+        *self = Self { leader_epoch, process, ..Self::new(topic, self.facts, self.stored) };
     }
 }

@@ -1,21 +1,16 @@
 //! The world: everything in one place, driven by one queue of events.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
-use mirrormesh_core::format::batch::StampedBatch;
-use mirrormesh_core::ids::{FlowId, TopicId, TopicName};
-use mirrormesh_core::relay::answer::Answer;
-use mirrormesh_core::relay::machine::{Ask, Beginning, Notice, Relay, Rules, Told};
-use mirrormesh_core::relay::page::SourcePage;
+use mirrormesh_core::ids::{FlowId, TopicId};
 use mirrormesh_core::relay::position::{PositionKey, PositionValue};
 use mirrormesh_core::relay::registry::Registry;
-use mirrormesh_core::relay::stop::Stop;
-use mirrormesh_core::report::Delivery;
-use mirrormesh_core::unit::{Generation, PartitionDetail, PartitionGeneration, PartitionStart};
+use mirrormesh_core::unit::{Generation, PartitionGeneration, PartitionStart};
 
-use crate::check::{Checker, Claim, LIVENESS};
+use crate::check::{Checker, LIVENESS};
+use crate::kinds::Kind;
 use crate::knobs::{Fault, Knobs};
-use crate::late::Late;
+use crate::parts::{Connection, Event, Owner, Raft};
 use crate::rng::Rng;
 use crate::source::Source;
 use crate::target::Target;
@@ -25,157 +20,25 @@ pub const START_MS: u64 = 1_700_000_000_000;
 const EVENTS_MAX: u64 = 2_000_000;
 pub const PRODUCER: i64 = 4_000;
 
-pub type Begun = Result<PartitionGeneration, (String, String)>;
-
-/// What happens at a time.
-#[derive(Debug)]
-pub enum Event {
-    /// Records come into the source.
-    Traffic,
-    Fault,
-    ExpiryCheck,
-    /// An owner looks at its clock.
-    Tick(usize),
-    AskAt(usize, Ask),
-    Told(usize, Told),
-    FetchAt(usize, u64),
-    Fetched(usize, u64, Fetched),
-    Arrive(usize, Request),
-    Process(usize),
-    Respond(usize, u64, Answer),
-    TimeOut(usize, u64),
-    AckTimeOut(usize, u64),
-    Replicated(i32, i64),
-    ConnectionDied(usize),
-    WriteAt(usize, Vec<(PositionKey, PositionValue)>, bool),
-    Written(usize, bool),
-    BeginAt(usize, Beginning),
-    Begun(usize, Begun),
-    Resume(usize),
-    LookAtTopics,
-    /// The mesh gives the partition to a new owner.
-    Assign,
-    /// An owner learns that it was replaced, or is asked to let go.
-    Stop(usize),
-    /// A person looks at a stopped partition.
-    Operate(usize),
-}
-
-#[derive(Debug)]
-pub enum Fetched {
-    Page(Box<SourcePage>),
-    OutOfRange,
-    Failed,
-}
-
-#[derive(Debug)]
-pub struct Request {
-    pub id: u64,
-    pub order: Order,
-}
-
-/// What the broker is to write.
-#[derive(Debug)]
-pub enum Order {
-    Append {
-        batch: StampedBatch,
-        claim: Claim,
-        target_topic: TopicId,
-    },
-    /// A marker of this producer; by topic name.
-    Mark(Generation),
-}
-
-#[derive(Debug)]
-pub struct Waiting {
-    pub id: u64,
-    pub base: i64,
-    pub end: i64,
-    pub old: bool,
-    /// It is a marker.
-    pub marker: bool,
-}
-
-/// A connection to the target's leader.
-#[derive(Debug)]
-pub struct Connection {
-    pub owner: usize,
-    pub process: u32,
-    pub leader_epoch: i32,
-    pub open: bool,
-    pub due: VecDeque<u64>,
-    pub inbox: VecDeque<Request>,
-    pub waiting: Option<Waiting>,
-    pub last_arrival: u64,
-    pub last_answer: u64,
-    /// Requests that were on their way when it was given up and still arrive; when.
-    pub ghosts: (u64, u64),
-    pub answers_lost: bool,
-}
-
-#[derive(Debug)]
-pub struct Fetching {
-    pub session: u64,
-    pub offset: i64,
-    pub committed: bool,
-    pub asked: bool,
-    /// The source's leader epoch that it began under.
-    pub epoch: i32,
-    /// Leader epoch of what is before the first offset, as the relay says; not needed behind it, since a new leader ends
-    /// the session.
-    pub last_epoch: i32,
-    /// The topic that it began on.
-    pub topic: TopicId,
-}
-
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, each with a name of its own")]
-pub struct Owner {
-    pub number: u64,
-    pub relay: Relay<()>,
-    pub rules: Rules,
-    pub alive: bool,
-    pub paused_until: u64,
-    pub skew: i64,
-    pub connection: Option<usize>,
-    pub leader_epoch: i32,
-    pub fetching: Option<Fetching>,
-    pub stopped: Option<Stop>,
-    pub released: bool,
-    /// The target's log as it was when its ends were told.
-    pub version: u64,
-    /// The generation of the target's newest record of ours at that time.
-    pub newest: Option<Generation>,
-    /// It said since then that records may come again.
-    pub unsure: bool,
-    /// Own appends since then.
-    pub sent: bool,
-    pub notices: Vec<Notice>,
-    /// Sequences of its appends that the target refused.
-    pub refused: u32,
-    /// End of what may be read of the source, as it saw it last.
-    pub seen_end: i64,
-    /// The generation of its last append that was acknowledged.
-    pub acked: Option<Generation>,
-}
-
-/// The Raft log, as far as it matters here.
-#[derive(Debug)]
-pub struct Raft {
-    pub number: u64,
-    pub owner: usize,
-    pub detail: PartitionDetail,
-    pub rules: Rules,
-    pub producers: i64,
-    /// The generation before the present one: a repeat is known by it.
-    pub before: Option<Generation>,
-    /// Who began the present one.
-    pub begun_by: Option<usize>,
+/// How often things happened that a run has to show to be worth anything.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Counts {
+    /// Appends that the target took although it had dropped the producer's state.
+    pub unarmed: u64,
+    /// Those of them that followed another of the same pipeline.
+    pub in_pipelines: u64,
+    /// Those that were taken while an earlier one of the pipeline was not.
+    pub holes: u64,
+    /// Requests of replaced owners and of connections that were given up, which were appended.
+    pub zombies: u64,
+    /// Those of them whose sender said that it mirrors exactly once, and which stand twice since the target forgot it.
+    pub forgotten_zombies: u64,
 }
 
 pub struct World {
     pub trace: bool,
     pub rng: Rng,
-    /// Numbers that only strict worlds draw.
+    /// Numbers that only some kinds of worlds draw.
     pub apart: Rng,
     pub knobs: Knobs,
     pub now: u64,
@@ -184,7 +47,8 @@ pub struct World {
     pub source: Source,
     pub target: Target,
     pub raft: Raft,
-    pub positions: BTreeMap<PositionKey, PositionValue>,
+    /// The topic of positions: all writes, in order.
+    pub positions: Vec<(PositionKey, PositionValue)>,
     /// The target's.
     pub registry: Registry,
     pub owners: Vec<Owner>,
@@ -194,7 +58,12 @@ pub struct World {
     /// How many requests of the next connection that is given up still arrive, and when.
     pub next_ghosts: Option<(u64, u64)>,
     /// Until when the target lacks replicas, is slow in replicating, and answers are lost.
+    pub not_enough_from: u64,
     pub not_enough_until: u64,
+    /// The next request is refused, and then the check for expired producers runs.
+    pub refuse_and_check: bool,
+    /// When the next such check runs.
+    pub next_check: u64,
     pub stalled_until: u64,
     pub writes_fail_until: u64,
     pub slow_until: u64,
@@ -204,44 +73,22 @@ pub struct World {
     /// The connection of an append that the target took since another owner's had made it forget, and the last one that was
     /// sent there before its owner could know.
     pub untold_again: Option<(usize, u64)>,
-    /// What the owner said of the guarantee when it last appended.
-    pub last_said: Delivery,
     pub fired: Vec<Fault>,
     pub happened: BTreeSet<Fault>,
     pub ended: Option<&'static str>,
     pub events: u64,
     pub topics: u8,
     pub paths: BTreeMap<&'static str, u64>,
-    /// Markers on the target.
-    pub markers: u64,
-    /// Strays that are on their way, in worlds where they come late, and how many came.
-    pub late: Vec<Late>,
-    pub strays: u64,
-    /// Until then the target forgets nobody.
-    pub quiet_until: u64,
+    /// What the run shows of itself.
+    pub counts: Counts,
 }
 
 pub fn topic_id(n: u8) -> TopicId {
     TopicId([n; 16])
 }
 
-impl Raft {
-    fn new(source: &Source, target: &Target, begun: PartitionGeneration, rules: Rules) -> Self {
-        let detail = PartitionDetail {
-            target_topic: TopicName::new("t").unwrap(),
-            source_topic_id: source.topic,
-            target_topic_id: target.topic,
-            begun,
-        };
-        Self { number: 0, owner: 0, detail, rules, producers: PRODUCER, before: None, begun_by: None }
-    }
-}
-
 fn first_generation(knobs: &Knobs) -> Generation {
     let epoch = if knobs.last_epoch { i16::MAX - 1 } else { 0 };
-    if knobs.rules.at_least_once {
-        return Generation { epoch, ..Generation::unnumbered(1) };
-    }
     Generation { producer_id: PRODUCER, epoch }
 }
 
@@ -249,18 +96,23 @@ impl World {
     pub fn new(seed: u64, trace: bool) -> Self {
         let mut rng = Rng::new(seed);
         let mut knobs = Knobs::new(&mut rng);
-        // Drawn from numbers of its own: the other worlds stay what they are.
         let mut apart = Rng::new(seed ^ 0x7374_7269_6374);
-        knobs.be_strict(seed, &mut apart);
+        knobs.become_kind(Kind::of(seed), &mut apart);
+        let mut world = Self::with(knobs, (rng, apart), trace);
+        world.begin();
+        world
+    }
+
+    /// A world in which nothing is going to happen yet.
+    pub fn with(knobs: Knobs, (mut rng, apart): (Rng, Rng), trace: bool) -> Self {
         let mut source = Source::new(topic_id(1), knobs.append_time, knobs.first_source);
-        // Not drawn: the other worlds stay what they are.
-        source.loops = seed % 16 == 11;
-        let mut target = Target::new(topic_id(2), knobs.facts);
+        (source.loops, source.packed) = (knobs.loops, knobs.packed);
+        let mut target = Target::new(topic_id(2), knobs.facts, knobs.stored);
         if knobs.first_target > 0 {
             target.foreign(-1, knobs.first_target, START_MS as i64);
             target.high_watermark = target.end;
         }
-        if rng.percent(50) {
+        if !knobs.calm && rng.percent(50) {
             source.append(&[(1, START_MS as i64, 8)], None, START_MS as i64);
             source.high_watermark = source.end;
         }
@@ -270,14 +122,13 @@ impl World {
                 source_offset: source.start,
                 target_offset: target.end,
                 read_uncommitted: knobs.rules.read_uncommitted,
-                strict: knobs.rules.strict,
                 ..PartitionStart::default()
             },
         };
         let raft = Raft::new(&source, &target, begun, knobs.rules);
         let mut checker = Checker::default();
-        checker.begun(begun, &[], &source);
-        let mut world = Self {
+        checker.begun(begun, &[], &source, target.bytes_min);
+        Self {
             trace,
             rng,
             apart,
@@ -288,14 +139,17 @@ impl World {
             source,
             target,
             raft,
-            positions: BTreeMap::new(),
+            positions: Vec::new(),
             registry: Registry::default(),
             owners: Vec::new(),
             connections: Vec::new(),
             checker,
             sessions: 0,
             next_ghosts: None,
+            not_enough_from: 0,
             not_enough_until: 0,
+            refuse_and_check: false,
+            next_check: u64::MAX,
             stalled_until: 0,
             writes_fail_until: 0,
             slow_until: 0,
@@ -303,20 +157,14 @@ impl World {
             healing: false,
             last_append: 0,
             untold_again: None,
-            last_said: Delivery::Unknown,
             fired: Vec::new(),
             happened: BTreeSet::new(),
             ended: None,
             events: 0,
             topics: 2,
             paths: BTreeMap::new(),
-            markers: 0,
-            late: Vec::new(),
-            strays: 0,
-            quiet_until: 0,
-        };
-        world.begin();
-        world
+            counts: Counts::default(),
+        }
     }
 
     fn begin(&mut self) {
@@ -324,7 +172,12 @@ impl World {
         self.at(1, Event::Traffic);
         self.at(self.knobs.fault_every_ms, Event::Fault);
         let first_check = self.rng.below(self.knobs.expiry_check_ms);
-        self.at(first_check, Event::ExpiryCheck);
+        self.check_in(first_check);
+    }
+
+    fn check_in(&mut self, ms: u64) {
+        self.next_check = self.now + ms;
+        self.at(ms, Event::ExpiryCheck);
     }
 
     pub fn flow() -> FlowId {
@@ -343,8 +196,16 @@ impl World {
         self.queue.insert((self.now + delay, self.sequence), event);
     }
 
+    /// Something small fails now and then, of a thousand times.
+    pub fn hiccup(&mut self, permille: u64) -> bool {
+        !self.healing && !self.knobs.calm && self.rng.permille(permille)
+    }
+
     /// Some time on a network.
     pub fn delay(&mut self) -> u64 {
+        if self.knobs.calm {
+            return self.knobs.delay_ms;
+        }
         let most = if self.now < self.slow_until { 800 } else { self.knobs.delay_ms };
         1 + self.rng.below(most)
     }
@@ -401,10 +262,10 @@ impl World {
             Event::Traffic => self.traffic(),
             Event::Fault => self.fault(),
             Event::ExpiryCheck => {
-                if self.forgets() {
-                    self.say(|| "target forgets producers".to_owned());
+                if self.target.expire(self.now as i64) {
+                    self.say(|| "target drops expired producers".to_owned());
                 }
-                self.at(self.knobs.expiry_check_ms, Event::ExpiryCheck);
+                self.check_in(self.knobs.expiry_check_ms);
             }
             Event::Tick(o) => {
                 if !self.owners[o].released && self.owners[o].stopped.is_none() {

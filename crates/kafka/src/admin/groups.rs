@@ -2,23 +2,20 @@
 //!
 //! Owns finding coordinators. Must not know how offsets are translated or when a group may be written to.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::try_join_all;
 use kafka_protocol::messages::describe_groups_response::DescribedGroup;
-use kafka_protocol::messages::offset_commit_request::{
-    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
-};
 use kafka_protocol::messages::{
     ConsumerGroupDescribeRequest, DescribeGroupsRequest, FindCoordinatorRequest, GroupId, ListGroupsRequest,
-    OffsetCommitRequest, OffsetFetchRequest,
+    OffsetFetchRequest,
 };
 use kafka_protocol::protocol::{Message as _, VersionRange};
 
 use super::topics::missing;
 use super::{text, words};
-use crate::client::{Client, topic_name, worth_asking_again};
+use crate::client::{Client, worth_asking_again};
 use crate::error::{Error, ErrorCode, Result};
 use crate::wire::api::Api;
 
@@ -27,8 +24,6 @@ const FIND_COORDINATOR_VERSIONS: VersionRange = VersionRange { min: 1, max: 3 };
 /// Version 8 and later ask for many groups at once in another form. Before version 2 all offsets of a group could not
 /// be asked for.
 const OFFSET_FETCH_VERSIONS: VersionRange = VersionRange { min: 2, max: 7 };
-/// A commit that belongs to no member, as tools make it.
-const NO_GENERATION: i32 = -1;
 /// Coordinators remembered; beyond that all are forgotten.
 const COORDINATORS_MAX: usize = 100_000;
 /// What old versions of `DescribeGroups` call a group that they do not have.
@@ -90,32 +85,6 @@ pub struct CommittedOffset {
     pub leader_epoch: i32,
     /// The consumer's note.
     pub metadata: String,
-}
-
-/// An offset to commit for a group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CommitOffset {
-    /// The topic.
-    pub topic: Arc<str>,
-    /// The partition.
-    pub partition: i32,
-    /// The next offset that the group shall read.
-    pub offset: i64,
-    /// The epoch of the last record read, -1 if unknown.
-    pub leader_epoch: i32,
-    /// A note.
-    pub metadata: String,
-}
-
-/// What became of one commit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CommitOutcome {
-    /// The topic.
-    pub topic: Arc<str>,
-    /// The partition.
-    pub partition: i32,
-    /// [`ErrorCode::UNKNOWN_MEMBER_ID`] if the group has members, among others.
-    pub error: ErrorCode,
 }
 
 /// Which broker coordinates which group, as far as asked for.
@@ -224,37 +193,6 @@ impl Client {
         .await
     }
 
-    /// Commits offsets for a group that has no members, as an administrator; each has an outcome of its own.
-    ///
-    /// Committing the same again is harmless, so an unknown outcome is repeated.
-    pub async fn commit_group_offsets(
-        &self,
-        group: &str,
-        offsets: &[CommitOffset],
-    ) -> Result<Vec<CommitOutcome>> {
-        let request = commit_request(group, offsets);
-        self.retrying("committing group offsets", worth_asking_again, || async {
-            let (_, response) = self.call_coordinator(group, &request, OffsetCommitRequest::VERSIONS).await?;
-            let mut outcomes = Vec::new();
-            for topic in &response.topics {
-                let name: Arc<str> = topic.name.as_str().into();
-                for partition in &topic.partitions {
-                    let error = ErrorCode(partition.error_code);
-                    if error.is_coordinator_error() {
-                        self.check_group(OffsetCommitRequest::NAME, group, error)?;
-                    }
-                    outcomes.push(CommitOutcome {
-                        topic: Arc::clone(&name),
-                        partition: partition.partition_index,
-                        error,
-                    });
-                }
-            }
-            Ok(outcomes)
-        })
-        .await
-    }
-
     /// Describes groups in the order of the question, those of the new consumer protocol (KIP-848) too. A group that
     /// does not exist is `Dead` or has [`ErrorCode::GROUP_ID_NOT_FOUND`].
     pub async fn describe_groups(&self, groups: &[&str]) -> Result<Vec<GroupDescription>> {
@@ -357,26 +295,6 @@ impl Client {
         }
         code.ok().map_err(|code| Error::Group { group: group.into(), api, code, message: None })
     }
-}
-
-fn commit_request(group: &str, offsets: &[CommitOffset]) -> OffsetCommitRequest {
-    let mut topics: BTreeMap<&str, Vec<OffsetCommitRequestPartition>> = BTreeMap::new();
-    for offset in offsets {
-        let commit = OffsetCommitRequestPartition::default()
-            .with_partition_index(offset.partition)
-            .with_committed_offset(offset.offset)
-            .with_committed_leader_epoch(offset.leader_epoch)
-            .with_committed_metadata(Some(text(&offset.metadata)));
-        topics.entry(&offset.topic).or_default().push(commit);
-    }
-    let topics = topics.into_iter().map(|(topic, partitions)| {
-        OffsetCommitRequestTopic::default().with_name(topic_name(topic)).with_partitions(partitions)
-    });
-    OffsetCommitRequest::default()
-        .with_group_id(GroupId(text(group)))
-        .with_generation_id_or_member_epoch(NO_GENERATION)
-        .with_member_id(text(""))
-        .with_topics(topics.collect())
 }
 
 fn classic_description(found: &DescribedGroup) -> GroupDescription {

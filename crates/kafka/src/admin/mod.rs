@@ -9,7 +9,7 @@ pub mod offsets;
 pub mod producers;
 pub mod topics;
 
-pub use groups::{CommitOffset, CommitOutcome, CommittedOffset, GroupDescription, GroupListing, GroupMember};
+pub use groups::{CommittedOffset, GroupDescription, GroupListing, GroupMember};
 pub use offsets::{EpochEndOffset, EpochQuery, ListedOffset, OffsetQuery, OffsetSpec};
 pub use producers::{ProducerIdentity, ProducerState};
 pub use topics::{ConfigEntry, NewTopic, TopicConfigs, TopicOutcome};

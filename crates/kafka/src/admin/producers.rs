@@ -1,10 +1,7 @@
-//! Producer ids: getting one, what a partition's leader knows about them, and markers of them.
+//! Producer ids: getting one, and what a partition's leader knows about them.
 
 use kafka_protocol::messages::describe_producers_request::TopicRequest;
-use kafka_protocol::messages::write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
-use kafka_protocol::messages::{
-    DescribeProducersRequest, InitProducerIdRequest, ProducerId, WriteTxnMarkersRequest,
-};
+use kafka_protocol::messages::{DescribeProducersRequest, InitProducerIdRequest, ProducerId};
 use kafka_protocol::protocol::Message as _;
 
 use super::topics::missing;
@@ -15,9 +12,6 @@ use crate::wire::api::Api as _;
 
 /// Not looked at without a transactional id, but must be a valid number.
 const TRANSACTION_TIMEOUT_MS: i32 = 60_000;
-
-/// Brokers refuse a marker with a lower one than the last had: as no coordinator writes markers of our ids, it stays.
-const COORDINATOR_EPOCH: i32 = 0;
 
 /// A producer id and its epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,39 +88,5 @@ impl Client {
             current_transaction_start: producer.current_txn_start_offset,
         });
         Ok(producers.collect())
-    }
-
-    /// Writes an ABORT marker of a producer into a partition, once: where it is not known what came of it, it is not
-    /// written again. Needs Alter or `ClusterAction` on the cluster.
-    ///
-    /// # Errors
-    /// [`Error::Partition`] with the broker's code; [`Error::outcome_unknown`] says whether it may stand there.
-    pub async fn write_abort_marker(
-        &self,
-        (topic, partition): (&str, i32),
-        producer: ProducerIdentity,
-        lane: u32,
-    ) -> Result<()> {
-        let topics = WritableTxnMarkerTopic::default()
-            .with_name(topic_name(topic))
-            .with_partition_indexes(vec![partition]);
-        let marker = WritableTxnMarker::default()
-            .with_producer_id(ProducerId(producer.producer_id))
-            .with_producer_epoch(producer.epoch)
-            .with_transaction_result(false)
-            .with_coordinator_epoch(COORDINATOR_EPOCH)
-            .with_topics(vec![topics]);
-        let request = WriteTxnMarkersRequest::default().with_markers(vec![marker]);
-        let leader = self.leader(topic, partition).await?;
-        let connection = self.connection(leader.node_id, lane).await?;
-        let timeout = self.limits().request_timeout;
-        let response = connection.call_within(&request, WriteTxnMarkersRequest::VERSIONS, timeout).await?;
-        let topics = response.markers.iter().flat_map(|marker| &marker.topics);
-        let found = topics.flat_map(|t| &t.partitions).find(|p| p.partition_index == partition);
-        let Some(found) = found else {
-            return Err(missing::<WriteTxnMarkersRequest>(connection.broker(), topic));
-        };
-        let code = ErrorCode(found.error_code);
-        self.check_partition(WriteTxnMarkersRequest::NAME, topic, partition, code, None)
     }
 }

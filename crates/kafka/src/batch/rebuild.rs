@@ -58,6 +58,8 @@ struct Packer {
     from: i64,
     clamp: Option<(i64, i64)>,
     bytes_max: usize,
+    plain_bytes_max: usize,
+    records_max: usize,
     limit: usize,
     /// Content that is worth an attempt to compress.
     target: usize,
@@ -80,6 +82,8 @@ impl Packer {
             clamp: plan.clamp.map(|(low, high)| (low.min(high), high)),
             // The length field has 31 bits. A record has seven bytes at least: its count fits too.
             bytes_max: plan.bytes_max.min(i32::MAX as usize),
+            plain_bytes_max: plan.plain_bytes_max.min(i32::MAX as usize),
+            records_max: plan.records_max.max(1),
             limit,
             target: 0,
             room,
@@ -135,7 +139,7 @@ impl Packer {
     /// Without a codec.
     fn append(&mut self, item: Item<'_>) -> Problem<Option<Oversized>> {
         if let Some(draft) = &mut self.draft {
-            if draft.push(item, self.bytes_max)? {
+            if draft.records() < self.records_max && draft.push(item, self.bytes_max)? {
                 return Ok(None);
             }
             self.finish_draft()?;
@@ -175,7 +179,7 @@ impl Packer {
     fn carve(&mut self) -> Problem<Option<Oversized>> {
         let (mut wanted, mut first) = (self.target, true);
         loop {
-            let (draft, taken) = self.queue.draft(wanted)?;
+            let (draft, taken) = self.queue.draft(wanted, self.plain_bytes_max, self.records_max)?;
             let plain = draft.plain.len() - HEADER_BYTES;
             let frame = draft.frame(self.codec);
             let batch = frame.close(draft.plain)?;
@@ -245,6 +249,10 @@ impl Draft {
         Ok(true)
     }
 
+    fn records(&self) -> usize {
+        usize::try_from(self.count).unwrap_or(usize::MAX)
+    }
+
     fn frame(&self, codec: Codec) -> Frame {
         Frame {
             base_offset: 0,
@@ -299,19 +307,22 @@ impl Queue {
         self.marks.push(Mark { end: self.content.len(), offset: item.offset, timestamp: item.timestamp });
     }
 
-    /// Puts the first records into a draft: as many as have `wanted` bytes of content, but at least one.
-    fn draft(&self, wanted: usize) -> Problem<(Draft, Taken)> {
+    /// Puts the first records into a draft: as many as have `wanted` bytes of content, but at least one; no more than
+    /// `records_max`, and no more than `plain_bytes_max` bytes of the batch without compression.
+    fn draft(&self, wanted: usize, plain_bytes_max: usize, records_max: usize) -> Problem<(Draft, Taken)> {
         let mut taken = Taken::default();
         let mut draft: Option<Draft> = None;
         let mut start = self.gone.bytes;
         for mark in self.marks.get(self.gone.records..).unwrap_or_default() {
             let content = self.content.get(start..mark.end).unwrap_or_default();
             let item = Item { offset: mark.offset, timestamp: mark.timestamp, content };
-            if taken.records > 0 && taken.bytes + content.len() > wanted {
+            let enough = taken.bytes + content.len() > wanted || taken.records >= records_max;
+            if taken.records > 0 && enough {
                 break;
             }
             let draft = draft.get_or_insert_with(|| Draft::new(item, wanted.min(self.bytes())));
-            if !draft.push(item, i32::MAX as usize)? {
+            let bytes_max = if taken.records == 0 { i32::MAX as usize } else { plain_bytes_max };
+            if !draft.push(item, bytes_max)? {
                 break;
             }
             taken = Taken { records: taken.records + 1, bytes: taken.bytes + content.len() };

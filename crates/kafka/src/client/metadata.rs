@@ -76,6 +76,8 @@ pub struct Leader {
     pub leader_epoch: i32,
     /// The topic's id, all zeroes if unknown.
     pub topic_id: TopicId,
+    /// The same number for partitions whose replicas are on the same brokers, whoever leads.
+    pub replica_set: u64,
 }
 
 /// What the cache knows about a leader.
@@ -107,6 +109,7 @@ struct CachedTopic {
 struct CachedPartition {
     leader: Option<i32>,
     leader_epoch: i32,
+    replica_set: u64,
     error: ErrorCode,
     outdated: bool,
 }
@@ -128,11 +131,14 @@ impl Cache {
         match topic.partitions.get(&partition) {
             None => Lookup::Absent(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
             Some(CachedPartition { outdated: true, .. }) => Lookup::Unknown,
-            Some(CachedPartition { leader: Some(node_id), leader_epoch, .. }) => Lookup::Known(Leader {
-                node_id: *node_id,
-                leader_epoch: *leader_epoch,
-                topic_id: topic.topic_id,
-            }),
+            Some(CachedPartition { leader: Some(node_id), leader_epoch, replica_set, .. }) => {
+                Lookup::Known(Leader {
+                    node_id: *node_id,
+                    leader_epoch: *leader_epoch,
+                    topic_id: topic.topic_id,
+                    replica_set: *replica_set,
+                })
+            }
             Some(CachedPartition { leader: None, error, .. }) => {
                 Lookup::Absent(if error.is_ok() { ErrorCode::LEADER_NOT_AVAILABLE } else { *error })
             }
@@ -195,16 +201,26 @@ fn merged(info: &PartitionInfo, known: Option<&CachedPartition>) -> CachedPartit
         Some(known) if info.leader_epoch >= 0 && info.leader_epoch < known.leader_epoch => CachedPartition {
             leader: known.leader,
             leader_epoch: known.leader_epoch,
+            replica_set: replica_set(&info.replicas),
             error: known.error,
             outdated: known.outdated,
         },
         _ => CachedPartition {
             leader: info.leader,
             leader_epoch: info.leader_epoch,
+            replica_set: replica_set(&info.replicas),
             error: info.error,
             outdated: false,
         },
     }
+}
+
+/// A hash of the set (FNV-1a), whatever the order.
+fn replica_set(replicas: &[i32]) -> u64 {
+    let mut sorted = replicas.to_vec();
+    sorted.sort_unstable();
+    let bytes = sorted.into_iter().flat_map(i32::to_be_bytes);
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
 /// The cluster as a response describes it.

@@ -32,11 +32,13 @@ use pool::{Pool, Target};
 
 /// The lane of everything but records, so that a long fetch or a slow append does not hold it up.
 const CONTROL_LANE: u32 = u32::MAX;
+/// The lane of questions whether a broker answers at all: nothing else may hold them up.
+const PROBE_LANE: u32 = u32::MAX - 1;
 /// From version 4 on a broker can be told not to create what it is asked about (Kafka 0.11).
-const METADATA_VERSIONS: VersionRange = VersionRange { min: 4, max: 13 };
+pub(crate) const METADATA_VERSIONS: VersionRange = VersionRange { min: 4, max: 13 };
 
-const RETRY_MIN: Duration = Duration::from_millis(20);
-const RETRY_MAX: Duration = Duration::from_secs(1);
+pub(crate) const RETRY_MIN: Duration = Duration::from_millis(20);
+pub(crate) const RETRY_MAX: Duration = Duration::from_secs(1);
 
 /// A client of one cluster; clones share connections and cache.
 #[derive(Clone)]
@@ -60,7 +62,7 @@ impl Client {
     /// [`Error::Config`].
     pub fn new(config: ClientConfig) -> Result<Self> {
         config.validate()?;
-        let pool = Pool::new(&config.client_id, config.limits);
+        let pool = Pool::new(&config.client_id, config.limits, config.expected.clone());
         let inner = Inner {
             config,
             pool,
@@ -124,6 +126,14 @@ impl Client {
         Ok(metadata::cluster_info(&response))
     }
 
+    /// Kafka's id of the cluster; `None` on brokers before 0.10.1, which have none.
+    ///
+    /// # Errors
+    /// As [`Client::cluster`].
+    pub async fn cluster_id(&self) -> Result<Option<String>> {
+        Ok(self.cluster().await?.cluster_id)
+    }
+
     /// Asks about topics: those named, or all that we may see. A topic that does not exist has an error of its own;
     /// none is ever created by asking.
     pub async fn topics(&self, names: Option<&[&str]>) -> Result<Vec<TopicInfo>> {
@@ -169,7 +179,10 @@ impl Client {
             };
             match outcome {
                 Ok(response) => return Ok((address, response)),
-                Err(error) if error.is_connection_error() => last = Some(error),
+                // Another cluster at one address says more than silence at the next.
+                Err(error) if error.is_connection_error() || error.changed_cluster().is_some() => {
+                    last = last.filter(|known: &Error| known.changed_cluster().is_some()).or(Some(error));
+                }
                 Err(error) => return Err(error),
             }
             if !tried.iter().any(|known| **known == *address) {
@@ -194,6 +207,24 @@ impl Client {
         bootstrap.shuffle(&mut rand::rng());
         nodes.extend(bootstrap);
         nodes
+    }
+
+    /// Asks a broker for something cheap, on a connection that is used for nothing else. An answer within `timeout`,
+    /// the time to connect included, shows that the broker works.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] if no answer came in time; otherwise why the broker can't be asked.
+    pub async fn probe(&self, node_id: i32, timeout: Duration) -> Result<()> {
+        let request = MetadataRequest::default().with_topics(Some(Vec::new()));
+        let request = request.with_allow_auto_topic_creation(false);
+        let asking = async {
+            let connection = self.connection(node_id, PROBE_LANE).await?;
+            connection.call_within(&request, METADATA_VERSIONS, timeout).await.map(drop)
+        };
+        tokio::time::timeout(timeout, asking).await.unwrap_or_else(|_| {
+            let broker = self.cache().address(node_id).unwrap_or_else(|| "an unknown broker".into());
+            Err(Error::Timeout { broker, api: MetadataRequest::NAME, timeout })
+        })
     }
 
     /// Sends a request to one broker over its control lane.

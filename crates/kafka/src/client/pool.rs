@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
-use crate::config::Limits;
+use crate::config::{ExpectedCluster, Limits};
 use crate::error::{Error, Result};
 use crate::memory::Share;
 use crate::wire::conn::Connection;
@@ -34,6 +34,8 @@ pub(crate) enum Target {
 pub(crate) struct Pool {
     client_id: String,
     limits: Limits,
+    /// Whose brokers may answer.
+    expected: Option<ExpectedCluster>,
     /// Held only to find a slot, never across an await.
     slots: Mutex<HashMap<(Target, u32), Arc<Slot>>>,
 }
@@ -61,8 +63,8 @@ impl Default for State {
 }
 
 impl Pool {
-    pub(crate) fn new(client_id: &str, limits: Limits) -> Self {
-        Self { client_id: client_id.to_owned(), limits, slots: Mutex::new(HashMap::new()) }
+    pub(crate) fn new(client_id: &str, limits: Limits, expected: Option<ExpectedCluster>) -> Self {
+        Self { client_id: client_id.to_owned(), limits, expected, slots: Mutex::new(HashMap::new()) }
     }
 
     /// Whether a usable connection is there already.
@@ -125,7 +127,8 @@ impl Pool {
         // Counted from the attempt's start, and before it: a caller that gives up must not allow a faster next one.
         state.not_before = Some(Instant::now() + state.backoff.delay());
         let memory = memory.cloned();
-        match Connection::connect_within(address, &self.client_id, self.limits, memory).await {
+        let expected = self.expected.as_ref();
+        match Connection::connect_within(address, &self.client_id, self.limits, memory, expected).await {
             Ok(connection) => {
                 state.connection = Some((connection.clone(), Instant::now()));
                 state.last_error = None;

@@ -12,8 +12,10 @@ use kafka_protocol::messages::{
 
 use super::*;
 use crate::admin::{NewTopic, OffsetQuery, OffsetSpec};
+use crate::config::ExpectedCluster;
 use crate::wire::testing::{Received, Responder, Script};
 
+const CLUSTER_ID: &str = "the-right-one";
 const LONG: Duration = Duration::from_mins(1);
 
 async fn responder() -> Responder {
@@ -30,6 +32,14 @@ fn client(responder: &Responder) -> Client {
     let mut config = ClientConfig::new([responder.address.as_str()], "test");
     config.limits =
         Limits { request_timeout: LONG, connect_timeout: LONG, admin_timeout: LONG, ..Limits::default() };
+    Client::new(config).unwrap()
+}
+
+/// As [`client`], for a cluster with this id.
+fn client_of(responder: &Responder, cluster_id: &str) -> Client {
+    let mut config = client(responder).config().clone();
+    config.expected =
+        Some(ExpectedCluster { kafka_cluster_id: cluster_id.into(), name: "clusters/uk".into() });
     Client::new(config).unwrap()
 }
 
@@ -55,6 +65,7 @@ async fn describe(request: &Received, responder: &Responder, leader_epoch: i32) 
     });
     let response = MetadataResponse::default()
         .with_brokers(vec![broker])
+        .with_cluster_id(Some(StrBytes::from_static_str(CLUSTER_ID)))
         .with_controller_id(BrokerId(1))
         .with_topics(topics.collect());
     request.answer(&response).await;
@@ -125,6 +136,85 @@ async fn one_connection_per_broker_and_lane() {
     let again = client.connection(1, 0).await.unwrap();
     assert!(!again.is_closed());
     assert_eq!(responder.accepted.load(Ordering::SeqCst) - before, 3);
+}
+
+#[tokio::test]
+async fn a_probe_tells_a_silent_broker_from_one_that_works() {
+    let mut responder = responder().await;
+    let client = client(&responder);
+    tokio::join!(async { client.cluster().await.unwrap() }, async {
+        let request = responder.next().await;
+        describe(&request, &responder, 1).await
+    });
+    let (probed, _) = tokio::join!(client.probe(1, LONG), async {
+        let request = responder.next().await;
+        describe(&request, &responder, 1).await
+    });
+    probed.unwrap();
+    let silent = client.probe(1, Duration::from_millis(50)).await.unwrap_err();
+    assert!(matches!(silent, Error::Timeout { .. }), "{silent}");
+}
+
+#[tokio::test]
+async fn each_new_connection_asks_for_the_cluster_id_first() {
+    let mut responder = responder().await;
+    let client = client_of(&responder, CLUSTER_ID);
+    let serving = async {
+        // The check of the connection to the bootstrap server, then what was asked for.
+        for _ in 0..2 {
+            assert!(describe(&responder.next().await, &responder, 1).await.is_empty());
+        }
+        let check = responder.next().await;
+        assert!(describe(&check, &responder, 1).await.is_empty(), "no topic is asked about");
+    };
+    let asking = async {
+        client.cluster().await.unwrap();
+        client.connection(1, 0).await.unwrap();
+        // The same connection is not checked again.
+        client.connection(1, 0).await.unwrap();
+    };
+    tokio::join!(asking, serving);
+    assert!(responder.is_idle());
+}
+
+#[tokio::test]
+async fn another_cluster_gets_nothing_but_the_question() {
+    let mut responder = responder().await;
+    let client = client_of(&responder, "another");
+    let topic = NewTopic { name: "t".into(), partitions: 1, replication_factor: -1, configs: [].into() };
+    let serving = async {
+        let check = responder.next().await;
+        assert!(describe(&check, &responder, 1).await.is_empty());
+    };
+    let (created, ()) = tokio::join!(client.create_topics(vec![topic]), serving);
+    let error = created.unwrap_err();
+    let Some(Error::ClusterChanged { expected, found, cluster, .. }) = error.changed_cluster() else {
+        panic!("{error}");
+    };
+    assert_eq!((&**expected, &**found, &**cluster), ("another", CLUSTER_ID, "clusters/uk"));
+    assert!(responder.is_idle(), "nothing is created there");
+}
+
+#[tokio::test]
+async fn client_goes_on_when_the_right_cluster_is_back() {
+    let mut responder = responder().await;
+    let client = client_of(&responder, CLUSTER_ID);
+    let serving = async {
+        // Another cluster answers first.
+        let check = responder.next().await;
+        check
+            .answer(&MetadataResponse::default().with_cluster_id(Some(StrBytes::from_static_str("x"))))
+            .await;
+        for _ in 0..2 {
+            describe(&responder.next().await, &responder, 1).await;
+        }
+    };
+    let asking = async {
+        let error = client.cluster().await.unwrap_err();
+        assert!(error.changed_cluster().is_some(), "{error}");
+        assert_eq!(client.cluster_id().await.unwrap().as_deref(), Some(CLUSTER_ID));
+    };
+    tokio::join!(asking, serving);
 }
 
 #[tokio::test]

@@ -55,6 +55,20 @@ pub enum Error {
         /// The time it had.
         timeout: Duration,
     },
+    /// A broker of another cluster answered than the one that is expected. Nothing was sent but the question.
+    #[error(
+        "{broker} is no broker of {cluster}: the Kafka cluster id there is {found}, expected is {expected}"
+    )]
+    ClusterChanged {
+        /// `host:port`.
+        broker: Arc<str>,
+        /// What the expected cluster is called.
+        cluster: Arc<str>,
+        /// Kafka's id of the expected cluster.
+        expected: Arc<str>,
+        /// Kafka's id of the cluster that answered.
+        found: Arc<str>,
+    },
     /// None of the brokers that could be asked answered.
     #[error("no broker answered {api}; tried {tried}; the last error was: {last}")]
     NoBroker {
@@ -254,7 +268,11 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Config { .. } | Self::Malformed { .. } | Self::Unsupported { .. } => Class::Fatal,
-            Self::Request { .. } | Self::Batch { .. } | Self::LogTruncated { .. } => Class::Rejected,
+            // The expected cluster may come back: callers wait and try again, but say first what is wrong.
+            Self::ClusterChanged { .. }
+            | Self::Request { .. }
+            | Self::Batch { .. }
+            | Self::LogTruncated { .. } => Class::Rejected,
             Self::Connect { .. }
             | Self::ConnectTimeout { .. }
             | Self::UnknownBroker { .. }
@@ -296,6 +314,15 @@ impl Error {
             | Self::Group { code, .. }
             | Self::NoLeader { code, .. } => Some(*code),
             Self::NoBroker { last, .. } | Self::Deadline { last, .. } => last.code(),
+            _ => None,
+        }
+    }
+
+    /// The [`Error::ClusterChanged`] behind the error, if there is one.
+    pub fn changed_cluster(&self) -> Option<&Self> {
+        match self {
+            Self::ClusterChanged { .. } => Some(self),
+            Self::NoBroker { last, .. } | Self::Deadline { last, .. } => last.changed_cluster(),
             _ => None,
         }
     }
@@ -352,6 +379,23 @@ mod tests {
         assert_eq!(wrapped.class(), Class::Retriable);
         let unsent = Error::Closed { broker: "b:1".into(), api: "Produce", reason: "closed".into() };
         assert!(!unsent.outcome_unknown());
+    }
+
+    #[test]
+    fn another_cluster_shows_through_wrappers() {
+        let changed = Error::ClusterChanged {
+            broker: "b:1".into(),
+            cluster: "clusters/uk".into(),
+            expected: "right".into(),
+            found: "wrong".into(),
+        };
+        assert_eq!(changed.class(), Class::Rejected);
+        assert!(!changed.outcome_unknown());
+        let wrapped = Error::NoBroker { api: "Metadata", tried: "b:1".into(), last: Box::new(changed) };
+        let message = wrapped.changed_cluster().unwrap().to_string();
+        for part in ["b:1", "clusters/uk", "right", "wrong"] {
+            assert!(message.contains(part), "{message}");
+        }
     }
 
     /// Results are passed by value everywhere: the error must not make them large.

@@ -1,13 +1,11 @@
-//! librdkafka for the mesh's own topics: small, compacted, of one partition.
+//! librdkafka as the reader of the mesh's own topics: small, compacted, of one partition.
 //!
 //! Owns the translation of our settings into librdkafka's, and keeps its blocking calls off the runtime's threads. Must
 //! not know what the records mean. Mirrored records never come this way: librdkafka would batch them anew.
 
 mod context;
-mod producer;
 mod reader;
 
-pub use producer::InternalProducer;
 pub use reader::{InternalReader, InternalRecord};
 
 use std::sync::Arc;
@@ -18,8 +16,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use crate::config::ClientConfig;
 use crate::error::{Class, Error, ErrorCode};
 
-/// The settings that producers and readers share. A property of the user wins over ours, but not over where to connect
-/// and not over what a producer or reader promises: those are set after it.
+/// The settings of every reader. A property of the user wins over ours, but not over where to connect and not over what
+/// a reader promises: those are set after it.
 fn base_config(config: &ClientConfig) -> rdkafka::ClientConfig {
     let mut native = rdkafka::ClientConfig::new();
     native.set_log_level(RDKafkaLogLevel::Warning);

@@ -54,7 +54,8 @@ pub struct InternalReader {
 }
 
 impl InternalReader {
-    /// A reader that stands at the beginning of a topic. `client` must be one of the same cluster.
+    /// A reader that stands at the beginning of a topic. `client` must be one of the same cluster. It is asked for the end
+    /// before each reading, and compares the cluster id on its connections, which librdkafka does not.
     ///
     /// # Errors
     /// [`Error::Librdkafka`] for properties that librdkafka does not know.

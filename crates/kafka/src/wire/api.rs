@@ -8,8 +8,8 @@ use kafka_protocol::messages::{
     ApiVersionsRequest, ConsumerGroupDescribeRequest, CreatePartitionsRequest, CreateTopicsRequest,
     DeleteRecordsRequest, DeleteTopicsRequest, DescribeConfigsRequest, DescribeGroupsRequest,
     DescribeProducersRequest, FetchRequest, FindCoordinatorRequest, InitProducerIdRequest, ListGroupsRequest,
-    ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest,
-    OffsetForLeaderEpochRequest, ProduceRequest, WriteTxnMarkersRequest,
+    ListOffsetsRequest, MetadataRequest, OffsetFetchRequest,
+    OffsetForLeaderEpochRequest, ProduceRequest,
 };
 use kafka_protocol::protocol::Request;
 
@@ -51,11 +51,9 @@ apis! {
     ListGroupsRequest, "ListGroups", 3, LIST_GROUPS;
     ListOffsetsRequest, "ListOffsets", 6, LIST_OFFSETS;
     MetadataRequest, "Metadata", 9, METADATA;
-    OffsetCommitRequest, "OffsetCommit", 8, OFFSET_COMMIT;
     OffsetFetchRequest, "OffsetFetch", 6, OFFSET_FETCH;
     OffsetForLeaderEpochRequest, "OffsetForLeaderEpoch", 4, OFFSET_FOR_LEADER_EPOCH;
     ProduceRequest, "Produce", 9, PRODUCE;
-    WriteTxnMarkersRequest, "WriteTxnMarkers", 1, WRITE_TXN_MARKERS;
 }
 
 const I8: Kind = Kind::Fixed(1);
@@ -286,12 +284,6 @@ const METADATA: &[Field] = {
     ]
 };
 
-const OFFSET_COMMIT: &[Field] = {
-    const PARTITION: &[Field] = &[all(I32), all(I16)];
-    const TOPIC: &[Field] = &[until(9, Kind::Text), since(10, UUID), all(Kind::Array(PARTITION))];
-    &[since(3, I32), all(Kind::Array(TOPIC))]
-};
-
 const OFFSET_FETCH: &[Field] = {
     const PARTITION: &[Field] = &[all(I32), all(I64), since(5, I32), all(Kind::Text), all(I16)];
     const TOPIC: &[Field] = &[until(9, Kind::Text), since(10, UUID), all(Kind::Array(PARTITION))];
@@ -320,11 +312,4 @@ const PRODUCE: &[Field] = {
     ];
     const TOPIC: &[Field] = &[until(12, Kind::Text), since(13, UUID), all(Kind::Array(PARTITION))];
     &[all(Kind::Array(TOPIC)), all(I32), Field::tagged(0, 10, Kind::Array(NODE_ENDPOINT))]
-};
-
-const WRITE_TXN_MARKERS: &[Field] = {
-    const PARTITION: &[Field] = &[all(I32), all(I16)];
-    const TOPIC: &[Field] = &[all(Kind::Text), all(Kind::Array(PARTITION))];
-    const MARKER: &[Field] = &[all(I64), all(Kind::Array(TOPIC))];
-    &[all(Kind::Array(MARKER))]
 };

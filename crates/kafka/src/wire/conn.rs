@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use kafka_protocol::messages::RequestHeader;
+use kafka_protocol::messages::{MetadataRequest, RequestHeader};
 use kafka_protocol::protocol::{Encodable as _, StrBytes, VersionRange};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::AbortHandle;
@@ -24,7 +24,8 @@ use super::api::Api;
 use super::link::{self, Awaited, End, Queued};
 use super::transport::{self, Transport};
 use super::versions::{self, Negotiated, Versions};
-use crate::config::Limits;
+use crate::client::METADATA_VERSIONS;
+use crate::config::{ExpectedCluster, Limits};
 use crate::error::{Error, Result};
 use crate::memory::Share;
 
@@ -73,15 +74,17 @@ impl Connection {
     /// # Errors
     /// [`Error::Connect`] and [`Error::ConnectTimeout`]; [`Error::Unsupported`] if the peer is too old.
     pub async fn connect(broker: &str, client_id: &str, limits: Limits) -> Result<Self> {
-        Self::connect_within(broker, client_id, limits, None).await
+        Self::connect_within(broker, client_id, limits, None, None).await
     }
 
-    /// As [`Connection::connect`]; what is read is charged to a share of a memory budget.
+    /// As [`Connection::connect`]; what is read is charged to a share of a memory budget. A broker of another cluster than
+    /// `expected` is refused: nothing else is sent to it.
     pub(crate) async fn connect_within(
         broker: &str,
         client_id: &str,
         limits: Limits,
         memory: Option<Share>,
+        expected: Option<&ExpectedCluster>,
     ) -> Result<Self> {
         let broker: Arc<str> = broker.into();
         let opening = async {
@@ -90,6 +93,9 @@ impl Connection {
                 .map_err(|source| Error::Connect { broker: Arc::clone(&broker), source: Arc::new(source) })?;
             let connection = Self::start(Arc::clone(&broker), client_id, limits, transport, memory);
             connection.negotiate().await?;
+            if let Some(expected) = expected {
+                connection.check_cluster(expected).await?;
+            }
             Ok(connection)
         };
         tokio::time::timeout(limits.connect_timeout, opening).await.unwrap_or_else(|_| {
@@ -147,6 +153,24 @@ impl Connection {
         }
     }
 
+    /// Asks which cluster the broker belongs to. Metadata without topics tells it in all versions that we use.
+    async fn check_cluster(&self, expected: &ExpectedCluster) -> Result<()> {
+        let request =
+            MetadataRequest::default().with_topics(Some(Vec::new())).with_allow_auto_topic_creation(false);
+        let timeout = self.inner.limits.connect_timeout;
+        let response = self.call_within(&request, METADATA_VERSIONS, timeout).await?;
+        let found = response.cluster_id.as_ref().map_or("unknown", |id| id.as_str());
+        if found == &*expected.kafka_cluster_id {
+            return Ok(());
+        }
+        Err(Error::ClusterChanged {
+            broker: Arc::clone(&self.inner.broker),
+            cluster: Arc::clone(&expected.name),
+            expected: Arc::clone(&expected.kafka_cluster_id),
+            found: found.into(),
+        })
+    }
+
     /// `host:port` of the broker.
     pub fn broker(&self) -> &str {
         &self.inner.broker
@@ -167,7 +191,12 @@ impl Connection {
 
     /// Ends the connection. Every unanswered request gets [`Error::Disconnected`]: its outcome is unknown.
     pub fn close(&self) {
-        self.inner.end.now("we closed it");
+        self.close_because("we closed it");
+    }
+
+    /// As [`Connection::close`]; the errors of unanswered requests carry the reason.
+    pub fn close_because(&self, reason: &str) {
+        self.inner.end.now(reason);
     }
 
     /// Whether requests to produce and to fetch can name topics by id.

@@ -4,6 +4,9 @@
 //! written, so both sides see the same order, which is the order in which a broker answers; no lock is needed.
 //!
 //! Invariant: an answer is never skipped. What does not fit ends the connection. Must not know what requests mean.
+//!
+//! A broker handles the requests of a connection one after the other. So the time of a request counts from the last answer
+//! on the connection, if that came after the request was sent: until then the broker worked on an earlier request.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -86,7 +89,7 @@ impl End {
 }
 
 impl Awaited {
-    /// Due after `timeout`, or after as much behind the end of a throttling.
+    /// Due `timeout` after the last answer on the connection, or as long after the end of a throttling.
     pub(crate) fn new(
         (api, correlation): (&'static str, i32),
         timeout: Duration,
@@ -120,6 +123,7 @@ pub(crate) fn start(
         awaited,
         broker: Arc::clone(broker),
         waiting: VecDeque::new(),
+        answered: Instant::now(),
         end: Arc::clone(&end),
     };
     let writing = tokio::spawn(write_until_end(transport.writer, queued, awaiting, Arc::clone(&end)));
@@ -172,6 +176,8 @@ struct Reader {
     broker: Arc<str>,
     /// Unanswered requests, oldest first.
     waiting: VecDeque<Awaited>,
+    /// When the last answer came.
+    answered: Instant,
     end: Arc<End>,
 }
 
@@ -240,6 +246,7 @@ impl Reader {
             self.end.now(&reason);
             return Err(reason);
         }
+        self.answered = Instant::now();
         // Nobody may be interested any more; the answer had to be taken off the wire all the same.
         drop(request.sender.send(Ok(frame)));
         Ok(())
@@ -257,7 +264,8 @@ impl Reader {
         }
         let muted_until = self.end.muted_until();
         for request in &mut self.waiting {
-            request.deadline = request.deadline.max(request.latest.min(muted_until + request.timeout));
+            let throttled = request.latest.min(muted_until + request.timeout);
+            request.deadline = request.deadline.max(throttled).max(self.answered + request.timeout);
         }
         let late = self.waiting.iter().find(|request| request.deadline <= now)?;
         let reason = format!("{} was not answered within {} ms", late.api, late.timeout.as_millis());

@@ -71,8 +71,8 @@ pub struct ProduceEntry {
 /// An append to partitions that one broker leads; each partition at most once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProduceRequest {
-    /// How long the broker may wait for its followers before it answers 7. Should be below
-    /// `Limits::request_timeout`, after which the connection is given up.
+    /// How long the broker may wait for its followers before it answers 7. The connection is given up
+    /// `Limits::produce_margin` later.
     pub timeout: Duration,
     /// What to append.
     pub entries: Vec<ProduceEntry>,
@@ -139,7 +139,7 @@ impl Connection {
         let segments = encode(request, &sent, version, correlation, self.client_id())?;
         let bytes = segments.iter().map(Bytes::len).sum();
         conn::check_size(WireRequest::NAME, bytes, self.limits().frame_bytes_max)?;
-        let timeout = self.limits().request_timeout;
+        let timeout = request.timeout.saturating_add(self.limits().produce_margin);
         let outgoing = Outgoing { api: WireRequest::NAME, correlation, segments, timeout };
         let heap_bytes_max = self.limits().decoded_bytes_max();
         let broker: Arc<str> = self.broker().into();

@@ -73,6 +73,10 @@ fn kind_to_store(kind: &CommandKind) -> Kind {
             create: *create,
             guard: Some(guard.into()),
         }),
+        CommandKind::ReportCluster { id, kafka_cluster_id } => Kind::ReportCluster(store::ReportCluster {
+            cluster_id: id.to_string(),
+            kafka_cluster_id: kafka_cluster_id.clone(),
+        }),
         CommandKind::DeleteCluster { id, guard } => Kind::DeleteCluster(store::DeleteCluster {
             cluster_id: id.to_string(),
             guard: Some(guard.into()),
@@ -170,6 +174,7 @@ fn plan_to_store(steps: &[PlanStep]) -> store::ApplyPlan {
 fn kind_from_store(kind: Kind) -> Result<CommandKind, ConvertError> {
     let (field, result) = match kind {
         Kind::PutCluster(put) => ("put_cluster", put_cluster(put)),
+        Kind::ReportCluster(report) => ("report_cluster", report_cluster(report)),
         Kind::DeleteCluster(delete) => ("delete_cluster", delete_cluster(delete)),
         Kind::PutFlow(put) => ("put_flow", put_flow(put)),
         Kind::DeleteFlow(delete) => ("delete_flow", delete_flow(delete)),
@@ -195,6 +200,13 @@ fn put_cluster(put: store::PutCluster) -> Result<CommandKind, ConvertError> {
         spec: inner(put.spec, "spec")?,
         create: put.create,
         guard: inner(put.guard, "guard")?,
+    })
+}
+
+fn report_cluster(report: store::ReportCluster) -> Result<CommandKind, ConvertError> {
+    Ok(CommandKind::ReportCluster {
+        id: id(&report.cluster_id, "cluster_id")?,
+        kafka_cluster_id: report.kafka_cluster_id,
     })
 }
 

@@ -123,6 +123,7 @@ impl From<&Claim> for store::Claim {
             mesh_id: claim.mesh_id.clone(),
             flow_id: claim.flow.to_string(),
             source: claim.source.to_string(),
+            source_topic: claim.source_topic.as_ref().map(ToString::to_string).unwrap_or_default(),
         }
     }
 }
@@ -135,6 +136,10 @@ impl TryFrom<store::Claim> for Claim {
             mesh_id: claim.mesh_id,
             flow: id(&claim.flow_id, "flow_id")?,
             source: id(&claim.source, "source")?,
+            source_topic: match claim.source_topic.as_str() {
+                "" => None,
+                topic => Some(id(topic, "source_topic")?),
+            },
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use mirrormesh_core::control::TopicEntry;
-use mirrormesh_core::flow::{FlowSpec, Naming, StartAt};
+use mirrormesh_core::flow::{FlowSpec, Naming, RetiredOptions, StartAt};
 use mirrormesh_core::report::Event;
 use mirrormesh_core::unit::{ClusterSpec, Generation, PartitionGeneration, PartitionStart, Role, Unit};
 
@@ -32,7 +32,11 @@ impl TryFrom<store::Role> for Role {
 
 impl From<&ClusterSpec> for store::ClusterSpec {
     fn from(spec: &ClusterSpec) -> Self {
-        Self { bootstrap_servers: spec.bootstrap_servers.clone(), properties: spec.properties.clone() }
+        Self {
+            bootstrap_servers: spec.bootstrap_servers.clone(),
+            properties: spec.properties.clone(),
+            kafka_cluster_id: spec.kafka_cluster_id.clone().unwrap_or_default(),
+        }
     }
 }
 
@@ -40,7 +44,11 @@ impl TryFrom<store::ClusterSpec> for ClusterSpec {
     type Error = ConvertError;
 
     fn try_from(spec: store::ClusterSpec) -> Result<Self, ConvertError> {
-        Ok(Self { bootstrap_servers: spec.bootstrap_servers, properties: spec.properties })
+        Ok(Self {
+            bootstrap_servers: spec.bootstrap_servers,
+            properties: spec.properties,
+            kafka_cluster_id: Some(spec.kafka_cluster_id).filter(|id| !id.is_empty()),
+        })
     }
 }
 
@@ -86,8 +94,9 @@ impl From<&FlowSpec> for store::FlowSpec {
             on_oversized: store::OversizedPolicy::from(spec.on_oversized).into(),
             timestamps: store::TimestampPolicy::from(spec.timestamps).into(),
             skip_mirrored: spec.skip_mirrored,
-            strict_delivery: spec.strict_delivery,
-            at_least_once: spec.at_least_once,
+            strict_delivery: spec.retired.strict_delivery,
+            at_least_once: spec.retired.at_least_once,
+            require_exactly_once: spec.require_exactly_once,
             adopt: spec.adopt,
             throttle: policy::throttle_to_store(spec.throttle),
             throttle_by_topic: spec
@@ -142,8 +151,12 @@ impl TryFrom<store::FlowSpec> for FlowSpec {
             on_oversized: policy::oversized(spec.on_oversized, "on_oversized")?,
             timestamps: policy::timestamps(spec.timestamps, "timestamps")?,
             skip_mirrored: spec.skip_mirrored,
-            strict_delivery: spec.strict_delivery,
-            at_least_once: spec.at_least_once,
+            // What was strict is never weakened unseen.
+            require_exactly_once: spec.require_exactly_once || spec.strict_delivery,
+            retired: RetiredOptions {
+                strict_delivery: spec.strict_delivery,
+                at_least_once: spec.at_least_once,
+            },
             adopt: spec.adopt,
             throttle: policy::throttle(spec.throttle),
             throttle_by_topic: policy::throttle_by_topic(spec.throttle_by_topic)?,
@@ -219,7 +232,7 @@ impl From<&PartitionStart> for store::PartitionStart {
             skip_mirrored: start.skip_mirrored,
             adopted: start.adopted,
             source_leader_epoch: start.source_leader_epoch,
-            strict: start.strict,
+            strict: false,
             marked: start.marked,
         }
     }
@@ -237,8 +250,7 @@ impl TryFrom<store::PartitionStart> for PartitionStart {
             skip_mirrored: start.skip_mirrored,
             adopted: start.adopted,
             source_leader_epoch: start.source_leader_epoch,
-            strict: start.strict,
-            marked: start.marked,
+            marked: start.strict || start.marked,
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Flows, workers and events of the public API: defaults, limits, and which field is at fault.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mirrormesh_core::flow::{FlowSpec, Naming, StartAt};
 use mirrormesh_core::ids::{ClusterId, FlowId, TopicName, WorkerId};
@@ -75,7 +75,7 @@ fn the_empty_pattern_alone_excludes_nothing() {
     };
     let spec = flow_spec(&flow).unwrap();
     assert!(spec.topics_exclude.is_empty());
-    assert!(spec.topic_rules().unwrap().target_of("a.replica").is_some());
+    assert!(spec.topic_rules(&BTreeSet::new()).unwrap().target_of("a.replica").is_some());
     assert_eq!(spec_to_api(&spec).topics.unwrap().exclude, [""]);
 }
 
@@ -175,6 +175,43 @@ fn patterns_are_limited() {
     assert_eq!(include(vec!["a".into(); 1001]), ["flow.topics.include"]);
     assert_eq!(include(vec!["\\pL{20}".into(); 40]), ["flow.topics.include"], "too large together");
     assert_eq!(include(vec!["(".into(); 1000]).len(), 100, "no more are looked at");
+}
+
+#[test]
+fn usual_mistakes_in_patterns_get_a_hint() {
+    let topics = |pattern: &str| {
+        let topics = Some(v1::TopicSelection { include: vec![pattern.to_owned()], exclude: vec![] });
+        flow_spec(&v1::Flow { topics, ..minimal() }).map(drop).map_err(|faults| faults.to_string())
+    };
+    for (pattern, hint) in [
+        (
+            "orders,payments",
+            r#"holds a comma, which can't be in a topic name: give each topic a pattern of its own, ["orders", "payments"]"#,
+        ),
+        ("orders, payments", r#"["orders", "payments"]"#),
+        ("o{1,2},p", r#"["o{1,2}", "p"]"#),
+        ("(orders,payments)", "give each topic a pattern of its own"),
+        ("o{1,2,3}", "holds a comma"),
+        (" orders", r#"holds a blank, which can't be in a topic name: write "orders""#),
+        ("orders\t", "holds a blank"),
+        ("my orders", "holds a blank"),
+        ("(?!test).*", "put what is not to be selected into the exclude list"),
+        ("*", "everything is `.*`"),
+        ("*.orders", "any text is `.*`"),
+    ] {
+        let fault = topics(pattern).unwrap_err();
+        assert!(
+            fault.starts_with("`flow.topics.include[0]`: ") && fault.contains(hint),
+            "{pattern}: {fault}"
+        );
+    }
+    for right in ["orders", "o{1,2}", "o{2,}", "o{3}", r"\p{L}{1,2}x{4}", "orders|payments"] {
+        assert_eq!(topics(right), Ok(()), "{right}");
+    }
+    // Group ids may hold anything.
+    let groups =
+        Some(v1::GroupSelection { include: vec!["my group, the first".to_owned()], exclude: vec![] });
+    assert!(faults_of(&v1::Flow { groups, ..minimal() }).is_empty());
 }
 
 #[test]

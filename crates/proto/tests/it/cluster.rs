@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use mirrormesh_core::control::ClusterRecord;
+use mirrormesh_core::unit::ClusterSpec;
 use mirrormesh_proto::convert::api::{
     apply_cluster_mask, cluster_spec, cluster_to_api, is_reference, is_secret,
 };
@@ -42,7 +43,12 @@ fn what_is_shown_can_be_sent_back() {
     assert_eq!((shown.name.as_str(), shown.etag.as_str()), ("clusters/uk", "42"));
     assert_eq!(shown.create_time, Some(prost_types::Timestamp { seconds: 1, nanos: 0 }));
     assert_eq!(shown.update_time, Some(prost_types::Timestamp { seconds: 2, nanos: 500_000_000 }));
-    assert_eq!(cluster_spec(&shown, &mut Faults::new()), Some(record.spec));
+    assert_eq!(Some(&shown.kafka_cluster_id), record.spec.kafka_cluster_id.as_ref());
+    let sent_back = cluster_spec(&shown, &mut Faults::new()).unwrap();
+    assert_eq!(
+        ClusterSpec { kafka_cluster_id: record.spec.kafka_cluster_id.clone(), ..sent_back },
+        record.spec
+    );
 }
 
 #[test]
@@ -191,8 +197,49 @@ fn masks_change_what_they_name() {
             (update.bootstrap_servers.clone(), update.properties.clone())
         );
     }
-    assert_eq!(apply(&["name", "etag", "create_time", "update_time"]), Ok(present.clone()));
+    // Without a mask the fields that the update leaves empty stay.
+    let servers = v1::Cluster { properties: BTreeMap::new(), ..update.clone() };
+    let changed = apply_cluster_mask(&present, &servers, None).unwrap();
+    assert_eq!(
+        (changed.bootstrap_servers, changed.properties),
+        (servers.bootstrap_servers, present.properties.clone())
+    );
+    assert_eq!(apply(&["name", "etag"]), Ok(present.clone()));
+    assert_eq!(apply(&["bootstrapServers"]), apply(&["bootstrap_servers"]));
+    for path in ["create_time", "updateTime"] {
+        let faults = apply(&[path]).unwrap_err().to_string();
+        assert!(faults.contains(&format!("{path:?} is output only")), "{faults}");
+    }
     let faults = apply(&["properties", "nonsense", "bootstrap.servers"]).unwrap_err();
     assert_eq!(faults.fields().collect::<Vec<_>>(), ["update_mask", "update_mask"]);
     assert!(faults.to_string().contains("\"nonsense\""), "{faults}");
+}
+
+#[test]
+fn only_a_mask_that_names_it_accepts_another_cluster_id() {
+    let present = samples::cluster_spec();
+    let update = v1::Cluster { kafka_cluster_id: "another".into(), ..with_servers(&["b:1"]) };
+    let apply = |update: &v1::Cluster, paths: &[&str]| {
+        let mask = FieldMask { paths: paths.iter().map(|&p| p.to_owned()).collect() };
+        apply_cluster_mask(&present, update, Some(&mask))
+    };
+    // Who sends back what he has read must not accept an id by accident.
+    for paths in [&["*"][..], &["bootstrap_servers"], &[]] {
+        let changed = apply(&update, paths).unwrap();
+        assert_eq!(changed.kafka_cluster_id, present.kafka_cluster_id, "{paths:?}");
+        assert_eq!(changed.bootstrap_servers, ["b:1"]);
+    }
+    for path in ["kafka_cluster_id", "kafkaClusterId"] {
+        let changed = apply(&update, &[path]).unwrap();
+        assert_eq!(changed.kafka_cluster_id.as_deref(), Some("another"));
+        assert_eq!(changed.bootstrap_servers, present.bootstrap_servers);
+    }
+    let forgotten = apply(&v1::Cluster::default(), &["kafka_cluster_id"]).unwrap();
+    assert_eq!(forgotten.kafka_cluster_id, None, "the next contact tells it");
+    let wrong = v1::Cluster { kafka_cluster_id: "a b".into(), ..v1::Cluster::default() };
+    let faults = apply(&wrong, &["kafka_cluster_id"]).unwrap_err();
+    assert_eq!(faults.fields().collect::<Vec<_>>(), ["cluster.kafka_cluster_id"]);
+    assert_eq!(fields_of(&update), Vec::<String>::new());
+    let created = cluster_spec(&update, &mut Faults::new()).unwrap();
+    assert_eq!(created.kafka_cluster_id, None, "a worker reports it");
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use mirrormesh_proto::{MESH_DESCRIPTORS, PUBLIC_DESCRIPTORS};
+use mirrormesh_proto::{ERROR_DETAIL_DESCRIPTORS, MESH_DESCRIPTORS, PUBLIC_DESCRIPTORS};
 use prost::Message;
 use prost_types::FileDescriptorSet;
 
@@ -42,4 +42,20 @@ fn users_see_the_public_api_only() {
         set.file.iter().flat_map(|file| &file.service).filter_map(|s| s.name.clone()).collect();
     let expected = ["ClusterService", "FlowService", "MeshService", "WorkerService"];
     assert_eq!(services, expected.map(str::to_owned).into());
+}
+
+#[test]
+fn the_types_of_error_details_are_described() {
+    let set = FileDescriptorSet::decode(ERROR_DETAIL_DESCRIPTORS).unwrap();
+    let rpc = set.file.iter().filter(|file| file.package.as_deref() == Some("google.rpc"));
+    let messages: BTreeSet<&str> =
+        rpc.flat_map(|file| &file.message_type).filter_map(|m| m.name.as_deref()).collect();
+    for sent in ["ErrorInfo", "BadRequest", "RetryInfo", "Status"] {
+        assert!(messages.contains(sent), "{messages:?}");
+    }
+    // What they are made of is in the set too, whatever a client knows by itself.
+    let present: BTreeSet<&str> = set.file.iter().filter_map(|file| file.name.as_deref()).collect();
+    let needed: BTreeSet<&str> =
+        set.file.iter().flat_map(|file| &file.dependency).map(String::as_str).collect();
+    assert!(needed.is_subset(&present), "{needed:?} {present:?}");
 }

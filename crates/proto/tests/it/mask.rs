@@ -68,7 +68,7 @@ fn paths() -> Vec<(&'static str, FlowSpec)> {
                 on_oversized: s().on_oversized,
                 timestamps: s().timestamps,
                 skip_mirrored: true,
-                strict_delivery: true,
+                require_exactly_once: true,
                 throttle: s().throttle,
                 throttle_by_topic: s().throttle_by_topic,
                 ..p()
@@ -80,7 +80,7 @@ fn paths() -> Vec<(&'static str, FlowSpec)> {
         ("records.timestamps", FlowSpec { timestamps: s().timestamps, ..p() }),
         ("records.isolation", FlowSpec { read_uncommitted: true, ..p() }),
         ("records.forward_mirrored", FlowSpec { skip_mirrored: true, ..p() }),
-        ("records.strict_delivery", FlowSpec { strict_delivery: true, ..p() }),
+        ("records.require_exactly_once", FlowSpec { require_exactly_once: true, ..p() }),
         ("adopt", FlowSpec { adopt: true, ..p() }),
         ("checkpoints", FlowSpec { checkpoint_interval_ms: 6_000, ..p() }),
         ("checkpoints.interval", FlowSpec { checkpoint_interval_ms: 6_000, ..p() }),
@@ -159,35 +159,169 @@ fn what_is_named_and_left_out_goes_back_to_its_default() {
 }
 
 #[test]
-fn no_mask_means_all_that_can_be_changed() {
+fn a_star_means_all_that_can_be_changed() {
     let empty = v1::Flow::default();
-    let expected = FlowSpec { naming: spec().naming, ..plain() };
-    assert_eq!(apply_flow_mask(&spec(), &empty, None), Ok(expected.clone()));
-    assert_eq!(apply(&spec(), &empty, &[]), Ok(expected.clone()));
-    assert_eq!(apply(&spec(), &empty, &["*"]), Ok(expected));
+    assert_eq!(apply(&spec(), &empty, &["*"]), Ok(FlowSpec { naming: spec().naming, ..plain() }));
     // A value that differs comes through, so that core can refuse it aloud.
     let moved = v1::Flow { target: "clusters/us".into(), ..Default::default() };
-    assert_eq!(apply(&spec(), &moved, &[]).unwrap().target, cluster("us"));
+    assert_eq!(apply(&spec(), &moved, &["*"]).unwrap().target, cluster("us"));
     let identity = Some(v1::Naming { policy: Some(v1::naming::Policy::Identity(v1::IdentityNaming {})) });
     let renamed = v1::Flow { naming: identity, ..Default::default() };
-    assert_eq!(apply(&spec(), &renamed, &[]).unwrap().naming, Naming::Identity);
+    assert_eq!(apply(&spec(), &renamed, &["*"]).unwrap().naming, Naming::Identity);
 }
 
 #[test]
-fn output_fields_are_passed_over_and_unknown_ones_refused() {
+fn without_a_mask_an_empty_update_changes_nothing() {
+    for update in [
+        v1::Flow::default(),
+        v1::Flow {
+            topics: Some(v1::TopicSelection::default()),
+            groups: Some(v1::GroupSelection::default()),
+            naming: Some(v1::Naming::default()),
+            start: Some(v1::Start::default()),
+            records: Some(v1::RecordOptions {
+                throttle: Some(v1::Throttle::default()),
+                ..Default::default()
+            }),
+            checkpoints: Some(v1::CheckpointOptions::default()),
+            heartbeats: Some(v1::HeartbeatOptions::default()),
+            topic_creation: Some(v1::TopicCreation::default()),
+            ..Default::default()
+        },
+    ] {
+        assert_eq!(apply_flow_mask(&spec(), &update, None), Ok(spec()));
+        assert_eq!(apply(&spec(), &update, &[]), Ok(spec()));
+    }
+}
+
+/// An operator sets a throttle and nothing else: the selection must not widen, nor any other option go back to its default.
+#[test]
+fn without_a_mask_one_filled_field_changes_alone() {
+    let throttle = v1::Throttle { bytes_per_second: Some(2_048), records_per_second: None };
+    let update = v1::Flow {
+        records: Some(v1::RecordOptions { throttle: Some(throttle), ..Default::default() }),
+        ..Default::default()
+    };
+    let limited = Throttle { bytes_per_second: std::num::NonZeroU64::new(2_048), ..spec().throttle };
+    assert_eq!(apply_flow_mask(&spec(), &update, None), Ok(FlowSpec { throttle: limited, ..spec() }));
+}
+
+/// A message in which only the fields of this path are filled, from the sample.
+fn only(path: &str) -> v1::Flow {
+    let spec = apply(&plain(), &spec_to_api(&spec()), &[path]).unwrap();
+    let (all, mut one) = (spec_to_api(&spec), v1::Flow::default());
+    let (records, empty) = (all.records.unwrap(), v1::RecordOptions::default());
+    match path {
+        "topics.include" => one.topics.get_or_insert_default().include = all.topics.unwrap().include,
+        "topics.exclude" => one.topics.get_or_insert_default().exclude = all.topics.unwrap().exclude,
+        "groups.include" => one.groups.get_or_insert_default().include = all.groups.unwrap().include,
+        "groups.exclude" => one.groups.get_or_insert_default().exclude = all.groups.unwrap().exclude,
+        "naming" => one.naming = all.naming,
+        "start" => one.start = all.start,
+        "adopt" => one.adopt = true,
+        "shared_target" => one.shared_target = true,
+        "discovery_interval" => one.discovery_interval = all.discovery_interval,
+        "topic_creation" => one.topic_creation = all.topic_creation,
+        "checkpoints.interval" => {
+            one.checkpoints = Some(v1::CheckpointOptions { enabled: None, ..all.checkpoints.unwrap() });
+        }
+        "heartbeats.interval" => {
+            one.heartbeats = Some(v1::HeartbeatOptions { enabled: None, ..all.heartbeats.unwrap() });
+        }
+        "records.isolation" => {
+            one.records = Some(v1::RecordOptions { isolation: records.isolation, ..empty });
+        }
+        "records.on_loss" => one.records = Some(v1::RecordOptions { on_loss: records.on_loss, ..empty }),
+        "records.on_loss_by_topic" => {
+            one.records = Some(v1::RecordOptions { on_loss_by_topic: records.on_loss_by_topic, ..empty });
+        }
+        "records.on_oversized" => {
+            one.records = Some(v1::RecordOptions { on_oversized: records.on_oversized, ..empty });
+        }
+        "records.timestamps" => {
+            one.records = Some(v1::RecordOptions { timestamps: records.timestamps, ..empty });
+        }
+        "records.forward_mirrored" => {
+            one.records = Some(v1::RecordOptions { forward_mirrored: records.forward_mirrored, ..empty });
+        }
+        "records.require_exactly_once" => {
+            one.records = Some(v1::RecordOptions { require_exactly_once: true, ..empty });
+        }
+        "records.throttle" => {
+            one.records = Some(v1::RecordOptions { throttle: records.throttle, ..empty });
+        }
+        "records.throttle_by_topic" => {
+            one.records = Some(v1::RecordOptions { throttle_by_topic: records.throttle_by_topic, ..empty });
+        }
+        other => panic!("{other} is not known here"),
+    }
+    one
+}
+
+#[test]
+fn without_a_mask_each_filled_field_counts() {
+    const PATHS: [&str; 21] = [
+        "topics.include",
+        "topics.exclude",
+        "groups.include",
+        "groups.exclude",
+        "naming",
+        "start",
+        "adopt",
+        "shared_target",
+        "discovery_interval",
+        "topic_creation",
+        "checkpoints.interval",
+        "heartbeats.interval",
+        "records.isolation",
+        "records.on_loss",
+        "records.on_loss_by_topic",
+        "records.on_oversized",
+        "records.timestamps",
+        "records.forward_mirrored",
+        "records.require_exactly_once",
+        "records.throttle",
+        "records.throttle_by_topic",
+    ];
+    for path in PATHS {
+        let update = only(path);
+        let by_mask = apply(&plain(), &update, &[path]).unwrap();
+        assert_ne!(by_mask, plain(), "{path}");
+        assert_eq!(apply_flow_mask(&plain(), &update, None), Ok(by_mask), "{path}");
+    }
+}
+
+#[test]
+fn paths_may_be_spelled_as_json_spells_them() {
     let update = spec_to_api(&spec());
-    let output = [
-        "name",
+    for (camel, snake) in [
+        ("records.onLoss", "records.on_loss"),
+        ("records.throttle.bytesPerSecond", "records.throttle.bytes_per_second"),
+        ("topicCreation.replicationFactor", "topic_creation.replication_factor"),
+        ("discoveryInterval", "discovery_interval"),
+    ] {
+        assert_eq!(apply(&plain(), &update, &[camel]), apply(&plain(), &update, &[snake]), "{camel}");
+        assert_ne!(apply(&plain(), &update, &[camel]), Ok(plain()), "{camel}");
+    }
+}
+
+#[test]
+fn output_only_and_unknown_paths_are_refused_by_name() {
+    let update = spec_to_api(&spec());
+    assert_eq!(apply(&plain(), &update, &["name", "etag"]), Ok(plain()), "not the same as no mask");
+    for path in [
         "state",
         "conditions",
         "generation",
         "progress",
         "progress.records",
         "create_time",
+        "createTime",
         "update_time",
-        "etag",
-    ];
-    assert_eq!(apply(&plain(), &update, &output), Ok(plain()), "not the same as no mask");
+    ] {
+        let faults = apply(&plain(), &update, &["shared_target", path]).unwrap_err().to_string();
+        assert!(faults.contains(&format!("{path:?} is output only")), "{faults}");
+    }
     for path in [
         "",
         "Topics",
@@ -195,12 +329,13 @@ fn output_fields_are_passed_over_and_unknown_ones_refused() {
         "topics.",
         "topics.includes",
         "topics.include.0",
+        "topics.include,adopt",
         "start.never",
-        "topicCreation",
         "**",
     ] {
         let faults = apply(&plain(), &update, &[path]).unwrap_err();
         assert_eq!(faults.fields().collect::<Vec<_>>(), ["update_mask"], "{path}");
+        assert!(faults.to_string().contains(&format!("{path:?}")), "{faults}");
     }
 }
 
@@ -219,25 +354,10 @@ fn faults_of_mask_and_values_are_told_together() {
     );
 }
 
-#[test]
-fn at_least_once_is_set_and_cleared_and_excludes_strict_delivery() {
-    let records = |at_least_once, strict_delivery| v1::Flow {
-        records: Some(v1::RecordOptions { at_least_once, strict_delivery, ..Default::default() }),
-        ..Default::default()
-    };
-    let path = ["records.at_least_once"];
-    let set = FlowSpec { at_least_once: true, ..plain() };
-    assert_eq!(apply(&plain(), &records(true, false), &path), Ok(set.clone()));
-    assert_eq!(apply(&set, &records(false, false), &path), Ok(plain()));
-    let faults = apply(&set, &records(true, true), &["records.strict_delivery"]).unwrap_err();
-    assert_eq!(faults.fields().collect::<Vec<_>>(), ["flow.records.at_least_once"]);
-    assert!(faults.to_string().contains("strict_delivery"), "{faults}");
-}
-
 proptest! {
     #[test]
     fn the_whole_of_one_flow_over_another(present in strategies::api_spec(), update in strategies::api_spec()) {
-        let changed = apply_flow_mask(&present, &spec_to_api(&update), None);
+        let changed = apply(&present, &spec_to_api(&update), &["*"]);
         prop_assert_eq!(changed, Ok(update));
     }
 

@@ -7,7 +7,9 @@ use mirrormesh_core::control::{
     ClusterRecord, Command, CommandKind, ControlState, FlowRecord, GenerationRequest, InventoryChange,
     PlanStep, RequestRecord, RetiredFlow, TopicEntry, TopicPause, WriteGuard,
 };
-use mirrormesh_core::flow::{FlowSpec, LossPolicy, Naming, OversizedPolicy, StartAt, TimestampPolicy};
+use mirrormesh_core::flow::{
+    FlowSpec, LossPolicy, Naming, OversizedPolicy, RetiredOptions, StartAt, TimestampPolicy,
+};
 use mirrormesh_core::ids::{ClusterId, FlowId, GroupId, TopicId, TopicName, WorkerId};
 use mirrormesh_core::relay::epochs::Epochs;
 use mirrormesh_core::relay::position::{LastBatch, Position, PositionKey, PositionKind, PositionValue};
@@ -52,6 +54,7 @@ pub(crate) fn cluster_spec() -> ClusterSpec {
             ("sasl.password".into(), "${env:UK_PASSWORD}".into()),
             ("security.protocol".into(), "SASL_SSL".into()),
         ]),
+        kafka_cluster_id: Some("MkU3OEVBNTcwNTJENDM2Qk".into()),
     }
 }
 
@@ -80,7 +83,7 @@ pub(crate) fn spec() -> FlowSpec {
         on_oversized: OversizedPolicy::Skip,
         timestamps: TimestampPolicy::Clamp,
         skip_mirrored: true,
-        strict_delivery: true,
+        require_exactly_once: true,
         adopt: true,
         throttle: throttle(1 << 20, 5_000),
         throttle_by_topic: BTreeMap::from([(topic("payments"), throttle(2_048, 0))]),
@@ -106,7 +109,6 @@ fn partition_generation() -> PartitionGeneration {
             skip_mirrored: true,
             adopted: Some(31),
             source_leader_epoch: Some(3),
-            strict: true,
             marked: true,
         },
     }
@@ -169,8 +171,15 @@ fn commands() -> Vec<(&'static str, CommandKind)> {
     let id = flow;
     vec![
         (
-            "put-cluster",
+            "put-cluster-id",
             CommandKind::PutCluster { id: cluster("uk"), spec: cluster_spec(), create: true, guard: guard() },
+        ),
+        (
+            "report-cluster",
+            CommandKind::ReportCluster {
+                id: cluster("uk"),
+                kafka_cluster_id: "MkU3OEVBNTcwNTJENDM2Qk".into(),
+            },
         ),
         ("delete-cluster", CommandKind::DeleteCluster { id: cluster("uk"), guard: guard() }),
         (
@@ -178,6 +187,19 @@ fn commands() -> Vec<(&'static str, CommandKind)> {
             CommandKind::PutFlow { id: id(), spec: spec(), create: true, start_over: true, guard: guard() },
         ),
         ("put-flow-defaults", default_flow()),
+        (
+            "put-flow-retired",
+            CommandKind::PutFlow {
+                id: id(),
+                spec: FlowSpec {
+                    retired: RetiredOptions { strict_delivery: true, at_least_once: true },
+                    ..spec()
+                },
+                create: true,
+                start_over: false,
+                guard: guard(),
+            },
+        ),
         ("delete-flow", CommandKind::DeleteFlow { id: id(), guard: WriteGuard::default() }),
         ("set-paused", CommandKind::SetPaused { id: id(), paused: true, guard: guard() }),
         (
@@ -361,10 +383,15 @@ fn registry() -> Vec<(&'static str, RegistryKey, RegistryValue)> {
         begun: PartitionGeneration { generation, ..partition_generation() },
     };
     let claim_key = ClaimKey { source_cluster: "MkU3OEVBNTcwNTJENDM2Qk".into(), topic: topic("uk-orders") };
-    let claim = Claim { mesh_id: "b1946ac9".into(), flow: flow(), source: cluster("uk") };
+    let claim = Claim {
+        mesh_id: "b1946ac9".into(),
+        flow: flow(),
+        source: cluster("uk"),
+        source_topic: Some(topic("orders")),
+    };
     vec![
         ("writer", RegistryKey::Writer(key), RegistryValue::Writer(writer)),
-        ("claim", RegistryKey::Claim(claim_key), RegistryValue::Claim(claim)),
+        ("claim-topic", RegistryKey::Claim(claim_key), RegistryValue::Claim(claim)),
     ]
 }
 

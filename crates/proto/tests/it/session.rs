@@ -1,14 +1,17 @@
 //! What workers and coordinators say comes back as it was.
 
+use mirrormesh_core::flow::{PreviewPage, PreviewQuestion, PreviewedTopic};
 use mirrormesh_core::relay::paused::PausedSet;
 use mirrormesh_core::report::PartitionFigures;
 use mirrormesh_core::unit::{Generation, Role, WorkerAssignment};
 use mirrormesh_proto::convert::session::{
     EventsReport, InventoryReport, ProducerClaim, ProgressReport, Question, Registration, Speaker,
-    TranslateQuestion, inventory_response, paused_answer, paused_figures, refused_topics,
+    TranslateQuestion, inventory_response, paused_answer, paused_figures, preview_answer, preview_page,
+    refused_topics,
 };
 use mirrormesh_proto::mesh;
 use proptest::collection::vec;
+use proptest::option;
 use proptest::prelude::*;
 
 use crate::strategies::{self, flow_id, topic_name, unit, worker_id};
@@ -92,6 +95,26 @@ proptest! {
         prop_assert_eq!(query.query_id, 8);
         prop_assert_eq!(Question::try_from(query), Ok(question));
         prop_assert_eq!(paused_figures(paused_answer(&figures)), Ok(figures));
+    }
+}
+
+proptest! {
+    #[test]
+    fn previews_come_back(
+        spec in strategies::flow_spec(),
+        clusters in (strategies::cluster_spec(), strategies::cluster_spec()),
+        after in "[a-z]{0,5}",
+        topics in vec((topic_name(), any::<u32>(), option::of(topic_name()), option::of(("[A-Z]{1,5}", "[a-z]{0,9}"))), 0..3),
+        more in any::<bool>(),
+    ) {
+        let (source, target) = clusters;
+        let clusters = [spec.source.clone()].into();
+        let question = PreviewQuestion { spec, source, target, mesh_id: "m".into(), clusters, after, limit: 7 };
+        let question = Question::Preview(Box::new(question));
+        prop_assert_eq!(Question::try_from(question.to_query(9)), Ok(question));
+        let topic = |(topic, partitions, target, left_out)| PreviewedTopic { topic, partitions, target, left_out };
+        let page = PreviewPage { topics: topics.into_iter().map(topic).collect(), more };
+        prop_assert_eq!(preview_page(preview_answer(page.clone())), Ok(page));
     }
 }
 

@@ -1,8 +1,9 @@
 //! What is stored comes back as it was, and damaged bytes are refused with the place of the damage.
 
 use mirrormesh_core::control::{Command, CommandKind, PlanStep, WriteGuard};
+use mirrormesh_core::flow::FlowSpec;
 use mirrormesh_core::ids::{FlowId, WorkerId};
-use mirrormesh_core::unit::{Generation, Unit};
+use mirrormesh_core::unit::{Generation, PartitionStart, Unit};
 use mirrormesh_proto::convert::command::{decode_command, encode_command};
 use mirrormesh_proto::convert::position::{decode_key, decode_value, encode_key, encode_value};
 use mirrormesh_proto::convert::registry::{
@@ -156,6 +157,25 @@ fn a_guard_for_revision_0_never_becomes_an_unguarded_write() {
     let decoded = decode_command(&encode_command(&command)).unwrap();
     let CommandKind::DeleteFlow { guard, .. } = decoded.kind else { panic!("{decoded:?}") };
     assert_eq!(guard.expected_revision, Some(u64::MAX));
+}
+
+#[test]
+fn options_of_earlier_versions_are_read_and_never_weakened() {
+    let spec = store::FlowSpec {
+        source: "a".into(),
+        target: "b".into(),
+        naming: Some(store::flow_spec::Naming::Identity(true)),
+        strict_delivery: true,
+        ..Default::default()
+    };
+    let read = FlowSpec::try_from(spec).unwrap();
+    assert!(read.require_exactly_once && read.retired.strict_delivery && !read.retired.at_least_once);
+    for (strict, marked) in [(true, false), (false, true)] {
+        let start = store::PartitionStart { strict, marked, ..Default::default() };
+        let start = PartitionStart::try_from(start).unwrap();
+        assert!(start.marked, "markers take offsets, so offsets don't count records there");
+        assert!(store::PartitionStart::from(&start).marked);
+    }
 }
 
 #[test]

@@ -10,7 +10,9 @@ use mirrormesh_core::control::{
     ClusterRecord, Command, CommandKind, ControlState, FlowRecord, GenerationRequest, InventoryChange,
     PlanStep, RequestRecord, RetiredFlow, TopicEntry, TopicPause, WriteGuard,
 };
-use mirrormesh_core::flow::{FlowSpec, LossPolicy, Naming, OversizedPolicy, StartAt, TimestampPolicy};
+use mirrormesh_core::flow::{
+    FlowSpec, LossPolicy, Naming, OversizedPolicy, RetiredOptions, StartAt, TimestampPolicy,
+};
 use mirrormesh_core::ids::{ClusterId, FlowId, GroupId, TopicId, TopicName, WorkerId};
 use mirrormesh_core::report::{Delivery, Event, PartitionFigures, UnitReport, UnitState};
 use mirrormesh_core::throttle::{Share, Throttle};
@@ -72,8 +74,14 @@ fn properties() -> impl Strategy<Value = BTreeMap<String, String>> {
 }
 
 pub(crate) fn cluster_spec() -> impl Strategy<Value = ClusterSpec> {
-    (vec("[a-z]{1,8}:[1-9][0-9]{0,3}", 1..4), properties())
-        .prop_map(|(bootstrap_servers, properties)| ClusterSpec { bootstrap_servers, properties })
+    let ids = option::of("[A-Za-z0-9_-]{22}");
+    (vec("[a-z]{1,8}:[1-9][0-9]{0,3}", 1..4), properties(), ids).prop_map(
+        |(bootstrap_servers, properties, kafka_cluster_id)| ClusterSpec {
+            bootstrap_servers,
+            properties,
+            kafka_cluster_id,
+        },
+    )
 }
 
 fn patterns(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<String>> {
@@ -172,8 +180,8 @@ pub(crate) fn api_spec() -> impl Strategy<Value = FlowSpec> {
                 timestamps: policies.3,
                 skip_mirrored: flags[6],
                 adopt: flags[7],
-                strict_delivery: flags[8],
-                at_least_once: flags[9] && !flags[8],
+                require_exactly_once: flags[8],
+                retired: RetiredOptions::default(),
                 throttle: policies.4.0,
                 throttle_by_topic: policies.4.1,
                 source,
@@ -199,12 +207,12 @@ pub(crate) fn flow_spec() -> impl Strategy<Value = FlowSpec> {
 }
 
 pub(crate) fn partition_start() -> impl Strategy<Value = PartitionStart> {
-    (any::<i64>(), any::<i64>(), any::<[bool; 4]>(), (option::of(any::<u64>()), option::of(any::<i32>())))
+    (any::<i64>(), any::<i64>(), any::<[bool; 3]>(), (option::of(any::<u64>()), option::of(any::<i32>())))
         .prop_map(
             |(
                 source_offset,
                 target_offset,
-                [read_uncommitted, skip_mirrored, strict, marked],
+                [read_uncommitted, skip_mirrored, marked],
                 (adopted, source_leader_epoch),
             )| PartitionStart {
                 source_offset,
@@ -213,7 +221,6 @@ pub(crate) fn partition_start() -> impl Strategy<Value = PartitionStart> {
                 skip_mirrored,
                 adopted,
                 source_leader_epoch,
-                strict,
                 marked,
             },
         )
@@ -303,6 +310,8 @@ fn user_command() -> impl Strategy<Value = CommandKind> {
     prop_oneof![
         (cluster_id(), cluster_spec(), any::<bool>(), guard())
             .prop_map(|(id, spec, create, guard)| CommandKind::PutCluster { id, spec, create, guard }),
+        (cluster_id(), "[A-Za-z0-9_-]{22}")
+            .prop_map(|(id, kafka_cluster_id)| CommandKind::ReportCluster { id, kafka_cluster_id }),
         (cluster_id(), guard()).prop_map(|(id, guard)| CommandKind::DeleteCluster { id, guard }),
         (flow_id(), flow_spec(), any::<bool>(), any::<bool>(), guard()).prop_map(
             |(id, spec, create, start_over, guard)| CommandKind::PutFlow {

@@ -11,13 +11,17 @@
 //!   taken to be the same record with something changed.
 //! - **lost**: source records left over and not so paired.
 //! - **extra**: target records left over that equal no source record and are not so paired.
+//! - **announced**: target records at offsets where the mirror announced copies (see [`Matcher::announcing`]). Each one
+//!   equals a source record, and is not that record's only copy.
 //!
 //! What is further out of place than the window holds counts as lost and as duplicated or extra; it is never called
 //! equal.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
+use std::ops::Range;
 
+use super::announced::Announced;
 use super::record::{OwnedRecord, Record};
 
 /// Default window in records: an entry takes about 200 bytes while it waits.
@@ -90,14 +94,18 @@ pub struct Outcome {
     pub different: u64,
     /// Target records that never were on the source.
     pub extra: u64,
+    /// Copies at offsets where they were announced.
+    pub announced: u64,
     /// The first differences, at most [`DIFFERENCES_MAX`].
     pub differences: Vec<Difference>,
 }
 
 impl Outcome {
-    /// Whether both sides hold the same records in the same order.
+    /// Whether both sides hold the same records in the same order, announced copies aside.
     pub fn is_equal(&self) -> bool {
-        self.source_records == self.matched && self.target_records == self.matched && self.reordered == 0
+        self.source_records == self.matched
+            && self.target_records == self.matched + self.announced
+            && self.reordered == 0
     }
 }
 
@@ -225,6 +233,7 @@ pub struct Matcher {
     /// The latest source place that was found on the target.
     latest: Option<u64>,
     gaps: BTreeMap<Option<u64>, Gap>,
+    announced: Announced,
     outcome: Outcome,
 }
 
@@ -238,8 +247,29 @@ impl Matcher {
             history: History { limit: window.saturating_mul(2).max(1), ..History::default() },
             latest: None,
             gaps: BTreeMap::new(),
+            announced: Announced::default(),
             outcome: Outcome::default(),
         }
+    }
+
+    /// Sets the target offsets at which records may stand twice or out of order. The rest of the target is judged as if
+    /// these records were not there. A source record that only stands among them is matched.
+    #[must_use]
+    pub fn announcing(mut self, ranges: Vec<Range<i64>>) -> Self {
+        self.announced = Announced::new(ranges);
+        self
+    }
+
+    /// Takes a target record if its offset was announced. Such a record must not be given to [`Self::push`].
+    pub fn take_announced(&mut self, record: &Record<'_>) -> bool {
+        if !self.announced.holds(record.offset) {
+            return false;
+        }
+        self.outcome.target_records += 1;
+        let digest = record.digest();
+        let known = self.history.contains(digest);
+        self.announced.push(digest, record.offset, known);
+        true
     }
 
     /// Takes the next record of each side; `None` for a side that is at its end.
@@ -263,7 +293,9 @@ impl Matcher {
 
     /// The common case: nothing waits and both are the same.
     fn push_equal(&mut self, record: &Record<'_>) {
-        self.history.push(record.digest());
+        let digest = record.digest();
+        self.history.push(digest);
+        self.announced.seen(digest);
         let place = self.source.base;
         self.source.base += 1;
         self.target.base += 1;
@@ -279,6 +311,7 @@ impl Matcher {
         self.outcome.source_records += 1;
         let digest = record.digest();
         self.history.push(digest);
+        self.announced.seen(digest);
         let counterpart = self.target.take_waiting(digest);
         let place = self.source.push(record, digest, true);
         if let Some(target_place) = counterpart {
@@ -310,6 +343,10 @@ impl Matcher {
         while let Some(entry) = self.source.pop_settled(window) {
             if let Some(place) = entry.matched {
                 self.source.anchor = Some(place);
+                continue;
+            }
+            if self.announced.take(entry.digest) {
+                self.outcome.matched += 1;
                 continue;
             }
             let gap = self.gaps.entry(self.source.anchor).or_default();
@@ -358,6 +395,12 @@ impl Matcher {
             self.outcome.lost += gap.source - different;
             self.outcome.extra += gap.target - different;
             self.note_gap(&mut gap, different);
+        }
+        let (copies, foreign) = self.announced.finish();
+        self.outcome.announced = copies;
+        for (count, offset) in foreign {
+            self.outcome.extra += count;
+            self.note(Kind::Extra, None, Some(offset), String::new());
         }
         self.outcome
     }

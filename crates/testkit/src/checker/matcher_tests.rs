@@ -19,6 +19,25 @@ fn records(count: i64) -> Vec<Record<'static>> {
     (0..count).map(record).collect()
 }
 
+/// Judges with one range of announced target offsets. Target records have the offset of their place.
+fn judge_announced((from, to): (i64, i64), source: &[i64], target: &[i64]) -> Outcome {
+    let mut matcher = Matcher::new(1000).announcing(std::iter::once(from..to).collect());
+    let mut target = (0..)
+        .zip(target)
+        .map(|(offset, number)| Record { offset, ..record(*number) })
+        .collect::<Vec<_>>()
+        .into_iter();
+    let mut source = source.iter().map(|number| record(*number));
+    loop {
+        let up = source.next();
+        let down = target.find(|record| !matcher.take_announced(record));
+        if up.is_none() && down.is_none() {
+            return matcher.finish();
+        }
+        matcher.push(up.as_ref(), down.as_ref());
+    }
+}
+
 fn judge_with(window: usize, source: &[Record<'_>], target: &[Record<'_>]) -> Outcome {
     let mut matcher = Matcher::new(window);
     for index in 0..source.len().max(target.len()) {
@@ -207,4 +226,45 @@ fn beyond_the_window_nothing_is_called_equal() {
     let mut target = records(100);
     target.drain(0..5);
     assert_eq!(counts(&judge_with(10, &records(100), &target)), [5, 0, 0, 0, 0]);
+}
+
+/// Batch 2 failed unnoticed, batch 3 followed it, and both were mirrored again: 1 3 2 3.
+#[test]
+fn a_hole_that_was_announced_and_filled_is_equal() {
+    let (source, target) = ([1, 2, 3, 4], [1, 3, 2, 3, 4]);
+    let outcome = judge_announced((1, 2), &source, &target);
+    assert!(outcome.is_equal(), "{outcome:?}");
+    assert_eq!((outcome.matched, outcome.announced), (4, 1));
+    let outcome = judge_announced((0, 0), &source, &target);
+    assert_eq!(counts(&outcome), [0, 1, 1, 0, 0], "nothing was announced");
+    // Without its second copy the first one is still out of order.
+    let outcome = judge_announced((3, 4), &source, &target);
+    assert!(!outcome.is_equal(), "{outcome:?}");
+    assert_eq!(outcome.reordered, 1);
+}
+
+#[test]
+fn an_announcement_hides_no_loss() {
+    // 3 is only among the announced ones: it is there.
+    let outcome = judge_announced((1, 2), &[1, 2, 3, 4], &[1, 3, 2, 4]);
+    assert!(outcome.is_equal(), "{outcome:?}");
+    assert_eq!((outcome.matched, outcome.announced), (4, 0));
+    let outcome = judge_announced((1, 3), &[1, 2, 3, 4], &[1, 3, 3, 4]);
+    assert_eq!(counts(&outcome), [1, 0, 0, 0, 0]);
+    assert_eq!((outcome.matched, outcome.announced), (3, 1));
+}
+
+#[test]
+fn an_announced_record_from_nowhere_is_extra() {
+    let outcome = judge_announced((1, 3), &[1, 2, 3], &[1, 700, 2, 2, 3]);
+    assert!(!outcome.is_equal());
+    assert_eq!(counts(&outcome), [0, 0, 0, 0, 1]);
+    assert_eq!(outcome.differences[0].target_offset, Some(1));
+}
+
+#[test]
+fn doubles_outside_announced_ranges_are_doubles() {
+    let outcome = judge_announced((2, 4), &[1, 2, 3, 4], &[1, 2, 1, 2, 3, 3, 4]);
+    assert!(!outcome.is_equal());
+    assert_eq!((counts(&outcome), outcome.announced), ([0, 1, 0, 0, 0], 2));
 }

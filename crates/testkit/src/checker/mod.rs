@@ -4,6 +4,7 @@
 //! librdkafka, which shares no code with the product's own client, and checks batch checksums on the way. See
 //! [`matcher`] for what lost, duplicated, reordered and different mean.
 
+mod announced;
 pub mod matcher;
 #[cfg(test)]
 mod matcher_tests;
@@ -13,6 +14,7 @@ mod repeats;
 mod report;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +27,9 @@ pub use report::{Comparison, PartitionComparison};
 
 /// Offsets by topic and partition.
 pub type Offsets = BTreeMap<(String, i32), i64>;
+
+/// Ranges of offsets by topic and partition.
+pub type Ranges = BTreeMap<(String, i32), Vec<Range<i64>>>;
 
 /// A topic and where its records should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +64,8 @@ pub struct Options {
     pub target_start: Offsets,
     /// Target offsets to stop before; a partition that is not named is read to its end as of now.
     pub target_end: Offsets,
+    /// Target offsets at which the mirror announced copies; see [`Matcher::announcing`].
+    pub announced: Ranges,
     /// Records out of place are looked for this far, in records.
     pub window_records: usize,
     /// How long nothing may arrive before the comparison is given up.
@@ -74,6 +81,7 @@ impl Default for Options {
             source_end: Offsets::new(),
             target_start: Offsets::new(),
             target_end: Offsets::new(),
+            announced: Ranges::new(),
             window_records: matcher::WINDOW_RECORDS,
             stall_timeout: Duration::from_mins(1),
             threads: 3,
@@ -190,11 +198,19 @@ fn compare_partition(
             options.stall_timeout,
         )?;
     }
-    let mut matcher = Matcher::new(options.window_records);
+    let announced = options.announced.get(&down).cloned().unwrap_or_default();
+    let mut matcher = Matcher::new(options.window_records).announcing(announced);
     let (mut source_open, mut target_open) = (job.on_source, job.on_target);
     while source_open || target_open {
         let up = if source_open { source.next()? } else { None };
-        let down = if target_open { target.next()? } else { None };
+        let down = loop {
+            let next = if target_open { target.next()? } else { None };
+            // Records at announced offsets are no counterparts of what is read beside them.
+            match next {
+                Some(message) if matcher.take_announced(&record::view(&message)) => {}
+                next => break next,
+            }
+        };
         source_open = up.is_some();
         target_open = down.is_some();
         matcher.push(up.as_ref().map(record::view).as_ref(), down.as_ref().map(record::view).as_ref());

@@ -45,13 +45,14 @@ impl Comparison {
             totals.reordered += outcome.reordered;
             totals.different += outcome.different;
             totals.extra += outcome.extra;
+            totals.announced += outcome.announced;
             let room = DIFFERENCES_MAX - totals.differences.len();
             totals.differences.extend(outcome.differences.iter().take(room).cloned());
         }
         Self { partitions, totals }
     }
 
-    /// Whether both clusters hold the same records in the same order.
+    /// Whether both clusters hold the same records in the same order, announced copies aside.
     pub fn is_equal(&self) -> bool {
         self.totals.is_equal()
     }
@@ -63,7 +64,7 @@ impl fmt::Display for Comparison {
         write!(
             f,
             "{}: {} partitions, {} source and {} target records, {} lost, {} duplicated, {} reordered, {} different, \
-             {} extra",
+             {} extra, {} announced copies",
             if self.is_equal() { "equal" } else { "NOT EQUAL" },
             self.partitions.len(),
             t.source_records,
@@ -72,7 +73,8 @@ impl fmt::Display for Comparison {
             t.duplicated,
             t.reordered,
             t.different,
-            t.extra
+            t.extra,
+            t.announced
         )?;
         let mut shown = 0;
         for PartitionComparison { pair, partition, outcome } in &self.partitions {

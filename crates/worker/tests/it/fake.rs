@@ -14,10 +14,10 @@ use mirrormesh_proto::mesh::worker_session_service_server::{
 };
 use mirrormesh_proto::mesh::{
     AssignedCluster, AssignedFlow, AssignedUnit, BeginGenerationRequest, BeginGenerationResponse,
-    ClaimProducerRequest, ClaimProducerResponse, RegisterRequest, RegisterResponse, ReportEventsRequest,
-    ReportEventsResponse, ReportInventoryRequest, ReportInventoryResponse, ReportProgressRequest,
-    ReportProgressResponse, ServeQueriesRequest, ServeQueriesResponse, WatchAssignmentsRequest,
-    WatchAssignmentsResponse,
+    ClaimProducerRequest, ClaimProducerResponse, RegisterRequest, RegisterResponse, ReportClusterRequest,
+    ReportClusterResponse, ReportEventsRequest, ReportEventsResponse, ReportInventoryRequest,
+    ReportInventoryResponse, ReportProgressRequest, ReportProgressResponse, ServeQueriesRequest,
+    ServeQueriesResponse, WatchAssignmentsRequest, WatchAssignmentsResponse,
 };
 use mirrormesh_proto::store;
 use tokio::net::TcpListener;
@@ -263,6 +263,11 @@ impl WorkerSessionService for Service {
             })
         });
         Ok(Response::new(Box::pin(acks)))
+    }
+
+    async fn report_cluster(&self, request: Request<ReportClusterRequest>) -> Answer<ReportClusterResponse> {
+        let kafka_cluster_id = request.into_inner().kafka_cluster_id;
+        Ok(Response::new(ReportClusterResponse { kafka_cluster_id }))
     }
 
     async fn claim_producer(&self, request: Request<ClaimProducerRequest>) -> Answer<ClaimProducerResponse> {

@@ -31,8 +31,8 @@ use mirrormesh_runtime::service::ServiceContext;
 use mirrormesh_runtime::shutdown::Shutdown;
 use mirrormesh_runtime::telemetry::{LogSettings, Telemetry, TelemetrySettings};
 use mirrormesh_worker::{
-    CoordinatorError, CoordinatorHandle, Lease, QueryHandler, UnitContext, UnitFactory, WorkerSettings,
-    run_worker,
+    ClusterCheck, CoordinatorError, CoordinatorHandle, Lease, QueryHandler, UnitContext, UnitFactory,
+    WorkerSettings, run_worker,
 };
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -444,7 +444,7 @@ async fn the_coordinators_questions_are_answered() {
             partition: 0,
             offset: 21,
         }),
-        paused: None,
+        ..ServeQueriesResponse::default()
     };
     // The stream of questions is opened beside the others.
     fake.asked(question(7, "t")).await;
@@ -457,7 +457,7 @@ async fn the_coordinators_questions_are_answered() {
         target: cluster(),
         ..PausedQuery::default()
     };
-    fake.asked(ServeQueriesResponse { query_id: 10, translate: None, paused: Some(paused) }).await;
+    fake.asked(ServeQueriesResponse { query_id: 10, paused: Some(paused), ..Default::default() }).await;
     let answers = fake
         .until("answers", |told| {
             (told.answers.len() == 4).then(|| {
@@ -476,5 +476,47 @@ async fn the_coordinators_questions_are_answered() {
         "a service says what it can't answer: {}",
         answers[3].error
     );
+    worker.stop().await;
+}
+
+/// Nothing is written before both clusters are known and are two.
+#[tokio::test]
+async fn unit_waits_until_two_clusters_are_known() {
+    let fake = Fake::start().await;
+    let worker = Worker::start(&[fake.address]);
+    let unit = topology();
+    fake.desire(1, &[(&unit, 1)]);
+    let unknown = worker.context_of(&unit).await;
+    let known = |source: &str, target: &str| {
+        let mut context = unknown.clone();
+        context.source.kafka_cluster_id = Some(source.to_owned());
+        context.target.kafka_cluster_id = Some(target.to_owned());
+        context
+    };
+    assert!(ClusterCheck::default().pass(&known("a", "b")).await);
+
+    let waits = async |context: &UnitContext, reason: &str| {
+        let check = ClusterCheck::default();
+        let said = async {
+            while unknown.report.newest().reason != reason {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::select! {
+            passed = check.pass(context) => panic!("it ended: {passed}"),
+            () = said => {}
+            () = tokio::time::sleep(TIMEOUT) => panic!("never {reason}: {:?}", unknown.report.newest()),
+        }
+    };
+    waits(&known("a", "a"), "SOURCE_IS_TARGET").await;
+    let report = unknown.report.newest();
+    assert_eq!(report.state, UnitState::Stopped);
+    assert!(report.message.contains("clusters/uk") && report.message.contains("clusters/hq"), "{report:?}");
+    // Nobody listens at the addresses.
+    waits(&unknown, "CLUSTER_UNREACHABLE").await;
+    assert_eq!(unknown.report.newest().state, UnitState::Backoff);
+
+    unknown.stop.cancel();
+    assert!(!ClusterCheck::default().pass(&known("a", "a")).await, "it is to stop");
     worker.stop().await;
 }

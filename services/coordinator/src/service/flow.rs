@@ -14,14 +14,15 @@ use mirrormesh_proto::v1::flow_service_server::FlowService;
 use mirrormesh_proto::v1::{
     CreateFlowRequest, DeleteFlowRequest, Flow, FlowTopic, GetFlowRequest, ListFlowEventsRequest,
     ListFlowEventsResponse, ListFlowTopicsRequest, ListFlowTopicsResponse, ListFlowsRequest,
-    ListFlowsResponse, PauseFlowRequest, PauseFlowTopicRequest, ResumeFlowRequest, ResumeFlowTopicRequest,
-    UpdateFlowRequest, WatchFlowRequest, WatchFlowResponse,
+    ListFlowsResponse, PauseFlowRequest, PauseFlowTopicRequest, PreviewFlowTopicsRequest,
+    PreviewFlowTopicsResponse, ResumeFlowRequest, ResumeFlowTopicRequest, UpdateFlowRequest,
+    WatchFlowRequest, WatchFlowResponse,
 };
 use mirrormesh_proto::{ConvertError, Faults, fingerprint};
 use tonic::{Code, Request, Response, Status};
 
 use super::flow_view::View;
-use super::{Context, OVERTAKEN_MAX, page, status, watch};
+use super::{Context, OVERTAKEN_MAX, page, preview, status, watch};
 
 const LIST: &str = "flows";
 
@@ -236,6 +237,13 @@ impl FlowService for Flows {
             topics: View::now(&lead, &state).topics(&id, record, entries.into_iter()),
             next_page_token: last.map(|last| page_token(&topics_list, last)).unwrap_or_default(),
         }))
+    }
+
+    async fn preview_flow_topics(
+        &self,
+        request: Request<PreviewFlowTopicsRequest>,
+    ) -> Result<Response<PreviewFlowTopicsResponse>, Status> {
+        preview::topics(&self.0, request.into_inner()).await.map(Response::new)
     }
 
     async fn list_flow_events(

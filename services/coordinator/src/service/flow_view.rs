@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mirrormesh_core::control::{ControlState, FlowRecord, TopicEntry};
+use mirrormesh_core::flow::FlowSpec;
 use mirrormesh_core::ids::{FlowId, TopicName, WorkerId};
 use mirrormesh_core::report::{Delivery as Guarantee, PartitionFigures, UnitState};
 use mirrormesh_core::unit::{Role, Unit};
@@ -117,7 +118,9 @@ impl<'a> View<'a> {
             condition(refusal.reason, &refusal.message, topic.to_string(), refusal.since_ms)
         });
         let faulty = merged(units.values().filter_map(unit_condition));
-        let mut all = unplaced.chain(refused).chain(faulty);
+        let record = self.state.flows.get(id);
+        let retired = record.into_iter().flat_map(|record| retired(&record.spec, record.updated_ms));
+        let mut all = retired.chain(unplaced).chain(refused).chain(faulty);
         let mut shown: Vec<v1::Condition> = all.by_ref().take(CONDITIONS_MAX).collect();
         let left_out = all.count();
         if left_out > 0 {
@@ -218,8 +221,7 @@ impl<'a> View<'a> {
         let guarantee = figures.map(|figures| figures.delivery).unwrap_or_default();
         let delivery = match guarantee {
             Guarantee::Unknown => Delivery::Unspecified,
-            Guarantee::ExactlyOnce | Guarantee::Marked => Delivery::ExactlyOnce,
-            Guarantee::Unnumbered => Delivery::AtLeastOnce,
+            Guarantee::ExactlyOnce => Delivery::ExactlyOnce,
             Guarantee::TargetMayForget
             | Guarantee::ContentNotFixed
             | Guarantee::SourceByName
@@ -328,6 +330,28 @@ fn join(present: &mut v1::Condition, other: v1::Condition) {
     }
 }
 
+/// Options that the flow was stored with by an earlier version and that don't exist any more.
+fn retired(spec: &FlowSpec, since_ms: u64) -> Vec<v1::Condition> {
+    let options = spec.retired;
+    let texts = [
+        (
+            options.strict_delivery,
+            "records.strict_delivery does not exist any more: the flow runs with records.require_exactly_once, so records \
+             that the target can't take exactly once wait",
+        ),
+        (
+            options.at_least_once,
+            "records.at_least_once does not exist any more: nothing is mirrored to a target that gives out no producer ids",
+        ),
+    ];
+    let set = texts.into_iter().filter(|(set, _)| *set);
+    set.map(|(_, text)| {
+        let message = format!("{text}; update the flow once, with any field, to clear this condition");
+        condition("OPTION_REMOVED", &message, String::new(), since_ms)
+    })
+    .collect()
+}
+
 /// What a unit says is wrong with it.
 fn unit_condition(tracked: &Tracked) -> Option<v1::Condition> {
     let report = &tracked.report;
@@ -414,6 +438,8 @@ fn wanted_count(record: &FlowRecord) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mirrormesh_core::flow::RetiredOptions;
+    use mirrormesh_core::ids::ClusterId;
 
     #[test]
     fn units_that_say_the_same_are_one_condition() {
@@ -442,5 +468,18 @@ mod tests {
         ];
         assert_eq!(seen, wanted);
         assert_eq!(shown[0].since, Some(timestamp(1_000)), "since the first of them");
+    }
+
+    #[test]
+    fn retired_options_are_conditions() {
+        let cluster = |id: &str| ClusterId::new(id).unwrap();
+        let mut spec = FlowSpec::new(cluster("uk"), cluster("hq"));
+        assert!(retired(&spec, 7).is_empty());
+        spec.retired = RetiredOptions { strict_delivery: true, at_least_once: true };
+        let conditions = retired(&spec, 7);
+        assert!(conditions.iter().all(|condition| condition.reason == "OPTION_REMOVED"));
+        let messages: Vec<&str> = conditions.iter().map(|condition| &*condition.message).collect();
+        assert!(messages[0].contains("records.require_exactly_once"), "{messages:?}");
+        assert!(messages[1].contains("records.at_least_once"), "{messages:?}");
     }
 }

@@ -7,6 +7,7 @@ mod cluster;
 mod flow;
 mod flow_view;
 mod mesh;
+mod preview;
 mod session;
 pub(crate) mod status;
 mod sums;

@@ -8,15 +8,16 @@ use futures::stream::BoxStream;
 use mirrormesh_core::control::{CommandKind, Reply};
 use mirrormesh_core::ids::WorkerId;
 use mirrormesh_proto::convert::session::{
-    EventsReport, GenerationBegin, InventoryReport, ProducerClaim, ProgressReport, Registration, Speaker,
-    inventory_response,
+    ClusterReport, EventsReport, GenerationBegin, InventoryReport, ProducerClaim, ProgressReport,
+    Registration, Speaker, inventory_response,
 };
 use mirrormesh_proto::mesh::worker_session_service_server::WorkerSessionService;
 use mirrormesh_proto::mesh::{
     BeginGenerationRequest, BeginGenerationResponse, ClaimProducerRequest, ClaimProducerResponse,
-    RegisterRequest, RegisterResponse, ReportEventsRequest, ReportEventsResponse, ReportInventoryRequest,
-    ReportInventoryResponse, ReportProgressRequest, ReportProgressResponse, ServeQueriesRequest,
-    ServeQueriesResponse, WatchAssignmentsRequest, WatchAssignmentsResponse,
+    RegisterRequest, RegisterResponse, ReportClusterRequest, ReportClusterResponse, ReportEventsRequest,
+    ReportEventsResponse, ReportInventoryRequest, ReportInventoryResponse, ReportProgressRequest,
+    ReportProgressResponse, ServeQueriesRequest, ServeQueriesResponse, WatchAssignmentsRequest,
+    WatchAssignmentsResponse,
 };
 use mirrormesh_runtime::clock::now_ms;
 use tokio::time::Instant;
@@ -111,6 +112,29 @@ impl WorkerSessionService for Sessions {
             }
         });
         Ok(Response::new(stream.boxed()))
+    }
+
+    async fn report_cluster(
+        &self,
+        request: Request<ReportClusterRequest>,
+    ) -> Result<Response<ReportClusterResponse>, Status> {
+        let report = ClusterReport::try_from(request.into_inner())?;
+        self.attend(&report.speaker).await?;
+        // Many units meet a cluster at once: what is known needs no entry in the log.
+        let state = self.context.raft.newest();
+        let known =
+            state.clusters.get(&report.cluster).and_then(|record| record.spec.kafka_cluster_id.clone());
+        if let Some(kafka_cluster_id) = known {
+            return Ok(Response::new(ReportClusterResponse { kafka_cluster_id }));
+        }
+        let kind =
+            CommandKind::ReportCluster { id: report.cluster, kafka_cluster_id: report.kafka_cluster_id };
+        match self.context.write(kind).await? {
+            Reply::Cluster(_, record) => Ok(Response::new(ReportClusterResponse {
+                kafka_cluster_id: record.spec.kafka_cluster_id.unwrap_or_default(),
+            })),
+            other => Err(status::unexpected(&other)),
+        }
     }
 
     async fn claim_producer(

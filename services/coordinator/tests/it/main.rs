@@ -12,6 +12,8 @@ mod api;
 mod flow_control;
 mod generations;
 mod harness;
+mod identity;
 mod lag;
 mod mesh;
+mod preview;
 mod session;

@@ -1,22 +1,19 @@
-//! One subscription as the fetcher sees it: where it is read, how much at a time, and what its records hold.
+//! One subscription as the fetcher sees it: where it is read, and how much at a time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use mirrormesh_core::relay::page::SourcePage;
 use mirrormesh_kafka::wire::fetch::FetchPartition;
 use tokio::sync::Notify;
 
 use super::{Fetched, FetcherLimits, Subscription, next_offset};
+use crate::memory::Frame;
 
 /// A fetch that takes longer than this spends its time on the way: more at a time is quicker.
 const LONG_WAY: Duration = Duration::from_millis(20);
 /// A fetch that takes less than this brings enough at a time.
 const SHORT_WAY: Duration = Duration::from_millis(5);
-/// A slice of a frame that is smaller than this part of it is copied: it would keep the whole frame in memory.
-const COPIED_PART: usize = 16;
 
 /// Where a partition is at present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,28 +38,6 @@ pub(super) struct Subscribed {
     /// Ends that the subscriber knows: of what it may read, and of what is replicated.
     told: (i64, i64),
     bytes_max: i32,
-    /// Bytes that were fetched and not dropped yet.
-    held: Arc<AtomicUsize>,
-}
-
-/// Records that count as held until their last slice is dropped.
-struct Counted {
-    bytes: Bytes,
-    held: Arc<AtomicUsize>,
-    wake: Arc<Notify>,
-}
-
-impl AsRef<[u8]> for Counted {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.held.fetch_sub(self.bytes.len(), Ordering::Relaxed);
-        self.wake.notify_one();
-    }
 }
 
 /// What is asked for, where a throttle says how much is worth fetching.
@@ -78,7 +53,6 @@ impl Subscribed {
             quiet: false,
             told: (-1, -1),
             bytes_max: limits.partition_bytes.min(limits.fetch_bytes),
-            held: Arc::default(),
         }
     }
 
@@ -93,11 +67,8 @@ impl Subscribed {
 
     /// Its consumer can take a page, no page waits for its turn that it would wait behind, and it holds no more than is
     /// left for the flow's other partitions.
-    pub(super) fn has_room(&self, limits: &FetcherLimits) -> bool {
-        let held = self.held.load(Ordering::Relaxed);
-        self.wanted.pages.capacity() > 0
-            && !self.wanted.throttle.holds()
-            && (held == 0 || held <= limits.memory.left())
+    pub(super) fn has_room(&self) -> bool {
+        self.wanted.pages.capacity() > 0 && !self.wanted.throttle.holds() && self.wanted.memory.has_room()
     }
 
     pub(super) fn request(&self) -> FetchPartition {
@@ -112,8 +83,8 @@ impl Subscribed {
         }
     }
 
-    /// Hands a page on, if there is anything new in it. `frame_bytes` is the size of what its records are a slice of.
-    pub(super) fn deliver(&mut self, mut page: SourcePage, frame_bytes: usize, wake: &Arc<Notify>) {
+    /// Hands a page on, if there is anything new in it. Its records are a slice of the frame.
+    pub(super) fn deliver(&mut self, mut page: SourcePage, frame: &Arc<Frame>, wake: &Arc<Notify>) {
         let (next, unreadable) = next_offset(&page.records, self.wanted.offset);
         let told = (page.end_offset, page.high_watermark);
         self.quiet = next == self.wanted.offset && !unreadable;
@@ -126,22 +97,9 @@ impl Subscribed {
         }
         self.wanted.offset = next;
         self.told = told;
-        page.records = self.counted(page.records, frame_bytes, wake);
+        page.records = self.wanted.memory.page(page.records, frame, wake);
         // There was room when the fetch was made, and nobody else fills this channel.
         let _gone = self.wanted.pages.try_send(Fetched::Page(page));
-    }
-
-    fn counted(&self, records: Bytes, frame_bytes: usize, wake: &Arc<Notify>) -> Bytes {
-        if records.is_empty() {
-            return Bytes::new();
-        }
-        let bytes = if records.len() < frame_bytes / COPIED_PART {
-            Bytes::copy_from_slice(&records)
-        } else {
-            records
-        };
-        self.held.fetch_add(bytes.len(), Ordering::Relaxed);
-        Bytes::from_owner(Counted { bytes, held: Arc::clone(&self.held), wake: Arc::clone(wake) })
     }
 
     /// Learns from a fetch how much to ask for: on a long way as much as fits, on a short one little, so that what is

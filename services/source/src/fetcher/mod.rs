@@ -24,6 +24,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::ends::SourceEnd;
+use crate::memory::PartitionMemory;
 use crate::throttle::{PartitionThrottle, Throttles};
 use task::Task;
 
@@ -62,6 +63,8 @@ pub(crate) struct Subscription {
     pub(crate) end: Arc<SourceEnd>,
     /// Says when nothing is to be fetched, and how much at a time.
     pub(crate) throttle: Arc<PartitionThrottle>,
+    /// What the records are charged to.
+    pub(crate) memory: Arc<PartitionMemory>,
     /// Where records go.
     pub(crate) pages: mpsc::Sender<Fetched>,
 }
@@ -103,6 +106,11 @@ impl Fetcher {
     pub(crate) async fn subscribe(&self, subscription: Subscription) {
         // The task ends only with its handle, so there is always somebody to take it.
         let _taken = self.commands.send(subscription).await;
+    }
+
+    /// Is told when memory of a partition gets free.
+    pub(crate) fn wake(&self) -> &Arc<Notify> {
+        &self.wake
     }
 
     /// Says that a page was taken, so that the partition may be fetched again.

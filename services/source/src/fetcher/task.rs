@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::lane::{Lane, Subscribed, at_most};
 use super::{Fetched, FetcherLimits, Subscription, page_of, pause};
+use crate::memory::Frame;
 
 /// How long a broker may hold the session's fetch when it has nothing.
 const WAIT_LONG: Duration = Duration::from_millis(500);
@@ -161,7 +162,7 @@ impl Task {
 
     /// Lets those go on whose consumers have room again, and forgets those that nobody listens to.
     fn unblock(&mut self) {
-        let (limits, subscriptions) = (&self.limits, &self.subscriptions);
+        let subscriptions = &self.subscriptions;
         let seen_ms = self.session_seen_ms;
         let ended = |id: &u64| subscriptions.get(id).is_none_or(Subscribed::is_closed);
         let mut gone: Vec<u64> = self.blocked.iter().copied().filter(ended).collect();
@@ -173,7 +174,7 @@ impl Task {
                 .filter(|s| s.lane == Lane::Session)
                 .for_each(|s| s.wanted.end.seen(seen_ms));
         }
-        let has_room = |id: &u64| subscriptions.get(id).is_some_and(|s| s.has_room(limits));
+        let has_room = |id: &u64| subscriptions.get(id).is_some_and(Subscribed::has_room);
         let free: Vec<u64> = self.blocked.iter().copied().filter(has_room).collect();
         for id in free {
             self.put(id, Lane::Ready);
@@ -334,7 +335,7 @@ impl Task {
     }
 
     fn distribute(&mut self, response: FetchResponse, lane: Lane, took: Duration) {
-        let frame_bytes = response.frame_bytes;
+        let frame = Frame::new(response.frame_bytes);
         for partition in response.partitions {
             let place = (Arc::clone(&partition.topic), partition.partition);
             let Some(&id) = self.by_place.get(&place) else { continue };
@@ -349,7 +350,7 @@ impl Task {
                 continue;
             }
             let brought = partition.records.len();
-            s.deliver(page_of(partition, self.limits.read_committed), frame_bytes, &self.wake);
+            s.deliver(page_of(partition, self.limits.read_committed), &frame, &self.wake);
             s.learn(brought, took, &self.limits);
             self.stay_or_release(id, &place);
         }
@@ -359,7 +360,7 @@ impl Task {
     fn stay_or_release(&mut self, id: u64, place: &Place) {
         let Some(s) = self.subscriptions.get(&id).filter(|s| s.lane == Lane::Session) else { return };
         let Some(session) = &mut self.session else { return };
-        if s.has_room(&self.limits) {
+        if s.has_room() {
             session.set(s.request());
         } else {
             session.remove(place);
@@ -368,7 +369,7 @@ impl Task {
     }
 
     fn release(&mut self, id: u64) {
-        let room = self.subscriptions.get(&id).is_some_and(|s| s.has_room(&self.limits));
+        let room = self.subscriptions.get(&id).is_some_and(Subscribed::has_room);
         self.put(id, if room { Lane::Ready } else { Lane::Blocked });
     }
 

@@ -7,9 +7,8 @@ use mirrormesh_core::control::GenerationRequest;
 use mirrormesh_core::format::batch::BatchHeader;
 use mirrormesh_core::relay::answer::Answer;
 use mirrormesh_core::relay::machine::{Action, Append, Beginning};
+use mirrormesh_core::relay::path::Path;
 use mirrormesh_core::relay::position::{PositionKey, PositionValue};
-use mirrormesh_core::unit::Generation;
-use mirrormesh_kafka::admin::ProducerIdentity;
 use mirrormesh_kafka::{Error, ErrorCode};
 use mirrormesh_runtime::clock::now_ms;
 use mirrormesh_worker::{CoordinatorError, Failure};
@@ -19,7 +18,6 @@ use tracing::Instrument as _;
 
 use super::{Flow, PartitionUnit};
 use crate::fetcher::{Fetched, PAGES_WAITING, Subscription};
-use crate::link::FlowLink;
 use crate::sender;
 use crate::throttle::{Arrived, Intake};
 
@@ -29,7 +27,7 @@ const BACKOFF_MAX_MS: u64 = 2_000;
 const SLOW: [&str; 2] = ["REQUEST_TIMED_OUT", "NOT_ENOUGH_REPLICAS"];
 
 impl PartitionUnit {
-    pub(super) async fn act(&mut self, action: Action<()>) -> Flow {
+    pub(super) async fn act(&mut self, action: Action) -> Flow {
         match action {
             Action::Ask(ask) => {
                 let probe = self.probe();
@@ -40,7 +38,6 @@ impl PartitionUnit {
             }
             Action::StopFetching => self.lines.pages = None,
             Action::Append(append) => self.append(append).await,
-            Action::Mark(id) => self.mark(id),
             Action::Write(records) => self.write(records),
             Action::Begin(beginning) => self.begin(&beginning),
             Action::Notice(notice) => {
@@ -87,8 +84,8 @@ impl PartitionUnit {
         let source = self.link.source.leader(self.topic.as_str(), self.partition).await?;
         let target = self.link.target.leader(target_topic.as_str(), self.partition).await?;
         let fetcher = self.link.fetcher(source.node_id, read_committed);
-        self.lines.sender =
-            Some(self.link.sender(target.node_id, target_topic.as_str(), self.partition, self.slow));
+        self.lines.sender = Some(self.link.sender(&target, target_topic.as_str(), self.partition, self.slow));
+        self.lines.row = Arc::default();
         self.slow = false;
         let (page_sender, pages) = mpsc::channel(PAGES_WAITING);
         fetcher
@@ -101,6 +98,7 @@ impl PartitionUnit {
                 last_epoch,
                 end: Arc::clone(&self.end),
                 throttle: Arc::clone(&self.throttle),
+                memory: Arc::clone(&self.memory),
                 pages: page_sender,
             })
             .await;
@@ -109,37 +107,28 @@ impl PartitionUnit {
         Ok(())
     }
 
-    async fn append(&mut self, append: Append<()>) {
+    async fn append(&mut self, mut append: Append) {
         self.tally.sent(append.path.name());
         if let Some(header) = BatchHeader::parse(&append.batch.header) {
             self.tally.stamped(append.id, header.base_timestamp);
+        }
+        if let (true, Some(fetcher)) = (append.path != Path::Passthrough, &self.lines.fetcher) {
+            // It was made here: no frame holds it, so nobody has charged it yet.
+            append.batch.body = self.memory.made(append.batch.body, fetcher.wake());
         }
         let detail = self.relay.detail();
         let batch = sender::Append {
             topic: detail.target_topic.shared(),
             topic_id: detail.target_topic_id.0,
             partition: self.partition,
-            id: append.id,
             batch: append.batch,
-            answers: self.lines.answers.clone(),
+            reply: sender::Reply::new(append.id, self.lines.answers.clone(), Arc::clone(&self.lines.row)),
         };
         match &self.lines.sender {
             Some(sender) => sender.append(batch).await,
-            None => drop(self.lines.answers.send((batch.id, Answer::NotSent))),
+            // Its reply answers that it was not sent.
+            None => drop(batch),
         }
-    }
-
-    fn mark(&mut self, id: u64) {
-        self.tally.marking();
-        let detail = self.relay.detail();
-        let (link, topic, partition) = (Arc::clone(&self.link), detail.target_topic.clone(), self.partition);
-        let Generation { producer_id, epoch } = detail.begun.generation;
-        self.underway.marking = Some(Box::pin(async move {
-            let producer = ProducerIdentity { producer_id, epoch };
-            let lane = FlowLink::marker_lane(topic.as_str(), partition);
-            let written = link.target.write_abort_marker((topic.as_str(), partition), producer, lane).await;
-            (id, written.map_or_else(|error| unmarked(&error), |()| Answer::Marked))
-        }));
     }
 
     fn write(&mut self, records: Vec<(PositionKey, PositionValue)>) {
@@ -188,14 +177,18 @@ impl PartitionUnit {
     }
 
     pub(super) fn answered(&mut self, id: u64, answer: &Answer) {
-        self.tally.answered(*answer == Answer::Marked);
-        if !matches!(answer, Answer::Appended { .. } | Answer::Marked) {
+        self.tally.answered();
+        if !matches!(answer, Answer::Appended { .. }) {
             tracing::debug!(flow = %self.context.flow_id, topic = %self.topic, partition = self.partition,
                 ?answer, "append failed");
         }
         let (before, now) = (self.relay.totals(), now_ms());
         self.tally.settled(id, matches!(answer, Answer::Appended { .. }), now);
         self.relay.answer(id, answer, now);
+        if self.relay.has_failed() {
+            // Also after an append that stands elsewhere than expected, which the sender takes for a good one.
+            self.lines.row.fail();
+        }
         let (records, bytes) = self.relay.totals();
         if records > before.0 {
             self.start.mirrored();
@@ -226,7 +219,7 @@ impl PartitionUnit {
             Arrived::Waits => {}
             Arrived::Now(Fetched::Page(page)) => {
                 let only_end = page.records.is_empty();
-                self.relay.fetched(page, (), &self.codecs);
+                self.relay.fetched(page, &self.codecs);
                 if only_end {
                     // Nothing else follows that would tell it.
                     self.say();
@@ -255,18 +248,6 @@ impl PartitionUnit {
         self.lines.pages = None;
         self.link.source.invalidate(self.topic.as_str(), self.partition);
         self.relay.source_failed(reason, message);
-    }
-}
-
-/// What is said of a marker that is not known to be written.
-fn unmarked(error: &Error) -> Answer {
-    match error {
-        Error::Partition { code, .. } => Answer::Refused { code: code.0, message: String::new() },
-        error if error.outcome_unknown() => Answer::Lost,
-        error => {
-            tracing::debug!(%error, "marker was not sent");
-            Answer::NotSent
-        }
     }
 }
 

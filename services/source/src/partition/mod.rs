@@ -33,8 +33,9 @@ use crate::ends::SourceEnd;
 use crate::fetcher::Fetcher;
 use crate::lag_board::LagSlot;
 use crate::link::FlowLink;
+use crate::memory::PartitionMemory;
 use crate::metrics::Tally;
-use crate::sender::Sender;
+use crate::sender::{self, Sender};
 use crate::throttle::{Arrived, Intake, PartitionThrottle};
 use probe::{Clusters, Probe};
 use signals::{Signal, Signals};
@@ -53,7 +54,6 @@ type Begun = Result<PartitionGeneration, (String, String)>;
 /// What is on its way; each at most once.
 struct Underway {
     asking: Pending<Told>,
-    marking: Pending<(u64, Answer)>,
     writing: Pending<Result<(), Failure>>,
     beginning: Pending<Begun>,
     waiting: Pending<()>,
@@ -65,6 +65,8 @@ struct Lines {
     fetcher: Option<Arc<Fetcher>>,
     pages: Option<Intake>,
     sender: Option<Arc<Sender>>,
+    /// The batches since the last position recovery.
+    row: Arc<sender::Row>,
     answers: mpsc::UnboundedSender<(u64, Answer)>,
 }
 
@@ -74,7 +76,7 @@ pub(crate) struct PartitionUnit {
     link: Arc<FlowLink>,
     topic: TopicName,
     partition: i32,
-    relay: Relay<()>,
+    relay: Relay,
     codecs: AsideCodecs,
     flow_label: KeyValue,
     tally: Tally,
@@ -84,6 +86,8 @@ pub(crate) struct PartitionUnit {
     lag: LagSlot,
     /// How fast it may take what was fetched.
     throttle: Arc<PartitionThrottle>,
+    /// What its records are charged to.
+    memory: Arc<PartitionMemory>,
     lines: Lines,
     answers: mpsc::UnboundedReceiver<(u64, Answer)>,
     underway: Underway,
@@ -131,6 +135,7 @@ impl PartitionUnit {
             partition,
             number: context.assigned.number,
             detail,
+            target_servers: context.target.bootstrap_servers.join(","),
             rules: Rules::of(&context.flow.spec, &topic),
             limits: Limits::default(),
         });
@@ -139,6 +144,7 @@ impl PartitionUnit {
         let read_committed = !context.flow.spec.read_uncommitted;
         let end = link.ends.watch(topic.shared(), partition, read_committed);
         let throttle = link.throttle(&topic);
+        let memory = link.memory();
         let lag = link.metrics.lag.enter(&context.flow_id, &topic, partition);
         Some(Self {
             start: StartTrace::begin(&context, &topic, partition),
@@ -153,11 +159,17 @@ impl PartitionUnit {
             end,
             lag,
             throttle,
-            lines: Lines { fetcher: None, pages: None, sender: None, answers: answers_in },
+            memory,
+            lines: Lines {
+                fetcher: None,
+                pages: None,
+                sender: None,
+                row: Arc::default(),
+                answers: answers_in,
+            },
             answers,
             underway: Underway {
                 asking: None,
-                marking: None,
                 writing: None,
                 beginning: None,
                 waiting: None,
@@ -221,7 +233,6 @@ impl PartitionUnit {
                     self.relay.begun(begun, now_ms());
                     self.say();
                 }
-                (id, answer) = finish(&mut self.underway.marking) => self.answered(id, &answer),
                 written = finish(&mut self.underway.writing) => self.written(&written),
                 () = finish(&mut self.underway.waiting) => self.relay.resume(),
                 facts = finish(&mut self.underway.refreshing) => self.relay.facts_now(facts),

@@ -15,6 +15,7 @@ use mirrormesh_core::relay::resync::Step;
 use mirrormesh_core::unit::PartitionDetail;
 use mirrormesh_kafka::admin::{EpochQuery, OffsetQuery, OffsetSpec};
 use mirrormesh_kafka::client::metadata::Leader;
+use mirrormesh_kafka::memory::Share;
 use mirrormesh_kafka::wire::fetch::{FetchPartition, FetchRequest, FetchedPartition};
 use mirrormesh_kafka::{Client, Error, ErrorCode};
 use mirrormesh_worker::Failure;
@@ -46,6 +47,7 @@ const MAY_BE_MISSING: [&str; 5] = [
 /// One side's partition.
 struct Place<'a> {
     client: &'a Client,
+    memory: &'a Share,
     topic: &'a str,
     partition: i32,
 }
@@ -78,7 +80,8 @@ impl Place<'_> {
                 max_bytes: READ_BYTES,
             }],
         };
-        let response = self.client.connection(leader.node_id, LANE).await?.fetch(&request).await?;
+        let response =
+            self.client.connection_within(leader.node_id, LANE, self.memory).await?.fetch(&request).await?;
         let fetched = response.partitions.into_iter().find(|p| p.partition == self.partition);
         fetched.ok_or_else(|| {
             Failure::new("FETCH_INCOMPLETE", "the broker left the partition out of its answer")
@@ -213,12 +216,14 @@ impl Probe {
     }
 
     fn source(&self) -> Place<'_> {
-        Place { client: &self.link.source, topic: self.topic.as_str(), partition: self.partition }
+        let memory = &self.link.question_memory;
+        Place { client: &self.link.source, memory, topic: self.topic.as_str(), partition: self.partition }
     }
 
     fn target(&self) -> Place<'_> {
         let topic = self.detail.target_topic.as_str();
-        Place { client: &self.link.target, topic, partition: self.partition }
+        let memory = &self.link.question_memory;
+        Place { client: &self.link.target, memory, topic, partition: self.partition }
     }
 
     /// Settings of both sides.
@@ -231,7 +236,8 @@ impl Probe {
 
     async fn source_by_name(&self) -> Result<bool, Failure> {
         let leader = self.source().leader().await?;
-        let connection = self.link.source.connection(leader.node_id, LANE).await?;
+        let memory = &self.link.question_memory;
+        let connection = self.link.source.connection_within(leader.node_id, LANE, memory).await?;
         Ok(TopicId(leader.topic_id).is_zero() || !connection.fetches_by_topic_id())
     }
 
@@ -256,8 +262,6 @@ impl Probe {
     }
 
     async fn registry(&self) -> Result<Told, Failure> {
-        // It is about to be written, and connects meanwhile.
-        self.link.writer.warm_up().await?;
         self.link.target_registry.ensure().await?;
         let source = self.link.source_registry.cluster_id().await?;
         let key = WriterKey {

@@ -15,6 +15,7 @@ impl PartitionUnit {
     pub(super) fn say(&mut self) {
         let passing_ns = self.link.metrics.count(&self.flow_label, &mut self.tally);
         self.relay.passing_ns(passing_ns);
+        self.relay.ack_ns(self.lines.sender.as_ref().map_or(0, |sender| sender.ack_ns()));
         let figures = self.relay.figures(now_ms());
         self.lag.set(figures);
         let (state, reason, message) = self.relay.state();

@@ -36,7 +36,8 @@ pub(super) struct Pace {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ticket {
     number: u64,
-    at: Instant,
+    /// When it was sent.
+    pub(super) at: Instant,
     /// Requests in flight with it.
     in_flight: u64,
 }
@@ -61,13 +62,18 @@ impl Pace {
         Ticket { number: self.sent, at: now, in_flight }
     }
 
-    /// It was answered.
-    pub(super) fn answered(&mut self, ticket: Ticket, now: Instant) {
+    /// It was answered. Returns whether it waited at the broker for the answers to earlier requests: its round trip took
+    /// twice as long as that of the way alone, or longer.
+    pub(super) fn answered(&mut self, ticket: Ticket, now: Instant) -> bool {
         let trip = now.saturating_duration_since(ticket.at).max(Duration::from_micros(1));
         let base = self.base(trip, ticket.in_flight, now);
-        if ticket.number <= self.judged {
-            return;
+        if ticket.number > self.judged {
+            self.judge(trip, base, ticket);
         }
+        ticket.in_flight > 1 && trip >= base * 2
+    }
+
+    fn judge(&mut self, trip: Duration, base: Duration, ticket: Ticket) {
         self.judged = self.sent;
         let next = if trip <= base + base / 4 {
             self.limit * 2
@@ -79,6 +85,17 @@ impl Pace {
         let tried = ticket.in_flight >= self.limit;
         if next < self.limit || tried {
             self.limit = next.clamp(QUEUED, LIMIT_MAX);
+        }
+    }
+
+    /// It was lost with its connection. Half as many requests may be in flight on the next one, however many were lost
+    /// together; the next one may go another way, so the round trip is measured anew.
+    pub(super) fn lost(&mut self, ticket: Ticket) {
+        self.base = None;
+        self.looking = false;
+        if ticket.number > self.judged {
+            self.judged = self.sent;
+            self.limit = (self.limit / 2).max(QUEUED);
         }
     }
 
@@ -159,13 +176,41 @@ mod tests {
     }
 
     #[test]
+    fn requests_that_wait_at_the_broker_are_told_apart() {
+        let (mut pace, begin, ms) = (Pace::default(), Instant::now(), Duration::from_millis(1));
+        let alone = pace.sent(0, begin);
+        assert!(!pace.answered(alone, begin + 10 * ms));
+        let together: Vec<Ticket> = (0..3).map(|in_flight| pace.sent(in_flight, begin)).collect();
+        let waited: Vec<bool> =
+            (1..).zip(together).map(|(turn, ticket)| pace.answered(ticket, begin + turn * 10 * ms)).collect();
+        assert_eq!(waited, [false, true, true]);
+    }
+
+    #[test]
+    fn a_lost_connection_halves_the_limit_once() {
+        let (mut pace, now) = (Pace::default(), Instant::now());
+        for _ in 0..2 {
+            let lost: Vec<Ticket> = (0..10).map(|in_flight| pace.sent(in_flight, now)).collect();
+            for ticket in lost {
+                pace.lost(ticket);
+            }
+        }
+        assert_eq!(pace.limit, AT_FIRST / 4);
+        for _ in 0..10 {
+            let ticket = pace.sent(0, now);
+            pace.lost(ticket);
+        }
+        assert_eq!(pace.limit, QUEUED);
+    }
+
+    #[test]
     fn what_was_not_tried_does_not_raise_it() {
         let mut pace = Pace::default();
         let mut now = Instant::now();
         for _ in 0..100 {
             let ticket = pace.sent(0, now);
             now += Duration::from_millis(10);
-            pace.answered(ticket, now);
+            assert!(!pace.answered(ticket, now), "nothing was before it");
         }
         assert_eq!(pace.limit, AT_FIRST);
     }

@@ -13,7 +13,8 @@ const REQUEST_BYTES_MAX: usize = 4 << 20;
 /// Empty queues kept for use again.
 const SPARE_MAX: usize = 64;
 
-type Place = (Arc<str>, i32);
+/// A partition of a target topic.
+pub(super) type Place = (Arc<str>, i32);
 
 /// Batches that wait, by partition.
 #[derive(Debug, Default)]
@@ -71,6 +72,25 @@ impl Packing {
         self.count -= packed.len();
         packed
     }
+
+    /// Takes out the batches of a partition that stand behind a failed batch, in their order.
+    pub(super) fn take_failed(&mut self, place: &Place) -> Vec<Append> {
+        let Some(queue) = self.queues.get_mut(place) else { return Vec::new() };
+        let mut taken = Vec::new();
+        for append in std::mem::take(queue) {
+            if append.reply.row().is_failed() {
+                taken.push(append);
+            } else {
+                queue.push_back(append);
+            }
+        }
+        if queue.is_empty() {
+            self.queues.remove(place);
+            self.turns.retain(|turn| turn != place);
+        }
+        self.count -= taken.len();
+        taken
+    }
 }
 
 #[cfg(test)]
@@ -79,14 +99,26 @@ mod tests {
     use mirrormesh_core::format::batch::StampedBatch;
     use tokio::sync::mpsc;
 
-    fn append(topic: &str, partition: i32, id: u64, bytes: usize) -> Append {
+    use super::super::{Reply, Row};
+
+    fn append_in(row: &Arc<Row>, topic: &str, partition: i32, id: u64, bytes: usize) -> Append {
         let (answers, _) = mpsc::unbounded_channel();
         let batch = StampedBatch { header: [0; 61], body: vec![0; bytes].into(), body_crc: 0 };
-        Append { topic: topic.into(), topic_id: [1; 16], partition, id, batch, answers }
+        let reply = Reply::new(id, answers, Arc::clone(row));
+        Append { topic: topic.into(), topic_id: [1; 16], partition, batch, reply }
+    }
+
+    fn append(topic: &str, partition: i32, id: u64, bytes: usize) -> Append {
+        append_in(&Arc::default(), topic, partition, id, bytes)
+    }
+
+    fn named(appends: Vec<Append>) -> Vec<(String, i32, u64)> {
+        appends.into_iter().map(|a| (a.topic.to_string(), a.partition, a.reply.id())).collect()
     }
 
     fn taken(packing: &mut Packing) -> Vec<(String, i32, u64)> {
-        packing.take().into_iter().map(|a| (a.topic.to_string(), a.partition, a.id)).collect()
+        let packed = packing.take();
+        named(packed)
     }
 
     fn of(topic: &str, partition: i32, id: u64) -> (String, i32, u64) {
@@ -121,5 +153,23 @@ mod tests {
         packing.push(append("a", 3, 0, REQUEST_BYTES_MAX * 2));
         assert_eq!(taken(&mut packing), [of("a", 1, 1), of("a", 2, 1)]);
         assert_eq!(taken(&mut packing), [of("a", 3, 0)], "a larger one goes alone");
+    }
+
+    #[test]
+    fn batches_behind_a_failed_one_are_taken_out() {
+        let mut packing = Packing::default();
+        let (failed, next, other) = (Arc::default(), Arc::default(), Arc::default());
+        for (row, partition, id) in [(&failed, 0, 4), (&other, 1, 9), (&failed, 0, 5), (&next, 0, 0)] {
+            packing.push(append_in(row, "a", partition, id, 10));
+        }
+        failed.fail();
+        assert_eq!(named(packing.take_failed(&("a".into(), 0))), [of("a", 0, 4), of("a", 0, 5)]);
+        assert_eq!((packing.len(), packing.take_failed(&("a".into(), 1)).len()), (2, 0));
+        assert_eq!(taken(&mut packing), [of("a", 0, 0), of("a", 1, 9)]);
+        packing.push(append_in(&other, "a", 1, 10, 10));
+        other.fail();
+        assert_eq!(named(packing.take_failed(&("a".into(), 1))), [of("a", 1, 10)]);
+        assert!(packing.is_empty() && taken(&mut packing).is_empty());
+        assert!(packing.queues.is_empty() && packing.turns.is_empty());
     }
 }

@@ -13,13 +13,15 @@ use super::*;
 fn view(bytes_per_second: u64) -> Arc<FlowView> {
     let throttle = Throttle { bytes_per_second: NonZeroU64::new(bytes_per_second), records_per_second: None };
     let spec = FlowSpec::new(ClusterId::new("uk").unwrap(), ClusterId::new("hq").unwrap());
-    let cluster = || ClusterSpec { bootstrap_servers: Vec::new(), properties: BTreeMap::new() };
+    let cluster =
+        || ClusterSpec { bootstrap_servers: Vec::new(), properties: BTreeMap::new(), kafka_cluster_id: None };
     Arc::new(FlowView {
         id: FlowId::new("f").unwrap(),
         flow: AssignedFlow {
             spec: FlowSpec { throttle, ..spec },
             generation: None,
             mesh_id: String::new(),
+            clusters: std::collections::BTreeSet::new(),
             shares: ThrottleShares::default(),
         },
         source: cluster(),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mirrormesh_core::control::TopicEntry;
-use mirrormesh_core::flow::{FlowSpec, TopicRules};
-use mirrormesh_core::ids::{TopicId, TopicName};
+use mirrormesh_core::flow::{FlowSpec, Surprises, TopicRules};
+use mirrormesh_core::ids::{ClusterId, TopicId, TopicName};
 use mirrormesh_kafka::ErrorCode;
 use mirrormesh_kafka::admin::NewTopic;
 use mirrormesh_kafka::client::metadata::TopicInfo;
@@ -14,6 +14,7 @@ use tracing::Instrument as _;
 
 use super::incarnations::known_starts;
 use super::{Topology, Trouble, unreachable};
+use crate::preview::described;
 
 /// Topics and partitions created in one request; one larger topic goes alone. A controller refuses requests of more than
 /// 10,000 records (`ReplicationControlManager`), of which every topic, partition and setting is one.
@@ -34,17 +35,19 @@ impl Topology {
     /// Looks, brings the target in step, tells the coordinator.
     pub(super) async fn scan(&mut self, spec: &FlowSpec) -> Result<(), Trouble> {
         let rules = self.rules(spec)?;
-        let wanted = self.wanted(&rules).await?;
+        let wanted = self.wanted(spec, &rules).await?;
         self.claim().await?;
         let targets = self.bring_in_step(spec, &wanted).await?;
         let not_made = self.postponed.trouble();
         let (mut found, trouble) = self.entries(spec, wanted, &targets).await?;
         self.settle_claims(spec, &mut found).await?;
         // A topic that vanished from the source stays in the inventory: its partitions say what is wrong. Only one
-        // that the flow does not select any more goes.
-        // A refused topic too: the coordinator shows its refusal until then.
-        let known = self.reported.keys().chain(self.refused.keys());
-        let gone = known.filter(|topic| rules.target_of(topic.as_str()).is_none()).cloned().collect();
+        // that the flow does not select any more goes, or one that came from the target. A refused topic too: the
+        // coordinator shows its refusal until then.
+        let is_gone = |topic: &&TopicName| {
+            rules.target_of(topic.as_str()).is_none() || self.loops.left_out.contains(*topic)
+        };
+        let gone = self.reported.keys().chain(self.refused.keys()).filter(is_gone).cloned().collect();
         self.tell(found, gone).await?;
         not_made.or(trouble).map_or(Ok(()), Err)
     }
@@ -52,28 +55,34 @@ impl Topology {
     /// The flow's rules about topics; they are compiled when the flow changes only, since that costs more than the rest of
     /// a look at a quiet cluster.
     fn rules(&mut self, spec: &FlowSpec) -> Result<Arc<TopicRules>, Trouble> {
-        if let Some((_, rules)) = self.rules.as_ref().filter(|(of, _)| of == spec) {
+        let clusters = self.context.flow_changes.borrow().flow.clusters.clone();
+        let same = |known: &&(FlowSpec, BTreeSet<ClusterId>, _)| known.0 == *spec && known.1 == clusters;
+        if let Some((_, _, rules)) = self.rules.as_ref().filter(same) {
             return Ok(Arc::clone(rules));
         }
-        let rules = spec.topic_rules().map_err(|error| ("PATTERN_INVALID".to_owned(), error.to_string()))?;
+        let rules =
+            spec.topic_rules(&clusters).map_err(|error| ("PATTERN_INVALID".to_owned(), error.to_string()))?;
         let rules = Arc::new(rules);
-        self.rules = Some((spec.clone(), Arc::clone(&rules)));
+        self.rules = Some((spec.clone(), clusters, Arc::clone(&rules)));
         Ok(rules)
     }
 
-    async fn wanted(&self, rules: &TopicRules) -> Result<Vec<Wanted>, Trouble> {
+    async fn wanted(&mut self, spec: &FlowSpec, rules: &TopicRules) -> Result<Vec<Wanted>, Trouble> {
         let topics = self.link.source.topics(None).await.map_err(unreachable)?;
-        let mut wanted = Vec::new();
-        for topic in topics {
-            if topic.internal || !topic.error.is_ok() || topic.partitions.is_empty() {
-                continue;
-            }
-            let Ok(name) = TopicName::new(&topic.name) else { continue };
-            if let Some(target) = rules.target_of(&topic.name) {
-                wanted.push(Wanted { source: topic, name, target });
-            }
-        }
-        Ok(wanted)
+        let is_mirrored =
+            |topic: &str| TopicName::new(topic).is_ok_and(|topic| self.reported.contains_key(&topic));
+        let mut choices = rules.choose_all(described(&topics), is_mirrored);
+        let mut by_name: BTreeMap<Arc<str>, TopicInfo> =
+            topics.into_iter().map(|topic| (Arc::clone(&topic.name), topic)).collect();
+        let id_of = |name: &str| TopicId(by_name.get(name).map(|topic| topic.topic_id).unwrap_or_default());
+        self.leave_out_loops(spec, &mut choices, id_of).await?;
+        self.surprises = Surprises::of(spec, rules, &choices);
+        let wanted = choices.into_iter().filter_map(|choice| {
+            let name = TopicName::new(&choice.topic.name).ok()?;
+            let source = by_name.remove(name.as_str())?;
+            Some(Wanted { source, name, target: choice.outcome.ok()? })
+        });
+        Ok(wanted.collect())
     }
 
     /// Creates and grows target topics; returns those that are there, by name. A topic that can't be created or grown
@@ -93,6 +102,8 @@ impl Topology {
         let due = short.into_iter().filter(|w| self.postponed.is_due(&w.target, now));
         let (missing, small): (Vec<&Wanted>, Vec<&Wanted>) = due.partition(|w| partitions(w) == 0);
         let mut changed = BTreeSet::new();
+        let to_create = missing.iter().map(|w| w.target.clone()).collect();
+        self.claim_topics(wanted, &to_create).await.map_err(|failure| (failure.reason, failure.message))?;
         for portion in portions(&missing, |w| w.source.partitions.len() + 1) {
             changed.extend(self.create(spec, portion).await?);
         }

@@ -4,6 +4,7 @@
 //! from outside: end offsets and records are read with an independent client, past the proxies that it cuts. A fault
 //! counts only if records of the partitions that it hits arrived on the target within the second before it.
 
+mod announced;
 mod arrivals;
 mod brokers;
 mod plan;
@@ -46,6 +47,14 @@ pub struct Options {
     pub workers: u32,
     /// Records per second while faults are injected.
     pub rate: u64,
+    /// How much older than the clock the records' timestamps are. Zero: about an hour, so that the target surely retains
+    /// the producer state.
+    ///
+    /// Older than a day (`producer.id.expiration.ms`), the target may forget who wrote. Then records may be doubled or out
+    /// of order at target offsets that the flow announced. None may be lost.
+    pub record_age: Duration,
+    /// How often the target's brokers look for expired producer state; Kafka's default (10 minutes) if not said.
+    pub expiration_check: Option<Duration>,
     /// Where data and logs go; made if it is not there.
     pub folder: PathBuf,
     /// Takes a line about what happens.
@@ -59,6 +68,7 @@ pub async fn run(options: &Options) -> Result<Report> {
         seed: options.seed,
         faults_wanted: options.faults,
         records_wanted: options.records,
+        record_age: options.record_age,
         ..Report::default()
     };
     let mut stage = Stage::set_up(options).await?;
@@ -68,12 +78,12 @@ pub async fn run(options: &Options) -> Result<Report> {
     injected.with_context(|| format!("seed {}\n{}", options.seed, stage.log_tails()))?;
     settle(&mut stage, options, running, &mut report).await?;
     report.load_time = loading.elapsed();
+    let checks = checks(&mut stage, options, &mut report).await;
     stage.say("reading both clusters with an independent client");
     let checking = Instant::now();
     let clusters = stage.keep_clusters_only();
     let (source, target) = (clusters.source.direct_bootstrap(), clusters.target.direct_bootstrap());
     let pairs = [TopicPair::same(TOPIC)];
-    let checks = checker::Options::default();
     report.comparison = Some(checker::compare(&source, &target, &pairs, &checks).await?);
     if report.has_unacknowledged() {
         report.repeats = checker::count_repeats(&source, TOPIC, &checks).await?;
@@ -86,6 +96,20 @@ pub async fn run(options: &Options) -> Result<Report> {
         std::fs::remove_dir_all(&logs).with_context(|| format!("removing {}", logs.display()))?;
     }
     Ok(report)
+}
+
+/// How records are compared: what the flow announced is allowed for old records only.
+async fn checks(stage: &mut Stage, options: &Options, report: &mut Report) -> checker::Options {
+    let announced = match stage.announced().await {
+        Ok(announced) => announced,
+        Err(error) => {
+            report.problems.push(format!("it is not known what the flow announced: {error:#}"));
+            return checker::Options::default();
+        }
+    };
+    (report.announced_ranges, report.announced_offsets) = (announced.count(), announced.offsets());
+    let allowed = if options.record_age.is_zero() { checker::Ranges::default() } else { announced.ranges };
+    checker::Options { announced: allowed, ..checker::Options::default() }
 }
 
 /// Faults by the plan, until as many struck as demanded.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail};
 use mirrormesh_proto::v1;
@@ -28,6 +28,8 @@ const HEAP_MB: u32 = 288;
 const LINGER_MS: u32 = 20;
 /// More records than any run sends: it is stopped when the faults are over.
 const ENDLESS: u64 = 10_000_000_000;
+/// The longest that a broker can be told to retain producer state, in milliseconds: 24.8 days.
+const EXPIRATION_MS_MAX: i32 = i32::MAX;
 /// How long the first records may take, and the last ones until the flow says that they are there.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -68,8 +70,16 @@ impl Stage {
                 .property("default.replication.factor", replicas.to_string())
                 .property("min.insync.replicas", replicas.min(2).to_string())
         };
-        let (source, target) =
-            tokio::try_join!(Cluster::start(spec("source")), Cluster::start(spec("target")))?;
+        let (mut source, mut target) = (spec("source"), spec("target"));
+        if !options.record_age.is_zero() {
+            // What is judged is how the target forgets. The load's own producer must not double its old records.
+            source = source.property("producer.id.expiration.ms", EXPIRATION_MS_MAX.to_string());
+        }
+        if let Some(check) = options.expiration_check {
+            let name = "producer.id.expiration.check.interval.ms";
+            target = target.property(name, check.as_millis().to_string());
+        }
+        let (source, target) = tokio::try_join!(Cluster::start(source), Cluster::start(target))?;
         let replicas = i32::try_from(replicas)?;
         let topic = Topic::new(TOPIC, options.partitions).replicas(replicas);
         create_topics(&source.direct_bootstrap(), &[topic]).await?;
@@ -106,7 +116,12 @@ impl Stage {
     pub(super) fn produce(&self, options: &Options) -> Result<Run> {
         self.say(&format!("{} records a second, seed {}", options.rate, options.seed));
         let plan = TopicPlan::new(TOPIC, options.partitions, ENDLESS).value_bytes(8 + RANDOM_BYTES).random();
-        let workload = Workload::new(options.seed).rate(options.rate).linger_ms(LINGER_MS).topic(plan);
+        let mut workload = Workload::new(options.seed).rate(options.rate).linger_ms(LINGER_MS).topic(plan);
+        if !options.record_age.is_zero() {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
+            let first = now.saturating_sub(options.record_age);
+            workload = workload.first_timestamp_ms(i64::try_from(first.as_millis())?);
+        }
         // Past the proxies: what is cut are connections of the mesh.
         workload.start(&self.source.cluster().direct_bootstrap())
     }

@@ -1,6 +1,6 @@
 //! All kinds of faults in one run, from a fresh seed each time: the short form of `cargo xtask bench faults`.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 use mirrormesh_integration::faults::{self, Kind, Options};
@@ -22,6 +22,8 @@ async fn faults_of_every_kind_lose_double_change_and_reorder_nothing() -> Result
         brokers: 1,
         workers: 3,
         rate: 2_000,
+        record_age: Duration::ZERO,
+        expiration_check: None,
         folder: folder.clone(),
         say: |text| println!("{text}"),
     };

@@ -4,13 +4,14 @@
 #![allow(clippy::indexing_slicing, reason = "helpers of tests: what they miss is a failure")]
 
 mod api;
-mod at_least_once;
+mod backfill;
 mod bad_batches;
 mod bad_input;
 mod changing;
 mod chaos;
 mod claims;
 mod collector;
+mod commands;
 mod compaction;
 mod control;
 mod disk;
@@ -19,6 +20,7 @@ mod faults;
 mod flow_control;
 mod forgetful;
 mod groups;
+mod identity;
 mod loops;
 mod loss;
 mod newcomer;
@@ -26,7 +28,8 @@ mod other_writers;
 mod paths;
 mod retention;
 mod rig;
-mod strict;
+mod selection;
+mod slow_target;
 mod topics;
 mod transactions;
 mod versions;

@@ -336,3 +336,69 @@ async fn timestamps_that_the_target_refuses_stop_or_are_moved() -> Result<()> {
     }
     Ok(())
 }
+
+/// 100 records of 50 KB text in one batch, which zstd packs to 10 KB, then 3 small ones.
+fn unfolding() -> (Vec<Plain>, Vec<Plain>) {
+    let large =
+        (0..100).map(|n| plain(n, format!("{n:05} lorem ipsum ").repeat(2_900).into_bytes(), now_ms()));
+    let small = (100..103).map(|n| plain(n, b"small".to_vec(), now_ms()));
+    (large.collect(), small.collect())
+}
+
+const ONE_BATCH: [(&str, &str); 4] = [
+    ("compression.codec", "zstd"),
+    ("linger.ms", "2000"),
+    ("batch.size", "8000000"),
+    ("message.max.bytes", "9000000"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_fits_as_the_target_stores_it() -> Result<()> {
+    let mut rig = Rig::shared(MeshSpec::default()).await?;
+    let codecs = ["uncompressed", "gzip", "snappy", "lz4"];
+    let names: Vec<String> = codecs.iter().map(|codec| unique(&format!("stored-{codec}"))).collect();
+    for (name, codec) in names.iter().zip(codecs) {
+        let target = [("compression.type", codec), ("max.message.bytes", "1048588")];
+        topics(&rig, name, &[("max.message.bytes", "9000000")], &target).await?;
+        let (large, small) = unfolding();
+        probe::send(&rig.source, &ONE_BATCH, name, large).await?;
+        probe::send(&rig.source, &ONE_BATCH, name, small).await?;
+    }
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut flow = identity(&names);
+    flow.records = Some(v1::RecordOptions {
+        on_oversized: v1::record_options::OversizedPolicy::Skip.into(),
+        ..flow.records.unwrap_or_default()
+    });
+    rig.api.create_flow(&rig.flow.clone(), flow).await?;
+    rig.arrived(&names, 103 * 4).await?;
+    for name in &names {
+        ensure!(same(&rig, name).await? == 103, "{name}");
+    }
+    let events = rig.api.flow_events(&rig.flow.clone()).await?.events;
+    ensure!(events.iter().all(|event| event.reason != "RECORD_SKIPPED"), "{events:#?}");
+
+    // The setting changes while records flow.
+    probe::set_topic(&rig.target, names[3], &[("compression.type", "uncompressed")]).await?;
+    let (large, small) = unfolding();
+    probe::send(&rig.source, &ONE_BATCH, names[3], large).await?;
+    probe::send(&rig.source, &ONE_BATCH, names[3], small).await?;
+    rig.arrived(&names[3..], 206).await?;
+    ensure!(same(&rig, names[3]).await? == 206, "{}", names[3]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_too_large_as_it_is_stored_is_named() -> Result<()> {
+    let mut rig = Rig::shared(MeshSpec::default()).await?;
+    let topic = unique("stored-alone");
+    let target = [("compression.type", "uncompressed"), ("max.message.bytes", "100000")];
+    topics(&rig, &topic, &[("max.message.bytes", "9000000")], &target).await?;
+    let records = (0..5).map(|n| plain(n, vec![b'a'; if n == 3 { 300_000 } else { 50 }], now_ms())).collect();
+    probe::send(&rig.source, &ONE_BATCH, &topic, records).await?;
+    rig.mirror(&[&topic]).await?;
+    let stopped = event(&mut rig, "RECORD_TOO_LARGE").await?;
+    ensure!((stopped.from_offset, stopped.count) == (Some(3), Some(1)), "{stopped:?}");
+    ensure!(probe::end_offsets(&rig.target, &topic).await? == [3], "what stands before it is there");
+    Ok(())
+}

@@ -84,13 +84,19 @@ impl Rig {
 
     /// A mesh between two clusters, with both made known to it.
     pub(crate) async fn between(source: &Cluster, target: &Cluster, spec: MeshSpec) -> Result<Self> {
+        Self::at(("uk", source.bootstrap()), ("hq", target.bootstrap()), spec).await
+    }
+
+    /// A mesh between two addresses, under these names.
+    pub(crate) async fn at(source: (&str, String), target: (&str, String), spec: MeshSpec) -> Result<Self> {
         let flow = unique("flow");
         let folder = std::env::temp_dir().join(format!("mirrormesh-it-{flow}"));
         let mesh = Mesh::start(&folder, &spec).await?;
         let mut api = mesh.api()?;
-        let (source, target) = (source.bootstrap(), target.bootstrap());
-        api.create_cluster("uk", &source).await?;
-        api.create_cluster("hq", &target).await?;
+        for (name, bootstrap) in [&source, &target] {
+            api.create_cluster(name, bootstrap).await?;
+        }
+        let (source, target) = (source.1, target.1);
         Ok(Self { mesh, api, source, target, flow, folder })
     }
 

@@ -6,7 +6,6 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::control::GenerationRequest;
-use crate::control::generation::successor;
 use crate::flow::LossPolicy;
 
 /// A request as the first owner of a partition would make it.
@@ -149,25 +148,6 @@ BeginGeneration r10 generation 9/0 from 50
 }
 
 #[test]
-fn generations_without_a_producer_id_are_numbered_until_there_is_one() {
-    let (mut world, number) = owned();
-    let first = Generation::unnumbered(1_700_000_000_000);
-    assert!(!first.is_numbered() && generation(0, 0).is_numbered() && first.producer_id < -1);
-    world.state.flows.get_mut(&flow_id("f")).unwrap().generation = Some(first);
-    let request = |after, offered| GenerationRequest { number, after, offered, ..begin("f", "t", 1) };
-    world.run(CommandKind::BeginGeneration(request(first, None)));
-    let second = Generation { epoch: 1, ..first };
-    assert_eq!(begun(&world, 1).unwrap().generation, second);
-    world.run(CommandKind::BeginGeneration(request(second, Some(8))));
-    assert_eq!(begun(&world, 1).unwrap().generation, generation(8, 0), "at once, whatever epochs are left");
-    let last = Generation { epoch: i16::MAX, ..first };
-    assert_eq!(
-        successor(last, Some(first.producer_id - 1)).map(|g| g.producer_id),
-        Some(first.producer_id - 1)
-    );
-}
-
-#[test]
 fn a_flow_made_again_goes_on_in_its_generations() {
     let (mut world, number) = owned();
     let request = GenerationRequest { number, ..begin("f", "t", 1) };
@@ -192,16 +172,12 @@ fn a_flow_made_again_goes_on_in_its_generations() {
 fn what_counts_is_the_flows_word_and_stays_within_a_generation() {
     let mut world = World::running();
     let number = world.number(&topology("f"));
-    let changed = FlowSpec { read_uncommitted: true, strict_delivery: true, ..spec("uk", "hq") };
+    let changed = FlowSpec { read_uncommitted: true, ..spec("uk", "hq") };
     world.run(put_flow("f", changed, false));
     world.run(inventory("f", number, vec![entry("t", "uk.t", 3), entry("u", "uk.u", 1)]));
     let topics = &world.state.flows[&flow_id("f")].topics;
     let counted = |topic: &str| {
-        let counts = |s: &PartitionStart| {
-            assert_eq!(s.strict, s.read_uncommitted);
-            s.read_uncommitted
-        };
-        topics[&topic_name(topic)].starts.iter().map(counts).collect::<Vec<_>>()
+        topics[&topic_name(topic)].starts.iter().map(|s| s.read_uncommitted).collect::<Vec<_>>()
     };
     assert_eq!(counted("t"), [false, false, true]);
     assert_eq!(counted("u"), [true]);

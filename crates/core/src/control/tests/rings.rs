@@ -78,32 +78,3 @@ fn a_longer_ring_is_refused_and_what_cannot_meet_is_not() {
     let patterns = [("ab", only("a", "b", "x.*")), ("bc", only("b", "c", "y.*"))];
     assert!(run(&mut world(&patterns), put_flow("ca", only("c", "a", "z.*"), true)).is_err(), "who knows");
 }
-
-#[test]
-fn where_a_flow_may_run_without_a_producer_id_there_is_no_way_back_at_all() {
-    let untold = |source: &str, target: &str| FlowSpec { at_least_once: true, ..identity(source, target) };
-    let refused = |flows: &[(&str, FlowSpec)], id: &str, spec: FlowSpec| {
-        let reject = run(&mut world(flows), put_flow(id, spec, true)).unwrap_err();
-        assert_eq!(reject.reason, "MIRROR_RING");
-        assert!(reject.message.contains("records.at_least_once"), "{}", reject.message);
-        (reject.field, reject.message)
-    };
-    // Two that face each other are fine otherwise.
-    let (field, _) = refused(&[("ab", identity("a", "b"))], "ba", untold("b", "a"));
-    assert_eq!(field, "flow.records.at_least_once");
-    let (field, message) = refused(&[("ab", untold("a", "b"))], "ba", identity("b", "a"));
-    assert!(field == "flow.naming" && message.contains("flows/ab has"), "{field}: {message}");
-    // Leaving out what was mirrored takes producer ids, too.
-    let quiet = FlowSpec { skip_mirrored: true, ..identity("c", "a") };
-    refused(&[("ab", untold("a", "b")), ("bc", identity("b", "c"))], "ca", quiet.clone());
-    refused(&[("ab", identity("a", "b")), ("bc", untold("b", "c")), ("ac", identity("a", "c"))], "ca", quiet);
-    // By an update.
-    let mut state = world(&[("ab", identity("a", "b")), ("ba", identity("b", "a"))]);
-    let reject = run(&mut state, put_flow("ab", untold("a", "b"), false)).unwrap_err();
-    assert_eq!(reject.field, "flow.records.at_least_once");
-
-    // Chains, names that change, and a ring that has none of it.
-    world(&[("ab", untold("a", "b")), ("bc", untold("b", "c")), ("ac", identity("a", "c"))]);
-    world(&[("ab", untold("a", "b")), ("ba", spec("b", "a"))]);
-    world(&[("ab", identity("a", "b")), ("ba", identity("b", "a")), ("cd", untold("c", "d"))]);
-}

@@ -34,10 +34,8 @@ pub struct Rules {
     pub timestamps: TimestampPolicy,
     /// What any flow mirrored to the source is left out.
     pub skip_mirrored: bool,
-    /// Where the target may have forgotten the flow, a marker goes before each append.
-    pub strict: bool,
-    /// Where the target gives out no producer ids, mirror all the same.
-    pub at_least_once: bool,
+    /// Records that can't be mirrored exactly once wait.
+    pub require_exactly_once: bool,
     /// No other flow may write to the target topics.
     pub sole_writer: bool,
 }
@@ -51,8 +49,7 @@ impl Rules {
             on_oversized: spec.on_oversized,
             timestamps: spec.timestamps,
             skip_mirrored: spec.skip_mirrored,
-            strict: spec.strict_delivery,
-            at_least_once: spec.at_least_once,
+            require_exactly_once: spec.require_exactly_once,
             sole_writer: !spec.shared_target,
         }
     }
@@ -64,7 +61,6 @@ impl Rules {
         start.adopted.is_some()
             || self.read_uncommitted != start.read_uncommitted
             || self.skip_mirrored != start.skip_mirrored
-            || self.strict != start.strict
     }
 }
 
@@ -85,23 +81,23 @@ pub struct Setup {
     pub number: u64,
     /// What was found out about it.
     pub detail: PartitionDetail,
+    /// First contact points of the target, as a person types them.
+    pub target_servers: String,
     /// What the flow says.
     pub rules: Rules,
     /// Limits of the send window.
     pub limits: Limits,
 }
 
-/// A batch to append. `T` is what its memory belongs to.
+/// A batch to append.
 #[derive(Debug)]
-pub struct Append<T> {
+pub struct Append {
     /// Number that the answer carries.
     pub id: u64,
     /// The batch.
     pub batch: StampedBatch,
     /// Which way it went.
     pub path: Path,
-    /// Held until the answer has come.
-    pub hold: Option<T>,
 }
 
 /// Something worth telling.
@@ -146,7 +142,7 @@ pub struct Beginning {
 
 /// What the shell is to do.
 #[derive(Debug)]
-pub enum Action<T> {
+pub enum Action {
     /// Find something out → [`Relay::told`](super::Relay::told).
     Ask(Ask),
     /// Fetch from this source offset on, in place of any earlier fetching → [`Relay::fetched`](super::Relay::fetched),
@@ -163,10 +159,7 @@ pub enum Action<T> {
     /// Fetch no more.
     StopFetching,
     /// Append → [`Relay::answer`](super::Relay::answer), in the order of asking.
-    Append(Append<T>),
-    /// Write an ABORT marker of the present generation's producer id and epoch to the target partition; once, whatever
-    /// comes of it → [`Relay::answer`](super::Relay::answer) with this number.
-    Mark(u64),
+    Append(Append),
     /// Write these records to the positions topic, in order → [`Relay::written`](super::Relay::written).
     Write(Vec<(PositionKey, PositionValue)>),
     /// Begin a generation by the Raft log → [`Relay::begun`](super::Relay::begun).

@@ -5,9 +5,9 @@ use super::{Answer, Phase, Relay};
 use crate::relay::answer::Verdict;
 use crate::relay::journal::Mirrored;
 use crate::relay::widen;
-use crate::relay::window::{DUPLICATE, Outcome, UNEXPECTED};
+use crate::relay::window::{Outcome, UNEXPECTED};
 
-impl<T: Clone> Relay<T> {
+impl Relay {
     /// Brings the answer to an append.
     pub fn answer(&mut self, id: u64, answer: &Answer, now_ms: u64) {
         if *answer == Answer::Lost {
@@ -30,13 +30,9 @@ impl<T: Clone> Relay<T> {
                     let acked = stream.window.acked().target;
                     self.stands_before(*base_offset, acked);
                 }
-                if matches!(&verdict, Verdict::Resync { reason: UNEXPECTED | DUPLICATE, .. }) {
-                    // Who appended that may do so again.
-                    self.expect_strays(now_ms);
-                }
                 self.failed(verdict);
             }
-            Outcome::Marked | Outcome::Drained => {}
+            Outcome::Drained => {}
         }
     }
 
@@ -44,7 +40,6 @@ impl<T: Clone> Relay<T> {
     fn may_arrive_still(&mut self, now_ms: u64) {
         let Phase::Streaming(stream) = &mut self.phase else { return };
         stream.inherited.strays_from(now_ms);
-        self.expect_strays(now_ms);
     }
 
     fn mirrored(&mut self, mirrored: &Mirrored, now_ms: u64) {
@@ -71,7 +66,6 @@ impl<T: Clone> Relay<T> {
         if stream.handover {
             stream.break_off(After::Begin);
         }
-        self.tell_of_between();
         self.tell_of_coarse();
     }
 

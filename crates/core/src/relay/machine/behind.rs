@@ -150,7 +150,7 @@ impl Behind {
     }
 }
 
-impl<T: Clone> Relay<T> {
+impl Relay {
     pub(super) fn watch_retention(&mut self, log_start: i64, log_end: i64) {
         let place = self.figures.source_offset;
         // A mirror that begins at the log start offset is near to it without any deletion. The source deleted something

@@ -6,8 +6,6 @@
 use super::inherited::Inherited;
 use super::register::Then;
 use super::stream::{After, Stream};
-use super::strict::Fence;
-use super::unnumbered::UNNUMBERED;
 use super::{
     Action, Ask, Beginning, Found, Handling, Journal, Loss, Notice, PartitionGeneration, PartitionStart,
     Phase, Place, Refused, Relay, Stored,
@@ -27,8 +25,6 @@ pub(super) struct Change {
     pub(super) notices: Vec<Notice>,
     /// A fresh producer id.
     pub(super) offered: Option<i64>,
-    /// The target is asked for a producer id, since there is none.
-    pub(super) asks_id: bool,
     /// Segments and slots go on.
     pub(super) journal: Journal,
     /// The last mirrored batch with its leader epoch.
@@ -37,15 +33,7 @@ pub(super) struct Change {
 
 impl Change {
     pub(super) fn at(place: Place, journal: Journal, last: Option<(LastBatch, i32)>) -> Self {
-        Self {
-            source: place.source,
-            target: place.target,
-            notices: Vec::new(),
-            offered: None,
-            asks_id: false,
-            journal,
-            last,
-        }
+        Self { source: place.source, target: place.target, notices: Vec::new(), offered: None, journal, last }
     }
 
     /// Goes on behind a loss.
@@ -67,7 +55,7 @@ impl Change {
     }
 }
 
-impl<T: Clone> Relay<T> {
+impl Relay {
     fn journal_of(&self, stored: &Stored, target: i64) -> Journal {
         let generation = self.setup.detail.begun.generation;
         let newest = stored.positions.iter().filter(|(_, p)| p.generation == generation);
@@ -88,8 +76,7 @@ impl<T: Clone> Relay<T> {
     /// The place is found: stream on from it, or begin a generation there.
     pub(super) fn found(&mut self, found: &Found, now_ms: u64) {
         let stored = self.take_stored();
-        self.await_strays(now_ms);
-        self.tell_of_doubles(found.unsure, found.stray, found.doubled);
+        self.tell_of_doubles(found.unsure, found.stray, found.doubled, found.hole);
         self.others_before = self.others_before.max(found.others_before);
         let mut journal = self.journal_of(&stored, found.place.target);
         for mirrored in &found.replay {
@@ -106,18 +93,16 @@ impl<T: Clone> Relay<T> {
         let last = found.replay.last().map(|m| m.last).or_else(|| found.position.as_ref().map(|p| p.last));
         let last =
             last.or_else(|| (found.epoch >= 0).then(LastBatch::default)).map(|last| (last, found.epoch));
-        // Behind a marker one refusal tells enough: the target had forgotten the sequences.
-        let enough = u32::from(!self.setup.detail.begun.start.strict);
         let refused_again = self
             .refusal
-            .is_some_and(|r| r.what == Refused::Sequence && r.times > enough && r.count == found.place.count);
+            .is_some_and(|r| r.what == Refused::Sequence && r.times > 1 && r.count == found.place.count);
         let untold = self.untold.take().filter(|(count, _)| *count == found.place.count);
         let begun = self.setup.detail.begun;
         // An own generation is no better: what this owner sent before may still arrive, between two that it sends now.
         let fences = !self.facts.content_fixed();
         let handover = fences || self.setup.rules.differ_from(begun.start) || begun.generation.is_last();
-        if found.apart || self.asks_id(now_ms) || self.renews() {
-            self.begin_at(found, (journal, last), now_ms);
+        if found.apart {
+            self.begin_at(found, (journal, last));
             return;
         }
         let mut stream = Stream::new(
@@ -125,11 +110,11 @@ impl<T: Clone> Relay<T> {
             (self.facts, self.setup.limits),
             journal,
             last,
-            handover && self.is_numbered(),
+            handover,
         );
+        stream.looked_ms = now_ms;
         stream.window.share(self.shared_ms);
         stream.inherited = self.inherited(found, now_ms);
-        self.mind_strays(&mut stream, now_ms);
         if let Some(looked_at) = self.unexpected.take() {
             stream.window.settle(looked_at);
         }
@@ -148,16 +133,11 @@ impl<T: Clone> Relay<T> {
     }
 
     /// A generation begins at the place that was found.
-    fn begin_at(&mut self, found: &Found, (journal, last): (Journal, Option<(LastBatch, i32)>), now_ms: u64) {
+    fn begin_at(&mut self, found: &Found, (journal, last): (Journal, Option<(LastBatch, i32)>)) {
         // A position would tell of a place that counting does not lead to.
         let mut change = Change::at(found.place, journal, last);
-        change.asks_id = self.asks_id(now_ms);
         change.notices.extend(found.truncated.map(truncated));
-        self.phase = if change.asks_id {
-            Phase::Beginning { change, asked: false }
-        } else {
-            Phase::Keeping { change, asked: false }
-        };
+        self.phase = Phase::Keeping { change, asked: false };
     }
 
     /// Says which target offsets hold, or may come to hold, records twice.
@@ -166,10 +146,10 @@ impl<T: Clone> Relay<T> {
         unsure: Option<(i64, i64)>,
         stray: Option<(i64, i64)>,
         doubled: Option<(i64, i64)>,
+        hole: Option<(i64, i64)>,
     ) {
-        for (range, what) in [(unsure, UNSURE), (stray, STRAY), (doubled, DOUBLED)] {
+        for (range, what) in [(unsure, UNSURE), (stray, STRAY), (doubled, DOUBLED), (hole, HOLE)] {
             let Some((from, to)) = range else { continue };
-            let what = if self.is_numbered() { what } else { UNNUMBERED };
             let message = format!("the target's offsets {from} to {to} {what}");
             self.notice(of_target("RECORDS_DOUBLED", message, (from, to)));
         }
@@ -179,9 +159,10 @@ impl<T: Clone> Relay<T> {
     pub(super) fn lost(&mut self, loss: Loss, target: i64, now_ms: u64) {
         let Phase::Locating { resync, .. } = &mut self.phase else { return };
         let (replay, unsure, found_epoch) = (resync.take_replay(), resync.unsure(), resync.found_epoch());
-        let (cut, stray, doubled) = (resync.truncated(), resync.stray(), resync.doubled());
+        let (cut, stray, doubled, hole) =
+            (resync.truncated(), resync.stray(), resync.doubled(), resync.hole());
         let epochs = resync.epochs().clone();
-        self.tell_of_doubles(unsure, stray, doubled);
+        self.tell_of_doubles(unsure, stray, doubled, hole);
         let stored = self.take_stored();
         let generation = self.setup.detail.begun.generation;
         match loss.handle(self.setup.rules.on_loss) {
@@ -232,7 +213,7 @@ impl<T: Clone> Relay<T> {
     }
 
     /// Asks for the generation, or first for a producer id.
-    pub(super) fn begin(&mut self) -> Option<Action<T>> {
+    pub(super) fn begin(&mut self) -> Option<Action> {
         let after = self.setup.detail.begun.generation;
         let (rules, before) = (self.setup.rules, self.setup.detail.begun.start);
         let Phase::Beginning { change, asked } = &mut self.phase else { return None };
@@ -240,13 +221,12 @@ impl<T: Clone> Relay<T> {
             return None;
         }
         *asked = true;
-        if change.offered.is_none() && (change.asks_id || after.is_last() && after.is_numbered()) {
+        if change.offered.is_none() && after.is_last() {
             return Some(Action::Ask(Ask::NewProducer));
         }
-        let offered = change.offered.or_else(|| after.next_number());
         Some(Action::Begin(Beginning {
             after,
-            offered,
+            offered: change.offered,
             start: PartitionStart {
                 source_offset: change.source,
                 target_offset: change.target,
@@ -254,8 +234,7 @@ impl<T: Clone> Relay<T> {
                 skip_mirrored: rules.skip_mirrored,
                 adopted: None,
                 source_leader_epoch: change.epoch(),
-                strict: rules.strict,
-                marked: before.may_hold_markers(),
+                marked: before.marked,
             },
             notices: change.notices.clone(),
         }))
@@ -273,7 +252,6 @@ impl<T: Clone> Relay<T> {
         let mut journal = if same_producer { journal } else { journal.renewed(begun.generation.producer_id) };
         journal.go_back(begun.start.source_offset);
         journal.passed(now_ms);
-        self.await_strays(now_ms);
         self.setup.detail.begun = begun;
         self.refusal = None;
         self.inherited = Some(Inherited::FROM_NOBODY);
@@ -288,14 +266,9 @@ impl<T: Clone> Relay<T> {
         let last_epoch = begun.generation.is_last();
         let mut stream =
             Stream::new((place, true), (self.facts, self.setup.limits), journal, last, last_epoch);
+        stream.looked_ms = now_ms;
         if !same_producer {
             stream.window.watch(now_ms);
-        }
-        // Nobody else has appended under it, and a marker of it fences who did before.
-        stream.own_generation = true;
-        self.mind_strays(&mut stream, now_ms);
-        if begun.start.strict && self.is_numbered() {
-            stream.fence = Fence::Unseen;
         }
         self.register(Then::Stream(Box::new(stream)));
     }
@@ -309,6 +282,10 @@ const STRAY: &str = "hold records that the source does not have at their place: 
                      owner's append came late and they stand on the target twice or out of order";
 const DOUBLED: &str =
     "hold records that stand there twice: an append arrived late while the target had forgotten the flow";
+
+const HOLE: &str = "hold records that come to stand there twice: the target accepted them although it had refused one before \
+                    them, since it had dropped the flow's producer state; all of them are mirrored again in order; raise \
+                    producer.id.expiration.ms on the target to prevent this";
 
 /// What is said of records that the target lost.
 fn truncated((from, to): (i64, i64)) -> Notice {

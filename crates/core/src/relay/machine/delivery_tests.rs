@@ -125,7 +125,7 @@ fn other_writers_are_shown_where_the_target_may_forget() {
 fn owners_under_another_producer_id_count_as_others_until_they_are_gone() {
     let mut b = bench(Rules { read_uncommitted: true, ..RULES });
     b.settle(Facts::DEFAULT);
-    b.relay.fetched(SourcePage { end_offset: 0, high_watermark: 0, ..SourcePage::default() }, (), &Fake);
+    b.relay.fetched(SourcePage { end_offset: 0, high_watermark: 0, ..SourcePage::default() }, &Fake);
     let Some(Action::Begin(beginning)) = b.drain() else { panic!() };
     let generation = Generation { producer_id: 77, epoch: 0 };
     b.relay.begun(Ok(PartitionGeneration { generation, start: beginning.start }), b.now_ms);

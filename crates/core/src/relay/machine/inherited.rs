@@ -63,7 +63,7 @@ impl Inherited {
     }
 }
 
-impl<T> Stream<T> {
+impl Stream {
     /// Whether a generation has to begin before records of this leader epoch are appended.
     pub(super) fn parts_at(&self, epoch: i32, now_ms: u64) -> bool {
         (self.inherited.had_ack || !self.handover) && self.inherited.is_beyond(epoch, now_ms)
@@ -81,7 +81,7 @@ impl<T> Stream<T> {
     }
 }
 
-impl<T> Relay<T> {
+impl Relay {
     /// Whom this owner shares the generation with, by the first place that it finds. What it finds later tells nothing of
     /// the other: a position's epoch may be that of a marker, which is passed without an append.
     pub(super) fn inherited(&mut self, found: &Found, now_ms: u64) -> Inherited {
@@ -108,7 +108,7 @@ mod tests {
     use crate::relay::journal::Stored;
     use crate::relay::loss::EpochEnd;
     use crate::relay::machine::tests::{Bench, NOW, RULES};
-    use crate::relay::machine::{Action, Answer, Ask, Rules, TARGET_NOT_IDEMPOTENT, Told};
+    use crate::relay::machine::{Action, Answer, Ask, Told};
     use crate::relay::page::SourcePage;
     use crate::relay::position::{LastBatch, Position, PositionKey, PositionValue};
     use crate::relay::resync::Step;
@@ -179,7 +179,7 @@ mod tests {
         number: u64,
         (at, newer): (i64, i64),
         shared: Option<i32>,
-    ) -> Option<Action<()>> {
+    ) -> Option<Action> {
         let position = Position {
             generation: bench.relay.generation().generation,
             sequence_base: 0,
@@ -205,9 +205,6 @@ mod tests {
                     continue;
                 }
                 Some(Action::Ask(Ask::Facts)) => Told::Facts(bench.facts),
-                Some(Action::Ask(Ask::NewProducer)) => {
-                    Told::Failed(TARGET_NOT_IDEMPOTENT.to_owned(), "none".to_owned())
-                }
                 Some(Action::Ask(Ask::Locate(Step::Identity))) => {
                     Told::Identity(Some(TopicId([1; 16])), Some(TopicId([2; 16])))
                 }
@@ -227,7 +224,9 @@ mod tests {
                     Told::SourceHistory(Some(EpochEnd { epoch: 5, offset: at.max(1), leader: 6 }))
                 }
                 Some(Action::Ask(Ask::Locate(Step::SourceRead { offset, .. }))) => {
-                    let records = joined(&batches(offset, newer, 6));
+                    // Where nothing newer stands there, the last mirrored batch is compared.
+                    let (records, epoch) = if newer == 0 { (1, 5) } else { (newer, 6) };
+                    let records = joined(&batches(offset, records, epoch));
                     let page =
                         SourcePage { records, end_offset: 9, high_watermark: 9, ..SourcePage::default() };
                     Told::SourcePage(page)
@@ -389,22 +388,6 @@ mod tests {
         bench.now_ms += WATCH_MS;
         bench.bring(&[batches(0, 1, 5), batches(1, 1, 6), batches(2, 1, 7)].concat());
         for offset in 0..3 {
-            let append = bench.append();
-            bench.ack(append.id, offset);
-        }
-    }
-
-    #[test]
-    fn without_a_producer_id_nothing_parts() {
-        let mut bench = Bench::new(Rules { at_least_once: true, ..RULES });
-        bench.relay.setup.detail.begun.generation = Generation::unnumbered(9);
-        located(&mut bench, 9, 1);
-        bench.bring(&batches(1, 1, 5));
-        assert!(bench.next().is_none(), "strays may come");
-        bench.now_ms += WATCH_MS / 2;
-        located(&mut bench, 9, 1);
-        bench.bring(&batches(1, 2, 6));
-        for offset in 1..3 {
             let append = bench.append();
             bench.ack(append.id, offset);
         }

@@ -12,19 +12,17 @@ mod action;
 mod answered;
 mod behind;
 mod change;
+mod exact;
 mod inherited;
 mod outgoing;
 mod refusal;
 mod register;
 mod stream;
-mod strict;
 mod told;
-mod unnumbered;
 mod written;
 
 pub use action::{Action, Append, Ask, Beginning, Notice, Rules, Setup, Told};
 pub use behind::SourceEnds;
-pub use unnumbered::TARGET_NOT_IDEMPOTENT;
 
 use super::answer::{Answer, Refused};
 use super::economy::Economy;
@@ -37,7 +35,8 @@ use super::position::{LastBatch, Position, PositionKey, PositionKind, PositionVa
 use super::reader::Skip;
 use super::rebuild::Codecs;
 use super::resync::{Found, Premise, Resync, Step};
-use super::stop::Stop;
+use super::sizes::Sizes;
+use super::stop::{Stop, StopReason};
 use super::window::{Limits, Place, Unexpected};
 use crate::flow::{LossPolicy, OversizedPolicy, TimestampPolicy};
 use crate::report::{PartitionFigures, UnitState};
@@ -52,17 +51,17 @@ use stream::Stream;
 
 /// Where the machine is.
 #[derive(Debug)]
-enum Phase<T> {
+enum Phase {
     Facts {
         asked: bool,
     },
-    Registering(Registering<T>),
+    Registering(Registering),
     Locating {
         resync: Box<Resync>,
         stored: Stored,
         asked: bool,
     },
-    Streaming(Box<Stream<T>>),
+    Streaming(Box<Stream>),
     /// The source does not have what was fetched: which way?
     Ends {
         change: Change,
@@ -95,13 +94,20 @@ enum Phase<T> {
     },
 }
 
+fn without_producer_id() -> Stop {
+    let message = "an earlier version mirrored this partition at least once, to a target that gave out no producer ids \
+                   (records.at_least_once, which does not exist any more): how many records are there can't be told; delete \
+                   the flow and create it with start_over, on a target with idempotent produce";
+    Stop::new(StopReason::TargetNotIdempotent, message.to_owned())
+}
+
 /// The machine of one partition.
 #[expect(clippy::struct_excessive_bools, reason = "independent facts, each with a name of its own")]
 #[derive(Debug)]
-pub struct Relay<T> {
+pub struct Relay {
     setup: Setup,
     facts: Facts,
-    phase: Phase<T>,
+    phase: Phase,
     stopping: bool,
     /// The worker is counted among the living: nobody else was given the partition.
     leased: bool,
@@ -111,11 +117,6 @@ pub struct Relay<T> {
     untold: Option<(i64, bool)>,
     /// When it was seen that another owner of the generation may append too.
     shared_ms: Option<u64>,
-    /// Until then, requests that nobody waits for may still arrive: those of an owner before, or of a connection that was
-    /// given up. `None`: not said yet.
-    strays_until_ms: Option<u64>,
-    /// The target gave this owner no producer id.
-    id_refused: bool,
     /// Whom the generation is shared with; `None` before the first place is found.
     inherited: Option<Inherited>,
     /// An append that is looked at for where it stands.
@@ -128,6 +129,8 @@ pub struct Relay<T> {
     refusal: Option<Refusal>,
     /// The target refused a timestamp that its settings did not tell of: move them in every batch until one is in.
     clamp: bool,
+    /// What the target's refusals tell of sizes.
+    sizes: Sizes,
     /// The target found a checksum wrong: records are checked before they are sent.
     check: bool,
     warned_of_retention: bool,
@@ -147,24 +150,28 @@ pub struct Relay<T> {
     journal: Journal,
     figures: PartitionFigures,
     behind: Behind,
-    pending: VecDeque<Action<T>>,
+    pending: VecDeque<Action>,
 }
 
-impl<T: Clone> Relay<T> {
+impl Relay {
     /// Begins with nothing known.
     pub fn new(setup: Setup) -> Self {
-        let journal = Journal::new(setup.detail.begun.generation.producer_id, setup.number);
+        let generation = setup.detail.begun.generation;
+        let journal = Journal::new(generation.producer_id, setup.number);
+        let phase = if generation.has_producer_id() {
+            Phase::Facts { asked: false }
+        } else {
+            Phase::Stopped { stop: without_producer_id(), said: false }
+        };
         Self {
             setup,
             facts: Facts::DEFAULT,
-            phase: Phase::Facts { asked: false },
+            phase,
             stopping: false,
             leased: true,
             others_before: i64::MIN,
             untold: None,
             shared_ms: None,
-            strays_until_ms: None,
-            id_refused: false,
             inherited: None,
             unexpected: None,
             acked_target: i64::MIN,
@@ -172,6 +179,7 @@ impl<T: Clone> Relay<T> {
             attempts: 0,
             refusal: None,
             clamp: false,
+            sizes: Sizes::default(),
             check: false,
             warned_of_retention: false,
             warned_of_age: false,
@@ -203,9 +211,11 @@ impl<T: Clone> Relay<T> {
     /// Figures as they are now.
     pub fn figures(&mut self, now_ms: u64) -> PartitionFigures {
         let mut in_hand = InHand::default();
-        let marks = self.setup.detail.begun.start.strict && !self.strays_may_come(now_ms);
-        if let Phase::Streaming(stream) = &self.phase {
-            stream.figures(&mut self.figures, marks, now_ms);
+        if let Phase::Streaming(stream) = &mut self.phase {
+            stream.figures(&mut self.figures, now_ms);
+            if let Some(waits) = &mut stream.waits {
+                waits.reported = true;
+            }
             in_hand = stream.in_hand();
             self.behind.settle(self.figures.source_offset, &in_hand, now_ms);
         }
@@ -218,6 +228,9 @@ impl<T: Clone> Relay<T> {
     pub fn state(&self) -> (UnitState, &str, &str) {
         match &self.phase {
             Phase::Streaming(stream) if stream.is_draining() => (UnitState::Resyncing, "", ""),
+            Phase::Streaming(stream) if let Some(waits) = &stream.waits => {
+                (UnitState::Backoff, waits.reason, &waits.message)
+            }
             Phase::Streaming(_) | Phase::Released { .. } => (UnitState::Running, "", ""),
             // A short hiccup is not worth a condition.
             Phase::Waiting { reason, message, .. } if self.attempts > 3 => {
@@ -273,6 +286,16 @@ impl<T: Clone> Relay<T> {
         self.economy.passing_ns(ns);
     }
 
+    /// A batch in flight has failed, or stands elsewhere than expected: nothing that has not left yet may be sent.
+    pub fn has_failed(&self) -> bool {
+        matches!(&self.phase, Phase::Streaming(stream) if stream.window.is_failed())
+    }
+
+    /// The time in which the target acknowledges one batch while further requests wait there, ns; 0 if none wait.
+    pub fn ack_ns(&mut self, ns: u64) {
+        self.economy.ack_ns(ns);
+    }
+
     /// The wait is over.
     pub fn resume(&mut self) {
         if matches!(self.phase, Phase::Waiting { .. }) {
@@ -309,7 +332,7 @@ impl<T: Clone> Relay<T> {
     // Outputs.
 
     /// What to do next; `None` until something is told or time has passed.
-    pub fn next(&mut self, now_ms: u64, codecs: &dyn Codecs) -> Option<Action<T>> {
+    pub fn next(&mut self, now_ms: u64, codecs: &dyn Codecs) -> Option<Action> {
         loop {
             if let Some(action) = self.pending.pop_front() {
                 return Some(action);
@@ -346,7 +369,7 @@ impl<T: Clone> Relay<T> {
                     return Some(Action::Ask(ask));
                 }
                 Phase::Keeping { asked: false, .. } => {
-                    if let Some(action) = self.keep() {
+                    if let Some(action) = self.keep(now_ms) {
                         return Some(action);
                     }
                 }
@@ -392,8 +415,6 @@ mod place_tests;
 #[cfg(test)]
 mod registry_tests;
 #[cfg(test)]
-mod strict_tests;
+mod size_tests;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod unnumbered_tests;

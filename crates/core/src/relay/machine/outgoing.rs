@@ -75,6 +75,15 @@ impl Queue {
         })
     }
 
+    /// Timestamp of the oldest batch, by its highest timestamp.
+    pub(super) fn oldest_batch_ms(&self) -> Option<i64> {
+        let items = self.items.iter().filter_map(|item| match item {
+            Item::Data(data) => Some(data.batch.header.max_timestamp),
+            Item::Passed(..) | Item::Bad(_) => None,
+        });
+        items.min()
+    }
+
     pub(super) fn clear(&mut self) {
         self.items.clear();
         self.ready.clear();

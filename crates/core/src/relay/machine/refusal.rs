@@ -2,7 +2,7 @@
 
 use super::stream::After;
 use super::{Action, Notice, Phase, Refused, Relay, Stop, TimestampPolicy};
-use crate::relay::answer::{STRICT_NOT_ALLOWED, Verdict};
+use crate::relay::answer::Verdict;
 use crate::relay::path::timestamp_refused;
 use crate::relay::rebuild::Oversized;
 use crate::relay::stop::StopReason;
@@ -19,7 +19,7 @@ pub(super) struct Refusal {
     pub(super) times: u32,
 }
 
-impl<T: Clone> Relay<T> {
+impl Relay {
     pub(super) fn failed(&mut self, verdict: Verdict) {
         let (what, leader_moved, back_off, reason) = match verdict {
             Verdict::Stop(stop) => {
@@ -42,8 +42,10 @@ impl<T: Clone> Relay<T> {
             self.refusal = Some(Refusal { what, count: place.count, times });
         }
         let stop = match what {
-            Refused::Size if times > 1 => {
-                Some(too_large(Oversized { offset: place.source, bytes: 0 }, self.facts.target_bytes_max))
+            Refused::Size => {
+                // It goes on with smaller batches.
+                stream.window.refused().into_iter().for_each(|batch| self.sizes.refused(batch));
+                None
             }
             Refused::Timestamp if times > 1 || self.setup.rules.timestamps == TimestampPolicy::Keep => {
                 Some(timestamp_refused(place.source, place.source + 1))
@@ -58,28 +60,18 @@ impl<T: Clone> Relay<T> {
                 None
             }
             Refused::Content if times > CONTENT_REFUSALS_MAX => Some(unreadable_there(place.source)),
-            Refused::Nothing | Refused::Sequence | Refused::Size | Refused::Content => None,
+            Refused::Nothing | Refused::Sequence | Refused::Content => None,
         };
         stream.break_off_failed(match stop {
             Some(stop) => After::Stop(stop),
-            None if back_off || leader_moved || times > 1 => {
+            None if back_off || leader_moved || times > 1 && what != Refused::Size => {
                 self.pending.push_back(Action::Broken { reason, leader_moved });
                 self.figures.resyncs += 1;
-                let message = explain_refusal(reason).to_owned();
+                let message = "the target can't take records now; trying again".to_owned();
                 After::Wait { reason: reason.to_owned(), message }
             }
             None => After::Locate { reason, leader_moved },
         });
-    }
-}
-
-fn explain_refusal(reason: &str) -> &'static str {
-    match reason {
-        STRICT_NOT_ALLOWED => {
-            "the target lets the flow write no markers, which records.strict_delivery needs: grant the flow's user Alter on \
-             the target cluster, or set records.strict_delivery to false; nothing is sent until then"
-        }
-        _ => "the target can't take records now; trying again",
     }
 }
 

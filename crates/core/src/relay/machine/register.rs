@@ -11,21 +11,21 @@ const WRITES_MAX: u32 = 3;
 
 /// What follows.
 #[derive(Debug)]
-pub(super) enum Then<T> {
+pub(super) enum Then {
     Locate,
-    Stream(Box<Stream<T>>),
+    Stream(Box<Stream>),
 }
 
 /// Where it is.
 #[derive(Debug)]
-pub(super) struct Registering<T> {
-    then: Then<T>,
+pub(super) struct Registering {
+    then: Then,
     missing: Vec<(RegistryKey, RegistryValue)>,
     writes: u32,
     asked: bool,
 }
 
-impl<T> Registering<T> {
+impl Registering {
     pub(super) fn ask(&mut self) -> Option<Ask> {
         if std::mem::replace(&mut self.asked, true) {
             return None;
@@ -44,9 +44,9 @@ impl<T> Registering<T> {
     }
 }
 
-impl<T: Clone> Relay<T> {
+impl Relay {
     /// Makes sure that the present generation is in the registry, then goes on.
-    pub(super) fn register(&mut self, then: Then<T>) {
+    pub(super) fn register(&mut self, then: Then) {
         if self.registered == Some(self.setup.detail.begun) {
             self.go_on(then);
         } else {
@@ -55,7 +55,7 @@ impl<T: Clone> Relay<T> {
         }
     }
 
-    fn go_on(&mut self, then: Then<T>) {
+    fn go_on(&mut self, then: Then) {
         match then {
             Then::Locate => self.locate(),
             Then::Stream(stream) => self.phase = Phase::Streaming(stream),

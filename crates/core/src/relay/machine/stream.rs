@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use super::behind::InHand;
 use super::change::Change;
+use super::exact::{Exact, Waits};
 use super::inherited::Inherited;
 use super::outgoing::{Outgoing, Queue, Ready};
 use super::refusal::{skipped, too_large};
-use super::strict::Fence;
 use super::{
     Action, Append, Ask, Codecs, Entry, Facts, Journal, LastBatch, Limits, OversizedPolicy, PartitionFigures,
     Phase, Place, Relay, SourcePage, Step, Stop,
@@ -43,21 +43,20 @@ pub(super) enum After {
 }
 
 /// What a step of streaming came to.
-pub(super) enum Next<T> {
-    Action(Box<Action<T>>),
+pub(super) enum Next {
+    Action(Box<Action>),
     Idle,
     Changed,
 }
 
-pub(super) fn act<T>(action: Action<T>) -> Next<T> {
+pub(super) fn act(action: Action) -> Next {
     Next::Action(Box::new(action))
 }
 
 /// A page whose batches are not all classified yet.
 #[derive(Debug)]
-struct Held<T> {
+struct Held {
     page: SourcePage,
-    hold: T,
     unknown: BTreeSet<i64>,
     asked: bool,
 }
@@ -65,14 +64,13 @@ struct Held<T> {
 /// The state of one stream.
 #[expect(clippy::struct_excessive_bools, reason = "independent facts, each with a name of its own")]
 #[derive(Debug)]
-pub(super) struct Stream<T> {
+pub(super) struct Stream {
     pub(super) window: Window,
-    facts: Facts,
+    pub(super) facts: Facts,
     pub(super) journal: Journal,
     pub(super) queue: Queue,
-    hold: Option<T>,
     /// Fetched, but where some of it comes from has to be looked up first.
-    held: Option<Held<T>>,
+    held: Option<Held>,
     fetching: bool,
     pub(super) writing: Option<Entry>,
     /// Writing failed while draining: there is no second try.
@@ -80,22 +78,18 @@ pub(super) struct Stream<T> {
     pub(super) last: Option<(LastBatch, i32)>,
     /// The first append goes under the old generation; then a new one begins.
     pub(super) handover: bool,
-    /// This owner began the generation with this stream: nobody else has anything of it on its way.
-    pub(super) own_generation: bool,
-    /// Whether an older generation appended before this one's first marker is not looked at yet.
-    pub(super) fence: Fence,
-    /// A batch waits until no stray request can arrive any more.
-    pub(super) held_for_strays: bool,
-    /// Without a producer id: the place was found while strays might still come, and is looked for again once none can.
-    pub(super) in_doubt: bool,
     /// Who may append under this generation still: owners before this one, and what this one lost the answers of.
     pub(super) inherited: Inherited,
+    /// Why the next batch waits, where the flow requires exactly once.
+    pub(super) waits: Option<Waits>,
+    /// When the target's log end was looked at, ms since 1970.
+    pub(super) looked_ms: u64,
     pub(super) after: Option<After>,
     end_offset: i64,
     high_watermark: i64,
 }
 
-impl<T> Stream<T> {
+impl Stream {
     pub(super) fn new(
         (place, sole_writer): (Place, bool),
         (facts, limits): (Facts, Limits),
@@ -108,18 +102,15 @@ impl<T> Stream<T> {
             facts,
             journal,
             queue: Queue::default(),
-            hold: None,
             held: None,
             fetching: false,
             writing: None,
             unwritten: false,
             last,
             handover,
-            own_generation: false,
-            fence: Fence::Seen,
-            held_for_strays: false,
-            in_doubt: false,
             inherited: Inherited::FROM_NOBODY,
+            waits: None,
+            looked_ms: 0,
             after: None,
             end_offset: -1,
             high_watermark: -1,
@@ -140,7 +131,9 @@ impl<T> Stream<T> {
     }
 
     pub(super) fn is_busy(&self) -> bool {
-        self.journal.is_dirty() || !self.window.is_empty() || self.held_for_strays
+        self.journal.is_dirty()
+            || !self.window.is_empty()
+            || self.waits.as_ref().is_some_and(|waits| !waits.reported)
     }
 
     /// Sends nothing more; what comes then. The first reason stays.
@@ -164,18 +157,14 @@ impl<T> Stream<T> {
         }
     }
 
-    /// `marks`: a marker goes before each batch that needs one, and no stray request can come between the two.
-    pub(super) fn figures(&self, figures: &mut PartitionFigures, marks: bool, now_ms: u64) {
-        figures.delivery = if self.window.is_unnumbered() {
-            Delivery::Unnumbered
-        } else if !self.facts.content_fixed() {
+    /// Which guarantee holds now.
+    pub(super) fn figures(&self, figures: &mut PartitionFigures, now_ms: u64) {
+        figures.delivery = if !self.facts.content_fixed() {
             Delivery::ContentNotFixed
         } else if self.facts.source_by_name {
             Delivery::SourceByName
         } else if self.window.stays_armed(now_ms) && !self.window.is_watched(now_ms) {
             Delivery::ExactlyOnce
-        } else if marks && !self.window.is_watched(now_ms) && !self.window.is_shared(now_ms) {
-            Delivery::Marked
         } else if !self.window.is_sole_writer() || self.window.is_watched(now_ms) {
             Delivery::OtherWriters
         } else if self.last.is_some_and(|(last, _)| last.count > 0) {
@@ -203,9 +192,9 @@ impl<T> Stream<T> {
     }
 }
 
-impl<T: Clone> Relay<T> {
+impl Relay {
     /// One step of streaming.
-    pub(super) fn stream(&mut self, now_ms: u64, codecs: &dyn Codecs) -> Next<T> {
+    pub(super) fn stream(&mut self, now_ms: u64, codecs: &dyn Codecs) -> Next {
         let stopping = self.stopping;
         let Phase::Streaming(stream) = &mut self.phase else { return Next::Changed };
         if stopping {
@@ -240,10 +229,9 @@ impl<T: Clone> Relay<T> {
     }
 
     /// Nothing new; what is in flight gets its answers, and what was acknowledged is written down.
-    fn drain(&mut self, now_ms: u64) -> Next<T> {
+    fn drain(&mut self, now_ms: u64) -> Next {
         let Phase::Streaming(stream) = &mut self.phase else { return Next::Changed };
         stream.queue.clear();
-        stream.hold = None;
         stream.held = None;
         if stream.fetching {
             stream.fetching = false;
@@ -298,7 +286,7 @@ impl<T: Clone> Relay<T> {
     }
 
     /// Sends the next batch if the window allows; `None` if there is nothing to do.
-    fn send(&mut self, now_ms: u64, codecs: &dyn Codecs) -> Option<Next<T>> {
+    fn send(&mut self, now_ms: u64, codecs: &dyn Codecs) -> Option<Next> {
         let Phase::Streaming(stream) = &mut self.phase else { return Some(Next::Changed) };
         if stream.handover && !stream.window.is_empty() {
             return None;
@@ -308,10 +296,9 @@ impl<T: Clone> Relay<T> {
             return None;
         }
         let timestamps = self.setup.rules.timestamps;
-        let conditions = Conditions { facts: self.facts, timestamps, now_ms };
+        let conditions = Conditions { facts: self.facts, timestamps, sizes: self.sizes, now_ms };
+        self.economy.in_flight(stream.window.in_flight());
         let Some(ready) = stream.queue.pop(&conditions, self.clamp, &mut self.economy, codecs) else {
-            // Nothing of the fetch is left but what is in flight: its memory goes with the last answer.
-            stream.hold = None;
             return None;
         };
         match ready {
@@ -339,6 +326,13 @@ impl<T: Clone> Relay<T> {
                 });
                 Some(Next::Changed)
             }
+            Ready::Send(outgoing) if self.sizes.is_too_large(outgoing.run.first) => {
+                // It stands alone in its batch; the target judges what it stores, which may be larger.
+                let bytes = outgoing.batch.bytes.len();
+                let oversized = Oversized { offset: outgoing.run.first, bytes };
+                stream.queue.put_back(Ready::Oversized(oversized, outgoing.leader_epoch));
+                Some(Next::Changed)
+            }
             Ready::Send(outgoing) if stream.parts_at(outgoing.leader_epoch, now_ms) => {
                 stream.queue.put_back(Ready::Send(outgoing));
                 stream.part();
@@ -348,18 +342,37 @@ impl<T: Clone> Relay<T> {
         }
     }
 
-    pub(super) fn append(&mut self, outgoing: Outgoing, bytes: u64, now_ms: u64) -> Next<T> {
+    /// Sends a batch if it may go now; else it waits.
+    fn offer(&mut self, outgoing: Outgoing, now_ms: u64) -> Option<Next> {
+        let Phase::Streaming(stream) = &mut self.phase else { return Some(Next::Changed) };
+        let bytes = u64::try_from(outgoing.batch.bytes.len()).unwrap_or(u64::MAX);
+        if self.setup.rules.require_exactly_once {
+            match stream.exact(&outgoing, &self.setup, now_ms) {
+                Exact::Goes => {}
+                Exact::Waits => {
+                    stream.queue.put_back(Ready::Send(outgoing));
+                    return None;
+                }
+                Exact::LooksFirst => return Some(Next::Changed),
+            }
+        }
+        let remembered = stream.window.leaves_armed(outgoing.batch.header.max_timestamp, now_ms);
+        // Without a lease it would bring the target to forget the flow, under whoever owns the partition by now.
+        if (self.leased || remembered) && stream.window.may_send(bytes, now_ms) {
+            return Some(self.append(outgoing, bytes, now_ms));
+        }
+        stream.queue.put_back(Ready::Send(outgoing));
+        None
+    }
+
+    fn append(&mut self, outgoing: Outgoing, bytes: u64, now_ms: u64) -> Next {
         let generation = self.setup.detail.begun.generation;
         let Phase::Streaming(stream) = &mut self.phase else { return Next::Changed };
         let Outgoing { batch, run, more, next_source, leader_epoch, path } = outgoing;
-        let stamp = if generation.is_numbered() {
-            Stamp {
-                producer_id: generation.producer_id,
-                producer_epoch: generation.epoch,
-                base_sequence: stream.window.next_sequence(),
-            }
-        } else {
-            Stamp::NONE
+        let stamp = Stamp {
+            producer_id: generation.producer_id,
+            producer_epoch: generation.epoch,
+            base_sequence: stream.window.next_sequence(),
         };
         let stamped = if self.check { batch.stamp_checked(stamp) } else { batch.stamp(stamp) };
         let stamped = match stamped {
@@ -378,11 +391,11 @@ impl<T: Clone> Relay<T> {
             body_crc: stamped.body_crc,
         };
         let id = stream.window.sent(Sending { run, more, next_source, bytes, last, leader_epoch });
-        act(Action::Append(Append { id, batch: stamped, path, hold: stream.hold.clone() }))
+        act(Action::Append(Append { id, batch: stamped, path }))
     }
 
-    /// Brings records that were fetched. `hold` is what their memory belongs to.
-    pub fn fetched(&mut self, chunk: SourcePage, hold: T, codecs: &dyn Codecs) {
+    /// Brings records that were fetched.
+    pub fn fetched(&mut self, chunk: SourcePage, codecs: &dyn Codecs) {
         let reading = Reading::from(self.setup.detail.begun.start);
         let Phase::Streaming(stream) = &mut self.phase else { return };
         if stream.after.is_some() {
@@ -392,7 +405,7 @@ impl<T: Clone> Relay<T> {
         let items = match page::read(&chunk, reading, place, &self.origins, codecs) {
             Ok(items) => items,
             Err(unknown) => {
-                stream.held = Some(Held { page: chunk, hold, unknown, asked: false });
+                stream.held = Some(Held { page: chunk, unknown, asked: false });
                 return;
             }
         };
@@ -402,7 +415,6 @@ impl<T: Clone> Relay<T> {
         self.behind.fetched((stream.end_offset, stream.high_watermark));
         self.behind.read(place, &items);
         stream.queue.fill(items);
-        stream.hold = Some(hold);
         if log_start >= 0 {
             self.figures.source_start_offset = Some(log_start);
             let end = stream.high_watermark;
@@ -414,7 +426,7 @@ impl<T: Clone> Relay<T> {
     pub(super) fn classified(&mut self, codecs: &dyn Codecs) {
         let Phase::Streaming(stream) = &mut self.phase else { return };
         if let Some(held) = stream.held.take() {
-            self.fetched(held.page, held.hold, codecs);
+            self.fetched(held.page, codecs);
         }
     }
 

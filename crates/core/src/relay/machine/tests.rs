@@ -29,6 +29,7 @@ pub(super) fn setup(rules: Rules) -> Setup {
             target_topic_id: TopicId([2; 16]),
             begun: PartitionGeneration { generation, start },
         },
+        target_servers: "hq:9092".to_owned(),
         rules,
         limits: Limits::default(),
     }
@@ -40,13 +41,12 @@ pub(super) const RULES: Rules = Rules {
     on_oversized: OversizedPolicy::StopPartition,
     timestamps: TimestampPolicy::Keep,
     skip_mirrored: false,
-    strict: false,
-    at_least_once: false,
+    require_exactly_once: false,
     sole_writer: true,
 };
 
 pub(super) struct Bench {
-    pub(super) relay: Relay<()>,
+    pub(super) relay: Relay,
     pub(super) told: Vec<&'static str>,
     pub(super) registry: Registry,
     /// Producer ids that are flows'.
@@ -69,7 +69,7 @@ impl Bench {
     }
 
     /// What it wants; questions about the registries are answered on the way.
-    pub(super) fn next(&mut self) -> Option<Action<()>> {
+    pub(super) fn next(&mut self) -> Option<Action> {
         loop {
             let action = self.relay.next(self.now_ms, &Fake);
             let told = match action {
@@ -102,13 +102,13 @@ impl Bench {
     }
 
     /// Answers questions about an empty target until something else comes.
-    pub(super) fn settle(&mut self, facts: Facts) -> Option<Action<()>> {
+    pub(super) fn settle(&mut self, facts: Facts) -> Option<Action> {
         self.facts = facts;
         self.settle_at(0)
     }
 
     /// The same of a target that ends there and has no position.
-    pub(super) fn settle_at(&mut self, log_end: i64) -> Option<Action<()>> {
+    pub(super) fn settle_at(&mut self, log_end: i64) -> Option<Action> {
         loop {
             let told = match self.next() {
                 Some(Action::Ask(Ask::Facts)) => Told::Facts(self.facts),
@@ -131,11 +131,11 @@ impl Bench {
             log_start: 0,
             ..SourcePage::default()
         };
-        self.relay.fetched(page, (), &Fake);
+        self.relay.fetched(page, &Fake);
     }
 
     /// Goes on until something else comes than what a broken stream does first.
-    pub(super) fn drain(&mut self) -> Option<Action<()>> {
+    pub(super) fn drain(&mut self) -> Option<Action> {
         loop {
             match self.next() {
                 Some(Action::Write(_)) => self.relay.written(true, self.now_ms),
@@ -145,7 +145,7 @@ impl Bench {
         }
     }
 
-    pub(super) fn append(&mut self) -> Append<()> {
+    pub(super) fn append(&mut self) -> Append {
         match self.next() {
             Some(Action::Append(append)) => append,
             other => panic!("{other:?} after {:?}", self.told),
@@ -307,7 +307,7 @@ fn small_batches_before_a_damaged_one_are_put_together_and_sent() {
     assert_eq!((append.path, header.count), (Path::Coalesced, 5));
     b.ack(append.id, 0);
     let Some(Action::Stopped(stop)) = b.drain() else { panic!() };
-    assert_eq!((stop.reason, stop.from_offset), (crate::relay::stop::StopReason::BatchCorrupt, Some(5)));
+    assert_eq!((stop.reason, stop.from_offset), (StopReason::BatchCorrupt, Some(5)));
 }
 
 #[test]
@@ -324,7 +324,7 @@ fn records_that_the_target_finds_damaged_are_checked_before_they_go_again() {
     assert!(matches!(fetch, Some(Action::Fetch { offset: 0, .. })), "{fetch:?}");
     b.bring(&[damaged()]);
     let Some(Action::Stopped(stop)) = b.drain() else { panic!() };
-    assert_eq!((stop.reason, stop.from_offset), (crate::relay::stop::StopReason::BatchCorrupt, Some(0)));
+    assert_eq!((stop.reason, stop.from_offset), (StopReason::BatchCorrupt, Some(0)));
 }
 
 /// Streams from an empty target, with a chunk of an earlier owner stored, of which the source has nothing left.
@@ -346,7 +346,6 @@ fn with_a_chunk() -> Bench {
     }
     bench.relay.fetched(
         SourcePage { end_offset: 9, high_watermark: 9, log_start: 5, ..SourcePage::default() },
-        (),
         &Fake,
     );
     assert!(matches!(bench.next(), Some(Action::Ask(Ask::Locate(Step::TargetEnds)))));

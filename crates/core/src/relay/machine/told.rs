@@ -4,26 +4,17 @@ use super::register::Then;
 use super::{LossPolicy, Phase, Premise, Relay, Resync, Stored, TimestampPolicy, Told};
 use crate::relay::rebuild::Codecs;
 
-impl<T: Clone> Relay<T> {
+impl Relay {
     /// Answers [`Action::Ask`](super::Action::Ask). What was not asked for is left alone.
     pub fn told(&mut self, told: Told, codecs: &dyn Codecs) {
-        let goes_on = matches!(&told, Told::Failed(reason, _) if self.goes_on_without(reason));
         match (&mut self.phase, told) {
             (Phase::Stopped { .. } | Phase::Released { .. }, _) => {}
             // Only where batches come from, or the target begins, is asked for while records flow.
             (Phase::Streaming(stream), Told::Failed(reason, message)) => {
-                stream.fence_unknown(&reason, &message);
                 stream.origins_unknown(reason, message);
                 self.target_begins(None);
             }
-            (Phase::Streaming(stream), Told::TargetEnds(log_start, log_end, _)) => {
-                stream.fence_seen(log_end);
-                self.target_begins(Some(log_start));
-            }
-            (Phase::Beginning { .. }, Told::Failed(..)) if goes_on => {
-                self.id_refused = true;
-                self.phase = Phase::Facts { asked: false };
-            }
+            (Phase::Streaming(_), Told::TargetEnds(log_start, ..)) => self.target_begins(Some(log_start)),
             (_, Told::Failed(reason, message)) => self.wait(&reason, &message),
             (phase, Told::Origins(found)) => {
                 self.origins.learn(found);
@@ -36,6 +27,9 @@ impl<T: Clone> Relay<T> {
                 }
             }
             (Phase::Facts { .. }, Told::Facts(facts)) => {
+                if self.facts.target_bytes_max != facts.target_bytes_max {
+                    self.sizes.forget();
+                }
                 self.facts = facts;
                 self.register(Then::Locate);
             }
@@ -65,9 +59,6 @@ impl<T: Clone> Relay<T> {
             (Phase::Beginning { change, asked }, Told::Producer(id)) => {
                 change.offered = Some(id);
                 *asked = false;
-                if std::mem::take(&mut change.asks_id) {
-                    self.phase = Phase::Keeping { change: change.clone(), asked: false };
-                }
             }
             _ => {}
         }

@@ -31,8 +31,8 @@ impl Setup {
     }
 }
 
-impl<T: Clone> Relay<T> {
-    pub(super) fn write_if_due(&mut self, now_ms: u64) -> Next<T> {
+impl Relay {
+    pub(super) fn write_if_due(&mut self, now_ms: u64) -> Next {
         let Phase::Streaming(stream) = &mut self.phase else { return Next::Changed };
         let quiet = stream.window.is_empty() && stream.queue.is_empty();
         if stream.writing.is_none() && stream.journal.due(now_ms, quiet) {
@@ -83,10 +83,10 @@ impl<T: Clone> Relay<T> {
     }
 
     /// Takes what is to be written down now.
-    pub(super) fn write(&mut self, now_ms: u64) -> Next<T> {
+    pub(super) fn write(&mut self, now_ms: u64) -> Next {
         let setup = &self.setup;
         let Phase::Streaming(stream) = &mut self.phase else { return Next::Changed };
-        let entry = stream.journal.take();
+        let entry = stream.journal.take(now_ms);
         let mut records = setup.chunks(&entry);
         let generation = setup.detail.begun.generation;
         let acked = stream.window.acked();
@@ -115,10 +115,10 @@ impl<T: Clone> Relay<T> {
     }
 
     /// Where a loss ends a generation, what was found of it: nobody looks behind the start of the next one.
-    pub(super) fn keep(&mut self) -> Option<Action<T>> {
+    pub(super) fn keep(&mut self, now_ms: u64) -> Option<Action> {
         let Phase::Keeping { change, asked } = &mut self.phase else { return None };
         *asked = true;
-        let records = self.setup.chunks(&change.journal.take());
+        let records = self.setup.chunks(&change.journal.take(now_ms));
         if records.is_empty() {
             self.phase = Phase::Beginning { change: change.clone(), asked: false };
             return None;

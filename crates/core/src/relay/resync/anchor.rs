@@ -11,18 +11,19 @@ impl Resync {
     pub(super) fn wants_anchor(&self) -> bool {
         let counted = self.position.as_ref().is_some_and(|position| position.count > 0);
         let doubtful = self.ends.1 == self.base.target || self.truncated.is_some() && counted;
-        doubtful && self.anchored != Some(self.base.target) && !self.is_unnumbered()
+        doubtful && self.anchored != Some(self.base.target)
     }
 
     pub(super) fn anchor_read(&mut self, batches: &[RawBatch]) {
         let at = self.base.target;
         self.anchored = Some(at);
-        let before = batches.iter().map(|b| b.header).find(|h| h.base_offset < at && h.next_offset() >= at);
-        match before {
+        let batch = batches.iter().find(|b| b.header.base_offset < at && b.header.next_offset() >= at);
+        match batch.map(|batch| batch.header) {
             // A cleaner took it.
             None => self.find_count(),
             Some(header) if is_ours(self.generation, &header) && !header.is_control() => {
                 if self.continues(&header) {
+                    self.last.batch = batch.cloned();
                     self.find_count();
                 } else {
                     self.distrust();

@@ -32,6 +32,9 @@ pub struct Found {
     /// Target offsets (from, to) of what a compacted source does not have at its place: compaction took it, or it is the
     /// late append of a replaced owner.
     pub stray: Option<(i64, i64)>,
+    /// Target offsets (from, to) of batches that stand behind a missing record of this generation: all of them are mirrored
+    /// again.
+    pub hole: Option<(i64, i64)>,
     /// Target offsets (from, to) of records that are gone from there; they may be mirrored again.
     pub unsure: Option<(i64, i64)>,
     /// Leader epoch on the source that reaches to the place, -1 when none is known to.

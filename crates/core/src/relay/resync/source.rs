@@ -30,8 +30,7 @@ impl Resync {
     pub(super) fn find_source(&mut self) {
         if let Some(from) = self.late_from {
             self.read_late(from);
-        } else if self.count > self.base.count && !self.premise.facts.content_fixed() || self.behind.is_some()
-        {
+        } else if self.count > self.base.count && !self.premise.facts.content_fixed() {
             self.read_content();
         } else {
             self.count_forward();
@@ -76,7 +75,7 @@ impl Resync {
     }
 
     /// What older generations counted is not known: for them all counts that may have.
-    fn reading(&self) -> Reading {
+    pub(super) fn reading(&self) -> Reading {
         if self.aligner.is_some() && self.scan.has_older() {
             return Reading { read_committed: false, skip_mirrored: false };
         }
@@ -111,7 +110,7 @@ impl Resync {
 
     fn count_forward(&mut self) {
         if self.base.count + self.read >= self.count {
-            self.done();
+            self.settled();
         } else {
             self.step = self.source_read_step();
         }
@@ -119,6 +118,9 @@ impl Resync {
 
     /// Answers [`Step::SourceRead`]. `origins` is what is known of producer ids.
     pub fn source_read(&mut self, page: SourcePage, origins: &Origins, codecs: &dyn Codecs) {
+        if self.is_looking() {
+            return self.last_read(page, origins, codecs);
+        }
         let (end_offset, high_watermark) = (page.end_offset, page.high_watermark);
         let items = match page::read(&page, self.reading(), self.cursor, origins, codecs) {
             Ok(items) => items,
@@ -165,6 +167,10 @@ impl Resync {
 
     /// Answers [`Step::SourceRead`] instead: the offset is out of range.
     pub fn source_out_of_range(&mut self) {
+        if self.is_looking() {
+            // Retention took it: there is nothing to compare with.
+            return self.looked();
+        }
         self.step = Step::SourceEnds;
     }
 
@@ -219,7 +225,7 @@ impl Resync {
     fn parts_unseen(&mut self, mirrored: i64) {
         let epoch = self.lineage.end.map_or(-1, |end| end.epoch);
         let end = self.parted();
-        self.lost(Loss::diverged(epoch, end, mirrored.max(end)));
+        self.lost(self.divergence(epoch, end, mirrored.max(end)));
     }
 
     /// The source deleted offsets before they were mirrored. Where in that part the mirror stood is not always known
@@ -252,7 +258,7 @@ impl Resync {
                         if aligner.source(&record) {
                             self.found_epoch = data.batch.header.leader_epoch;
                         }
-                        if aligner.is_complete() || self.read_enough() {
+                        if aligner.is_complete() {
                             self.aligner = Some(aligner);
                             self.aligned();
                             return Ok(());
@@ -278,9 +284,9 @@ impl Resync {
             } else if !complete {
                 self.scan.out_of_place();
                 // A replaced owner's batch may have had exactly the place of ours, and those behind it followed.
-                self.stray = next.map(|next| (next, self.ends.1)).filter(|_| !fixed || self.behind.is_some());
+                self.stray = next.map(|next| (next, self.ends.1)).filter(|_| !fixed);
             }
-            if let Some((from, to)) = skipped.filter(|_| !fixed || self.behind.is_some()) {
+            if let Some((from, to)) = skipped.filter(|_| !fixed) {
                 // Not of this row of records: others', or there twice.
                 self.stray = Some((from, self.stray.map_or(to, |(_, to)| to)));
             }
@@ -298,7 +304,7 @@ impl Resync {
             }
             if let (false, Some(mirrored)) = (complete, self.diverged) {
                 match place {
-                    Some(end) => self.lost(Loss::diverged(epoch, end, mirrored.max(end))),
+                    Some(end) => self.lost(self.divergence(epoch, end, mirrored.max(end))),
                     None => self.parts_unseen(mirrored),
                 }
                 return;

@@ -88,8 +88,6 @@ impl Resync {
             self.read_target(Purpose::Anchor, self.base.target - 1);
         } else if log_end == self.base.target {
             self.settle(self.base.count);
-        } else if self.is_unnumbered() {
-            self.look_behind();
         } else if log_start >= log_end {
             // Retention took everything: ask who remembers.
             self.step = Step::Producer;
@@ -230,12 +228,10 @@ impl Resync {
             if self.ends_again() {
                 return false;
             }
-            let message = format!(
-                "the target holds record {first} of this generation at offset {}, but not those from {} on: it \
-                 accepted an append while it had forgotten the flow; delete the flow and create it with start_over",
-                header.base_offset, self.count
-            );
-            self.stop(StopReason::TargetHole, message);
+            // The target accepted this batch while it had no state of the producer, although one before it was refused. What
+            // is missing, and everything behind it, is mirrored again.
+            self.hole = Some((header.base_offset, self.ends.1));
+            self.settle(self.count);
             return false;
         }
         self.scan.ours.push((first, header.base_offset));
@@ -248,8 +244,9 @@ impl Resync {
     pub(super) fn forget_target(&mut self) {
         self.scan = Scan::default();
         self.tail = None;
+        self.last = super::last::LastCheck::default();
         self.contents.clear();
-        (self.behind, self.late_from) = (None, None);
+        (self.late_from, self.hole) = (None, None);
     }
 
     /// The log ends here by now: reads what others appended meanwhile.
@@ -272,8 +269,8 @@ impl Resync {
             return;
         }
         let (log_start, _) = self.ends;
-        if log_start > self.base.target {
-            self.others_gone();
+        if log_start > self.base.target && self.others_gone() {
+            return;
         }
         if self.scan.older.is_some() {
             if self.scan.ours.is_empty() && self.base.count == 0 {
@@ -297,17 +294,33 @@ impl Resync {
         self.settle(self.count);
     }
 
-    /// Retention took what stood behind the base, which may have been an older generation's.
-    fn others_gone(&mut self) {
+    /// Retention took what stood behind the base, which may have been an older generation's. True if a record of ours is
+    /// missing there, and the place is settled before it.
+    fn others_gone(&mut self) -> bool {
         let Place { count, target, .. } = self.base;
+        let first = self.scan.first();
+        if first.is_some_and(|(n, at)| at - target < n - count) {
+            // Fewer offsets than records of ours: the target accepted a batch without the one before it.
+            self.missing_behind_base();
+            return true;
+        }
         if let Some((from, _)) = &mut self.scan.older {
             *from = target;
-        } else if let Some((n, at)) = self.scan.first().filter(|_| self.offsets_count())
+        } else if let Some((n, at)) = first.filter(|_| self.offsets_count())
             && at - target > n - count
         {
             // More offsets than records of ours, and nobody else writes there.
             self.scan.doubled = self.scan.doubled.or(Some((target, at)));
         }
+        false
+    }
+
+    /// Some record behind the base was never appended, and nothing tells which: all of them are mirrored again.
+    fn missing_behind_base(&mut self) {
+        let (target, log_end) = (self.base.target, self.ends.1);
+        self.forget_target();
+        self.hole = Some((target, log_end));
+        self.settle(self.base.count);
     }
 
     /// Answers [`Step::Producer`]: epoch and last sequence that the target's leader remembers of our producer id;
@@ -352,7 +365,7 @@ impl Resync {
                     self.settle(self.base.count);
                 } else if count - self.base.count <= appended {
                     // What else was there may have been markers.
-                    self.scan.foreign |= count - self.base.count < appended && !self.premise.strict();
+                    self.scan.foreign |= count - self.base.count < appended && !self.holds_markers();
                     if self.scan.foreign && self.premise.sole_writer {
                         // Nobody but owners of ours can have brought the rest. The last one may be a repeat that the target
                         // took while it had forgotten us: n may be higher.
@@ -361,15 +374,19 @@ impl Resync {
                     self.settle(count);
                 } else if last == sequence_of(self.base.count - 1) {
                     // Its last one is the position's last one: what came behind is no record of ours.
-                    self.scan.foreign = !self.premise.strict();
+                    self.scan.foreign = !self.holds_markers();
                     self.settle(self.base.count);
+                } else if self.offsets_count() {
+                    self.missing_behind_base();
                 } else {
                     self.unknown(log_start);
                 }
             }
-            // As the only writer, offsets count our records. Not where it was seen that somebody else's stand there too, nor
-            // before the first append of a generation is known: until then owners of an older one may have brought them.
+            // As the only writer, offsets count our records, where the target never forgets us by their timestamps: otherwise
+            // a batch may be missing in between. Not where it was seen that somebody else's stand there too, nor before the
+            // first append of a generation is known: until then owners of an older one may have brought them.
             _ if self.offsets_count()
+                && self.premise.facts.target_append_time
                 && !self.scan.foreign
                 && (self.base.count > 0 || self.is_first())
                 && self.premise.others_before <= self.base.target =>
@@ -378,7 +395,7 @@ impl Resync {
                 self.settle(self.base.count + appended);
             }
             // By them a record that was never mirrored would be passed over: what was there is mirrored again.
-            _ if self.premise.sole_writer && !self.premise.strict() && !self.scan.foreign => {
+            _ if self.premise.sole_writer && !self.holds_markers() && !self.scan.foreign => {
                 self.unsure = Some((self.base.target, log_end));
                 self.settle(self.base.count);
             }
@@ -398,12 +415,22 @@ impl Resync {
 
     /// Offsets count our records: nobody else appends, and no markers of ours lie between.
     fn offsets_count(&self) -> bool {
-        self.premise.sole_writer && !self.premise.detail.begun.start.may_hold_markers()
+        self.premise.sole_writer && !self.holds_markers()
+    }
+
+    /// Markers of an earlier version's strict delivery may stand between our records.
+    fn holds_markers(&self) -> bool {
+        self.premise.detail.begun.start.marked
+    }
+
+    /// A batch under this producer id may be the flow's.
+    pub(super) fn may_be_ours(&self, producer_id: i64) -> bool {
+        producer_id == self.generation.producer_id || self.producers.contains(&producer_id)
     }
 
     fn unknown(&mut self, log_start: i64) {
         let Place { source, target, .. } = self.base;
-        let which = if self.premise.strict() {
+        let which = if self.holds_markers() {
             // A batch may have a marker before it or none, and there may be markers without one.
             format!(
                 "strict delivery put markers between them, so that offsets do not tell how many of the source's records \
@@ -447,9 +474,7 @@ impl Resync {
         if next >= log_end || next == at && self.again >= 2 {
             self.align();
         } else if next == at {
-            if self.behind.is_none() || !self.ends_again() {
-                self.step = Step::Again("TARGET_NOT_SETTLED");
-            }
+            self.step = Step::Again("TARGET_NOT_SETTLED");
         } else {
             self.read_target(Purpose::Content(next), next);
         }

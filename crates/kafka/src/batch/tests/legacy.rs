@@ -58,7 +58,7 @@ fn wrappers_of_java_are_read() {
         assert_eq!((header.base_offset, header.last_offset_delta, header.count), (1000, 7, 4));
         assert_eq!(header.attributes, codec.attributes());
         assert_eq!(header.max_timestamp, if format == 0 { -1 } else { 1_500_000_000_500 });
-        let plan = RebuildPlan { from: 1001, bytes_max: LIMIT, clamp: None };
+        let plan = RebuildPlan { from: 1001, bytes_max: LIMIT, ..RebuildPlan::ALL };
         let rebuilt = CODECS.rebuild(&[batch], &plan).unwrap();
         let runs = [(1001, 1), (1004, 1), (1007, 1)].map(|(first, count)| Run { first, count });
         assert_eq!(rebuilt.pieces[0].runs, runs);

@@ -1,12 +1,12 @@
 //! Tests of rebuilding and identifying.
 
 use mirrormesh_core::format::batch::{RawBatch, split};
-use mirrormesh_core::relay::rebuild::{Codecs as _, Oversized, RebuildPlan, Rebuilt, Run};
+use mirrormesh_core::relay::rebuild::{Codecs as _, Oversized, Piece, RebuildPlan, Rebuilt, Run};
 
 use super::*;
 
 const CODECS: RecordCodecs = RecordCodecs::new(LIMIT);
-const ALL: RebuildPlan = RebuildPlan { from: 0, bytes_max: LIMIT, clamp: None };
+const ALL: RebuildPlan = RebuildPlan { bytes_max: LIMIT, ..RebuildPlan::ALL };
 
 /// A batch as a source has it: offsets as the records say, a place behind the last one for each of `behind`.
 fn source(records: &[Record], codec: Codec, behind: i32) -> RawBatch {
@@ -134,6 +134,30 @@ fn a_size_is_used_to_the_last_byte() {
         CODECS.rebuild(std::slice::from_ref(&whole), &plan).unwrap().pieces.len()
     };
     assert_eq!((count(bytes), count(bytes - 1)), (1, 2));
+}
+
+#[test]
+fn pieces_fit_without_compression_and_by_records() {
+    let records = numbered(0..40, |n| if n == 7 { vec![7; 9_000] } else { vec![1; 400] });
+    for codec in Codec::ALL {
+        let whole = source(&records, codec, 0);
+        let plan = RebuildPlan { plain_bytes_max: 2_000, ..ALL };
+        let rebuilt = CODECS.rebuild(std::slice::from_ref(&whole), &plan).unwrap();
+        assert_eq!(contents(&rebuilt, codec, LIMIT), records, "{codec:?}");
+        if codec != Codec::None {
+            let plain = |piece: &Piece| {
+                let ids = CODECS.identify(&piece.batch).unwrap();
+                ids.iter().map(|id| if id.offset == 7 { 9_000 } else { 400 }).sum::<usize>()
+            };
+            let largest = rebuilt.pieces.iter().filter(|piece| piece.batch.header.count > 1).map(plain).max();
+            assert!(largest.is_some_and(|bytes| bytes <= 2_000), "{codec:?}: {largest:?}");
+            assert!(rebuilt.oversized.is_none(), "{codec:?}: one alone may be larger without compression");
+        }
+        let plan = RebuildPlan { records_max: 7, ..ALL };
+        let rebuilt = CODECS.rebuild(std::slice::from_ref(&whole), &plan).unwrap();
+        assert_eq!(contents(&rebuilt, codec, LIMIT), records, "{codec:?}");
+        assert!(rebuilt.pieces.iter().all(|piece| piece.batch.header.count <= 7), "{codec:?}");
+    }
 }
 
 #[test]
@@ -267,7 +291,7 @@ proptest! {
         let records: Vec<Record> = records.into_iter().map(|(record, _)| record).collect();
         let batches: Vec<RawBatch> =
             records.chunks(15).zip(&codecs).map(|(records, codec)| source(records, *codec, 0)).collect();
-        let plan = RebuildPlan { from, bytes_max, clamp: None };
+        let plan = RebuildPlan { from, bytes_max, ..RebuildPlan::ALL };
         let rebuilt = CODECS.rebuild(&batches, &plan).unwrap();
         let mut wanted: Vec<Record> = records.iter().filter(|record| record.offset >= from).cloned().collect();
         if let Some(oversized) = rebuilt.oversized {

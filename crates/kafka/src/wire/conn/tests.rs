@@ -98,7 +98,7 @@ async fn a_dropped_answer_disturbs_nobody() {
 #[tokio::test]
 async fn a_late_answer_ends_the_connection() {
     let limits =
-        Limits { request_timeout: Duration::from_millis(50), connect_timeout: LONG, ..Limits::default() };
+        Limits { produce_margin: Duration::from_millis(50), connect_timeout: LONG, ..Limits::default() };
     let (mut responder, connection) = pair(limits).await;
     // Its own time is longer: it is not late, but lost with the connection.
     let patient = connection.fetch_enqueue(&fetch(LONG)).await.unwrap();
@@ -108,15 +108,38 @@ async fn a_late_answer_ends_the_connection() {
     assert!(matches!(error, Error::Timeout { .. }) && error.outcome_unknown(), "{error}");
     let error = patient.await.unwrap_err();
     assert!(matches!(error, Error::Disconnected { .. }) && error.outcome_unknown(), "{error}");
-    assert!(error.to_string().contains("Produce was not answered within 50 ms"), "{error}");
+    assert!(error.to_string().contains("Produce was not answered within 1050 ms"), "{error}");
     let error = connection.produce_enqueue(&produce(0)).await.unwrap_err();
     assert!(matches!(error, Error::Closed { .. }) && !error.outcome_unknown(), "{error}");
 }
 
 #[tokio::test]
+async fn a_deadline_counts_from_the_last_answer() {
+    let limits =
+        Limits { produce_margin: Duration::from_millis(500), connect_timeout: LONG, ..Limits::default() };
+    let (mut responder, connection) = pair(limits).await;
+    let mut answers = Vec::new();
+    for partition in 0..4 {
+        answers.push(connection.produce_enqueue(&produce(partition)).await.unwrap());
+    }
+    let last = answers.pop().unwrap();
+    // Each answer takes most of the 1.5 s that a request has; in all they take longer than that.
+    for answer in answers {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        ack(&responder.next().await, 1).await;
+        answer.await.unwrap();
+    }
+    let _unanswered = responder.next().await;
+    assert!(!connection.is_closed(), "its broker answered a moment ago");
+    let since = std::time::Instant::now();
+    assert!(matches!(last.await.unwrap_err(), Error::Timeout { .. }));
+    assert!(since.elapsed() >= Duration::from_millis(1_400), "{:?}", since.elapsed());
+}
+
+#[tokio::test]
 async fn a_throttled_connection_is_waited_for() {
     let limits =
-        Limits { request_timeout: Duration::from_secs(1), connect_timeout: LONG, ..Limits::default() };
+        Limits { produce_margin: Duration::from_millis(1), connect_timeout: LONG, ..Limits::default() };
     let (mut responder, connection) = pair(limits).await;
     let first = connection.produce_enqueue(&produce(0)).await.unwrap();
     let second = connection.produce_enqueue(&produce(1)).await.unwrap();
@@ -132,7 +155,7 @@ async fn a_throttled_connection_is_waited_for() {
 #[tokio::test]
 async fn a_throttled_connection_is_not_waited_for_for_ever() {
     let limits =
-        Limits { request_timeout: Duration::from_secs(1), connect_timeout: LONG, ..Limits::default() };
+        Limits { produce_margin: Duration::from_millis(1), connect_timeout: LONG, ..Limits::default() };
     let (mut responder, connection) = pair(limits).await;
     let first = connection.produce_enqueue(&produce(0)).await.unwrap();
     let second = connection.produce_enqueue(&produce(1)).await.unwrap();
@@ -145,7 +168,7 @@ async fn a_throttled_connection_is_not_waited_for_for_ever() {
 #[tokio::test]
 async fn an_answer_in_time_does_not_end_the_connection_later() {
     let limits =
-        Limits { request_timeout: Duration::from_millis(300), connect_timeout: LONG, ..Limits::default() };
+        Limits { produce_margin: Duration::from_millis(1), connect_timeout: LONG, ..Limits::default() };
     let (mut responder, connection) = pair(limits).await;
     let answer = connection.produce_enqueue(&produce(0)).await.unwrap();
     ack(&responder.next().await, 1).await;
@@ -153,7 +176,7 @@ async fn an_answer_in_time_does_not_end_the_connection_later() {
     // The first request's alarm rings while the fetch waits: that is nobody's deadline any more.
     let fetching = connection.fetch_enqueue(&fetch(LONG)).await.unwrap();
     let request = responder.next().await;
-    tokio::time::timeout(Duration::from_millis(600), connection.closed()).await.unwrap_err();
+    tokio::time::timeout(Duration::from_millis(1_500), connection.closed()).await.unwrap_err();
     request.answer(&FetchResponse::default()).await;
     assert!(fetching.await.unwrap().partitions.is_empty());
 }

@@ -3,11 +3,12 @@
 use std::net::Ipv6Addr;
 
 use mirrormesh_core::control::ClusterRecord;
+use mirrormesh_core::identity::{KAFKA_CLUSTER_ID_BYTES_MAX, is_kafka_cluster_id};
 use mirrormesh_core::ids::ClusterId;
 use mirrormesh_core::unit::ClusterSpec;
 use prost_types::FieldMask;
 
-use super::{etag, properties, timestamp};
+use super::{etag, mask, properties, timestamp};
 use crate::error::{Faults, Violations};
 use crate::v1;
 
@@ -15,11 +16,13 @@ use crate::v1;
 const SERVERS_MAX: usize = 100;
 /// Longest host name (RFC 1035), in characters.
 const HOST_CHARS_MAX: usize = 253;
-/// Fields that users can't write, which a mask may name without effect (AIP-203), and the etag, which is a condition.
-const NOT_WRITTEN: [&str; 4] = ["name", "create_time", "update_time", "etag"];
+/// The field that only a mask which names it can change.
+const KAFKA_CLUSTER_ID: &str = "kafka_cluster_id";
+/// Fields that the mesh sets (AIP-203).
+const OUTPUT_ONLY: [&str; 2] = ["create_time", "update_time"];
 
 /// The specification in a cluster, or `None` with its faults added; fields are named `cluster.…`. `name` and output
-/// fields are ignored.
+/// fields are ignored; so is `kafka_cluster_id`, which a worker reports at first contact.
 pub fn cluster_spec(cluster: &v1::Cluster, faults: &mut Faults) -> Option<ClusterSpec> {
     let mut found = Faults::new();
     check_servers(&cluster.bootstrap_servers, &mut found);
@@ -28,11 +31,12 @@ pub fn cluster_spec(cluster: &v1::Cluster, faults: &mut Faults) -> Option<Cluste
     Some(ClusterSpec {
         bootstrap_servers: cluster.bootstrap_servers.clone(),
         properties: cluster.properties.clone(),
+        kafka_cluster_id: None,
     })
 }
 
-/// The specification after an update (AIP-134): the fields that the mask names, all of them if it names none or `*`.
-/// An unknown path is a fault of `update_mask`.
+/// The specification after an update (AIP-134): the mask names the fields that change, `*` all of them. Without a mask
+/// the fields that the update fills change. Paths that can't be used are faults of `update_mask`.
 pub fn apply_cluster_mask(
     present: &ClusterSpec,
     update: &v1::Cluster,
@@ -44,25 +48,46 @@ pub fn apply_cluster_mask(
         properties: present.properties.clone(),
         ..v1::Cluster::default()
     };
-    let all = ["*".to_owned()];
-    let paths = mask.map(|mask| mask.paths.as_slice()).filter(|paths| !paths.is_empty()).unwrap_or(&all);
-    for path in paths {
-        match path.as_str() {
+    let mut kafka_cluster_id = present.kafka_cluster_id.clone();
+    let filled = filled(update);
+    for path in mask::named(mask).unwrap_or(&filled) {
+        match mask::snake_case(path).as_str() {
             "*" => update.clone_into(&mut merged),
             "bootstrap_servers" => merged.bootstrap_servers.clone_from(&update.bootstrap_servers),
             "properties" => merged.properties.clone_from(&update.properties),
-            path if NOT_WRITTEN.contains(&path) => {}
-            path => faults.push("update_mask", unknown_path(path, "cluster")),
+            // Never by accident: only a mask that names it.
+            KAFKA_CLUSTER_ID => kafka_cluster_id = accepted(&update.kafka_cluster_id, &mut faults),
+            snake if mask::is_address(snake) => {}
+            _ => faults.push("update_mask", mask::refusal(path, "cluster", &OUTPUT_ONLY)),
         }
     }
-    let spec = cluster_spec(&merged, &mut faults);
+    let spec = cluster_spec(&merged, &mut faults).map(|spec| ClusterSpec { kafka_cluster_id, ..spec });
     faults.finish_with(spec)
 }
 
-/// What is said about a path that is not known.
-pub(super) fn unknown_path(path: &str, of: &str) -> String {
-    let shown: String = path.chars().take(128).collect();
-    format!("{shown:?} is not a field of a {of} that can be changed")
+/// The id that a user accepts; none is taken from the next contact.
+fn accepted(id: &str, faults: &mut Faults) -> Option<String> {
+    if id.is_empty() {
+        return None;
+    }
+    if !is_kafka_cluster_id(id) {
+        let shown: String = id.chars().take(KAFKA_CLUSTER_ID_BYTES_MAX).collect();
+        faults.push(
+            "cluster.kafka_cluster_id",
+            format!(
+                "{shown:?} is no cluster id of Kafka: give the one that the condition CLUSTER_CHANGED names, or an empty \
+                 text to take the id of the next contact"
+            ),
+        );
+    }
+    Some(id.to_owned())
+}
+
+/// Paths of the fields that an update fills.
+fn filled(update: &v1::Cluster) -> Vec<String> {
+    let servers = (!update.bootstrap_servers.is_empty()).then_some("bootstrap_servers");
+    let properties = (!update.properties.is_empty()).then_some("properties");
+    servers.into_iter().chain(properties).map(str::to_owned).collect()
 }
 
 /// A cluster as users see it.
@@ -74,6 +99,7 @@ pub fn cluster_to_api(id: &ClusterId, record: &ClusterRecord) -> v1::Cluster {
         create_time: Some(timestamp(record.created_ms)),
         update_time: Some(timestamp(record.updated_ms)),
         etag: etag(record.revision),
+        kafka_cluster_id: record.spec.kafka_cluster_id.clone().unwrap_or_default(),
     }
 }
 

@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use mirrormesh_core::flow::{FlowSpec, Naming, StartAt};
 use mirrormesh_core::ids::{ClusterId, TopicName};
 
+use super::patterns::Names;
 use super::time::{DURATION_MAX_MS, Interval, timestamp_ms};
 use super::{parse_name, patterns, policies, throttles};
 use crate::convert::store::replication_factor;
@@ -51,14 +52,14 @@ fn read(flow: &v1::Flow, default: FlowSpec, faults: &mut Faults) -> FlowSpec {
     let heartbeats = flow.heartbeats.unwrap_or_default();
     let creation = flow.topic_creation.unwrap_or_default();
     let interval = |default_ms, allowed_ms| Interval { default_ms, allowed_ms };
-    let mut list = |patterns: &[String], default: Vec<String>, field| {
-        patterns::read(patterns, || default, field, faults)
+    let mut list = |patterns: &[String], names: Names, default: Vec<String>, field| {
+        patterns::read(patterns, names, || default, field, faults)
     };
     FlowSpec {
-        topics_include: list(&topics.include, default.topics_include, "flow.topics.include"),
-        topics_exclude: list(&topics.exclude, default.topics_exclude, "flow.topics.exclude"),
-        groups_include: list(&groups.include, default.groups_include, "flow.groups.include"),
-        groups_exclude: list(&groups.exclude, default.groups_exclude, "flow.groups.exclude"),
+        topics_include: list(&topics.include, Names::Topics, default.topics_include, "flow.topics.include"),
+        topics_exclude: list(&topics.exclude, Names::Topics, default.topics_exclude, "flow.topics.exclude"),
+        groups_include: list(&groups.include, Names::Groups, default.groups_include, "flow.groups.include"),
+        groups_exclude: list(&groups.exclude, Names::Groups, default.groups_exclude, "flow.groups.exclude"),
         naming: naming(flow.naming.as_ref(), faults).unwrap_or(default.naming),
         start: start(flow.start.as_ref(), faults).unwrap_or(default.start),
         records_enabled: records.enabled.unwrap_or(default.records_enabled),
@@ -97,24 +98,13 @@ fn read(flow: &v1::Flow, default: FlowSpec, faults: &mut Faults) -> FlowSpec {
             faults,
         ),
         shared_target: flow.shared_target,
-        strict_delivery: records.strict_delivery,
-        at_least_once: at_least_once(&records, faults),
+        require_exactly_once: records.require_exactly_once,
+        retired: default.retired,
         skip_mirrored: !records.forward_mirrored.unwrap_or(!default.skip_mirrored),
         adopt: flow.adopt,
         source: default.source,
         target: default.target,
     }
-}
-
-/// What a flow without producer ids does can't be strict.
-fn at_least_once(records: &v1::RecordOptions, faults: &mut Faults) -> bool {
-    if records.at_least_once && records.strict_delivery {
-        faults.push(
-            "flow.records.at_least_once",
-            "excludes flow.records.strict_delivery, which needs a target that gives out producer ids: set one of them",
-        );
-    }
-    records.at_least_once
 }
 
 /// `None` for the default.

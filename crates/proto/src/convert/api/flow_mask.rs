@@ -6,20 +6,22 @@
 use mirrormesh_core::flow::FlowSpec;
 use prost_types::FieldMask;
 
-use super::cluster::unknown_path;
 use super::flow::flow_spec;
 use super::flow_view::spec_to_api;
+use super::mask;
 use crate::error::{Faults, Violations};
 use crate::v1::{self, naming::Policy, start::At};
 
-/// Fields that users can't write, which a mask may name without effect (AIP-203), and the etag, which is a condition.
-const NOT_WRITTEN: [&str; 8] =
-    ["name", "state", "conditions", "generation", "progress", "create_time", "update_time", "etag"];
+/// Fields that the mesh sets (AIP-203).
+const OUTPUT_ONLY: [&str; 6] =
+    ["state", "conditions", "generation", "progress", "create_time", "update_time"];
 
-/// The specification after an update: the fields that the mask names, with their defaults where the update leaves them
-/// out. A mask that names none, or `*`, means all fields that can be changed; `source`, `target` and `naming` can't,
-/// so they keep their values unless the update has them. A value that differs there comes through: core refuses it
-/// and says so. Unknown paths are faults of `update_mask`.
+/// The specification after an update (AIP-134).
+///
+/// The fields that the mask names get the update's values, or their defaults where the update leaves them out. Without a
+/// mask, the fields that the update fills are changed and all others keep their values. `*` means all fields that can be
+/// changed; `source`, `target` and `naming` can't, so there they keep their values unless the update has them. A value
+/// that differs there comes through: core refuses it and says so. Paths that can't be used are faults of `update_mask`.
 pub fn apply_flow_mask(
     present: &FlowSpec,
     update: &v1::Flow,
@@ -27,12 +29,11 @@ pub fn apply_flow_mask(
 ) -> Result<FlowSpec, Violations> {
     let mut faults = Faults::new();
     let mut merged = spec_to_api(present);
-    let all = ["*".to_owned()];
-    let paths = mask.map(|mask| mask.paths.as_slice()).filter(|paths| !paths.is_empty()).unwrap_or(&all);
-    for path in paths {
-        let first = path.split('.').next().unwrap_or_default();
-        if !NOT_WRITTEN.contains(&first) && !set(&mut merged, update, path) {
-            faults.push("update_mask", unknown_path(path, "flow"));
+    let filled = mask::filled(update);
+    for path in mask::named(mask).unwrap_or(&filled) {
+        let snake = mask::snake_case(path);
+        if !mask::is_address(&snake) && !set(&mut merged, update, &snake) {
+            faults.push("update_mask", mask::refusal(path, "flow", &OUTPUT_ONLY));
         }
     }
     let spec = faults.keep(flow_spec(&merged));
@@ -96,8 +97,9 @@ fn set_option(merged: &mut v1::Flow, update: &v1::Flow, path: &str) -> bool {
         "records.on_oversized" => records.on_oversized = new_records.on_oversized,
         "records.timestamps" => records.timestamps = new_records.timestamps,
         "records.forward_mirrored" => records.forward_mirrored = new_records.forward_mirrored,
-        "records.strict_delivery" => records.strict_delivery = new_records.strict_delivery,
-        "records.at_least_once" => records.at_least_once = new_records.at_least_once,
+        "records.require_exactly_once" => {
+            records.require_exactly_once = new_records.require_exactly_once;
+        }
         "records.throttle" => records.throttle = new_records.throttle,
         "records.throttle.bytes_per_second" => {
             records.throttle.get_or_insert_default().bytes_per_second =

@@ -1,6 +1,6 @@
 //! A worker's whole desired set.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mirrormesh_core::ids::{ClusterId, FlowId};
 use mirrormesh_core::throttle::Share;
@@ -24,6 +24,7 @@ impl From<&WorkerAssignment> for mesh::WatchAssignmentsResponse {
             spec: Some((&flow.spec).into()),
             generation: flow.generation.as_ref().map(Into::into),
             mesh_id: flow.mesh_id.clone(),
+            known_clusters: flow.clusters.iter().map(ToString::to_string).collect(),
             throttle_share: share_to_mesh(flow.shares.flow),
             topic_throttle_shares: flow
                 .shares
@@ -59,6 +60,9 @@ impl TryFrom<mesh::WatchAssignmentsResponse> for WorkerAssignment {
                 spec: inner(flow.spec, "spec")?,
                 generation: optional(flow.generation, "generation")?,
                 mesh_id: flow.mesh_id,
+                clusters: BTreeSet::from_iter(each(flow.known_clusters, "known_clusters", |cluster| {
+                    id(&cluster, "")
+                })?),
                 shares: ThrottleShares {
                     flow: share(flow.throttle_share.unwrap_or_default()),
                     topics: BTreeMap::from_iter(each(

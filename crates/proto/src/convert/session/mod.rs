@@ -5,14 +5,16 @@
 //! enough.
 
 mod assignment;
+mod preview;
 mod progress;
 mod questions;
 
 use mirrormesh_core::control::{GenerationRequest, InventoryChange};
-use mirrormesh_core::ids::{FlowId, TopicName, WorkerId};
+use mirrormesh_core::ids::{ClusterId, FlowId, TopicName, WorkerId};
 use mirrormesh_core::report::Event;
 use mirrormesh_core::unit::{Generation, PartitionGeneration, Role};
 
+pub use self::preview::{preview_answer, preview_page};
 pub use self::progress::ProgressReport;
 pub use self::questions::{Question, TranslateQuestion, paused_answer, paused_figures};
 use super::parts::{each, id, ids, inner, role, texts};
@@ -147,6 +149,40 @@ impl TryFrom<mesh::ClaimProducerResponse> for Generation {
 
     fn try_from(response: mesh::ClaimProducerResponse) -> Result<Self, ConvertError> {
         inner(response.generation, "generation")
+    }
+}
+
+/// Kafka's id of a cluster, as a worker found it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterReport {
+    /// Who found it.
+    pub speaker: Speaker,
+    /// The cluster's id in the mesh.
+    pub cluster: ClusterId,
+    /// Kafka's id of it.
+    pub kafka_cluster_id: String,
+}
+
+impl From<&ClusterReport> for mesh::ReportClusterRequest {
+    fn from(report: &ClusterReport) -> Self {
+        Self {
+            worker_id: report.speaker.worker.to_string(),
+            session: report.speaker.session,
+            cluster_id: report.cluster.to_string(),
+            kafka_cluster_id: report.kafka_cluster_id.clone(),
+        }
+    }
+}
+
+impl TryFrom<mesh::ReportClusterRequest> for ClusterReport {
+    type Error = ConvertError;
+
+    fn try_from(request: mesh::ReportClusterRequest) -> Result<Self, ConvertError> {
+        Ok(Self {
+            speaker: Speaker::new(&request.worker_id, request.session)?,
+            cluster: id(&request.cluster_id, "cluster_id")?,
+            kafka_cluster_id: request.kafka_cluster_id,
+        })
     }
 }
 

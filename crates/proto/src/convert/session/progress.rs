@@ -133,8 +133,6 @@ impl From<Delivery> for mesh::Delivery {
         match delivery {
             Delivery::Unknown => Self::Unspecified,
             Delivery::ExactlyOnce => Self::ExactlyOnce,
-            Delivery::Marked => Self::Marked,
-            Delivery::Unnumbered => Self::Unnumbered,
             Delivery::TargetMayForget => Self::TargetMayForget,
             Delivery::ContentNotFixed => Self::ContentNotFixed,
             Delivery::SourceByName => Self::SourceByName,
@@ -147,8 +145,6 @@ impl From<Delivery> for mesh::Delivery {
 fn delivery(value: i32) -> Delivery {
     match mesh::Delivery::try_from(value) {
         Ok(mesh::Delivery::ExactlyOnce) => Delivery::ExactlyOnce,
-        Ok(mesh::Delivery::Marked) => Delivery::Marked,
-        Ok(mesh::Delivery::Unnumbered) => Delivery::Unnumbered,
         Ok(mesh::Delivery::TargetMayForget) => Delivery::TargetMayForget,
         Ok(mesh::Delivery::ContentNotFixed) => Delivery::ContentNotFixed,
         Ok(mesh::Delivery::SourceByName) => Delivery::SourceByName,

@@ -1,5 +1,6 @@
 //! What the coordinator asks workers, and their answers.
 
+use mirrormesh_core::flow::PreviewQuestion;
 use mirrormesh_core::ids::{FlowId, TopicName};
 use mirrormesh_core::relay::paused::{PausedFigures, PausedSet};
 
@@ -27,6 +28,8 @@ pub enum Question {
     Translate(TranslateQuestion),
     /// How far behind are partitions that nobody runs, since they are paused?
     Paused(PausedSet),
+    /// What does a flow do with the topics of its source? Boxed: it holds a whole flow.
+    Preview(Box<PreviewQuestion>),
 }
 
 impl Question {
@@ -38,6 +41,9 @@ impl Question {
                 mesh::ServeQueriesResponse { translate: Some(question.into()), ..query }
             }
             Self::Paused(set) => mesh::ServeQueriesResponse { paused: Some(set.into()), ..query },
+            Self::Preview(question) => {
+                mesh::ServeQueriesResponse { preview: Some((&**question).into()), ..query }
+            }
         }
     }
 }
@@ -46,6 +52,11 @@ impl TryFrom<mesh::ServeQueriesResponse> for Question {
     type Error = ConvertError;
 
     fn try_from(query: mesh::ServeQueriesResponse) -> Result<Self, ConvertError> {
+        if let Some(preview) = query.preview {
+            return PreviewQuestion::try_from(preview)
+                .map(|question| Self::Preview(Box::new(question)))
+                .map_err(|fault| fault.within("preview"));
+        }
         match query.paused {
             Some(paused) => {
                 PausedSet::try_from(paused).map(Self::Paused).map_err(|fault| fault.within("paused"))

@@ -17,8 +17,15 @@ pub(crate) fn assignment() -> impl Strategy<Value = WorkerAssignment> {
     let share = || (1..u32::MAX, 1..u32::MAX).prop_map(|(part, of)| Share { part, of });
     let shares = (share(), btree_map(topic_name(), share(), 0..3))
         .prop_map(|(flow, topics)| ThrottleShares { flow, topics });
-    let flow = (flow_spec(), option::of(generation()), "[a-f0-9]{0,8}", shares)
-        .prop_map(|(spec, generation, mesh_id, shares)| AssignedFlow { spec, generation, mesh_id, shares });
+    let flow =
+        (flow_spec(), option::of(generation()), "[a-f0-9]{0,8}", btree_set(cluster_id(), 0..3), shares)
+            .prop_map(|(spec, generation, mesh_id, clusters, shares)| AssignedFlow {
+                spec,
+                generation,
+                mesh_id,
+                clusters,
+                shares,
+            });
     let assigned = (any::<u64>(), option::of(partition_detail()))
         .prop_map(|(number, partition)| AssignedUnit { number, partition });
     (

@@ -31,9 +31,10 @@ pub(crate) fn registry_record() -> impl Strategy<Value = (RegistryKey, RegistryV
             (RegistryKey::Writer(key), RegistryValue::Writer(writer))
         },
     );
-    let claims = ("\\PC{0,8}", topic_name(), "[a-f0-9]{0,8}", flow_id(), cluster_id()).prop_map(
-        |(source_cluster, topic, mesh_id, flow, source)| {
-            let claim = RegistryValue::Claim(Claim { mesh_id, flow, source });
+    let topics = (topic_name(), option::of(topic_name()));
+    let claims = ("\\PC{0,8}", topics, "[a-f0-9]{0,8}", flow_id(), cluster_id()).prop_map(
+        |(source_cluster, (topic, source_topic), mesh_id, flow, source)| {
+            let claim = RegistryValue::Claim(Claim { mesh_id, flow, source, source_topic });
             (RegistryKey::Claim(ClaimKey { source_cluster, topic }), claim)
         },
     );

@@ -16,7 +16,6 @@ cases!(solo:
     a_batch_may_straddle_the_wrap,
     two_batches_for_one_partition_are_refused,
     partitions_of_a_request_are_judged_apart,
-    without_a_producer_every_repeat_is_written,
     a_refusal_changes_nothing_and_the_rest_of_a_pipeline_is_refused,
 );
 
@@ -73,25 +72,6 @@ async fn five_batches_are_remembered(target: Target) {
         assert_eq!(append(&mut wire, &topic, batch).await, Ok(n * 2));
     }
     assert_eq!(end(&mut wire, &topic).await, 12);
-}
-
-/// What a flow rests on that mirrors at least once: nothing but the base offset tells where a batch landed.
-async fn without_a_producer_every_repeat_is_written(target: Target) {
-    let (topic, id) = (topic(&target, &[]).await, some_id());
-    let (mut one, mut two) = (target.wire(1).await, target.wire(1).await);
-    let nobody = with_header(&batch_of(id, 0, 0, 3), |header| {
-        (header.producer_id, header.producer_epoch, header.base_sequence) = (-1, -1, -1);
-    });
-    assert_eq!(append(&mut one, &topic, &nobody).await, Ok(0));
-    assert_eq!(append(&mut two, &topic, &nobody).await, Ok(3), "on another connection, as a stray comes");
-    assert_eq!(append(&mut one, &topic, &batch_of(id, 0, 0, 2)).await, Ok(6));
-    assert_eq!(append(&mut one, &topic, &nobody).await, Ok(8));
-    // What comes between leaves the sequences of a producer alone.
-    assert_eq!(append(&mut one, &topic, &batch_of(id, 0, 2, 2)).await, Ok(11));
-    assert_eq!(append(&mut one, &topic, &batch_of(id, 0, 0, 2)).await, Ok(6));
-    assert_eq!(end(&mut one, &topic).await, 13);
-    let known = producers(&mut one, &topic).await.unwrap();
-    assert_eq!(known.iter().map(|state| state.producer_id.0).collect::<Vec<_>>(), [id]);
 }
 
 async fn overlap_and_gap_are_refused(target: Target) {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mirrormesh_kafka::admin::{EpochQuery, NewTopic, OffsetQuery, OffsetSpec};
-use mirrormesh_kafka::librdkafka::{InternalProducer, InternalReader};
+use mirrormesh_kafka::internal_writer::{InternalWriter, NewRecord};
+use mirrormesh_kafka::librdkafka::InternalReader;
 use mirrormesh_kafka::wire::fetch::{FetchPartition, FetchRequest};
 use mirrormesh_kafka::wire::produce::{ProduceEntry, ProduceRequest};
 use mirrormesh_kafka::{Client, ClientConfig, ErrorCode};
@@ -15,7 +16,7 @@ use super::cases;
 use super::ops::{batch_of, poll, some_id};
 use super::target::Target;
 
-cases!(solo: our_client_administers, our_client_appends_and_reads, librdkafka_writes_and_reads_back);
+cases!(solo: our_client_administers, our_client_appends_and_reads, librdkafka_reads_what_we_wrote);
 
 fn client(target: &Target) -> Client {
     let servers: Vec<_> = target.bootstrap().split(',').map(str::to_owned).collect();
@@ -107,22 +108,26 @@ async fn our_client_appends_and_reads(target: Target) {
     assert_eq!(client.delete_records(&name, 0, 4).await.unwrap(), 4);
 }
 
-async fn librdkafka_writes_and_reads_back(target: Target) {
+async fn librdkafka_reads_what_we_wrote(target: Target) {
     let client = client(&target);
     let topic = super::ops::topic(&target, &[("cleanup.policy", "compact")]).await;
-    let producer = InternalProducer::new(client.config(), true).unwrap();
+    let writer = InternalWriter::new(client.clone());
+    let record = |key: &str, value: Option<&str>, timestamp_ms| NewRecord {
+        key: key.into(),
+        value: value.map(Into::into),
+        timestamp_ms,
+    };
     for n in 0..20_i64 {
         let (key, value) = (format!("k{n}"), format!("v{n}"));
-        let value = (n != 7).then_some(value.as_bytes());
-        let offset = producer.send(&topic.name, 0, key.as_bytes(), value, 1000 + n).await.unwrap();
+        let value = (n != 7).then_some(value.as_str());
+        let offset = writer.send(&topic.name, record(&key, value, 1000 + n)).await.unwrap();
         assert_eq!(offset, n);
     }
-    producer.flush().await.unwrap();
     // Something of a transaction that was aborted, which a reader of committed records must not return.
     let (mut wire, id) = (target.wire(1).await, some_id());
     super::ops::append_transactional(&mut wire, &topic, &batch_of(id, 0, 0, 3)).await.unwrap();
     assert_eq!(super::ops::mark(&mut wire, &topic, (id, 0), false, 0).await, 0);
-    producer.send(&topic.name, 0, b"last", Some(b"one"), 5000).await.unwrap();
+    writer.send(&topic.name, record("last", Some("one"), 5000)).await.unwrap();
     let mut reader = InternalReader::open(&client, &topic.name).await.unwrap();
     let records = reader.read_to_end().await.unwrap();
     reader.close().await;

@@ -20,11 +20,6 @@ const PROPERTIES: [(&str, &str); 7] = [
     ("log.retention.check.interval.ms", "500"),
     ("num.replica.fetchers", "1"),
 ];
-/// Everybody may do what no rule speaks of.
-const GUARDED: [(&str, &str); 2] = [
-    ("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer"),
-    ("allow.everyone.if.no.acl.found", "true"),
-];
 const READY_TIMEOUT: Duration = Duration::from_secs(90);
 const HEAP_MB: u32 = 384;
 
@@ -74,16 +69,6 @@ impl Target {
                 Self { kafka, backend, nodes: 1, _turn: None }
             }
         }
-    }
-
-    /// One real node with an authorizer.
-    pub(super) async fn guarded(kafka: KafkaVersion) -> Self {
-        static NEW: Slot = Slot::const_new();
-        static OLD: Slot = Slot::const_new();
-        let slot = if kafka == KafkaVersion::V4_3 { &NEW } else { &OLD };
-        let spec = GUARDED.iter().fold(spec(kafka, 1), |spec, (name, value)| spec.property(*name, *value));
-        let backend = Backend::Real(real(slot, spec).await);
-        Self { kafka, backend, nodes: 1, _turn: None }
     }
 
     /// Three nodes, one case at a time.

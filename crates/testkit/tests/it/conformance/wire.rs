@@ -1,14 +1,13 @@
 //! One connection that says exactly what a case wants to say, in the version that it wants.
 
 use std::io;
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use kafka_protocol::messages::{ApiKey, RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable as _, Encodable as _, HeaderVersion as _, Request, StrBytes};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 
 /// Longer than any answer takes that a case waits for.
 const TIMEOUT: Duration = Duration::from_mins(1);
@@ -21,15 +20,6 @@ pub(super) struct Wire {
 impl Wire {
     pub(super) async fn connect(address: &str) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        Ok(Self { stream, correlation: 0 })
-    }
-
-    /// Comes from this address of the machine's own.
-    pub(super) async fn connect_from(host: Ipv4Addr, address: &str) -> io::Result<Self> {
-        let socket = TcpSocket::new_v4()?;
-        socket.bind((host, 0).into())?;
-        let stream = socket.connect(address.parse().map_err(io::Error::other)?).await?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, correlation: 0 })
     }

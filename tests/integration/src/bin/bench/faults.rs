@@ -1,6 +1,6 @@
 //! The faults row: many faults under load, every record compared, takeovers timed.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail};
 use mirrormesh_integration::faults::{self, Options};
@@ -34,7 +34,16 @@ pub(crate) struct Args {
     /// Records per second while faults are injected; by the numbers of records and faults if not given.
     #[arg(long)]
     rate: Option<u64>,
+    /// How many days older than the clock the records' timestamps are. From one day on the target may forget who wrote:
+    /// records may then be doubled or out of order at the target offsets that the flow announced.
+    #[arg(long, default_value_t = 0)]
+    record_age_days: u32,
+    /// How often the target's brokers look for expired producer state, in seconds; Kafka's default (600) if not given.
+    #[arg(long)]
+    expiration_check_seconds: Option<u64>,
 }
+
+const DAY: Duration = Duration::from_hours(24);
 
 /// Runs it, prints a table and writes JSON. An error if a record is wrong or too few faults struck.
 pub(crate) async fn run(args: &Args) -> Result<()> {
@@ -49,10 +58,13 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         brokers: args.brokers,
         workers: args.workers,
         rate: args.rate.unwrap_or_else(|| pace.max(1_000)),
+        record_age: DAY * args.record_age_days,
+        expiration_check: args.expiration_check_seconds.map(Duration::from_secs),
         folder: bench.join("faults"),
         say: |text| println!("{text}"),
     };
-    println!("{} records, {} faults, seed {seed}", args.records, args.faults);
+    let age = args.record_age_days;
+    println!("{} records, {age} days old, {} faults, seed {seed}", args.records, args.faults);
     let report = faults::run(&options).await.with_context(|| format!("seed {seed}"))?;
     let json = bench.join("faults.json");
     std::fs::write(&json, format!("{:#}\n", report.json()))

@@ -1,8 +1,9 @@
 //! Makes the data, once for all rows, and looks at topics with a client that is not ours.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
+use mirrormesh_testkit::topics::Topic;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -16,6 +17,8 @@ const POOL_BYTES: usize = 1 << 20;
 const PIECE_BYTES: usize = 32;
 /// How many different pieces there are.
 const PIECES: usize = 128;
+/// Above this number of partitions the producer waits longer for full batches.
+const MANY_PARTITIONS: i32 = 16;
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// A new topic takes writes after this time at most.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -49,9 +52,16 @@ pub(crate) struct DataSet {
     pub(crate) batch_records: u32,
     pub(crate) codec: &'static str,
     pub(crate) fill: Fill,
+    /// How much older than the clock the records' timestamps are when they are produced.
+    pub(crate) age: Duration,
 }
 
 impl DataSet {
+    /// The same data with timestamps of now, in a topic of its own.
+    pub(crate) fn new_records(&self) -> Self {
+        Self { topic: format!("{}-new", self.topic), age: Duration::ZERO, ..self.clone() }
+    }
+
     /// Bytes of all values.
     pub(crate) fn bytes(&self) -> u64 {
         self.records.saturating_mul(u64::try_from(self.value_bytes).unwrap_or(u64::MAX))
@@ -70,17 +80,29 @@ fn admin(bootstrap: &str) -> Result<(AdminClient<DefaultClientContext>, AdminOpt
     Ok((client(bootstrap).create()?, options.request_timeout(Some(Duration::from_mins(1)))))
 }
 
-/// Creates a topic and waits until its partitions can be written to.
+/// Creates a topic with one replica and waits until its partitions can be written to.
 pub(crate) async fn create_topic(bootstrap: &str, topic: &str, partitions: i32) -> Result<()> {
+    create(bootstrap, &Topic::new(topic, partitions)).await
+}
+
+/// A topic from which retention deletes nothing, however old its records are.
+pub(crate) fn keeps_all(topic: &str, partitions: i32) -> Topic {
+    Topic::new(topic, partitions).setting("retention.ms", "-1")
+}
+
+/// Creates a topic and waits until its partitions can be written to.
+pub(crate) async fn create(bootstrap: &str, topic: &Topic) -> Result<()> {
     let (admin, options) = admin(bootstrap)?;
-    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+    let new = NewTopic::new(&topic.name, topic.partitions, TopicReplication::Fixed(topic.replicas));
+    let new = topic.settings.iter().fold(new, |new, (name, value)| new.set(name, value));
     for created in admin.create_topics([&new], &options).await? {
         created.map_err(|(name, code)| anyhow::anyhow!("creating {name}: {code}"))?;
     }
-    let mut counter = Counter::new(bootstrap, topic, partitions)?;
+    let mut counter = Counter::new(bootstrap, &topic.name, topic.partitions)?;
     let deadline = Instant::now() + READY_TIMEOUT;
     while !counter.is_ready()? {
-        ensure!(Instant::now() < deadline, "{topic} was made, but is not ready within {READY_TIMEOUT:?}");
+        let name = &topic.name;
+        ensure!(Instant::now() < deadline, "{name} was made, but is not ready within {READY_TIMEOUT:?}");
         tokio::time::sleep(READY_STEP).await;
     }
     Ok(())
@@ -97,13 +119,15 @@ pub(crate) async fn delete_topics(bootstrap: &str, topics: &[&str]) -> Result<()
 pub(crate) fn produce(bootstrap: &str, set: &DataSet, seed: u64) -> Result<()> {
     // Batches of one record each are sent without the bound on requests in flight that idempotence has.
     let idempotent = set.batch_records > 1;
+    // Batches of many partitions fill up slowly.
+    let linger_ms = if set.partitions > MANY_PARTITIONS { 1_000 } else { 50 };
     let producer: BaseProducer = client(bootstrap)
         .set("acks", "all")
         .set("enable.idempotence", if idempotent { "true" } else { "false" })
         .set("retries", if idempotent { "2147483647" } else { "0" })
         .set("batch.size", set.batch_bytes.to_string())
         .set("batch.num.messages", set.batch_records.to_string())
-        .set("linger.ms", "50")
+        .set("linger.ms", linger_ms.to_string())
         .set("compression.type", set.codec)
         .set("queue.buffering.max.kbytes", "262144")
         .set("queue.buffering.max.messages", "2000000")
@@ -113,7 +137,10 @@ pub(crate) fn produce(bootstrap: &str, set: &DataSet, seed: u64) -> Result<()> {
     for n in 0..set.records {
         let start = usize::try_from(n.wrapping_mul(7_919) % (POOL_BYTES as u64)).unwrap_or(0);
         let value = pool.get(start..start + set.value_bytes).context("the pool is too small")?;
-        let record = BaseRecord::to(&set.topic).payload(value).partition(i32::try_from(n % partitions)?);
+        let mut record = BaseRecord::to(&set.topic).payload(value).partition(i32::try_from(n % partitions)?);
+        if !set.age.is_zero() {
+            record = record.timestamp(before_now_ms(set.age)?);
+        }
         send(&producer, record)?;
         if n % 1_000 == 0 {
             producer.poll(Duration::ZERO);
@@ -121,6 +148,12 @@ pub(crate) fn produce(bootstrap: &str, set: &DataSet, seed: u64) -> Result<()> {
     }
     producer.flush(Duration::from_mins(2))?;
     Ok(())
+}
+
+/// The time that was so long ago, in milliseconds since 1970.
+fn before_now_ms(age: Duration) -> Result<i64> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
+    Ok(i64::try_from(now.saturating_sub(age).as_millis())?)
 }
 
 /// Sends a record, waiting while the producer's queue is full.

@@ -212,14 +212,6 @@ fn offset_fetch(version: i16) -> Bytes {
     body(&response.with_topics(vec![topic; 2]), version)
 }
 
-fn offset_commit(version: i16) -> Bytes {
-    use m::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
-    let topic = OffsetCommitResponseTopic::default()
-        .with_name(topic())
-        .with_partitions(vec![OffsetCommitResponsePartition::default(); 2]);
-    body(&m::OffsetCommitResponse::default().with_topics(vec![topic; 2]), version)
-}
-
 fn list_groups(version: i16) -> Bytes {
     use m::list_groups_response::ListedGroup;
     let mut group =
@@ -333,17 +325,6 @@ fn describe_configs(version: i16) -> Bytes {
     body(&m::DescribeConfigsResponse::default().with_results(vec![result; 2]), version)
 }
 
-fn write_txn_markers(version: i16) -> Bytes {
-    use m::write_txn_markers_response::{
-        WritableTxnMarkerPartitionResult, WritableTxnMarkerResult, WritableTxnMarkerTopicResult,
-    };
-    let topic = WritableTxnMarkerTopicResult::default()
-        .with_name(topic())
-        .with_partitions(vec![WritableTxnMarkerPartitionResult::default(); 2]);
-    let marker = WritableTxnMarkerResult::default().with_topics(vec![topic; 2]);
-    body(&m::WriteTxnMarkersResponse::default().with_markers(vec![marker; 2]), version)
-}
-
 pub(super) fn cases() -> Vec<Case> {
     vec![
         case::<m::ApiVersionsRequest>(api_versions),
@@ -361,10 +342,8 @@ pub(super) fn cases() -> Vec<Case> {
         case::<m::ListGroupsRequest>(list_groups),
         case::<m::ListOffsetsRequest>(list_offsets),
         case::<m::MetadataRequest>(metadata),
-        case::<m::OffsetCommitRequest>(offset_commit),
         case::<m::OffsetFetchRequest>(offset_fetch),
         case::<m::OffsetForLeaderEpochRequest>(offset_for_leader_epoch),
         case::<m::ProduceRequest>(produce),
-        case::<m::WriteTxnMarkersRequest>(write_txn_markers),
     ]
 }

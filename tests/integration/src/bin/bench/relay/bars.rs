@@ -4,10 +4,15 @@ use serde_json::{Value, json};
 
 use super::results::Results;
 use super::row::Row;
-use super::{first, idle, latency, stall};
+use super::sets::{BACKFILL, RF3_FAMILY};
+use super::stall::Point;
+use super::{first, idle, latency};
 
 /// From this share of coalesced batches on a data set counts as one where coalescing ran.
 const COALESCED_PERCENT_MIN: f64 = 50.0;
+
+/// The sets that are judged against franz-go, the client library with the least CPU.
+const FRANZ_SETS: [&str; 4] = ["1kb", "1kb-16k", "lz4", "100b"];
 
 /// The default budget of 64 MiB and 100 MB.
 const STALL_MB_MAX: f64 = 167.1;
@@ -101,21 +106,51 @@ impl Bars<'_> {
         if set == "100b" {
             self.ratio(set, "mb_per_s", Row::Mm2, Side::AtLeast, 5.0);
         }
-        if coalesced {
+        if FRANZ_SETS.contains(&set) {
+            for row in [Row::Franz, Row::FranzSame] {
+                self.ratio(set, "mb_per_s", row, Side::AtLeast, 1.0);
+                self.ratio(set, "core_s_per_gb", row, Side::AtMost, 0.6);
+            }
+        }
+        if set.starts_with(RF3_FAMILY) {
+            self.replicated(set, coalesced);
+        } else if coalesced {
             self.ratio(set, "core_s_per_gb", Row::Rdkafka, Side::AtMost, 0.5);
             self.ratio(set, "mb_per_s", Row::Rdkafka, Side::AtLeast, 1.0);
         } else {
             self.ratio(set, "mb_per_s", Row::RdkafkaSame, Side::AtLeast, 1.0);
+        }
+        if set == BACKFILL {
+            self.ratio(set, "mb_per_s", Row::SourceNew, Side::AtLeast, 0.8);
         }
         if set == "far" {
             let rate = self.ours(set, "mb_per_s");
             let what = "far: one partition, 100 ms round trip on each leg".to_owned();
             self.push(what, rate, Side::AtLeast, 50.0, "MB/s");
         }
-        if ![idle::NAME, stall::NAME].contains(&set) {
+        if set != idle::NAME {
             let peak = self.ours(set, "peak_mb");
             self.push(format!("{set}: memory at full speed"), peak, Side::AtMost, 150.0, "MB");
         }
+    }
+
+    /// Three replicas on three brokers, without any fault.
+    fn replicated(&mut self, set: &'static str, coalesced: bool) {
+        self.ratio(set, "mb_per_s", Row::RdkafkaSame, Side::AtLeast, 1.0);
+        if coalesced {
+            self.ratio(set, "mb_per_s", Row::Rdkafka, Side::AtLeast, 1.0);
+        }
+        // Of any run: a median would hide it.
+        let lost = self.results.highest(set, Row::Source, "answers_lost");
+        self.push(format!("{set}: lost answers without a fault"), lost, Side::AtMost, 0.0, "answers");
+    }
+
+    fn stalled(&mut self, point: Point) {
+        let (set, what) = (point.name(), format!("a stalled target, {} partitions", point.partitions()));
+        let most = self.ours(set, "resident_max_mb");
+        self.push(format!("{what}: memory (budget + 100 MB)"), most, Side::AtMost, STALL_MB_MAX, "MB");
+        let kept = self.ours(set, "other_rate_ratio");
+        self.push(format!("{what}: the other flow's rate"), kept, Side::AtLeast, 0.9, "x");
     }
 
     fn special(&mut self) {
@@ -133,10 +168,6 @@ impl Bars<'_> {
         let p99 = self.ours(latency::NAME, "p99_ms").zip(theirs).map(|(ours, theirs)| ours / theirs);
         let what = "added latency: 99th percentile against MirrorMaker 2".to_owned();
         self.push(what, p99, Side::AtMost, 1.0 / 3.0, "x");
-        let most = self.ours(stall::NAME, "resident_max_mb");
-        let what = "a stalled target: memory (budget + 100 MB)".to_owned();
-        self.push(what, most, Side::AtMost, STALL_MB_MAX, "MB");
-        let kept = self.ours(stall::NAME, "other_rate_ratio");
-        self.push("a stalled target: the other flow's rate".to_owned(), kept, Side::AtLeast, 0.9, "x");
+        Point::ALL.into_iter().for_each(|point| self.stalled(point));
     }
 }

@@ -66,9 +66,7 @@ struct Drip<'a> {
 
 impl<'a> Drip<'a> {
     async fn connect(bootstrap: &str, spots: &'a [Spot]) -> Result<Self> {
-        let mut config = ClientConfig::new([bootstrap], "bench-drip");
-        config.limits.request_timeout = ACK_TIMEOUT + Duration::from_secs(5);
-        let client = Client::new(config)?;
+        let client = Client::new(ClientConfig::new([bootstrap], "bench-drip"))?;
         let names: BTreeSet<&str> = spots.iter().map(|spot| spot.topic.as_str()).collect();
         let names: Vec<&str> = names.into_iter().collect();
         let found = client.topics(Some(&names)).await?;

@@ -25,6 +25,7 @@ fn data() -> DataSet {
         batch_records: 1_000,
         codec: "none",
         fill: Fill::Random,
+        age: Duration::ZERO,
     }
 }
 

@@ -7,6 +7,7 @@ mod bars;
 mod cost;
 mod drip;
 mod first;
+mod franz;
 mod idle;
 mod latency;
 mod mm2;
@@ -32,20 +33,23 @@ use results::Results;
 use rig::Rig;
 use row::Row;
 use sets::{Scale, Set};
+use stall::Point;
 
 const SEED: u64 = 42;
 
 /// What to measure.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Args {
-    /// The short form, which is the default: five minutes.
+    /// The short form, which is the default.
     #[arg(long, conflicts_with = "full")]
     quick: bool,
     /// The long form: more data, MirrorMaker 2 everywhere, three runs of everything.
     #[arg(long)]
     full: bool,
-    /// Only these: 1kb, lz4, zstd, 100b, one-record, far, first, latency; and what only the full form has: idle, cost
-    /// (how cost grows with partitions and flows) and stall (a target that takes nothing for minutes).
+    /// Only these: 1kb, 1kb-16k, lz4, zstd, 100b, one-record, far, first, latency; and what only the full form has:
+    /// backfill (old records over a long way), rf3 (three brokers with three replicas; one of its sets is named for
+    /// example rf3-12-64k), idle, cost (how cost grows with partitions and flows) and stall (a target that takes nothing
+    /// for minutes).
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Only these rows.
@@ -63,6 +67,9 @@ pub(crate) struct Args {
     /// How long the target stalls, in minutes; each takes about 3 GB of disk.
     #[arg(long, default_value_t = 10.0)]
     stall_minutes: f64,
+    /// Active partitions of the stalled flow; one stall each.
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = Point::ALL)]
+    stall_partitions: Vec<Point>,
     /// The most partitions when cost grows.
     #[arg(long, default_value_t = 10_000)]
     cost_partitions: i32,
@@ -79,6 +86,7 @@ impl Default for Args {
             megabytes: None,
             idle_partitions: None,
             stall_minutes: 10.0,
+            stall_partitions: Point::ALL.to_vec(),
             cost_partitions: 10_000,
         }
     }
@@ -94,6 +102,11 @@ impl Args {
         self.wants(name) && (self.full || !self.only.is_empty())
     }
 
+    fn wants_set(&self, set: &Set) -> bool {
+        let wants = |name| if set.long { self.wants_long(name) } else { self.wants(name) };
+        wants(set.name) || wants(set.family)
+    }
+
     fn wants_row(&self, row: Row) -> bool {
         self.rows.is_empty() || self.rows.contains(&row)
     }
@@ -107,13 +120,11 @@ impl Args {
 /// Measures, prints tables and writes JSON. An error if a bar is not met or a row failed.
 pub(crate) async fn run(args: &Args) -> Result<()> {
     let scale = Scale { full: args.full, runs: args.runs, megabytes: args.megabytes };
-    let sets: Vec<Set> = sets::all(scale).into_iter().filter(|set| args.wants(set.name)).collect();
+    let sets: Vec<Set> = sets::all(scale).into_iter().filter(|set| args.wants_set(set)).collect();
     let special = [first::NAME, latency::NAME, idle::NAME, cost::NAME, stall::NAME];
-    if let Some(unknown) = args
-        .only
-        .iter()
-        .find(|only| !special.contains(&only.as_str()) && !sets.iter().any(|set| set.name == only.as_str()))
-    {
+    let known =
+        |only: &str| special.contains(&only) || sets.iter().any(|set| [set.name, set.family].contains(&only));
+    if let Some(unknown) = args.only.iter().find(|only| !known(only)) {
         bail!("--only {unknown}: no such data set; see --help");
     }
     println!("{}", report::heading(args.full));
@@ -122,10 +133,11 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     let _alone = alone(&bench)?;
     let rig = Rig::start(bench.join("relay")).await?;
     let mut results = Results::default();
-    for set in &sets {
+    for set in sets.iter().filter(|set| !set.replicated) {
         measure_set(&rig, args, set, &mut results).await?;
         report::table(&results, set);
     }
+    measure_replicated(&rig, args, &sets, &mut results).await?;
     measure_special(&rig, args, &mut results).await?;
     let growth =
         if args.wants_long(cost::NAME) { grow(&rig, args, &mut results).await? } else { json!(null) };
@@ -149,21 +161,42 @@ fn alone(bench: &Path) -> Result<File> {
 
 /// Makes the data and lets all rows run in turn.
 async fn measure_set(rig: &Rig, args: &Args, set: &Set, results: &mut Results) -> Result<()> {
+    let mut rows: Vec<_> = set.rows.iter().filter(|(row, _)| args.wants_row(*row)).collect();
+    rows.retain(|(row, _)| {
+        let missing = row.missing();
+        missing.iter().for_each(|why| results.not_run(set.name, *row, why));
+        missing.is_none()
+    });
     let bootstrap = rig.source.direct_bootstrap();
-    load::create_topic(&bootstrap, &set.data.topic, set.data.partitions).await?;
-    {
-        let (bootstrap, data) = (bootstrap.clone(), set.data.clone());
+    let sources = set.sources(&rows.iter().map(|(row, _)| *row).collect::<Vec<_>>());
+    for data in &sources {
+        load::create(&bootstrap, &load::keeps_all(&data.topic, data.partitions)).await?;
+        let (bootstrap, data) = (bootstrap.clone(), data.clone());
         tokio::task::spawn_blocking(move || load::produce(&bootstrap, &data, SEED)).await??;
     }
-    let rows: Vec<_> = set.rows.iter().filter(|(row, _)| args.wants_row(*row)).collect();
     let rounds = rows.iter().map(|(_, runs)| *runs).max().unwrap_or(0);
     for round in 0..rounds {
         for (row, _) in rows.iter().filter(|(_, runs)| round < *runs) {
-            let outcome = row::run(rig, *row, &set.data, set.delay).await;
+            let outcome = row::run(rig, *row, set).await;
             results.take(set.name, *row, outcome);
         }
     }
-    load::delete_topics(&bootstrap, &[&set.data.topic]).await
+    let topics: Vec<&str> = sources.iter().map(|data| data.topic.as_str()).collect();
+    load::delete_topics(&bootstrap, &topics).await
+}
+
+/// The sets whose target has three brokers, which run for them only.
+async fn measure_replicated(rig: &Rig, args: &Args, sets: &[Set], results: &mut Results) -> Result<()> {
+    let sets: Vec<&Set> = sets.iter().filter(|set| set.replicated).collect();
+    if sets.is_empty() {
+        return Ok(());
+    }
+    let rig = rig.replicated().await?;
+    for set in sets {
+        measure_set(&rig, args, set, results).await?;
+        report::table(results, set);
+    }
+    Ok(())
 }
 
 async fn measure_special(rig: &Rig, args: &Args, results: &mut Results) -> Result<()> {
@@ -194,8 +227,10 @@ async fn measure_special(rig: &Rig, args: &Args, results: &mut Results) -> Resul
     }
     if args.wants_long(stall::NAME) {
         let length = Duration::try_from_secs_f64(60.0 * args.stall_minutes).context("--stall-minutes")?;
-        results.take(stall::NAME, Row::Source, stall::run(rig, length).await);
-        report::special(results, stall::NAME);
+        for &point in &args.stall_partitions {
+            results.take(point.name(), Row::Source, stall::run(rig, point, length).await);
+            report::special(results, point.name());
+        }
     }
     Ok(())
 }

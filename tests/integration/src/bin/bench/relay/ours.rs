@@ -88,19 +88,19 @@ impl Ours {
         outcome.map_err(|error| error.context(format!("the mesh said:\n{}", self.mesh.log_tails())))
     }
 
-    /// The share of batches that took each path, in percent: what the worker chose for this data.
-    pub(crate) async fn paths(&self) -> Result<Values> {
+    /// What the source service counted: the share of batches that were coalesced, in percent, which shows what it chose
+    /// for this data; and how often an answer of the target was lost.
+    pub(crate) async fn figures(&self) -> Result<Values> {
         let text = self.metrics().await?;
-        let (mut all, mut coalesced) = (0.0, 0.0);
-        for line in text.lines().filter(|line| line.starts_with("mirrormesh_batches_total")) {
-            let value: f64 = line.rsplit(' ').next().and_then(|v| v.parse().ok()).unwrap_or(0.0);
-            all += value;
-            if line.contains("path=\"coalesced\"") {
-                coalesced += value;
-            }
-        }
-        let share = if all > 0.0 { 100.0 * coalesced / all } else { 0.0 };
-        Ok(Values::from([("batches_out", all), ("coalesced_percent", share)]))
+        let batches = |label| sum(&text, "mirrormesh_batches_total", label);
+        let (all, coalesced) = (batches(""), batches("path=\"coalesced\""));
+        anyhow::ensure!(
+            all > 0.0,
+            "the source service has counted no batch: its metrics are named otherwise"
+        );
+        let lost = sum(&text, "mirrormesh_", "reason=\"ANSWER_LOST\"");
+        let share = 100.0 * coalesced / all;
+        Ok(Values::from([("batches_out", all), ("coalesced_percent", share), ("answers_lost", lost)]))
     }
 
     /// The source service's metrics in Prometheus' format.
@@ -120,4 +120,10 @@ impl Ours {
         drop(mesh);
         std::fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))
     }
+}
+
+/// The sum of the figures whose line begins with `name` and holds `label`. A counter that never counted has no line.
+fn sum(text: &str, name: &str, label: &str) -> f64 {
+    let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }

@@ -9,7 +9,8 @@ use super::bars;
 use super::results::Results;
 use super::row::Row;
 use super::sets::Set;
-use super::{first, idle, latency, stall};
+use super::stall::Point;
+use super::{first, idle, latency};
 use crate::measure::{hardware, today};
 
 /// Where and when.
@@ -67,13 +68,25 @@ pub(crate) fn table(results: &Results, set: &Set) {
     }
     if let Some(percent) = of(Row::Source, "coalesced_percent") {
         let batches = of(Row::Source, "batches_out").unwrap_or(0.0);
-        println!("  source service: {batches:.0} batches written, {percent:.0} % of them coalesced");
+        let lost = results.highest(set.name, Row::Source, "answers_lost").unwrap_or(0.0);
+        println!(
+            "  source service: {batches:.0} batches written, {percent:.0} % of them coalesced; {lost:.0} answers lost"
+        );
     }
 }
 
 /// One of those that are no data sets which are copied at full speed.
 pub(crate) fn special(results: &Results, wanted: &str) {
-    for (set, title, names) in [
+    let stalled = &[
+        "partitions",
+        "stalled_s",
+        "waited_records",
+        "resident_max_mb",
+        "other_rate_ratio",
+        "catch_up_s",
+    ][..];
+    let stalls = Point::ALL.map(|point| (point.name(), "a stalled target", stalled));
+    let others = [
         (latency::NAME, "added latency, ms", &["p50_ms", "p99_ms", "max_ms", "records"][..]),
         (first::NAME, "exec to first record", &["to_first_s"][..]),
         (
@@ -81,12 +94,8 @@ pub(crate) fn special(results: &Results, wanted: &str) {
             "idle partitions",
             &["partitions", "cpu_percent", "resident_mb", "peak_mb", "sockets", "start_s"][..],
         ),
-        (
-            stall::NAME,
-            "a stalled target",
-            &["stalled_s", "waited_records", "resident_max_mb", "other_rate_ratio", "catch_up_s"][..],
-        ),
-    ] {
+    ];
+    for (set, title, names) in others.into_iter().chain(stalls) {
         for (row, runs) in results.rows(set).into_iter().filter(|_| set == wanted) {
             let of = |name: &&str| {
                 let value = results.median(set, row, name);
@@ -104,6 +113,9 @@ pub(crate) fn verdicts(results: &Results) -> bool {
     println!("\nbars of the design");
     for bar in &bars {
         println!("{}", bar.line());
+    }
+    for line in &results.not_run {
+        println!("----  {line}");
     }
     for error in &results.errors {
         println!("FAIL  {error}");

@@ -18,6 +18,8 @@ pub(crate) struct Results {
     order: Vec<&'static str>,
     /// What went wrong.
     pub(crate) errors: Vec<String>,
+    /// Rows that could not be run on this machine.
+    pub(crate) not_run: Vec<String>,
 }
 
 impl Results {
@@ -37,6 +39,13 @@ impl Results {
         let error = format!("{what}: {error:#}");
         println!("{error}");
         self.errors.push(error);
+    }
+
+    /// Notes that a row could not be run, and says it at once. It is no failure.
+    pub(crate) fn not_run(&mut self, set: &'static str, row: Row, why: &str) {
+        let line = format!("{set}, {}: could not be run: {why}", row.name());
+        println!("{line}");
+        self.not_run.push(line);
     }
 
     /// Data sets in the order in which they were measured.
@@ -59,6 +68,12 @@ impl Results {
         (!values.is_empty()).then(|| median(values))
     }
 
+    /// The highest figure of all runs.
+    pub(crate) fn highest(&self, set: &'static str, row: Row, name: &str) -> Option<f64> {
+        let runs = self.runs.get(&(set, row))?;
+        runs.iter().filter_map(|run| run.get(name).copied()).max_by(f64::total_cmp)
+    }
+
     /// Everything, each run by itself.
     pub(crate) fn json(&self) -> Value {
         let sets = self.order.iter().map(|&set| {
@@ -71,6 +86,6 @@ impl Results {
             });
             (set.to_owned(), Value::Object(rows.collect()))
         });
-        json!({ "sets": Value::Object(sets.collect()), "errors": self.errors })
+        json!({ "sets": Value::Object(sets.collect()), "errors": self.errors, "not_run": self.not_run })
     }
 }

@@ -1,0 +1,159 @@
+//! Whether the source still has the last mirrored batch, where nothing stands behind the position on the target.
+//!
+//! Leader epochs show an unclean election. They do not show a source that was restored from an older copy and has taken
+//! other records under the same epoch. So the records of the last batch on the target are compared with the source's
+//! records at their offsets, before anything is mirrored behind them. A record that retention deleted can't be compared, and
+//! a compacted source may have dropped it: neither is a divergence.
+
+use std::collections::BTreeMap;
+
+use super::{Resync, Step};
+use crate::format::batch::{RawBatch, split};
+use crate::relay::loss::Loss;
+use crate::relay::origins::Origins;
+use crate::relay::page::{self, Data, Item, SourcePage};
+use crate::relay::reader::unreadable;
+use crate::relay::rebuild::{Codecs, RebuildError, RecordId};
+use crate::relay::window::Place;
+
+/// So many batches that were not mirrored (markers, aborted ones) are passed on the way back to the last one that was.
+const STEPS_MAX: u32 = 32;
+
+/// The comparison.
+#[derive(Debug, Default)]
+pub(super) struct LastCheck {
+    /// The last batch of this generation on the target.
+    pub(super) batch: Option<RawBatch>,
+    /// The source offset that is looked at.
+    at: Option<i64>,
+    steps: u32,
+    done: bool,
+    /// The source has other records than those that were mirrored.
+    pub(super) differs: bool,
+}
+
+impl Resync {
+    /// The place is found. The last mirrored batch is looked at before it is taken.
+    pub(super) fn settled(&mut self) {
+        let counted = self.position.as_ref().is_some_and(|position| position.count > 0);
+        let wanted = self.last.batch.is_some()
+            && !self.last.done
+            && counted
+            && self.count == self.base.count
+            && self.unsure.is_none()
+            && self.premise.facts.content_fixed();
+        if wanted { self.look_at(self.base.source - 1) } else { self.done() }
+    }
+
+    /// The last batch is being looked at.
+    pub(super) fn is_looking(&self) -> bool {
+        self.last.at.is_some()
+    }
+
+    fn look_at(&mut self, offset: i64) {
+        let start = self.premise.detail.begun.start.source_offset;
+        if offset < start || self.last.steps > STEPS_MAX {
+            return self.looked();
+        }
+        self.last.at = Some(offset);
+        self.last.steps += 1;
+        let read_committed = self.reading().read_committed;
+        self.step = Step::SourceRead { offset, read_committed, last_epoch: -1 };
+    }
+
+    /// Nothing was found that differs.
+    pub(super) fn looked(&mut self) {
+        (self.last.at, self.last.done) = (None, true);
+        self.done();
+    }
+
+    /// Answers the look at the source.
+    pub(super) fn last_read(&mut self, page: SourcePage, origins: &Origins, codecs: &dyn Codecs) {
+        let Some(at) = self.last.at else { return };
+        let items = match page::read(&page, self.reading(), at, origins, codecs) {
+            Ok(items) => items,
+            Err(unknown) => {
+                self.held = Some(page);
+                self.step = Step::Origins(unknown);
+                return;
+            }
+        };
+        let holds =
+            |data: &&Data| data.batch.header.base_offset <= at && data.batch.header.next_offset() > at;
+        let data = items.iter().find_map(|item| match item {
+            Item::Data(data) => Some(data).filter(holds),
+            Item::Passed(..) | Item::Bad(_) => None,
+        });
+        if let Some(data) = data {
+            match self.first_difference(data, at, codecs) {
+                Ok(None) => self.looked(),
+                Ok(Some(offset)) => self.differs_from(offset),
+                Err(error) => self.step = Step::Stop(unreadable(error.offset, &error.problem)),
+            }
+            return;
+        }
+        match split(page.records).next() {
+            // A marker, or what was not to be mirrored: the last batch is before it.
+            Some(Ok(batch)) if batch.header.base_offset <= at => self.look_at(batch.header.base_offset - 1),
+            // It is gone from the source.
+            Some(_) => self.looked(),
+            None => {
+                self.last.at = None;
+                self.step = Step::SourceEnds;
+            }
+        }
+    }
+
+    /// The lowest source offset known to hold another record than what was mirrored. Records are compared, since the batch
+    /// may have been rebuilt; from the last one back, as far as both batches reach.
+    fn first_difference(
+        &self,
+        data: &Data,
+        at: i64,
+        codecs: &dyn Codecs,
+    ) -> Result<Option<i64>, RebuildError> {
+        let Some(batch) = &self.last.batch else { return Ok(None) };
+        // Compaction on the target may have left out some of ours, but not moved the others.
+        let ours = codecs.identify(batch)?.into_iter().map(|record| (record.offset, record));
+        let ours: BTreeMap<i64, RecordId> = ours.collect();
+        let theirs = codecs.identify(&data.batch)?;
+        let theirs = theirs.iter().rev().skip_while(|record| record.offset > at);
+        let ours = (0..).map(|behind: i64| ours.get(&(self.base.target - 1 - behind)));
+        let same = |ours: &RecordId, theirs: &RecordId| {
+            let same_time = !self.premise.times_kept || ours.timestamp == theirs.timestamp;
+            ours.content == theirs.content && same_time
+        };
+        let differ = ours.zip(theirs).filter(|(ours, theirs)| ours.is_some_and(|ours| !same(ours, theirs)));
+        Ok(differ.map(|(_, theirs)| theirs.offset).last())
+    }
+
+    /// The source has other records from this offset on at the latest. Where they begin to differ is found by content, as
+    /// far back as positions are known.
+    fn differs_from(&mut self, offset: i64) {
+        let mirrored = self.base.source;
+        self.last.at = None;
+        (self.last.done, self.last.differs) = (true, true);
+        let told = self.base.target;
+        let Some(oldest) = self.known.iter().rev().find(|position| position.target_offset < told).cloned()
+        else {
+            let epoch = self.lineage.end.map_or(-1, |end| end.epoch);
+            return self.lost(Loss::differs(epoch, offset, mirrored));
+        };
+        self.diverged = Some(mirrored);
+        self.base = Place { count: oldest.count, source: oldest.source_offset, target: oldest.target_offset };
+        self.lineage.known = super::history::History::of(&oldest);
+        self.position = Some(oldest);
+        self.move_to_base();
+        self.replay.clear();
+        self.read_content();
+    }
+
+    /// The loss of what was mirrored from `end` on.
+    pub(super) fn divergence(&self, epoch: i32, end: i64, mirrored: i64) -> Loss {
+        if self.last.differs {
+            Loss::differs(epoch, end, mirrored)
+        } else {
+            Loss::diverged(epoch, end, mirrored)
+        }
+    }
+}
