@@ -2,8 +2,8 @@
 //!
 //! Owns what happens while the topic does not exist, and when it was created anew; knows nothing about the records.
 
+use mirrormesh_kafka::Client;
 use mirrormesh_kafka::librdkafka::{InternalReader, InternalRecord};
-use mirrormesh_kafka::{Client, Error};
 use mirrormesh_worker::{Failure, topic_exists};
 
 /// A reader that is opened once the topic exists.
@@ -44,10 +44,9 @@ impl Tail {
         match reader.read_to_end().await {
             Ok(records) => Ok(Read { records, from_beginning: !std::mem::replace(&mut self.begun, true) }),
             Err(error) => {
-                if matches!(error, Error::LogTruncated { .. }) {
-                    // Another topic of the same name, or one that lost its end: read anew.
-                    self.reader = None;
-                }
+                // It may be another topic of the same name, or one that lost its end. librdkafka may also have followed
+                // another cluster at the same address, which it does not compare: the next reader begins anew.
+                self.reader = None;
                 Err(error.into())
             }
         }

@@ -15,14 +15,14 @@ impl InternalWriter {
         Self(internal_writer::InternalWriter::new(client))
     }
 
-    /// Writes records, key and value, in order and waits until they are acknowledged.
+    /// Writes records, key and value, in order (no value: a tombstone) and waits until they are acknowledged.
     pub(crate) async fn write(
         &self,
         topic: &str,
-        records: impl Iterator<Item = (Vec<u8>, Vec<u8>)>,
+        records: impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
     ) -> Result<(), Failure> {
         let timestamp_ms = i64::try_from(now_ms()).unwrap_or(-1);
-        let record = |(key, value)| NewRecord { key, value: Some(value), timestamp_ms };
+        let record = |(key, value)| NewRecord { key, value, timestamp_ms };
         Ok(self.0.write(topic, records.map(record).collect()).await?)
     }
 }

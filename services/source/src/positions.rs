@@ -94,9 +94,14 @@ impl PositionStore {
     }
 
     /// Writes records in order and waits until they are acknowledged.
-    pub(crate) async fn write(&self, records: Vec<(PositionKey, PositionValue)>) -> Result<(), Failure> {
+    pub(crate) async fn write(
+        &self,
+        records: Vec<(PositionKey, Option<PositionValue>)>,
+    ) -> Result<(), Failure> {
         self.ensure().await?;
-        let bytes = |(key, value): &(PositionKey, PositionValue)| (encode_key(key), encode_value(value));
+        let bytes = |(key, value): &(PositionKey, Option<PositionValue>)| {
+            (encode_key(key), value.as_ref().map(encode_value))
+        };
         self.writer.write(self.reader.topic(), records.iter().map(bytes)).await
     }
 }

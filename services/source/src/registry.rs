@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use mirrormesh_core::flow::is_positions_topic;
 use mirrormesh_core::ids::{TopicId, TopicName};
 use mirrormesh_core::relay::registry::{
     Origin, REGISTRY_TOPIC, Registry, RegistryKey, RegistryValue, WriterKey,
@@ -135,6 +136,7 @@ impl RegistryStore {
         let reader = match &mut tail.reader {
             Some(reader) => reader,
             None if !topic_exists(&self.client, REGISTRY_TOPIC).await? => {
+                self.nothing_is_missing().await?;
                 tail.read_from = Some(began);
                 return Ok(());
             }
@@ -166,6 +168,22 @@ impl RegistryStore {
         Ok(())
     }
 
+    /// Where positions are, a mirror wrote to this cluster, so the registry was there: without it, what was mirrored here
+    /// would be taken for what clients wrote, and mirrored back.
+    async fn nothing_is_missing(&self) -> Result<(), Failure> {
+        let topics = self.client.topics(None).await?;
+        let positions = topics.iter().map(|topic| &*topic.name).find(|name| is_positions_topic(name));
+        let Some(positions) = positions else { return Ok(()) };
+        let servers = self.client.config().bootstrap_servers.join(",");
+        let message = format!(
+            "the cluster at {servers} has the topic {positions}, so a mirror wrote there, but {REGISTRY_TOPIC} is missing: it tells which records were \
+             mirrored, and without it they could be mirrored back. Restore the topic. If no topic is mirrored in both directions \
+             under one name, create an empty one: kafka-topics.sh --bootstrap-server {servers} --create --topic {REGISTRY_TOPIC} \
+             --partitions 1 --config cleanup.policy=compact",
+        );
+        Err(Failure::new("REGISTRY_MISSING", message))
+    }
+
     /// Writes records in order and waits until they are acknowledged.
     pub(crate) async fn write(
         &self,
@@ -174,7 +192,7 @@ impl RegistryStore {
     ) -> Result<(), Failure> {
         self.ensure().await?;
         let bytes = |(key, value): &(RegistryKey, RegistryValue)| {
-            (encode_registry_key(key), encode_registry_value(value))
+            (encode_registry_key(key), Some(encode_registry_value(value)))
         };
         writer.write(REGISTRY_TOPIC, records.iter().map(bytes)).await
     }

@@ -133,6 +133,11 @@ pub fn positions_topic(source: &ClusterId) -> String {
     format!("mirrormesh-positions.{source}.internal")
 }
 
+/// Is this the name of a positions topic, of whatever source?
+pub fn is_positions_topic(name: &str) -> bool {
+    name.strip_prefix("mirrormesh-positions.").is_some_and(|rest| rest.ends_with(".internal"))
+}
+
 impl FlowSpec {
     /// A flow with all defaults.
     pub fn new(source: ClusterId, target: ClusterId) -> Self {

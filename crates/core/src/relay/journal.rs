@@ -6,6 +6,8 @@ use super::chunks::{Chunk, Chunks, SEGMENTS_MAX, Written};
 use super::epochs::Epochs;
 use super::position::{LastBatch, OWNER_SLOTS, Position};
 use crate::translate::{Join, Segment};
+use crate::unit::Generation;
+use std::collections::BTreeMap;
 
 /// A busy partition writes this often, in ms.
 const INTERVAL_MS: u64 = 1_000;
@@ -52,6 +54,28 @@ pub struct Stored {
     pub positions: Vec<(u32, Position)>,
     /// The chunks of segments that have any in them, whoever wrote them.
     pub chunks: Vec<Chunk>,
+}
+
+/// So many generations of a partition keep their positions: the present one, the one before it, and one more, whose history
+/// tells where a source parts that lost its end twice.
+const GENERATIONS_KEPT: usize = 3;
+
+impl Stored {
+    /// Generations and slots of positions that nobody can need any more.
+    pub fn obsolete(&self, present: Generation) -> Vec<(Generation, u32)> {
+        // A producer id tells no order, but the number of an owner's assignment does.
+        let mut newest: BTreeMap<Generation, u64> = BTreeMap::from([(present, u64::MAX)]);
+        for (_, position) in &self.positions {
+            let number = newest.entry(position.generation).or_default();
+            *number = position.assignment_number.max(*number);
+        }
+        let mut kept: Vec<_> = newest.into_iter().map(|(generation, number)| (number, generation)).collect();
+        kept.sort_unstable_by_key(|entry| std::cmp::Reverse(*entry));
+        kept.truncate(GENERATIONS_KEPT);
+        let is_kept = |generation| kept.iter().any(|(_, kept)| *kept == generation);
+        let gone = self.positions.iter().filter(|(_, position)| !is_kept(position.generation));
+        gone.map(|(slot, position)| (position.generation, *slot)).collect()
+    }
 }
 
 /// What to write now.

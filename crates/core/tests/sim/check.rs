@@ -199,7 +199,7 @@ impl Checker {
             let again = self.mirrored.contains(&rec.uid) && !gone(rec.uid);
             let last = self.ledger.iter().rev().find(|m| !m.again && !m.gone).map(|m| m.uid);
             if again || last.is_some_and(|last| rec.uid < last) {
-                self.doubled(rec.uid, *offset, again, claim, how.sure);
+                self.doubled(rec.uid, *offset, again, claim, how);
             }
             self.ledger.push(Mirror {
                 offset: *offset,

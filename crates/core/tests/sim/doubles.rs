@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mirrormesh_core::report::Delivery;
 
-use crate::check::{Checker, Claim, Mirror, NO_DUP, ORDER};
+use crate::check::{Appending, Checker, Claim, Mirror, NO_DUP, ORDER};
 use crate::target::Batch;
 
 /// So many announcements of a run may announce nothing, beside one for every third fault: where it can't be known what
@@ -113,7 +113,7 @@ impl Checker {
     }
 
     /// I2, I3: once and in order. What the figures did not promise may stand twice, if somebody says so.
-    pub fn doubled(&mut self, uid: u64, offset: i64, again: bool, claim: &Claim, sure: bool) {
+    pub fn doubled(&mut self, uid: u64, offset: i64, again: bool, claim: &Claim, how: Appending) {
         if again {
             self.doubles += 1;
         }
@@ -158,16 +158,17 @@ impl Checker {
             return;
         }
         // Where the content is not fixed, an old batch with exactly the boundaries of the append that hands over lets those
-        // behind it pass until the new generation's first append: that they stand where they do is announced.
+        // behind it pass until the new generation's first append: that they stand where they do is announced. So is a zombie
+        // request that the target took since it had dropped the producer's state.
         let fixed = claim.delivery != Delivery::ContentNotFixed && !claim.lost;
-        if !again && !fixed && claim.stale {
+        if !again && claim.stale && (!fixed || !how.armed) {
             self.book.owe(uid, offset, again);
             return;
         }
-        if sure || claim.delivery == Delivery::ExactlyOnce || !again {
+        if how.sure || claim.delivery == Delivery::ExactlyOnce || !again {
             let name = if again { NO_DUP } else { ORDER };
             let message = format!(
-                "record {uid} was appended {} at target offset {offset} (sure: {sure}, {:?})",
+                "record {uid} was appended {} at target offset {offset} ({how:?}, {:?})",
                 if again { "again" } else { "behind later ones" },
                 claim.delivery
             );

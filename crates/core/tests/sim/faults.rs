@@ -114,6 +114,7 @@ impl World {
                 self.slow_until = self.now + self.rng.within(100, 3_000);
                 true
             }
+            Fault::Stall | Fault::NotEnough | Fault::NotEnoughAtCheck => self.strike_replicas(fault),
             _ => self.strike_target(fault),
         }
     }
@@ -269,6 +270,24 @@ impl World {
         self.source.high_watermark = self.source.end;
     }
 
+    fn strike_replicas(&mut self, fault: Fault) -> bool {
+        match fault {
+            Fault::Stall => self.stalled_until = self.now + self.rng.within(100, 6_000),
+            Fault::NotEnough => {
+                self.not_enough_from = self.now;
+                self.not_enough_until = self.now + self.rng.within(10, 1_500);
+            }
+            _ if self.next_check > self.now + 2_000 => return false,
+            _ => {
+                // Requests are refused until the check for expired producers runs, and taken again behind it.
+                let before = 1 + self.apart.below(2 * self.knobs.delay_ms);
+                self.not_enough_from = self.next_check.saturating_sub(before).max(self.now);
+                self.not_enough_until = self.next_check;
+            }
+        }
+        true
+    }
+
     fn strike_target(&mut self, fault: Fault) -> bool {
         let (start, end, replicated) = (self.target.start, self.target.end, self.target.high_watermark);
         match fault {
@@ -284,20 +303,6 @@ impl World {
                     let delay = self.delay();
                     self.at(delay, Event::ConnectionDied(c));
                 }
-            }
-            Fault::Stall => self.stalled_until = self.now + self.rng.within(100, 6_000),
-            Fault::NotEnough => {
-                self.not_enough_from = self.now;
-                self.not_enough_until = self.now + self.rng.within(10, 1_500);
-            }
-            Fault::NotEnoughAtCheck => {
-                if self.next_check > self.now + 2_000 {
-                    return false;
-                }
-                // Requests are refused until the check for expired producers runs, and taken again behind it.
-                let before = 1 + self.apart.below(2 * self.knobs.delay_ms);
-                self.not_enough_from = self.next_check.saturating_sub(before).max(self.now);
-                self.not_enough_until = self.next_check;
             }
             Fault::Foreign => {
                 let count = self.rng.within(1, 4) as i64;

@@ -38,7 +38,7 @@ pub enum Event {
     AckTimeOut(usize, u64),
     Replicated(i32, i64),
     ConnectionDied(usize),
-    WriteAt(usize, Vec<(PositionKey, PositionValue)>, bool),
+    WriteAt(usize, Vec<(PositionKey, Option<PositionValue>)>, bool),
     Written(usize, bool),
     BeginAt(usize, Beginning),
     Begun(usize, Begun),

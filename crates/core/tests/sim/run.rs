@@ -144,7 +144,7 @@ impl World {
         }
         let exact = !self.knobs.facts.source_compacted && checker.doubles == 0 && !checker.target_lost;
         let values: BTreeMap<_, &PositionValue> =
-            self.positions.iter().map(|(key, value)| (key.kind, value)).collect();
+            self.positions.iter().map(|(key, value)| (key.kind, value.as_ref())).collect();
         let there = self.target.log.iter().flat_map(|b| &b.records).map(|(at, rec)| (rec.uid, *at)).collect();
         checker.translation(&values, &self.source, &there, exact);
     }

@@ -138,7 +138,7 @@ fn a_source_that_loses_its_end_doubles_nothing() {
 fn a_source_restored_from_a_copy_is_another_history() {
     let mut scene = Scene::new(as_usual, 10, 0);
     scene.crash(0, 0);
-    let at = scene.world.source.end - 4;
+    let at = scene.world.source.end - 1;
     scene.world.source.restore(at);
     scene.world.checker.source_cut = true;
     scene.world.happened.insert(Fault::SourceTruncate);

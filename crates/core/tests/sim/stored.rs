@@ -29,7 +29,7 @@ impl World {
             if key.target_topic_id != target {
                 continue;
             }
-            if let (PositionKind::Position { slot, .. }, PositionValue::Position(p)) = (key.kind, value) {
+            if let (PositionKind::Position { slot, .. }, Some(PositionValue::Position(p))) = (key.kind, value) {
                 stored.positions.push((slot, p.clone()));
             }
         }
@@ -44,9 +44,9 @@ impl World {
         lost > 0
     }
 
-    pub fn write(&mut self, o: usize, records: Vec<(PositionKey, PositionValue)>) {
+    pub fn write(&mut self, o: usize, records: Vec<(PositionKey, Option<PositionValue>)>) {
         for (_, value) in &records {
-            if let PositionValue::Position(p) = value {
+            if let Some(PositionValue::Position(p)) = value {
                 self.say(|| {
                     format!(
                         "owner {o} writes position n {} source {} target {}, {:?}",
@@ -69,7 +69,7 @@ impl World {
         }
     }
 
-    pub fn write_at(&mut self, o: usize, records: Vec<(PositionKey, PositionValue)>, answered: bool) {
+    pub fn write_at(&mut self, o: usize, records: Vec<(PositionKey, Option<PositionValue>)>, answered: bool) {
         self.positions.extend(records);
         if answered {
             let delay = self.delay();

@@ -13,7 +13,7 @@ impl Checker {
     /// I5, I6: what is translated from the journal is where the records are.
     pub fn translation(
         &mut self,
-        values: &BTreeMap<PositionKind, &PositionValue>,
+        values: &BTreeMap<PositionKind, Option<&PositionValue>>,
         source: &Source,
         there: &BTreeSet<(u64, i64)>,
         exact: bool,
@@ -22,10 +22,13 @@ impl Checker {
         let (mut chunks, mut positions) = (BTreeMap::new(), Vec::new());
         for (kind, value) in values {
             match (*kind, value) {
-                (PositionKind::Segments { producer_id, number, chunk }, PositionValue::Segments(list)) => {
+                (
+                    PositionKind::Segments { producer_id, number, chunk },
+                    Some(PositionValue::Segments(list)),
+                ) => {
                     chunks.insert((producer_id, number, chunk), list.clone());
                 }
-                (PositionKind::Position { .. }, PositionValue::Position(position)) => {
+                (PositionKind::Position { .. }, Some(PositionValue::Position(position))) => {
                     positions.push(position);
                 }
                 _ => {}

@@ -48,7 +48,7 @@ pub struct World {
     pub target: Target,
     pub raft: Raft,
     /// The topic of positions: all writes, in order.
-    pub positions: Vec<(PositionKey, PositionValue)>,
+    pub positions: Vec<(PositionKey, Option<PositionValue>)>,
     /// The target's.
     pub registry: Registry,
     pub owners: Vec<Owner>,

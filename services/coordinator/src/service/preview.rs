@@ -61,9 +61,9 @@ pub(super) async fn topics(
     };
     let written = state.written(id.as_ref(), &question.spec);
     let page = ask(&lead, &state, question).await?;
-    let last = page.topics.last().filter(|_| page.more);
+    let shown_last = page.topics.last().filter(|_| page.more);
     Ok(PreviewFlowTopicsResponse {
-        next_page_token: last.map(|last| page_token(&list, last.topic.as_str())).unwrap_or_default(),
+        next_page_token: shown_last.map(|last| page_token(&list, last.topic.as_str())).unwrap_or_default(),
         topics: page.topics.into_iter().map(|topic| previewed_to_api(settle(topic, &written))).collect(),
     })
 }

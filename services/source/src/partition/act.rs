@@ -131,7 +131,7 @@ impl PartitionUnit {
         }
     }
 
-    fn write(&mut self, records: Vec<(PositionKey, PositionValue)>) {
+    fn write(&mut self, records: Vec<(PositionKey, Option<PositionValue>)>) {
         let link = Arc::clone(&self.link);
         self.underway.writing = Some(Box::pin(async move { link.positions.write(records).await }));
     }

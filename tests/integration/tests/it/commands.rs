@@ -171,8 +171,9 @@ async fn documented_commands_work_as_printed() -> Result<()> {
         }
         seen += ours.len();
         let Some(grpcurl) = grpcurl.clone().filter(|_| !ours.is_empty()) else {
-            ours.iter()
-                .for_each(|line| println!("not run, grpcurl is missing: {}: {}", line.place, line.text));
+            for Line { place, text } in &ours {
+                println!("not run, grpcurl is missing: {place}: {text}");
+            }
             continue;
         };
         let stage = Stage::set(grpcurl).await?;

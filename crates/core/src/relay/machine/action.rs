@@ -160,8 +160,9 @@ pub enum Action {
     StopFetching,
     /// Append → [`Relay::answer`](super::Relay::answer), in the order of asking.
     Append(Append),
-    /// Write these records to the positions topic, in order → [`Relay::written`](super::Relay::written).
-    Write(Vec<(PositionKey, PositionValue)>),
+    /// Write these records to the positions topic, in order; no value is a tombstone →
+    /// [`Relay::written`](super::Relay::written).
+    Write(Vec<(PositionKey, Option<PositionValue>)>),
     /// Begin a generation by the Raft log → [`Relay::begun`](super::Relay::begun).
     Begin(Beginning),
     /// Tell.

@@ -67,10 +67,12 @@ impl Relay {
     }
 
     fn take_stored(&mut self) -> Stored {
-        match &mut self.phase {
+        let stored = match &mut self.phase {
             Phase::Locating { stored, .. } => std::mem::take(stored),
             _ => Stored::default(),
-        }
+        };
+        self.obsolete = stored.obsolete(self.setup.detail.begun.generation);
+        stored
     }
 
     /// The place is found: stream on from it, or begin a generation there.

@@ -150,10 +150,10 @@ mod tests {
     }
 
     /// The epochs that a position tells: that of the last batch, and the one up to which the generation is shared.
-    fn told(records: &[(PositionKey, PositionValue)]) -> Option<(i32, Option<i32>)> {
+    fn told(records: &[(PositionKey, Option<PositionValue>)]) -> Option<(i32, Option<i32>)> {
         records.iter().find_map(|(_, value)| match value {
-            PositionValue::Position(p) => Some((p.source_leader_epoch, p.shared_leader_epoch)),
-            PositionValue::Segments(_) => None,
+            Some(PositionValue::Position(p)) => Some((p.source_leader_epoch, p.shared_leader_epoch)),
+            Some(PositionValue::Segments(_)) | None => None,
         })
     }
 

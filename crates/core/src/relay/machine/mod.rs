@@ -40,7 +40,7 @@ use super::stop::{Stop, StopReason};
 use super::window::{Limits, Place, Unexpected};
 use crate::flow::{LossPolicy, OversizedPolicy, TimestampPolicy};
 use crate::report::{PartitionFigures, UnitState};
-use crate::unit::{PartitionDetail, PartitionGeneration, PartitionStart};
+use crate::unit::{Generation, PartitionDetail, PartitionGeneration, PartitionStart};
 use behind::{Behind, InHand};
 use change::Change;
 use inherited::Inherited;
@@ -146,6 +146,8 @@ pub struct Relay {
     origins: Origins,
     /// Whether small batches are put together.
     economy: Economy,
+    /// Positions that nobody can need any more: generation and slot.
+    obsolete: Vec<(Generation, u32)>,
     /// This owner's own, between two streams.
     journal: Journal,
     figures: PartitionFigures,
@@ -189,6 +191,7 @@ impl Relay {
             registered: None,
             origins: Origins::default(),
             economy: Economy::default(),
+            obsolete: Vec::new(),
             journal,
             figures: PartitionFigures::default(),
             behind: Behind::default(),

@@ -18,8 +18,8 @@ fn a_marker_of_a_newer_leader_epoch_behind_a_batch_in_flight_is_noted_where_it_i
     b.relay.stop();
     let written = std::iter::from_fn(|| b.next()).find_map(|action| match action {
         Action::Write(records) => records.into_iter().find_map(|(_, value)| match value {
-            PositionValue::Position(position) => Some(position),
-            PositionValue::Segments(_) => None,
+            Some(PositionValue::Position(position)) => Some(position),
+            Some(PositionValue::Segments(_)) | None => None,
         }),
         _ => None,
     });

@@ -18,14 +18,14 @@ impl Setup {
         }
     }
 
-    fn chunks(&self, entry: &Entry) -> Vec<(PositionKey, PositionValue)> {
+    fn chunks(&self, entry: &Entry) -> Vec<(PositionKey, Option<PositionValue>)> {
         let producer_id = self.detail.begun.generation.producer_id;
         let own = entry.chunks.iter().map(|(chunk, segments)| ((producer_id, self.number, *chunk), segments));
         // An own chunk that was not written yet may be made coarse already: that comes behind it.
         let earlier = entry.rewritten.iter().map(|(key, segments)| (*key, segments));
         let chunks = own.chain(earlier).map(|((producer_id, number, chunk), segments)| {
             let kind = PositionKind::Segments { producer_id, number, chunk };
-            (self.key(kind), PositionValue::Segments(segments.clone()))
+            (self.key(kind), Some(PositionValue::Segments(segments.clone())))
         });
         chunks.collect()
     }
@@ -109,7 +109,11 @@ impl Relay {
             target_topic: setup.detail.target_topic.to_string(),
         };
         let kind = PositionKind::Position { generation, slot: entry.slot };
-        records.push((setup.key(kind), PositionValue::Position(position)));
+        records.push((setup.key(kind), Some(PositionValue::Position(position))));
+        records.extend(self.obsolete.iter().map(|(generation, slot)| {
+            let kind = PositionKind::Position { generation: *generation, slot: *slot };
+            (setup.key(kind), None)
+        }));
         stream.writing = Some(entry);
         act(Action::Write(records))
     }
@@ -142,7 +146,9 @@ impl Relay {
         }
         let Phase::Streaming(stream) = &mut self.phase else { return };
         let Some(entry) = stream.writing.take() else { return };
-        if !written {
+        if written {
+            self.obsolete.clear();
+        } else {
             // While draining there is no second try: a later owner counts what was not written down.
             stream.unwritten = stream.after.is_some();
             stream.journal.failed(entry, now_ms);
