@@ -5,8 +5,11 @@
 
 use crate::report::PartitionFigures;
 
-/// A mirror that has less left than it copies in this time is in step with its source: what is left is what is on its
-/// way just now.
+/// A mirror is caught up while its oldest waiting record is younger than this. Workers report once a second, and a
+/// record may need a second to be fetched, appended and acknowledged.
+pub const CAUGHT_UP_SECONDS: f64 = 2.0;
+/// A mirror that has fewer records left than it copies in this time keeps up with its source: the remaining records are
+/// in flight.
 const IN_STEP_SECONDS: f64 = 5.0;
 /// Gains below this many records per second are none: averages never come to rest.
 const GAIN_MIN: f64 = 0.001;
@@ -50,35 +53,46 @@ fn seconds(ms: i64) -> f64 {
     ms as f64 / 1_000.0
 }
 
-/// A sum of lags: records and bytes add up, the age is that of the oldest. What is not known of one part is not known
-/// of the sum.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// A sum of lags: records and bytes add up, the age is that of the oldest record.
+///
+/// A part without a measurement is left out of the sum and counted beside it. One partition that can't be measured must
+/// not hide the lag of all others.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct LagSum {
-    parts: usize,
+    unmeasured: usize,
     sum: Option<Lag>,
-}
-
-impl Default for LagSum {
-    fn default() -> Self {
-        Self { parts: 0, sum: Some(Lag::NONE) }
-    }
 }
 
 impl LagSum {
     /// Adds a part.
     pub fn add(&mut self, part: Option<Lag>) {
-        self.parts += 1;
-        let older = |a: f64, b: f64| a.max(b);
-        self.sum = self.sum.zip(part).map(|(sum, part)| Lag {
+        let Some(part) = part else {
+            self.unmeasured += 1;
+            return;
+        };
+        self.sum = Some(self.sum.map_or(part, |sum| Lag {
             records: sum.records.saturating_add(part.records),
-            bytes: sum.bytes.zip(part.bytes).map(|(a, b)| a.saturating_add(b)),
-            seconds: sum.seconds.zip(part.seconds).map(|(a, b)| older(a, b)),
-        });
+            bytes: either(sum.bytes, part.bytes, i64::saturating_add),
+            seconds: either(sum.seconds, part.seconds, f64::max),
+        }));
     }
 
-    /// The sum; `None` if a part is not known, or there is none.
+    /// The sum of the measured parts; `None` if no part was measured.
     pub fn total(&self) -> Option<Lag> {
-        self.sum.filter(|_| self.parts > 0)
+        self.sum
+    }
+
+    /// How many parts were not measured.
+    pub fn unmeasured(&self) -> usize {
+        self.unmeasured
+    }
+}
+
+/// Both values together, or the one that is known.
+fn either<T>(a: Option<T>, b: Option<T>, both: impl FnOnce(T, T) -> T) -> Option<T> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(both(a, b)),
+        (a, b) => a.or(b),
     }
 }
 
@@ -96,7 +110,7 @@ pub struct Pace {
 pub enum Outlook {
     /// Not known.
     Unknown,
-    /// There is none.
+    /// No readable record waits longer than [`CAUGHT_UP_SECONDS`].
     CaughtUp,
     /// In this many seconds.
     CatchingUp(f64),
@@ -105,13 +119,18 @@ pub enum Outlook {
 }
 
 impl Outlook {
-    /// Of so many records, at this pace; `None` if that is not known.
-    pub fn of(records: i64, pace: Option<Pace>) -> Self {
-        if records <= 0 {
+    /// The outlook of a partition that nobody mirrors now: stopped or paused.
+    pub fn at_rest(lag: Lag) -> Self {
+        if lag.records <= 0 { Self::CaughtUp } else { Self::FallingBehind }
+    }
+
+    /// The outlook of a partition that is mirrored at this pace; a pace of `None` is not known yet.
+    pub fn of(lag: Lag, pace: Option<Pace>) -> Self {
+        if lag.records <= 0 || lag.seconds.is_some_and(|seconds| seconds < CAUGHT_UP_SECONDS) {
             return Self::CaughtUp;
         }
         let Some(Pace { mirrored, produced }) = pace else { return Self::Unknown };
-        let left = to_f64(records);
+        let left = to_f64(lag.records);
         let gain = mirrored - produced;
         if left <= mirrored * IN_STEP_SECONDS {
             // Where both are equally fast, the gain is noise around 0, and what is left is on its way.
@@ -190,32 +209,54 @@ mod tests {
     }
 
     #[test]
-    fn a_sum_is_known_if_all_its_parts_are() {
+    fn unmeasured_parts_are_left_out_and_counted() {
         assert_eq!(LagSum::default().total(), None);
         let sum = |parts: &[Option<Lag>]| {
             let mut sum = LagSum::default();
             for part in parts {
                 sum.add(*part);
             }
-            sum.total()
+            (sum.total(), sum.unmeasured())
         };
         let part = |records, bytes, seconds| Some(Lag { records, bytes, seconds });
         let both = sum(&[part(3, Some(10), Some(7.0)), part(4, Some(20), Some(2.0))]);
-        assert_eq!(both, part(7, Some(30), Some(7.0)));
-        assert_eq!(sum(&[part(3, None, Some(7.0)), part(4, Some(20), None)]), part(7, None, None));
-        assert_eq!(sum(&[part(3, Some(1), Some(7.0)), None]), None);
+        assert_eq!(both, (part(7, Some(30), Some(7.0)), 0));
+        let vague = sum(&[part(3, None, Some(7.0)), part(4, Some(20), None)]);
+        assert_eq!(vague, (part(7, Some(20), Some(7.0)), 0));
+        assert_eq!(sum(&[None, part(3, Some(1), Some(7.0)), None]), (part(3, Some(1), Some(7.0)), 2));
+        assert_eq!(sum(&[part(3, None, None), part(1, None, None)]), (part(4, None, None), 0));
+        assert_eq!(sum(&[None]), (None, 1));
     }
 
     #[test]
-    fn never_and_unknown_and_a_number_are_told_apart() {
+    fn never_unknown_and_a_number_are_told_apart() {
         let pace = |mirrored, produced| Some(Pace { mirrored, produced });
-        assert_eq!(Outlook::of(0, None), Outlook::CaughtUp);
-        assert_eq!(Outlook::of(10, None), Outlook::Unknown);
-        assert_eq!(Outlook::of(1_000, pace(150.0, 50.0)), Outlook::CatchingUp(10.0));
-        assert_eq!(Outlook::of(1_000, pace(50.0, 150.0)), Outlook::FallingBehind);
-        assert_eq!(Outlook::of(1_000, pace(0.0, 0.0)), Outlook::FallingBehind, "nothing moves");
-        assert_eq!(Outlook::of(100, pace(100.0, 101.0)), Outlook::CatchingUp(1.0), "in step");
-        assert_eq!(Outlook::of(100, pace(100.0, 0.0)), Outlook::CatchingUp(1.0));
+        let old = |records| Lag { records, bytes: None, seconds: Some(60.0) };
+        assert_eq!(Outlook::of(Lag::NONE, None), Outlook::CaughtUp);
+        assert_eq!(Outlook::of(old(10), None), Outlook::Unknown);
+        assert_eq!(Outlook::of(old(1_000), pace(150.0, 50.0)), Outlook::CatchingUp(10.0));
+        assert_eq!(Outlook::of(old(1_000), pace(50.0, 150.0)), Outlook::FallingBehind);
+        assert_eq!(Outlook::of(old(1_000), pace(0.0, 0.0)), Outlook::FallingBehind, "nothing moves");
+        assert_eq!(Outlook::of(old(100), pace(100.0, 101.0)), Outlook::CatchingUp(1.0), "in step");
+        assert_eq!(Outlook::of(old(100), pace(100.0, 0.0)), Outlook::CatchingUp(1.0));
+    }
+
+    #[test]
+    fn young_waiting_records_are_caught_up_at_any_pace() {
+        let waiting = |seconds| Lag { records: 6, bytes: None, seconds };
+        let pace = |mirrored, produced| Some(Pace { mirrored, produced });
+        for pace in [None, pace(60.0, 60.0), pace(0.0, 60.0)] {
+            assert_eq!(Outlook::of(waiting(Some(1.9)), pace), Outlook::CaughtUp);
+        }
+        assert_eq!(Outlook::of(waiting(Some(2.0)), pace(0.0, 60.0)), Outlook::FallingBehind);
+        assert_eq!(Outlook::of(waiting(None), pace(60.0, 60.0)), Outlook::CatchingUp(0.1), "age not known");
+    }
+
+    #[test]
+    fn a_partition_at_rest_with_lag_falls_behind() {
+        let waiting = Lag { records: 1, bytes: None, seconds: Some(0.1) };
+        assert_eq!(Outlook::at_rest(waiting), Outlook::FallingBehind);
+        assert_eq!(Outlook::at_rest(Lag::NONE), Outlook::CaughtUp);
     }
 
     #[test]

@@ -195,6 +195,8 @@ pub struct WorkerAssignment {
     pub flows: BTreeMap<FlowId, AssignedFlow>,
     /// Units to run, all of them.
     pub units: BTreeMap<Unit, AssignedUnit>,
+    /// The trace that each flow's last change belongs to, as W3C `traceparent`: soft state that nothing is decided by.
+    pub traces: BTreeMap<FlowId, String>,
 }
 
 /// A worker with what the mesh knows of it.

@@ -47,11 +47,11 @@ pub struct ServiceCli {
 
 impl ServiceCli {
     /// Parses `arguments`, the first of which is the program's name. `--help` and `--version` come
-    /// back as errors, whose [`clap::Error::exit`] prints them and ends with the right code.
+    /// back as errors, whose [`clap::Error::exit`] prints them and ends with the right code. `settings`
+    /// describes the keys of the settings, at the end of `--help`.
     pub fn parse_for<I, A>(
-        name: &'static str,
-        about: &'static str,
-        version: &'static str,
+        (name, about, version): (&'static str, &'static str, &'static str),
+        settings: String,
         arguments: I,
     ) -> Result<Self, clap::Error>
     where
@@ -59,6 +59,7 @@ impl ServiceCli {
         A: Into<OsString> + Clone,
     {
         let command = Self::command().name(name).bin_name(name).about(about).version(version);
+        let command = command.after_long_help(settings);
         Self::from_arg_matches(&command.try_get_matches_from(arguments)?)
     }
 }
@@ -76,7 +77,7 @@ mod tests {
 
     fn parse(arguments: &[&str]) -> Result<ServiceCli, clap::Error> {
         let all = std::iter::once("demo").chain(arguments.iter().copied());
-        ServiceCli::parse_for("demo", "A demo.", "1.2.3", all)
+        ServiceCli::parse_for(("demo", "A demo.", "1.2.3"), "Settings: all.".to_owned(), all)
     }
 
     #[test]
@@ -99,6 +100,12 @@ mod tests {
         let cli = parse(&["healthcheck", "--address", "localhost:9"]).unwrap();
         let Some(CommonCommand::Healthcheck(args)) = cli.command else { panic!("no command") };
         assert_eq!(args.address.as_deref(), Some("localhost:9"));
+    }
+
+    #[test]
+    fn help_ends_with_the_settings() {
+        let help = parse(&["--help"]).unwrap_err().to_string();
+        assert!(help.trim_end().ends_with("Settings: all."), "{help}");
     }
 
     #[test]

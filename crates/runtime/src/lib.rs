@@ -7,6 +7,7 @@
 
 pub mod cli;
 pub mod clock;
+pub mod complaint;
 pub mod env;
 pub mod grpc;
 pub mod http;

@@ -49,6 +49,26 @@ impl Default for CommonSettings {
     }
 }
 
+impl CommonSettings {
+    /// What its keys mean.
+    pub const MEANINGS: &'static [Meaning] = &[
+        (
+            "log.filter",
+            "What the log shows: a level (off, error, warn, info, debug, trace), or levels by target such \
+             as `info,mirrormesh_source=debug`.",
+        ),
+        ("log.format", "How log lines look: `text`, or `json` with one object per line."),
+        (
+            "metrics_listen",
+            "Where `/metrics`, `/health/live` and `/health/ready` are served over HTTP, `host:port`; port \
+             0 takes a free one.",
+        ),
+    ];
+}
+
+/// A key of the settings by its path with dots, and what it means.
+pub type Meaning = (&'static str, &'static str);
+
 /// What the settings of a service must offer.
 pub trait ServiceSettings: Serialize + DeserializeOwned + Default {
     /// Key paths below which any key is allowed.
@@ -59,6 +79,25 @@ pub trait ServiceSettings: Serialize + DeserializeOwned + Default {
 
     /// What tells this process from others of its kind.
     fn instance(&self) -> String;
+
+    /// What each key means, for `--help` and the documentation.
+    fn meanings() -> Vec<Meaning> {
+        CommonSettings::MEANINGS.to_vec()
+    }
+}
+
+/// The keys of a service's settings as `--help` shows them.
+pub fn settings_help<S: ServiceSettings>() -> String {
+    let meanings = S::meanings();
+    let mut text =
+        "Settings, as --set KEY=VALUE, variable of the environment, or key of the settings file:\n"
+            .to_owned();
+    for key in settings::keys(&S::default()).unwrap_or_default() {
+        let meaning = meanings.iter().find(|(path, _)| *path == key.path).map_or("", |(_, meaning)| meaning);
+        text +=
+            &format!("\n  {} [{}] [default: {}]\n          {meaning}\n", key.path, key.variable, key.default);
+    }
+    text
 }
 
 /// What a program is.
@@ -119,7 +158,8 @@ where
     R: Future<Output = Result<(), E>>,
     E: Into<Box<dyn Error + Send + Sync>>,
 {
-    let cli = match ServiceCli::parse_for(info.name, info.about, info.version, std::env::args_os()) {
+    let help = settings_help::<S>();
+    let cli = match ServiceCli::parse_for((info.name, info.about, info.version), help, std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
@@ -151,7 +191,13 @@ pub fn load_settings<S: ServiceSettings>(args: &CommonArgs, env: Env) -> Result<
         free: S::FREE_KEYS.iter().map(|&key| key.to_owned()).collect(),
         ..Layers::new(&S::default())?
     };
-    settings::load(&layers)
+    let settings: S = settings::load(&layers)?;
+    settings
+        .common()
+        .log
+        .check()
+        .map_err(|message| SettingsError::Refused { faults: vec![settings::Fault::Invalid { message }] })?;
+    Ok(settings)
 }
 
 /// The `healthcheck` subcommand: 0 if the process at `address` is ready, 1 if not.
@@ -204,7 +250,8 @@ where
     R: Future<Output = Result<(), E>>,
     E: Into<Box<dyn Error + Send + Sync>>,
 {
-    info!(service = info.name, version = info.version, exported = ?telemetry.exported(), "starting");
+    let exported: Vec<String> = telemetry.exported().iter().map(ToString::to_string).collect();
+    info!(service = info.name, version = info.version, exported = exported.join(","), "starting");
     let shutdown = Shutdown::new();
     let _signals = match shutdown.on_signals() {
         Ok(signals) => signals,

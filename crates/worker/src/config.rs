@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use mirrormesh_core::ids::WorkerId;
 use mirrormesh_core::unit::Role;
-use mirrormesh_runtime::service::{CommonSettings, ServiceSettings};
+use mirrormesh_runtime::service::{CommonSettings, Meaning, ServiceSettings};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -48,9 +48,24 @@ impl ServiceSettings for WorkerSettings {
             id => id.to_owned(),
         }
     }
+
+    fn meanings() -> Vec<Meaning> {
+        [CommonSettings::MEANINGS, Self::MEANINGS].concat()
+    }
 }
 
 impl WorkerSettings {
+    /// What the keys mean that only workers have.
+    pub const MEANINGS: &'static [Meaning] = &[
+        ("capacity", "How many units of work (partitions, groups and the like) the worker takes at most."),
+        ("coordinators", "Mesh addresses of coordinators, `host:mesh_port`; one that answers is enough."),
+        (
+            "worker_id",
+            "Id of the worker, unique in the mesh; empty: made of role, host name and a random number. A \
+             worker that keeps its id over a restart keeps its units.",
+        ),
+    ];
+
     /// Checks what the types can't say.
     pub fn validate(&self) -> Result<(), Error> {
         if self.coordinators.is_empty() {

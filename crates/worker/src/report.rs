@@ -7,9 +7,11 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use mirrormesh_core::report::{PartitionFigures, UnitReport, UnitState};
 use mirrormesh_core::unit::Unit;
+use mirrormesh_runtime::complaint::Complaint;
 
 use crate::kafka::Failure;
 
@@ -31,6 +33,7 @@ pub struct ReportHandle {
 #[derive(Debug)]
 struct Slot {
     report: Mutex<UnitReport>,
+    complaint: Mutex<Complaint>,
     changed: AtomicBool,
     closed: AtomicBool,
 }
@@ -69,18 +72,18 @@ impl ReportHandle {
         self.mark();
     }
 
-    /// Says that something failed in a way that may pass. Returns whether that is news: the unit was well before, or
-    /// failed for another reason. A unit that fails again and again for one reason is logged once.
+    /// Says that something failed in a way that may pass. Returns whether that is worth a line in the log: it has
+    /// lasted for some seconds, and was not logged for this reason yet.
     pub fn backoff(&self, failure: &Failure) -> bool {
-        let before = self.newest();
         self.set(UnitState::Backoff, &failure.reason, &failure.message, None);
-        before.state != UnitState::Backoff || before.reason != failure.reason
+        lock(&self.slot.complaint).failed(&failure.reason, Instant::now())
     }
 
     /// Says that the unit does its work. Returns whether that is news.
     pub fn running(&self, message: &str) -> bool {
         let before = self.newest();
         self.set(UnitState::Running, "", message, None);
+        lock(&self.slot.complaint).passed();
         before.state != UnitState::Running
     }
 
@@ -113,6 +116,7 @@ impl Reports {
         };
         let slot = Arc::new(Slot {
             report: Mutex::new(report),
+            complaint: Mutex::default(),
             changed: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         });
@@ -224,14 +228,14 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_news_once() {
+    fn a_failure_is_reported_at_once_and_logged_when_it_lasts() {
         let handle = Reports::default().open(&unit(0), 1);
         let failure = |reason: &str, message: &str| Failure::new(reason, message);
         assert!(handle.running("") && !handle.running("2 wait"));
-        assert!(handle.backoff(&failure("A", "first")));
-        assert!(!handle.backoff(&failure("A", "second")));
-        assert!(handle.backoff(&failure("B", "third")));
-        assert_eq!(handle.newest().message, "third");
+        assert!(!handle.backoff(&failure("A", "first")), "it may pass at once");
+        assert!(!handle.backoff(&failure("B", "second")));
+        let newest = handle.newest();
+        assert_eq!((newest.state, newest.message.as_str()), (UnitState::Backoff, "second"));
         assert!(handle.running(""));
     }
 

@@ -11,7 +11,7 @@ use crate::unit::FlowView;
 /// First delay before a failed unit is started again.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 /// Longest delay before a failed unit is started again.
-const BACKOFF_MAX: Duration = Duration::from_secs(30);
+const BACKOFF_MAX: Duration = Duration::from_mins(1);
 
 /// Must the unit be stopped and started to follow the change?
 ///
@@ -40,7 +40,7 @@ pub(crate) fn needs_restart(unit: &Unit, old: &FlowView, new: &FlowView) -> bool
         }
 }
 
-/// How long a unit that failed this many times in a row waits: 1 s, doubled each time, at most 30 s.
+/// How long a unit that failed this many times in a row waits: 1 s, doubled each time, at most 60 s.
 pub(crate) fn backoff(failures: u32) -> Duration {
     let doubled =
         BACKOFF_MIN.saturating_mul(1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX));
@@ -138,8 +138,8 @@ mod tests {
 
     #[test]
     fn backoff_doubles_to_its_limit() {
-        let seconds: Vec<u64> = (1..=7).map(|failures| backoff(failures).as_secs()).collect();
-        assert_eq!(seconds, [1, 2, 4, 8, 16, 30, 30]);
+        let seconds: Vec<u64> = (1..=8).map(|failures| backoff(failures).as_secs()).collect();
+        assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60]);
         assert_eq!(backoff(0), BACKOFF_MIN);
         assert_eq!(backoff(u32::MAX), BACKOFF_MAX);
     }

@@ -44,7 +44,7 @@ pub async fn run_worker(
 ) -> Result<(), Error> {
     settings.validate()?;
     let worker = settings.id(role)?;
-    let metrics = Metrics::new(&context.telemetry.meter("mirrormesh.worker"));
+    let metrics = Metrics::new(&context.telemetry.meter("mirrormesh.worker"), role);
     tracing::info!(%worker, role = role_name(role), capacity = settings.capacity, "worker starts");
 
     let (slot, events) = (link::slot(), Arc::new(EventQueue::new(metrics.clone())));

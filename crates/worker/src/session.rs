@@ -12,6 +12,7 @@ use mirrormesh_core::unit::Role;
 use mirrormesh_proto::convert::session::Speaker;
 use mirrormesh_proto::mesh::WatchAssignmentsResponse;
 use mirrormesh_proto::mesh::worker_session_service_client::WorkerSessionServiceClient;
+use mirrormesh_runtime::complaint::Complaint;
 use mirrormesh_runtime::http::CheckHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -87,8 +88,8 @@ struct Search {
     pause: Pause,
     /// Redirects followed since the last pause.
     redirects: u32,
-    /// It was said already that there is no session.
-    failing: bool,
+    /// What keeps a session from being opened.
+    complaint: Complaint,
 }
 
 impl Session {
@@ -98,7 +99,7 @@ impl Session {
             candidates: Candidates::new(std::mem::take(&mut self.coordinators)),
             pause: Pause::default(),
             redirects: 0,
-            failing: false,
+            complaint: Complaint::default(),
         };
         loop {
             let address = search.candidates.next();
@@ -108,7 +109,8 @@ impl Session {
             self.metrics.session(false);
             let Some(end) = attended else { return };
             if begin.elapsed() >= GOOD_AFTER {
-                (search.pause, search.failing) = (Pause::default(), false);
+                search.pause = Pause::default();
+                search.complaint.passed();
                 search.candidates.prefer(address.clone());
             }
             if let Some(problem) = self.judge(end, &address, &mut search) {
@@ -149,10 +151,11 @@ impl Session {
 
     fn lost(&self, address: &str, problem: &str, search: &mut Search) {
         self.health.set_failing(format!("no session with a coordinator: {problem}"));
-        if std::mem::replace(&mut search.failing, true) {
-            tracing::debug!(%address, problem, "no session with this coordinator");
-        } else {
+        // One reason, whatever the text: addresses are tried in turn.
+        if search.complaint.failed("NO_SESSION", Instant::now().into_std()) {
             tracing::warn!(%address, problem, "no session with a coordinator: units go on with what they have");
+        } else {
+            tracing::debug!(%address, problem, "no session with this coordinator");
         }
     }
 
@@ -174,7 +177,7 @@ impl Session {
         } else {
             let opened = self.register(&client).await?;
             self.assignments.new_session();
-            tracing::info!(%address, session = opened.session, lease = ?opened.lease, "session opened");
+            tracing::info!(%address, session = opened.session, lease_ms = opened.lease.as_millis(), "session opened");
             *self.opened.insert(opened)
         };
         let speaker = Speaker { worker: self.identity.worker.clone(), session: opened.session };

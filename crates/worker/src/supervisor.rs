@@ -28,6 +28,9 @@ use crate::unit::{FlowView, UnitContext, UnitFactory};
 /// A unit that ran this long before it failed is taken as healthy: its next delay is the shortest again.
 const HEALTHY_AFTER: Duration = Duration::from_mins(1);
 
+/// A unit that starts so long after the newest desired set does not follow from a change in it.
+const TRACE_KEPT: Duration = Duration::from_mins(1);
+
 /// How long the supervisor waits for units that end.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
@@ -74,6 +77,9 @@ enum Phase {
     Waiting,
 }
 
+/// How many times in a row a unit failed, and how it failed last.
+type Failures = (u32, String);
+
 struct Running {
     assigned: AssignedUnit,
     /// The same with what changed since.
@@ -89,11 +95,15 @@ struct Running {
     due: Option<Instant>,
     started: Instant,
     failures: u32,
+    /// How it failed last; empty if it did not.
+    failure: String,
 }
 
 pub(crate) struct Supervisor {
     around: Surroundings,
     desired: Arc<WorkerAssignment>,
+    /// When the desired set came.
+    followed: Instant,
     running: BTreeMap<Unit, Running>,
     flows: BTreeMap<FlowId, watch::Sender<Arc<FlowView>>>,
     tasks: JoinSet<()>,
@@ -106,6 +116,7 @@ impl Supervisor {
         Self {
             around,
             desired: Arc::default(),
+            followed: Instant::now(),
             running: BTreeMap::new(),
             flows: BTreeMap::new(),
             tasks: JoinSet::new(),
@@ -141,13 +152,13 @@ impl Supervisor {
 
     /// Takes a new desired set.
     fn follow(&mut self, desired: Arc<WorkerAssignment>) {
-        self.desired = desired;
+        (self.desired, self.followed) = (desired, Instant::now());
         self.update_flows();
         let present = self.running.iter().map(|(unit, r)| (unit.clone(), r.assigned.clone())).collect();
         for step in reconcile::diff(&self.desired.units, &present) {
             match step {
                 Step::Stop(unit) => self.stop(&unit),
-                Step::Start(unit, assigned) => self.start(unit, assigned, 0),
+                Step::Start(unit, assigned) => self.start(unit, assigned, Failures::default()),
             }
         }
         for (unit, running) in &self.running {
@@ -200,7 +211,7 @@ impl Supervisor {
         }
     }
 
-    fn start(&mut self, unit: Unit, assigned: AssignedUnit, failures: u32) {
+    fn start(&mut self, unit: Unit, assigned: AssignedUnit, (failures, failure): Failures) {
         if self.around.releases.contains(&unit, assigned.number) {
             return;
         }
@@ -223,6 +234,7 @@ impl Supervisor {
             coordinator: self.around.coordinator.until(stop.clone()),
             flow_changes: changes,
             assigned_changes: newest.subscribe(),
+            trace: self.trace(unit.flow()),
             lease: self.around.lease.clone(),
         };
         let factory = Arc::clone(&self.around.factory);
@@ -242,8 +254,15 @@ impl Supervisor {
             due: None,
             started: Instant::now(),
             failures,
+            failure,
         };
         self.running.insert(unit, running);
+    }
+
+    /// The trace of a flow's last change, as long as what happens now may follow from it.
+    fn trace(&self, flow: &FlowId) -> Option<String> {
+        let fresh = self.followed.elapsed() < TRACE_KEPT;
+        self.desired.traces.get(flow).filter(|_| fresh).cloned()
     }
 
     /// Asks a unit to drain; one that has no task is gone at once.
@@ -305,7 +324,13 @@ impl Supervisor {
         running.failures = if healthy { 1 } else { running.failures.saturating_add(1) };
         let delay = backoff(running.failures);
         let what = error.map_or_else(|| "returned without having been asked to".to_owned(), panic_text);
-        tracing::error!(%unit, failures = running.failures, ?delay, "unit failed: it {what}");
+        // A unit that fails in one way again and again is logged once.
+        if running.failure == what {
+            tracing::debug!(%unit, failures = running.failures, ?delay, "unit failed again: it {what}");
+        } else {
+            tracing::error!(%unit, delay_s = delay.as_secs(), "unit failed: it {what}; it is started again");
+        }
+        running.failure.clone_from(&what);
         running.report.set(
             UnitState::Backoff,
             "UNIT_FAILED",
@@ -357,7 +382,7 @@ impl Supervisor {
         // The generation may have moved on since it started, which restarts nothing by itself: it goes on in the newest.
         let newest = self.desired.units.get(unit).filter(|newest| newest.number == running.assigned.number);
         let assigned = newest.cloned().unwrap_or(running.assigned);
-        self.start(unit.clone(), assigned, running.failures);
+        self.start(unit.clone(), assigned, (running.failures, running.failure));
     }
 
     /// Nothing of the unit runs any more. It is released, unless the same assignment is (again) desired: then it was
@@ -375,7 +400,7 @@ impl Supervisor {
             tracing::debug!(%unit, number, "unit released");
         }
         if let Some(desired) = desired {
-            self.start(unit.clone(), desired, 0);
+            self.start(unit.clone(), desired, Failures::default());
         }
     }
 

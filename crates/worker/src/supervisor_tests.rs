@@ -33,6 +33,8 @@ enum Habit {
 struct Units {
     habits: BTreeMap<Unit, Habit>,
     starts: Mutex<BTreeMap<Unit, usize>>,
+    /// Traces that units were started in.
+    traces: Arc<Mutex<Vec<Option<String>>>>,
     /// Epochs that units were started in.
     epochs: Arc<Mutex<Vec<i16>>>,
     said: mpsc::UnboundedSender<(Unit, &'static str)>,
@@ -55,6 +57,7 @@ impl UnitFactory for Units {
             *start += 1;
             *start
         };
+        self.traces.lock().unwrap().push(context.trace.clone());
         if let Some(detail) = &context.assigned.partition {
             self.epochs.lock().unwrap().push(detail.begun.generation.epoch);
         }
@@ -87,6 +90,7 @@ struct Bench {
     reports: Reports,
     releases: Releases,
     epochs: Arc<Mutex<Vec<i16>>>,
+    traces: Arc<Mutex<Vec<Option<String>>>>,
     running: Arc<AtomicUsize>,
     stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
@@ -99,9 +103,10 @@ fn bench(habits: impl IntoIterator<Item = (Unit, Habit)>) -> Bench {
     let events = Arc::new(EventQueue::new(metrics.clone()));
     let (reports, releases, running) =
         (Reports::default(), Releases::default(), Arc::new(AtomicUsize::new(0)));
-    let epochs = Arc::<Mutex<Vec<i16>>>::default();
+    let (epochs, traces) = (Arc::<Mutex<Vec<i16>>>::default(), Arc::<Mutex<Vec<Option<String>>>>::default());
     let factory = Units {
         epochs: Arc::clone(&epochs),
+        traces: Arc::clone(&traces),
         habits: habits.into_iter().collect(),
         starts: Mutex::default(),
         said: sender,
@@ -118,7 +123,7 @@ fn bench(habits: impl IntoIterator<Item = (Unit, Habit)>) -> Bench {
     });
     let (desired, stop) = (watch::Sender::new(Arc::default()), CancellationToken::new());
     let task = tokio::spawn(supervisor.run(desired.subscribe(), stop.clone()));
-    Bench { desired, said, reports, releases, epochs, running, stop, task, _slot: slot }
+    Bench { desired, said, reports, releases, epochs, traces, running, stop, task, _slot: slot }
 }
 
 impl Bench {
@@ -147,6 +152,7 @@ impl Bench {
             clusters: [(uk, cluster.clone()), (hq, cluster)].into(),
             flows: [(FlowId::new("f").unwrap(), flow)].into(),
             units: units.iter().map(|(unit, n)| ((*unit).clone(), number(*n))).collect(),
+            traces: [(FlowId::new("f").unwrap(), "00-trace".to_owned())].into(),
         }));
     }
 
@@ -188,6 +194,7 @@ async fn a_unit_is_released_only_once_it_has_drained() {
     let mut bench = bench([(unit(0), Habit::Drains(Duration::from_secs(5)))]);
     bench.desire(&[(&unit(0), 1)]);
     assert_eq!(bench.said().await, (unit(0), "started"));
+    assert_eq!(*bench.traces.lock().unwrap(), [Some("00-trace".to_owned())], "of the flow's last change");
     let asked = Instant::now();
     bench.desire(&[]);
     assert_eq!(bench.said().await.1, "asked to stop");

@@ -100,6 +100,8 @@ pub struct UnitContext {
     /// The newest form of the assignment, while its number stays: a partition's generation may be a newer one than the
     /// unit began with. A unit that finds itself outdated returns, and is started anew with it.
     pub assigned_changes: watch::Receiver<AssignedUnit>,
+    /// The trace of the change of the flow that the unit was started for, as W3C `traceparent`.
+    pub trace: Option<String>,
     /// Whether the worker's lease holds: a unit that runs at-least-once only must stop writing when it does not.
     pub lease: Lease,
 }

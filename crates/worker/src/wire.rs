@@ -23,9 +23,10 @@ use mirrormesh_proto::mesh::{
     ServeQueriesResponse, TranslateAnswer, WatchAssignmentsRequest, WatchAssignmentsResponse,
 };
 use mirrormesh_runtime::grpc::{ChannelOptions, GrpcError};
+use mirrormesh_runtime::trace_context::inject;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
-use tonic::{Status, Streaming};
+use tonic::{Request, Status, Streaming};
 
 use crate::coordinator::RefusedTopic;
 use crate::link::Link;
@@ -42,6 +43,13 @@ pub(crate) fn channel(address: &str) -> Result<Channel, GrpcError> {
 /// An answer that can't be read comes from a faulty peer; another one may be better.
 fn unreadable(error: &ConvertError) -> Status {
     Status::internal(format!("the coordinator's answer can't be read: {error}"))
+}
+
+/// A call that carries the caller's span.
+fn traced<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    inject(request.metadata_mut());
+    request
 }
 
 /// Opens a session.
@@ -114,7 +122,7 @@ pub(crate) async fn claim_producer(
 ) -> Result<Generation, Status> {
     let claim = ProducerClaim { speaker: link.speaker, flow, generation };
     let request = ClaimProducerRequest::from(&claim);
-    let response = link.client.claim_producer(request).await?.into_inner();
+    let response = link.client.claim_producer(traced(request)).await?.into_inner();
     Generation::try_from(response).map_err(|error| unreadable(&error))
 }
 
@@ -124,7 +132,8 @@ pub(crate) async fn begin_generation(
     request: GenerationRequest,
 ) -> Result<PartitionGeneration, Status> {
     let begin = GenerationBegin { speaker: link.speaker, request };
-    let response = link.client.begin_generation(BeginGenerationRequest::from(&begin)).await?.into_inner();
+    let response =
+        link.client.begin_generation(traced(BeginGenerationRequest::from(&begin))).await?.into_inner();
     PartitionGeneration::try_from(response).map_err(|error| unreadable(&error))
 }
 
@@ -137,7 +146,7 @@ pub(crate) async fn report_inventory(
 ) -> Result<Vec<RefusedTopic>, Status> {
     let report = InventoryReport { speaker: link.speaker, flow, number, change };
     let request = ReportInventoryRequest::from(&report);
-    let response = link.client.report_inventory(request).await?.into_inner();
+    let response = link.client.report_inventory(traced(request)).await?.into_inner();
     let refused = refused_topics(response).map_err(|error| unreadable(&error))?;
     Ok(refused.into_iter().map(|(topic, reason, message)| RefusedTopic { topic, reason, message }).collect())
 }

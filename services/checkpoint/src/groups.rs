@@ -10,6 +10,7 @@ use std::time::Duration;
 use mirrormesh_core::flow::{FlowSpec, NameFilter, PatternError, TopicRules};
 use mirrormesh_core::ids::GroupId;
 use mirrormesh_kafka::admin::GroupListing;
+use mirrormesh_runtime::complaint::OncePerMinute;
 use mirrormesh_worker::{CoordinatorError, Failure, UnitContext};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -28,12 +29,12 @@ pub(crate) async fn run(context: UnitContext, registry: Arc<Registry>) {
 }
 
 async fn find(mut context: UnitContext, registry: &Registry) {
-    let mut discovery = Discovery::default();
+    let (mut discovery, unread) = (Discovery::default(), OncePerMinute::default());
     let mut spec = context.flow_changes.borrow_and_update().flow.spec.clone();
     loop {
         let begun = Instant::now();
         let found = match registry.of(&context) {
-            Ok(shared) => look(&context, &shared, &spec, &mut discovery).await,
+            Ok(shared) => look(&context, &shared, &spec, &mut discovery, &unread).await,
             Err(failure) => Err(failure),
         };
         let interval = Duration::from_millis(spec.discovery_interval_ms);
@@ -79,6 +80,7 @@ async fn look(
     shared: &Arc<Shared>,
     spec: &FlowSpec,
     discovery: &mut Discovery,
+    unread: &OncePerMinute,
 ) -> Result<(), Failure> {
     let filter = spec.group_filter().map_err(|error| pattern(&error))?;
     let clusters = context.flow_changes.borrow().flow.clusters.clone();
@@ -96,6 +98,7 @@ async fn look(
         });
     }
     let mut failed = 0_usize;
+    let mut first = None;
     while let Some(look) = looks.join_next().await {
         match look {
             Ok((group, Ok(true))) => drop(accepted.insert(group)),
@@ -103,7 +106,7 @@ async fn look(
             // One group that can't be looked at must not keep the others out.
             Ok((group, Err(failure))) => {
                 failed += 1;
-                tracing::warn!(flow = %context.flow_id, %group, %failure, "the offsets of a group can't be read");
+                first.get_or_insert((group, failure));
             }
             Err(error) => tracing::error!(flow = %context.flow_id, %error, "a look at a group failed"),
         }
@@ -119,8 +122,13 @@ async fn look(
         let known = discovery.count();
         tracing::info!(flow = %context.flow_id, new, gone, known, "groups of the source changed");
     }
-    if failed == 0 {
-        discovery.settled();
+    match first {
+        None => discovery.settled(),
+        Some((group, failure)) if unread.may_log(std::time::Instant::now()) => {
+            tracing::warn!(flow = %context.flow_id, groups = failed, first = %group, %failure,
+                "the offsets of groups can't be read");
+        }
+        Some(_) => {}
     }
     Ok(())
 }

@@ -29,12 +29,14 @@ impl Metrics {
         Self {
             checkpoints: meter
                 .u64_counter("mirrormesh.checkpoints")
-                .with_description("Checkpoints written to the target.")
+                .with_description("Checkpoints of consumer groups that were written to the target.")
                 .build(),
             waiting,
             _pending: meter
                 .u64_observable_gauge("mirrormesh.group.pending")
-                .with_description("Partitions of groups whose newest committed offset is not mirrored yet.")
+                .with_description(
+                    "Partitions of consumer groups whose newest committed offset is not mirrored yet.",
+                )
                 .with_callback(move |observer| {
                     for (flow, count) in sums(&observed) {
                         observer.observe(count, &[KeyValue::new("flow", flow.shared())]);

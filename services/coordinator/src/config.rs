@@ -6,8 +6,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use mirrormesh_runtime::service::{CommonSettings, ServiceSettings};
-use mirrormesh_runtime::telemetry::LogSettings;
+use mirrormesh_runtime::service::{CommonSettings, Meaning, ServiceSettings};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -54,11 +53,7 @@ impl Default for Settings {
             mesh_advertise: String::new(),
             initial_members: Vec::new(),
             join: false,
-            common: CommonSettings {
-                // The library warns several times a second about a peer that is down; `raft::network` says it once.
-                log: LogSettings { filter: "info,openraft=error".to_owned(), ..LogSettings::default() },
-                ..CommonSettings::default()
-            },
+            common: CommonSettings::default(),
         }
     }
 }
@@ -71,6 +66,39 @@ impl ServiceSettings for Settings {
     fn instance(&self) -> String {
         format!("coordinator-{}", self.node_id)
     }
+
+    fn meanings() -> Vec<Meaning> {
+        [CommonSettings::MEANINGS, Self::MEANINGS].concat()
+    }
+}
+
+impl Settings {
+    /// What the keys mean that only a coordinator has.
+    pub const MEANINGS: &'static [Meaning] = &[
+        ("api_advertise", "How others reach the public API, `host:port`; empty: the bound address."),
+        ("api_listen", "Where the public API is served, `host:port`; port 0 takes a free one."),
+        ("data_dir", "Directory of the Raft log and its snapshots."),
+        (
+            "initial_members",
+            "Members of a new mesh, the same list on each: `id=host:mesh_port`, or \
+             `id=host:mesh_port/host:api_port`. Used on an empty data directory only; empty: a mesh of \
+             one.",
+        ),
+        (
+            "join",
+            "On an empty data directory: waits until a mesh adds this coordinator (`MeshService/AddMember`).",
+        ),
+        (
+            "mesh_advertise",
+            "How coordinators and workers reach this one, `host:port`; empty: its entry in \
+             `initial_members`, or the bound address.",
+        ),
+        ("mesh_listen", "Where coordinators and workers are served, `host:port`; port 0 takes a free one."),
+        (
+            "node_id",
+            "Id of this coordinator, unique in the mesh, at least 1. Never change it on a data directory.",
+        ),
+    ];
 }
 
 fn wrong(key: &'static str, problem: impl Into<String>) -> Error {

@@ -4,10 +4,11 @@
 //! one back; revisions never fall. Nobody is sent sets of a session or a leadership that is over.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::Stream;
 use mirrormesh_core::control::ControlState;
+use mirrormesh_core::ids::FlowId;
 use mirrormesh_core::throttle::Weights;
 use mirrormesh_core::unit::WorkerAssignment;
 use mirrormesh_proto::convert::session::Speaker;
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::leader::Lead;
+use crate::raft::FlowTraces;
 use crate::service::Context;
 use crate::service::status;
 
@@ -32,6 +34,7 @@ pub(crate) fn assignments(
     let feed = Feed {
         states: context.raft.watch_states(),
         weights: lead.weights.subscribe(),
+        traces: context.raft.flow_traces(),
         stopping: context.stopping.clone(),
         lead,
         speaker,
@@ -58,6 +61,7 @@ pub(crate) fn check_session(state: &ControlState, speaker: &Speaker) -> Result<(
 struct Feed {
     states: Receiver<Arc<ControlState>>,
     weights: Receiver<Arc<Weights>>,
+    traces: FlowTraces,
     lead: Arc<Lead>,
     stopping: CancellationToken,
     speaker: Speaker,
@@ -74,7 +78,10 @@ impl Feed {
             let state = Arc::clone(&self.states.borrow_and_update());
             check_session(&state, &self.speaker)?;
             let weights = Arc::clone(&self.weights.borrow_and_update());
-            let next = state.assignment_of(&self.speaker.worker, &weights);
+            let mut next = state.assignment_of(&self.speaker.worker, &weights);
+            let now = Instant::now();
+            let trace = |flow: &FlowId| Some((flow.clone(), self.traces.of(flow, now)?));
+            next.traces = next.flows.keys().filter_map(trace).collect();
             if !self.sent.as_ref().is_some_and(|sent| same_set(sent, &next)) {
                 let message = WatchAssignmentsResponse::from(&next);
                 self.sent = Some(next);
@@ -96,6 +103,7 @@ impl Feed {
     }
 }
 
+/// Traces go with a change; they are none.
 fn same_set(a: &WorkerAssignment, b: &WorkerAssignment) -> bool {
     a.units == b.units && a.flows == b.flows && a.clusters == b.clusters
 }

@@ -6,13 +6,14 @@
 use std::sync::Arc;
 
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{AsyncInstrument, Counter, Histogram, Meter};
+use opentelemetry::metrics::{Counter, Histogram, Meter};
 use tokio::sync::watch;
 use tonic::Code;
 
 use crate::leader::Lead;
 use crate::raft::RaftHandle;
-use crate::service::flow_figures;
+
+mod flows;
 
 /// Longest usual proposals, in seconds.
 const PROPOSAL_BUCKETS: [f64; 11] = [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0];
@@ -31,11 +32,13 @@ impl Metrics {
         Self {
             calls: meter
                 .u64_counter("mirrormesh.api.calls")
-                .with_description("API calls by method and code; a stream counts when it begins")
+                .with_description(
+                    "Calls of the public API, by method and gRPC code; a stream counts when it begins.",
+                )
                 .build(),
             proposals: meter
                 .f64_histogram("mirrormesh.raft.proposal.duration")
-                .with_description("time from proposing a command until it is applied on the leader")
+                .with_description("Time from proposing a command to Raft until it is applied on the leader.")
                 .with_unit("s")
                 .with_boundaries(PROPOSAL_BUCKETS.to_vec())
                 .build(),
@@ -65,25 +68,41 @@ impl Sources {
 /// Registers the gauges; they are read as long as the meter lives.
 pub(crate) fn observe(meter: &Meter, raft: &RaftHandle, leads: &watch::Receiver<Option<Arc<Lead>>>) {
     let sources = Sources { raft: raft.clone(), leads: leads.clone() };
-    gauge(meter, &sources, "mirrormesh.state.revision", "revision of the replicated state", |sources| {
+    gauge(meter, &sources, "mirrormesh.state.revision", "Revision of the replicated state.", |sources| {
         Some(sources.raft.newest().revision)
     });
-    gauge(meter, &sources, "mirrormesh.raft.is_leader", "1 on the leading coordinator", |sources| {
-        Some(u64::from(sources.lead().is_some()))
-    });
-    gauge(meter, &sources, "mirrormesh.raft.term", "term of the leadership", |sources| {
+    gauge(
+        meter,
+        &sources,
+        "mirrormesh.raft.is_leader",
+        "1 on the coordinator that leads, 0 elsewhere.",
+        |sources| Some(u64::from(sources.lead().is_some())),
+    );
+    gauge(meter, &sources, "mirrormesh.raft.term", "Raft term that this coordinator knows.", |sources| {
         Some(sources.raft.leadership().term)
     });
-    gauge(meter, &sources, "mirrormesh.workers", "workers with an open session", |sources| {
-        sources.lead().map(|_| count(sources.raft.newest().workers.len()))
-    });
-    gauge(meter, &sources, "mirrormesh.units.placed", "units that have a worker", |sources| {
-        sources.lead().map(|lead| count(lead.placement.counts().0))
-    });
-    gauge(meter, &sources, "mirrormesh.units.unplaced", "units that have no worker", |sources| {
-        sources.lead().map(|lead| count(lead.placement.counts().1))
-    });
-    observe_flows(meter, &sources);
+    gauge(
+        meter,
+        &sources,
+        "mirrormesh.workers",
+        "Workers with an open session; on the leader only.",
+        |sources| sources.lead().map(|_| count(sources.raft.newest().workers.len())),
+    );
+    gauge(
+        meter,
+        &sources,
+        "mirrormesh.units.placed",
+        "Units of work that are assigned to a worker; on the leader only.",
+        |sources| sources.lead().map(|lead| count(lead.placement.counts().0)),
+    );
+    gauge(
+        meter,
+        &sources,
+        "mirrormesh.units.unplaced",
+        "Units of work that wait for a worker; on the leader only.",
+        |sources| sources.lead().map(|lead| count(lead.placement.counts().1)),
+    );
+    flows::observe(meter, &sources);
 }
 
 fn count(number: usize) -> u64 {
@@ -107,45 +126,6 @@ fn gauge(
             }
         })
         .build();
-}
-
-fn observe_flows(meter: &Meter, sources: &Sources) {
-    type Figure = fn(&mirrormesh_proto::v1::Progress) -> Option<f64>;
-    #[expect(clippy::cast_precision_loss, reason = "a gauge for people and alerts")]
-    let lag_records: Figure = |progress| progress.lag_records.map(|lag| lag as f64);
-    #[expect(clippy::cast_precision_loss, reason = "a gauge for people and alerts")]
-    let lag_bytes: Figure = |progress| progress.lag_bytes.map(|lag| lag as f64);
-    let figures: [(&'static str, &'static str, Figure); 5] = [
-        ("mirrormesh.flow.lag_records", "records that are not on the target yet", lag_records),
-        (
-            "mirrormesh.flow.lag_bytes",
-            "bytes that are not on the target yet, estimated for what is not fetched",
-            lag_bytes,
-        ),
-        (
-            "mirrormesh.flow.lag_seconds",
-            "age of the oldest record that is not on the target yet",
-            |progress| progress.lag_seconds,
-        ),
-        ("mirrormesh.flow.records_per_second", "records mirrored per second, lately", |progress| {
-            Some(progress.records_per_second)
-        }),
-        ("mirrormesh.flow.bytes_per_second", "bytes mirrored per second, lately", |progress| {
-            Some(progress.bytes_per_second)
-        }),
-    ];
-    for (name, description, figure) in figures {
-        let sources = sources.clone();
-        let read = move |observer: &dyn AsyncInstrument<f64>| {
-            let Some(lead) = sources.lead() else { return };
-            for (flow, progress) in flow_figures(&lead, &sources.raft.newest()) {
-                if let Some(value) = figure(&progress) {
-                    observer.observe(value, &[KeyValue::new("flow", flow.to_string())]);
-                }
-            }
-        };
-        meter.f64_observable_gauge(name).with_description(description).with_callback(read).build();
-    }
 }
 
 fn code_name(code: Code) -> &'static str {

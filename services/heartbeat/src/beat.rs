@@ -21,7 +21,7 @@ use crate::metrics::Metrics;
 const TOPIC: &str = "heartbeats";
 /// Pause before the target is tried again, growing to the longest.
 const RETRY_MIN: Duration = Duration::from_secs(1);
-const RETRY_MAX: Duration = Duration::from_secs(10);
+const RETRY_MAX: Duration = Duration::from_mins(1);
 /// A record that is not acknowledged in this time counts as not written.
 const SEND_TIMEOUT: Duration = Duration::from_secs(6);
 

@@ -30,17 +30,17 @@ impl Metrics {
         Self {
             heartbeats: meter
                 .u64_counter("mirrormesh.heartbeats")
-                .with_description("Heartbeats written to the target.")
+                .with_description("Heartbeats that were written to the target of a flow.")
                 .build(),
             failures: meter
                 .u64_counter("mirrormesh.heartbeat.failures")
-                .with_description("Heartbeats that could not be written.")
+                .with_description("Heartbeats that could not be written to the target of a flow.")
                 .build(),
             written,
             _age: meter
                 .f64_observable_gauge("mirrormesh.heartbeat.age")
                 .with_unit("s")
-                .with_description("Time since the last heartbeat was written.")
+                .with_description("Time since the last heartbeat of a flow was written to its target.")
                 .with_callback(move |observer| {
                     for (flow, age_ms) in ages(&observed, now_ms()) {
                         let seconds = std::time::Duration::from_millis(age_ms).as_secs_f64();

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use mirrormesh_runtime::service::{CommonSettings, ServiceSettings};
+use mirrormesh_runtime::service::{CommonSettings, Meaning, ServiceSettings};
 use mirrormesh_worker::{Error, WorkerSettings};
 use serde::{Deserialize, Serialize};
 
@@ -74,6 +74,26 @@ impl ServiceSettings for Settings {
     fn instance(&self) -> String {
         self.worker.instance()
     }
+
+    fn meanings() -> Vec<Meaning> {
+        [CommonSettings::MEANINGS, WorkerSettings::MEANINGS, Self::MEANINGS].concat()
+    }
+}
+
+impl Settings {
+    /// What the keys mean that only the source service has.
+    pub const MEANINGS: &'static [Meaning] = &[
+        ("fetch_bytes", "Bytes asked for in one fetch request."),
+        (
+            "memory_bytes",
+            "Record bytes held in memory at most, over all flows; one larger fetch may pass alone.",
+        ),
+        ("partition_fetch_bytes", "Bytes asked for in one fetch request for one partition."),
+        (
+            "partition_metrics",
+            "Shows lag in `/metrics` by partition instead of by topic. The API shows it by partition always.",
+        ),
+    ];
 }
 
 #[cfg(test)]

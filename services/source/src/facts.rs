@@ -4,12 +4,14 @@
 //! that partitions hear of it without asking. What the settings mean is core's.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use mirrormesh_core::relay::facts::Facts;
 use mirrormesh_kafka::admin::{ConfigEntry, TopicConfigs};
 use mirrormesh_kafka::{Client, ErrorCode};
+use mirrormesh_runtime::complaint::OncePerMinute;
 use mirrormesh_worker::Failure;
 use tokio::sync::{Mutex, watch};
 use tokio_util::task::AbortOnDropHandle;
@@ -36,11 +38,23 @@ const OF_BROKERS: [&str; 1] = [EXPIRATION_MS];
 
 type Entries = Arc<BTreeMap<String, ConfigEntry>>;
 
+/// Limits the line of the log about settings that may not be read.
+static UNREADABLE: OncePerMinute = OncePerMinute::new();
+
 /// Which settings.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Subject {
     Topic(Arc<str>),
     Broker(i32),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Topic(topic) => write!(f, "topic {topic}"),
+            Self::Broker(id) => write!(f, "broker {id}"),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -190,13 +204,15 @@ fn readable(subject: &Subject, configs: TopicConfigs) -> Result<Option<Entries>,
     match configs.error {
         code if code.is_ok() => Ok(Some(Arc::new(configs.entries))),
         ErrorCode::TOPIC_AUTHORIZATION_FAILED | ErrorCode::CLUSTER_AUTHORIZATION_FAILED => {
-            tracing::warn!(
-                ?subject,
-                "not allowed to see settings (DescribeConfigs): taking Kafka's defaults"
-            );
+            if UNREADABLE.may_log(Instant::now()) {
+                tracing::warn!(%subject, "not allowed to see settings (DescribeConfigs): taking Kafka's defaults");
+            }
             Ok(None)
         }
-        code => Err(Failure::new("SETTINGS_UNKNOWN", format!("{subject:?}: the broker answers {code}"))),
+        code => {
+            let message = format!("the settings of {subject} can't be read: the broker answers {code}");
+            Err(Failure::new("SETTINGS_UNKNOWN", message))
+        }
     }
 }
 

@@ -16,8 +16,11 @@ use opentelemetry::metrics::{AsyncInstrument, Meter, ObservableGauge};
 /// Series of one gauge at most: with more topics, lag is shown by flow only.
 const SERIES_MAX: usize = 10_000;
 
+/// The unit of an instrument whose name ends with its unit: the Prometheus exporter appends units, and would double it.
+pub(crate) const UNIT_IN_NAME: &str = "";
+
 /// All gauges of the board.
-pub(crate) type Gauges = [ObservableGauge<f64>; 5];
+pub(crate) type Gauges = [ObservableGauge<f64>; 6];
 
 type Slot = Mutex<PartitionFigures>;
 type Key = (FlowId, TopicName, i32);
@@ -152,29 +155,40 @@ impl LagBoard {
             gauge(
                 "mirrormesh.lag.records",
                 "{record}",
-                "Records on the source that are not on the target, of the partitions of this worker.",
+                "Records on the source that are not on the target, of the measured partitions of this worker.",
                 |standing| standing.lag.total().map(|lag| to_f64(lag.records)),
             ),
             gauge(
                 "mirrormesh.lag.bytes",
-                "By",
-                "Bytes of them: exact for what was fetched, estimated for the rest.",
+                UNIT_IN_NAME,
+                "Bytes on the source that are not on the target, of the measured partitions of this worker: exact for \
+                 batches that were fetched, estimated for the rest.",
                 |standing| standing.lag.total()?.bytes.map(to_f64),
             ),
-            gauge("mirrormesh.lag.seconds", "s", "Age of the oldest of them that can be read.", |standing| {
-                standing.lag.total()?.seconds
-            }),
+            gauge(
+                "mirrormesh.lag.seconds",
+                UNIT_IN_NAME,
+                "Age in seconds of the oldest readable record on the source that is not on the target, of the measured \
+                 partitions of this worker.",
+                |standing| standing.lag.total()?.seconds,
+            ),
+            gauge(
+                "mirrormesh.lag.unmeasured_partitions",
+                "{partition}",
+                "Partitions of this worker whose lag can't be measured now: the lags leave them out.",
+                |standing| Some(to_f64(i64::try_from(standing.lag.unmeasured()).unwrap_or(i64::MAX))),
+            ),
             gauge(
                 "mirrormesh.held.records",
                 "{record}",
-                "Records that can't be read since an open transaction on the source holds them back.",
+                "Records that can't be read yet, because an open transaction on the source holds them back.",
                 |standing| Some(to_f64(standing.held_records)),
             ),
             gauge(
                 "mirrormesh.retention.margin",
                 "{record}",
-                "Records between the start of the source's log, which retention moves, and the place where the mirror \
-                 reads: that of the nearest partition, where anything was deleted.",
+                "Records between the log start offset of the source, which retention moves, and the offset where the \
+                 mirror reads: that of the nearest partition, of partitions that deleted records already.",
                 |standing| standing.margin_records.map(to_f64),
             ),
         ]
@@ -222,7 +236,8 @@ mod tests {
         let board = LagBoard::new(false);
         let held = slots(&board);
         let read = board.read(1);
-        assert!(read[&(flow.clone(), Some(topic("b")), None)].lag.total().is_none(), "nothing is known of b");
+        let b = read[&(flow.clone(), Some(topic("b")), None)].lag;
+        assert_eq!((b.total(), b.unmeasured()), (None, 1), "nothing is known of b");
         let lag = read[&(flow.clone(), Some(topic("a")), None)].lag.total().unwrap();
         assert_eq!((lag.records, lag.bytes), (7, Some(70)));
         drop(held);
@@ -232,6 +247,15 @@ mod tests {
         let _held = slots(&board);
         let read = board.read(1);
         assert_eq!(read[&(flow.clone(), Some(topic("a")), Some(1))].lag.total().unwrap().records, 4);
+    }
+
+    #[test]
+    fn an_unmeasured_partition_does_not_hide_the_lag_of_its_topic() {
+        let mut standing = Standing::default();
+        standing.add(&behind(3), 1);
+        standing.add(&PartitionFigures::default(), 1);
+        assert_eq!(standing.lag.total().map(|lag| lag.records), Some(3));
+        assert_eq!(standing.lag.unmeasured(), 1);
     }
 
     #[test]

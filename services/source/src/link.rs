@@ -10,6 +10,7 @@ use mirrormesh_core::unit::{AssignedFlow, ClusterSpec};
 use mirrormesh_kafka::Client;
 use mirrormesh_kafka::client::metadata::Leader;
 use mirrormesh_kafka::memory::{Budget, Share};
+use mirrormesh_runtime::complaint::OncePerMinute;
 use mirrormesh_worker::{ClusterCheck, Failure, FlowView, client_config, cluster_name};
 use opentelemetry::KeyValue;
 use tokio::sync::watch;
@@ -51,6 +52,10 @@ pub(crate) struct FlowLink {
     pub(crate) writer: Arc<InternalWriter>,
     /// Ends of source partitions that don't fetch.
     pub(crate) ends: EndWatch,
+    /// Limits a line of the log that all partitions may write: positions can't be written.
+    pub(crate) positions_line: OncePerMinute,
+    /// Limits a line of the log that all partitions may write: they wait.
+    pub(crate) waiting_line: OncePerMinute,
     /// How fast it may copy.
     pub(crate) throttles: Arc<Throttles>,
     /// Instruments.
@@ -109,6 +114,8 @@ impl FlowLink {
             target_settings: SettingsCache::start(target.clone(), settings_changes.clone()),
             settings_changes,
             ends: EndWatch::start(source.clone()),
+            positions_line: OncePerMinute::default(),
+            waiting_line: OncePerMinute::default(),
             source,
             target,
             throttles: Arc::clone(&throttles),

@@ -1,14 +1,23 @@
 //! Instruments of the source service. What happens per batch is counted by its partition first ([`Tally`]) and brought here
 //! a few times a second: an instrument costs more than a batch does.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use mirrormesh_core::relay::path::Path;
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{Counter, Meter, UpDownCounter};
+use opentelemetry::metrics::{Counter, Histogram, Meter, UpDownCounter};
 
 use crate::costs::Costs;
-use crate::lag_board::{Gauges, LagBoard};
+use crate::lag_board::{Gauges, LagBoard, UNIT_IN_NAME};
+
+/// Upper bounds of the latency histogram's buckets, in seconds: from one append to a week of backfill.
+const LATENCY_BUCKETS: [f64; 18] = [
+    0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3_600.0,
+    86_400.0, 604_800.0,
+];
+/// Latencies that one partition keeps between two counts at most: of a busier one, the first ones are observed.
+const LATENCIES_MAX: usize = 64;
 
 /// The instruments.
 #[derive(Debug)]
@@ -21,6 +30,7 @@ pub(crate) struct Metrics {
     resyncs: Counter<u64>,
     stops: Counter<u64>,
     throttle_time: Counter<f64>,
+    latency: Histogram<f64>,
     costs: Costs,
     /// Lag of the worker's partitions.
     pub(crate) lag: LagBoard,
@@ -42,41 +52,49 @@ impl Metrics {
                 .build(),
             bytes: meter
                 .u64_counter("mirrormesh.bytes")
-                .with_unit("By")
+                .with_unit(UNIT_IN_NAME)
                 .with_description("Bytes of record batches appended to the target and acknowledged.")
                 .build(),
             batches: meter
                 .u64_counter("mirrormesh.batches")
                 .with_unit("{batch}")
-                .with_description("Batches by the path that they took: passthrough, or why they were taken apart (trimmed, gaps, split, \
-                     append_time, clamped, old_format, coalesced).")
+                .with_description("Batches sent to the target, by the path that they took: passthrough, or why they were rebuilt (trimmed, \
+                     gaps, split, append_time, clamped, old_format, coalesced).")
                 .build(),
             skipped: meter
                 .u64_counter("mirrormesh.skipped.batches")
                 .with_unit("{batch}")
                 .with_description(
-                    "Batches that are not mirrored on purpose, by reason: control, aborted, empty, loop.",
+                    "Source batches that are not mirrored on purpose, by reason: control, aborted, empty, loop.",
                 )
                 .build(),
             in_flight: meter
                 .i64_up_down_counter("mirrormesh.batches.in_flight")
                 .with_unit("{batch}")
-                .with_description("Batches sent to the target and not answered yet.")
+                .with_description("Batches that were sent to the target and are not acknowledged yet.")
                 .build(),
             throttle_time: meter
                 .f64_counter("mirrormesh.throttle.time")
                 .with_unit("s")
-                .with_description("Time that fetched pages waited for their turn under a throttle.")
+                .with_description("Time that fetched records waited for their turn under a throttle.")
+                .build(),
+            latency: meter
+                .f64_histogram("mirrormesh.replication.latency")
+                .with_unit("s")
+                .with_description(
+                    "Time from a batch's first timestamp on the source until the target acknowledged the batch.",
+                )
+                .with_boundaries(LATENCY_BUCKETS.to_vec())
                 .build(),
             resyncs: meter
                 .u64_counter("mirrormesh.resyncs")
                 .with_unit("{resync}")
-                .with_description("How often a place was found anew, by reason.")
+                .with_description("Position recoveries: how often partitions looked up where to go on, by reason.")
                 .build(),
             stops: meter
                 .u64_counter("mirrormesh.stops")
                 .with_unit("{stop}")
-                .with_description("Partitions stopped, by reason.")
+                .with_description("Stops of partitions that last until somebody acts, by reason.")
                 .build(),
         }
     }
@@ -96,6 +114,9 @@ impl Metrics {
         }
         if tally.in_flight != 0 {
             self.in_flight.add(std::mem::take(&mut tally.in_flight), flow_only);
+        }
+        for latency in tally.latencies.drain(..) {
+            self.latency.record(latency.as_secs_f64(), flow_only);
         }
         for (path, batches) in &mut tally.batches {
             if *batches > 0 {
@@ -130,6 +151,10 @@ pub(crate) struct Tally {
     in_flight: i64,
     /// By path; there are few.
     batches: Vec<(&'static str, u64)>,
+    /// First timestamps of the batches in flight, ms since 1970, by the number of the append; oldest first.
+    sent: VecDeque<(u64, i64)>,
+    /// Of acknowledged batches; keeps its memory.
+    latencies: Vec<Duration>,
 }
 
 impl Tally {
@@ -142,6 +167,24 @@ impl Tally {
         }
     }
 
+    /// A batch goes out under this number, whose first timestamp is this, in ms since 1970.
+    pub(crate) fn stamped(&mut self, id: u64, first_timestamp_ms: i64) {
+        self.sent.push_back((id, first_timestamp_ms));
+    }
+
+    /// The append with this number was answered; `appended`: the target has the batch.
+    pub(crate) fn settled(&mut self, id: u64, appended: bool, now_ms: u64) {
+        let Some(at) = self.sent.iter().position(|(sent, _)| *sent == id) else { return };
+        let Some((_, timestamp_ms)) = self.sent.remove(at) else { return };
+        // A negative timestamp is none.
+        if let Ok(timestamp_ms) = u64::try_from(timestamp_ms)
+            && appended
+            && self.latencies.len() < LATENCIES_MAX
+        {
+            self.latencies.push(Duration::from_millis(now_ms.saturating_sub(timestamp_ms)));
+        }
+    }
+
     /// An answer came.
     pub(crate) fn answered(&mut self) {
         self.in_flight -= 1;
@@ -151,5 +194,80 @@ impl Tally {
     pub(crate) fn mirrored(&mut self, records: u64, bytes: u64) {
         self.records += records;
         self.bytes += bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mirrormesh_runtime::telemetry::{Telemetry, TelemetrySettings};
+
+    #[test]
+    fn latency_counts_acknowledged_batches_with_timestamps() {
+        let mut tally = Tally::default();
+        for (id, timestamp_ms) in [(1, 900), (2, -1), (3, 800), (4, 2_000)] {
+            tally.stamped(id, timestamp_ms);
+        }
+        tally.settled(3, true, 1_000);
+        tally.settled(1, false, 1_000);
+        tally.settled(2, true, 1_000);
+        tally.settled(4, true, 1_000);
+        tally.settled(9, true, 1_000);
+        assert_eq!(
+            tally.latencies,
+            [Duration::from_millis(200), Duration::ZERO],
+            "a clock ahead is no latency"
+        );
+        assert!(tally.sent.is_empty());
+    }
+
+    #[test]
+    fn a_busy_partition_keeps_a_bounded_number_of_latencies() {
+        let mut tally = Tally::default();
+        for id in 0..1_000 {
+            tally.stamped(id, 0);
+            tally.settled(id, true, 5);
+        }
+        assert_eq!(tally.latencies.len(), LATENCIES_MAX);
+    }
+
+    #[test]
+    fn metric_names_have_one_unit_and_texts_stand_alone() {
+        let (telemetry, _, _) = Telemetry::assemble(&TelemetrySettings::default()).unwrap();
+        let metrics = Metrics::new(&telemetry.meter("test"), false);
+        let flow = KeyValue::new("flow", "f");
+        let mut tally = Tally::default();
+        tally.sent("passthrough");
+        tally.stamped(1, 1);
+        tally.settled(1, true, 2);
+        tally.mirrored(1, 1);
+        metrics.count(&flow, &mut tally);
+        metrics.skipped(&flow, "loop");
+        metrics.throttled(&flow, 1);
+        metrics.resync(&flow, "x");
+        metrics.stop(&flow, "x");
+        let (id, topic) = (
+            mirrormesh_core::ids::FlowId::new("f").unwrap(),
+            mirrormesh_core::ids::TopicName::new("t").unwrap(),
+        );
+        let slot = metrics.lag.enter(&id, &topic, 0);
+        slot.set(mirrormesh_core::report::PartitionFigures {
+            source_end_offset: Some(1),
+            lag_bytes: Some(1),
+            oldest_pending_ms: Some(1),
+            source_start_offset: Some(1),
+            ..Default::default()
+        });
+        let families = telemetry.registry().gather();
+        let names: Vec<&str> = families.iter().map(|family| family.name()).collect();
+        for name in ["lag_bytes", "lag_seconds", "bytes_total", "replication_latency_seconds"] {
+            let name = format!("mirrormesh_{name}");
+            assert!(names.contains(&name.as_str()), "{name} is not among {names:?}");
+        }
+        for family in families.iter().filter(|family| family.name().starts_with("mirrormesh_")) {
+            let (name, help) = (family.name(), family.help());
+            assert!(!name.contains("bytes_bytes") && !name.contains("seconds_seconds"), "{name}");
+            assert!(!help.contains("of them") && help.ends_with('.'), "{name}: {help}");
+        }
     }
 }

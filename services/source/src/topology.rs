@@ -6,6 +6,7 @@
 mod claims;
 mod incarnations;
 mod loops;
+mod postponed;
 mod scan;
 mod starts;
 
@@ -13,18 +14,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mirrormesh_core::control::{InventoryChange, TopicEntry};
+use mirrormesh_core::control::{HEARTBEATS_SHARED, InventoryChange, TopicEntry};
 use mirrormesh_core::flow::{FlowSpec, Surprises, TopicRules};
 use mirrormesh_core::ids::{ClusterId, TopicName};
 use mirrormesh_core::report::{Event, UnitState};
 use mirrormesh_core::unit::Generation;
 use mirrormesh_kafka::ErrorCode;
 use mirrormesh_runtime::clock::now_ms;
-use mirrormesh_worker::UnitContext;
+use mirrormesh_runtime::trace_context::follow;
+use mirrormesh_worker::{Failure, RefusedTopic, UnitContext};
+
+use tracing::{Instrument as _, Span};
 
 use crate::link::FlowLink;
 use incarnations::FormerIds;
 use loops::Loops;
+use postponed::Postponed;
 
 /// The target gives out no producer ids.
 const TARGET_NOT_IDEMPOTENT: &str = "TARGET_NOT_IDEMPOTENT";
@@ -36,10 +41,10 @@ const NO_TOPIC_SELECTED: &str = "NO_TOPIC_SELECTED";
 const TOPIC_LEFT_OUT: &str = "TOPIC_LEFT_OUT";
 /// Two source topics would have one target topic.
 const TARGET_TOPIC_CONFLICT: &str = "TARGET_TOPIC_CONFLICT";
-/// After a failed scan the next one comes this soon, whatever the interval; each further failure doubles it. A topic
-/// that was just made has no leader yet for some milliseconds.
+/// After a failed scan the next one comes this soon: a topic that was just made has no leader yet for some milliseconds.
 const RETRY_MIN: Duration = Duration::from_millis(20);
-const RETRY_MAX: Duration = Duration::from_millis(500);
+/// Each further failure doubles the time up to the flow's discovery interval, and to this at most.
+const RETRY_MAX: Duration = Duration::from_mins(1);
 
 /// What went wrong with a scan: a stable name and what to do.
 pub(crate) type Trouble = (String, String);
@@ -63,6 +68,8 @@ struct Topology {
     surprises: Surprises,
     /// What brokers that lag behind may still say.
     former: FormerIds,
+    /// Target topics that could not be created or grown.
+    postponed: Postponed,
     /// Topics that came from the target.
     loops: Loops,
     /// The rules about topics, with the flow and the clusters of the mesh that they were made from.
@@ -83,6 +90,7 @@ pub(crate) async fn run(context: UnitContext, link: Arc<FlowLink>) {
         said: BTreeMap::new(),
         surprises: Surprises::default(),
         former: FormerIds::default(),
+        postponed: Postponed::default(),
         loops: Loops::default(),
         rules: None,
         retry: RETRY_MIN,
@@ -90,38 +98,61 @@ pub(crate) async fn run(context: UnitContext, link: Arc<FlowLink>) {
     let stop = topology.context.stop.clone();
     let mut changes = topology.context.flow_changes.clone();
     loop {
+        let span = topology.start_span();
         let wait = tokio::select! {
-            wait = topology.round() => wait,
+            wait = topology.round().instrument(span) => wait,
             () = stop.cancelled() => return,
         };
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             // A changed selection is looked at at once. The sender lives as long as the unit.
-            _ = changes.changed() => {}
+            _ = changes.changed() => topology.postponed.hurry(),
             () = stop.cancelled() => return,
         }
     }
 }
 
 impl Topology {
+    /// The span of a scan in the trace of the flow's change that the unit was started for, until one succeeded.
+    fn start_span(&self) -> Span {
+        let Some(trace) = &self.context.trace else { return Span::none() };
+        let span = tracing::info_span!("topology scan", flow = %self.context.flow_id);
+        follow(&span, trace);
+        span
+    }
+
     /// One scan, with its report. Returns how long to wait.
     async fn round(&mut self) -> Duration {
         let view = self.context.flow_changes.borrow().clone();
         match self.scan(&view.flow.spec).await {
             Ok(()) => {
                 self.first = false;
+                self.context.trace = None;
                 self.retry = RETRY_MIN;
-                let (reason, text) = summary(&self.surprises, &self.refused, &self.claimed);
-                self.context.report.set(UnitState::Running, &reason, &text, None);
+                self.well();
                 Duration::from_millis(view.flow.spec.discovery_interval_ms)
             }
             Err((reason, message)) => {
-                tracing::warn!(flow = %self.context.flow_id, %reason, %message, "topics were not looked at");
-                self.context.report.set(UnitState::Backoff, &reason, &message, None);
+                let failure = Failure::new(reason, message);
+                if self.context.report.backoff(&failure) {
+                    tracing::warn!(flow = %self.context.flow_id, %failure, "topics can't be kept in step");
+                }
+                let interval = Duration::from_millis(view.flow.spec.discovery_interval_ms);
                 let wait = self.retry;
-                self.retry = (wait * 2).min(RETRY_MAX);
+                self.retry = (wait * 2).min(interval).min(RETRY_MAX).max(RETRY_MIN);
                 wait
             }
+        }
+    }
+
+    /// Says that topics are in step. What the coordinator refused is a condition of its own there, each topic with its
+    /// reason; what else is left out is known only here.
+    fn well(&self) {
+        let (reason, text) = summary(&self.surprises, &self.claimed);
+        if reason.is_empty() {
+            self.context.report.running("");
+        } else {
+            self.context.report.set(UnitState::Running, &reason, &text, None);
         }
     }
 
@@ -157,7 +188,7 @@ impl Topology {
         if changed.is_empty() && gone.is_empty() {
             return Ok(());
         }
-        let mut refused: BTreeMap<TopicName, Trouble> = BTreeMap::new();
+        let (mut refused, mut shared) = (BTreeMap::<TopicName, Trouble>::new(), BTreeSet::new());
         for change in cut(changed, &gone) {
             let answer = self
                 .context
@@ -165,7 +196,14 @@ impl Topology {
                 .report_inventory(&self.context.flow_id, self.context.assigned.number, change)
                 .await
                 .map_err(|error| ("INVENTORY_REFUSED".to_owned(), error.to_string()))?;
-            refused.extend(answer.into_iter().map(|r| (r.topic, (r.reason, r.message))));
+            for RefusedTopic { topic, reason, message } in answer {
+                if reason == HEARTBEATS_SHARED {
+                    // No trouble: another flow mirrors them already. They are offered again with every scan.
+                    shared.insert(topic);
+                } else {
+                    refused.insert(topic, (reason, message));
+                }
+            }
         }
         let news: Vec<Event> = refused
             .iter()
@@ -181,7 +219,7 @@ impl Topology {
         }
         self.said.extend(refused.clone());
         for (topic, entry) in found {
-            if refused.contains_key(&topic) {
+            if refused.contains_key(&topic) || shared.contains(&topic) {
                 continue;
             }
             if let Some(known) = self.reported.get(&topic) {
@@ -211,11 +249,7 @@ impl Topology {
 
 /// What the unit says of a look that went well: nothing selected, or the first of the topics that are left out against
 /// what the user expects. Empty if there is neither.
-fn summary(
-    surprises: &Surprises,
-    refused: &BTreeMap<TopicName, Trouble>,
-    claimed: &BTreeMap<TopicName, Trouble>,
-) -> Trouble {
+fn summary(surprises: &Surprises, claimed: &BTreeMap<TopicName, Trouble>) -> Trouble {
     if let Some(message) = &surprises.nothing_selected {
         return (NO_TOPIC_SELECTED.to_owned(), message.clone());
     }
@@ -224,7 +258,7 @@ fn summary(
         let reason = if *reason == TARGET_TOPIC_CONFLICT { *reason } else { TOPIC_LEFT_OUT };
         (topic, (reason, text.as_str()))
     }));
-    topics.extend(claimed.iter().chain(refused).map(|(topic, (reason, text))| (topic, (&**reason, &**text))));
+    topics.extend(claimed.iter().map(|(topic, (reason, text))| (topic, (&**reason, &**text))));
     let Some((topic, (reason, text))) = topics.first_key_value() else { return Trouble::default() };
     let more = match topics.len() - 1 {
         0 => String::new(),
@@ -274,7 +308,7 @@ pub(crate) fn no_producer_id(error: mirrormesh_kafka::Error) -> Trouble {
 
 /// A cluster that did not answer.
 pub(crate) fn unreachable(error: mirrormesh_kafka::Error) -> Trouble {
-    let failure = mirrormesh_worker::Failure::from(error);
+    let failure = Failure::from(error);
     (failure.reason, failure.message)
 }
 
@@ -315,20 +349,20 @@ mod tests {
         let trouble = |reason: &str| (reason.to_owned(), "why".to_owned());
         let topic = |name: &str| TopicName::new(name).unwrap();
         let none = BTreeMap::new();
-        assert_eq!(summary(&Surprises::default(), &none, &none), Trouble::default());
+        assert_eq!(summary(&Surprises::default(), &none), Trouble::default());
         let mut surprises = Surprises::default();
         surprises.left_out.insert(topic("b"), ("LOOP", "named".to_owned()));
-        let left_out = summary(&surprises, &none, &none);
+        let left_out = summary(&surprises, &none);
         assert_eq!(left_out, ("TOPIC_LEFT_OUT".to_owned(), "b: named".to_owned()), "no count of nothing");
-        let refused = BTreeMap::from([(topic("a"), trouble("TARGET_TOPIC_CONFLICT"))]);
-        let (reason, text) = summary(&surprises, &refused, &none);
-        assert_eq!(reason, "TARGET_TOPIC_CONFLICT");
+        let other = BTreeMap::from([(topic("a"), trouble("FLOW_CLAIMED"))]);
+        let (reason, text) = summary(&surprises, &other);
+        assert_eq!(reason, "FLOW_CLAIMED");
         assert!(text.starts_with("a: why (and 1 more topics"), "{text}");
         // One topic is counted once, whoever has something to say about it.
         let claimed = BTreeMap::from([(topic("b"), trouble("FLOW_CLAIMED"))]);
-        assert_eq!(summary(&surprises, &none, &claimed), ("FLOW_CLAIMED".to_owned(), "b: why".to_owned()));
+        assert_eq!(summary(&surprises, &claimed), ("FLOW_CLAIMED".to_owned(), "b: why".to_owned()));
         surprises.nothing_selected = Some("nothing".to_owned());
-        assert_eq!(summary(&surprises, &refused, &claimed), trouble_of("NO_TOPIC_SELECTED", "nothing"));
+        assert_eq!(summary(&surprises, &claimed), trouble_of("NO_TOPIC_SELECTED", "nothing"));
     }
 
     fn trouble_of(reason: &str, text: &str) -> Trouble {

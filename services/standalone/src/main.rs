@@ -6,12 +6,12 @@ mod roles;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use config::Settings;
 use mirrormesh_runtime::cli::{CommonArgs, HealthcheckArgs};
 use mirrormesh_runtime::env::Env;
 use mirrormesh_runtime::service::{
-    ServiceInfo, ServiceSettings as _, Threads, healthcheck, host, load_settings, refuse,
+    ServiceInfo, ServiceSettings as _, Threads, healthcheck, host, load_settings, refuse, settings_help,
 };
 
 /// Mirrors Kafka clusters: the whole mesh in one process.
@@ -45,8 +45,16 @@ const INFO: ServiceInfo = ServiceInfo {
     threads: Threads::PerCore,
 };
 
+/// The arguments of the process; `--help` describes the settings too, also behind `run`.
+fn arguments() -> Cli {
+    let help = settings_help::<Settings>();
+    let command = Cli::command().after_long_help(help.clone());
+    let command = command.mut_subcommand("run", |run| run.after_long_help(help));
+    Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+}
+
 fn main() -> ExitCode {
-    let Cli { mut common, command } = Cli::parse();
+    let Cli { mut common, command } = arguments();
     if let Command::Run { file, data_dir } = &command {
         common.config = file.clone().or(common.config);
         common.set.extend(data_dir.iter().map(|dir| ("data_dir".to_owned(), dir.display().to_string())));
@@ -57,12 +65,14 @@ fn main() -> ExitCode {
     };
     match command {
         Command::Run { .. } => {
-            host(INFO, &settings.common().clone(), "standalone", Env::process(), |context| {
+            let instance = settings.instance();
+            host(INFO, &settings.common().clone(), &instance, Env::process(), |context| {
                 roles::run(settings, context)
             })
         }
         Command::Healthcheck(args) => {
-            healthcheck(INFO.name, &args.address.unwrap_or_else(|| settings.common.metrics_listen.clone()))
+            let own = || settings.common().metrics_listen.clone();
+            healthcheck(INFO.name, &args.address.unwrap_or_else(own))
         }
     }
 }

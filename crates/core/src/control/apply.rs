@@ -325,6 +325,11 @@ impl ControlState {
             }
         }
         self.events.retain(|event| event.flow != *id);
+        // Its units are let go, also where a flow of the same id is created before anybody plans: what they report is
+        // about the deleted flow.
+        for (unit, owner) in &mut self.owners {
+            owner.releasing |= unit.flow() == id;
+        }
         self.bump();
         self.remember(guard);
         Ok(Reply::Done)

@@ -21,7 +21,7 @@ pub use apply::Applied;
 pub use command::{Command, CommandKind, InventoryChange, PlanStep, Reject, RejectCode, Reply, WriteGuard};
 pub use generation::GenerationRequest;
 pub use pause::TopicPause;
-pub use plan_apply::Written;
+pub use plan_apply::{HEARTBEATS_SHARED, Written};
 pub use state::{
     ClusterRecord, ControlState, EVENTS_MAX, FlowRecord, REQUESTS_MAX, RETIRED_MAX, RequestRecord,
     RetiredFlow, TopicEntry,

@@ -1,14 +1,18 @@
 //! `apply` for what workers say and what the planner wants: sessions, claims, inventory, assignments.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::apply::{flow_not_found, reject};
 use super::command::{InventoryChange, PlanStep, Reject, RejectCode, Reply};
 use super::recreated::MadeAgain;
 use super::state::{ControlState, TopicEntry};
-use crate::flow::{FlowSpec, LossPolicy};
+use crate::flow::{FlowSpec, LossPolicy, is_heartbeats};
 use crate::ids::{ClusterId, FlowId, TopicName, WorkerId};
 use crate::unit::{Generation, Owner, Role, Unit, WorkerRecord};
+
+/// Another flow mirrors the heartbeat topic to the same target already. Heartbeats show that the clusters are connected,
+/// so that once is enough: this is no fault, and the topic is offered again in case the other flow goes.
+pub const HEARTBEATS_SHARED: &str = "HEARTBEATS_SHARED";
 
 /// Why a topic was not taken: stable reason, message.
 type Refusal = (&'static str, String);
@@ -18,6 +22,9 @@ type Refusal = (&'static str, String);
 pub struct Written {
     /// The target cluster.
     target: Option<ClusterId>,
+    /// What may stand before `heartbeats` in a heartbeat topic's name: these ids, with the separator behind each.
+    clusters: BTreeSet<ClusterId>,
+    separator: String,
     /// Topics of the flow itself, by their target's name.
     own: BTreeMap<TopicName, TopicName>,
     /// Other flows that write to the same cluster.
@@ -36,6 +43,10 @@ impl Written {
             format!("the flow maps both {other} and {topic} to {target_topic}")
         } else {
             let other = self.others.get(target_topic)?;
+            if is_heartbeats(&self.clusters, &self.separator, topic.as_str()) {
+                let message = format!("flows/{other} mirrors {topic} to {target_topic} already");
+                return Some((HEARTBEATS_SHARED, message));
+            }
             format!(
                 "{target_topic} on clusters/{} is written by flows/{other} already: exclude the topic, rename it, or \
                  set shared_target on both flows",
@@ -130,6 +141,8 @@ impl ControlState {
         let own = flow.and_then(|flow| self.flows.get(flow));
         let mut written = Written {
             target: Some(spec.target.clone()),
+            clusters: self.clusters.keys().cloned().collect(),
+            separator: spec.naming.separator().to_owned(),
             own: own.into_iter().flat_map(|own| own.topics.values().map(target_of)).collect(),
             others: BTreeMap::new(),
         };

@@ -424,6 +424,35 @@ fn the_first_producer_wins_and_a_flow_made_again_goes_on() {
 }
 
 #[test]
+fn units_of_a_deleted_flow_are_let_go_at_once() {
+    let mut world = World::running();
+    assert!(!world.state.owners.is_empty());
+    world.run(delete_flow("f"));
+    world.run(put_flow("f", spec("uk", "hq"), true));
+    assert!(world.state.owners.values().all(|owner| owner.releasing), "{:?}", world.state.owners);
+    assert!(world.state.assignment_of(&worker_id("a"), &Weights::default()).units.is_empty());
+}
+
+#[test]
+fn a_heartbeat_topic_is_mirrored_by_one_of_two_flows() {
+    let mut world = World::running();
+    let only = |topic: &str| FlowSpec { topics_include: vec![topic.to_owned()], ..spec("uk", "hq") };
+    world.run(put_flow("f", only("t"), false));
+    world.run(put_flow("g", only("other"), true));
+    world.run(assign(&[(topology("g"), "a")]));
+    let (f, g) = (world.number(&topology("f")), world.number(&topology("g")));
+    let transcript = world.transcript([
+        inventory("f", f, vec![entry("heartbeats", "uk.heartbeats", 1)]),
+        inventory("g", g, vec![entry("heartbeats", "uk.heartbeats", 1)]),
+        delete_flow("f"),
+        inventory("g", g, vec![entry("heartbeats", "uk.heartbeats", 1)]),
+    ]);
+    let answers: Vec<&str> =
+        transcript.lines().filter_map(|line| line.split_once("refused ")).map(|l| l.1).collect();
+    assert_eq!(answers, ["[]", "[heartbeats HEARTBEATS_SHARED]", "[]"]);
+}
+
+#[test]
 fn a_paused_flow_is_quiet_when_everything_was_released() {
     let mut world = World::running();
     world.run(pause("f", true));

@@ -11,6 +11,7 @@ mod spec;
 mod surprises;
 
 pub use filter::{NameFilter, PatternError};
+pub(crate) use naming::is_heartbeats;
 pub use naming::{Naming, TopicRules, is_internal_topic};
 pub use preview::{PreviewPage, PreviewQuestion, PreviewedTopic};
 pub use selection::{Choice, LeftOut, SourceTopic, mark_collisions, mark_loops};

@@ -25,7 +25,7 @@ pub enum Naming {
 const HEARTBEATS: &str = "heartbeats";
 
 impl Naming {
-    fn separator(&self) -> &str {
+    pub(crate) fn separator(&self) -> &str {
         match self {
             Self::Prefix { separator } => separator,
             Self::Identity | Self::Rename(_) => ".",
@@ -51,6 +51,26 @@ pub fn is_internal_topic(topic: &str, separator: &str) -> bool {
         || topic.ends_with("-internal")
         || topic.ends_with(".internal")
         || topic.ends_with(&format!("{separator}internal"))
+}
+
+/// The topic holds heartbeats of some cluster (`isHeartbeatsTopic`): its name is `heartbeats`, with nothing before it but
+/// ids of these clusters. Any other name that ends so is an ordinary topic's, unlike in MirrorMaker 2.
+pub(crate) fn is_heartbeats(clusters: &BTreeSet<ClusterId>, separator: &str, topic: &str) -> bool {
+    let mut rest = topic;
+    while let Some((_, upstream)) = heartbeat_hop(clusters, separator, rest) {
+        rest = upstream;
+    }
+    rest == HEARTBEATS
+}
+
+/// The id of a cluster in front of a name, and the rest. The longest id counts: one may begin with another.
+fn heartbeat_hop<'c, 'a>(
+    clusters: &'c BTreeSet<ClusterId>,
+    separator: &str,
+    topic: &'a str,
+) -> Option<(&'c ClusterId, &'a str)> {
+    let rest = |id: &ClusterId| topic.strip_prefix(id.as_str())?.strip_prefix(separator);
+    clusters.iter().rev().find_map(|id| Some((id, rest(id)?)))
 }
 
 /// A flow's rules about topics, compiled.
@@ -135,21 +155,12 @@ impl TopicRules {
         }
     }
 
-    /// The topic holds heartbeats of some cluster (`isHeartbeatsTopic`): its name is `heartbeats`, with nothing before it
-    /// but ids of clusters. Any other name that ends so is an ordinary topic's, unlike in MirrorMaker 2.
     fn is_heartbeats_topic(&self, topic: &str) -> bool {
-        let mut rest = topic;
-        while let Some((_, upstream)) = self.heartbeat_hop(rest) {
-            rest = upstream;
-        }
-        rest == HEARTBEATS
+        is_heartbeats(&self.clusters, self.naming.separator(), topic)
     }
 
-    /// The id of a cluster in front of a name, and the rest. The longest id counts: one may begin with another.
     fn heartbeat_hop<'a>(&self, topic: &'a str) -> Option<(&ClusterId, &'a str)> {
-        let separator = self.naming.separator();
-        let rest = |id: &ClusterId| topic.strip_prefix(id.as_str())?.strip_prefix(separator);
-        self.clusters.iter().rev().find_map(|id| Some((id, rest(id)?)))
+        heartbeat_hop(&self.clusters, self.naming.separator(), topic)
     }
 
     /// Copying the topic would bring data back to where it came from, as far as names tell (`isCycle`).

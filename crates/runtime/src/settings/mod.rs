@@ -53,6 +53,31 @@ impl Layers {
     }
 }
 
+/// One key as it is described to users.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// Its path with dots.
+    pub path: String,
+    /// Its variable of the environment.
+    pub variable: String,
+    /// Its default, as a settings file has it.
+    pub default: String,
+}
+
+/// The keys that these defaults have.
+pub fn keys<T: Serialize>(defaults: &T) -> Result<Vec<Key>, SettingsError> {
+    let layers = Layers::new(defaults)?;
+    let Json::Object(table) = &layers.defaults else {
+        return Err(SettingsError::Defaults { message: "they are not a table of keys".to_owned() });
+    };
+    let key = |(path, default): (Vec<String>, &Json)| Key {
+        path: schema::written(&path, Style::Text),
+        variable: schema::written(&path, Style::Variable),
+        default: default.to_string(),
+    };
+    Ok(schema::leaves(table).into_iter().map(key).collect())
+}
+
 /// Reads, checks and merges the layers.
 pub fn load<T: DeserializeOwned>(layers: &Layers) -> Result<T, SettingsError> {
     let Json::Object(defaults) = &layers.defaults else {

@@ -142,6 +142,19 @@ fn collect(table: &serde_json::Map<String, Json>, parent: &mut Vec<String>, know
     }
 }
 
+/// The keys that hold a value, with their defaults, in the order of the alphabet.
+pub(super) fn leaves(defaults: &serde_json::Map<String, Json>) -> Vec<(Vec<String>, &Json)> {
+    let mut all = Vec::new();
+    collect(defaults, &mut Vec::new(), &mut all);
+    let leaf = |path: Vec<String>| {
+        let (last, parents) = path.split_last()?;
+        let table = parents.iter().try_fold(defaults, |table, key| table.get(key)?.as_object())?;
+        let value = table.get(last)?;
+        (!value.is_object()).then_some((path, value))
+    };
+    all.into_iter().filter_map(leaf).collect()
+}
+
 fn wrong(key: &str, origin: &str, value: &Value, expected: &str) -> Fault {
     let shown = match &value.kind {
         ValueKind::Table(_) => "a table of keys".to_owned(),

@@ -47,15 +47,34 @@ const SERIES_MAX: usize = 25_000;
 /// The transport of the exporter must not be traced or logged into the exporter.
 const NOT_EXPORTED: &str = "h2=off,hyper=off,tonic=off,tower=off,rustls=off,opentelemetry=off";
 
+/// Libraries that describe their inner workings at info, and warn several times a second about a peer that is down. The
+/// services say themselves what an operator needs. A filter that names the library shows its lines all the same.
+const QUIET: &str = "openraft=error";
+
+/// The levels of a filter.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "lowercase", try_from = "String")]
 pub enum LogFormat {
     /// For people.
     #[default]
     Text,
     /// One JSON object per line.
     Json,
+}
+
+impl TryFrom<String> for LogFormat {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            other => Err(format!("key `log.format` is `{other}`, expected `text` or `json`")),
+        }
+    }
 }
 
 /// What the log shows; the `log` section of every service's settings.
@@ -72,6 +91,34 @@ impl Default for LogSettings {
     fn default() -> Self {
         Self { format: LogFormat::default(), filter: "info".to_owned() }
     }
+}
+
+impl LogSettings {
+    /// Checks the filter; the error names the key, the part that is wrong, and what belongs there.
+    pub fn check(&self) -> Result<(), String> {
+        let wrong = |part: &str, expected: &str| {
+            Err(format!("key `log.filter` is `{}`: `{part}` {expected}", self.filter))
+        };
+        for part in directives(&self.filter) {
+            let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
+            if !LEVELS.iter().any(|known| level.eq_ignore_ascii_case(known)) {
+                return wrong(
+                    part,
+                    "must be a level (off, error, warn, info, debug, trace) or `target=level`, e.g. \
+                     `info,mirrormesh_source=debug`",
+                );
+            }
+        }
+        match filter(&self.filter) {
+            Ok(_) => Ok(()),
+            Err(error) => wrong(&self.filter, &format!("does not parse: {error}")),
+        }
+    }
+}
+
+/// The parts of a filter.
+fn directives(filter: &str) -> Vec<&str> {
+    filter.split(',').map(str::trim).collect()
 }
 
 /// What a process tells about itself, and how.
@@ -284,7 +331,8 @@ fn stderr_layer<S>(log: &LogSettings) -> Result<BoxedLayer<S>, TelemetryError>
 where
     S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
 {
-    let filter = filter(&log.filter)?.and(quiet::OncePerHour::default());
+    filter(&log.filter)?;
+    let filter = filter(&format!("{QUIET},{}", log.filter))?.and(quiet::OncePerHour::default());
     let lines = tracing_subscriber::fmt::layer().with_writer(BoxMakeWriter::new(std::io::stderr));
     Ok(match log.format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed(),
@@ -311,14 +359,47 @@ fn log_layer<S>(logger: &SdkLoggerProvider, directives: &str) -> Result<BoxedLay
 where
     S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
 {
-    let filter = filter(&format!("{directives},{NOT_EXPORTED}"))?;
+    let filter = filter(&format!("{QUIET},{directives},{NOT_EXPORTED}"))?;
     Ok(opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge::new(logger)
         .with_filter(filter)
         .boxed())
 }
 
-fn filter(directives: &str) -> Result<EnvFilter, TelemetryError> {
+fn filter(text: &str) -> Result<EnvFilter, TelemetryError> {
     EnvFilter::builder()
-        .parse(directives)
-        .map_err(|error| TelemetryError::Filter { filter: directives.to_owned(), message: error.to_string() })
+        .parse(directives(text).join(","))
+        .map_err(|error| TelemetryError::Filter { filter: text.to_owned(), message: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(filter: &str) -> Result<(), String> {
+        LogSettings { filter: filter.to_owned(), ..LogSettings::default() }.check()
+    }
+
+    #[test]
+    fn wrong_filters_are_refused_by_name() {
+        for right in
+            ["info", "WARN", "off", "info,mirrormesh_source=debug", "warn, a::b=trace", "info,a[b]=debug"]
+        {
+            assert_eq!(checked(right), Ok(()), "{right}");
+        }
+        for wrong in
+            ["inof", "", "info,", "info,mirrormesh_source", "info,mirrormesh_source=loud", "info;debug"]
+        {
+            let refused = checked(wrong).unwrap_err();
+            assert!(refused.contains("`log.filter`") && refused.contains("level"), "{wrong}: {refused}");
+        }
+    }
+
+    #[test]
+    fn wrong_formats_are_refused_by_name() {
+        let read = |text: &str| serde_json::from_str::<LogFormat>(&format!("{text:?}"));
+        assert_eq!(read("json").unwrap(), LogFormat::Json);
+        let refused = read("yaml").unwrap_err().to_string();
+        assert!(refused.contains("`log.format`") && refused.contains("`json`"), "{refused}");
+        assert_eq!(serde_json::to_string(&LogFormat::Text).unwrap(), "\"text\"");
+    }
 }

@@ -123,7 +123,7 @@ pub(crate) async fn run(
             reason = hold(&raft, &lead, &now, &node) => reason,
         };
         drop(held);
-        tracing::info!(term = now.term, lasted = ?lead.begun.elapsed(), reason, "leading no more");
+        tracing::info!(term = now.term, lasted_s = lead.begun.elapsed().as_secs(), reason, "leading no more");
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use mirrormesh_core::control::ControlState;
+use mirrormesh_core::control::{ControlState, HEARTBEATS_SHARED};
 use mirrormesh_core::ids::{FlowId, TopicName};
 use mirrormesh_core::unit::{Role, Unit};
 use tokio::time::Instant;
@@ -70,24 +70,43 @@ pub(crate) struct Refusal {
     pub(crate) since_ms: u64,
 }
 
+/// The refused topics of a flow, as one assignment of its topology unit was answered.
+#[derive(Debug, Default)]
+struct Refused {
+    /// Number of the assignment: what an earlier one was answered says nothing any more.
+    number: u64,
+    topics: BTreeMap<TopicName, Refusal>,
+}
+
 /// Topics that were not taken into the inventory, by flow.
 #[derive(Debug, Default)]
-pub(crate) struct Refusals(Mutex<BTreeMap<FlowId, BTreeMap<TopicName, Refusal>>>);
+pub(crate) struct Refusals(Mutex<BTreeMap<FlowId, Refused>>);
 
 impl Refusals {
-    /// Takes the answer to a report: of the topics that were reported, these were refused.
+    /// Takes the answer to a report under this assignment of the topology unit: of the topics that were reported, these
+    /// were refused.
     pub(crate) fn update<'a>(
         &self,
-        flow: &FlowId,
+        (flow, number): (&FlowId, u64),
         reported: impl Iterator<Item = &'a TopicName>,
         refused: &[(TopicName, &'static str, String)],
         now_ms: u64,
     ) {
+        let mut reported = reported.peekable();
+        // A report about groups comes under another unit's number, and says nothing about topics.
+        if reported.peek().is_none() {
+            return;
+        }
         let mut kept = lock(&self.0);
-        let topics = kept.entry(flow.clone()).or_default();
+        let Refused { number: known, topics } = kept.entry(flow.clone()).or_default();
+        if std::mem::replace(known, number) != number {
+            topics.clear();
+        }
         for topic in reported {
             let before = topics.remove(topic);
-            if let Some((_, reason, message)) = refused.iter().find(|(name, _, _)| name == topic) {
+            let refusal =
+                refused.iter().find(|(name, reason, _)| name == topic && *reason != HEARTBEATS_SHARED);
+            if let Some((_, reason, message)) = refusal {
                 let since_ms = before.filter(|b| b.reason == *reason).map_or(now_ms, |b| b.since_ms);
                 topics.insert(topic.clone(), Refusal { reason, message: message.clone(), since_ms });
             }
@@ -97,14 +116,17 @@ impl Refusals {
         }
     }
 
-    /// Forgets flows that are gone.
+    /// Forgets what was said to assignments that ended: the next one offers its topics anew.
     pub(crate) fn forget_outdated(&self, state: &ControlState) {
-        lock(&self.0).retain(|flow, _| state.flows.contains_key(flow));
+        lock(&self.0).retain(|flow, refused| {
+            let owner = state.owners.get(&Unit::Topology(flow.clone()));
+            state.flows.contains_key(flow) && owner.is_some_and(|owner| owner.number == refused.number)
+        });
     }
 
     /// The refused topics of a flow.
     pub(crate) fn of_flow(&self, flow: &FlowId) -> BTreeMap<TopicName, Refusal> {
-        lock(&self.0).get(flow).cloned().unwrap_or_default()
+        lock(&self.0).get(flow).map(|refused| refused.topics.clone()).unwrap_or_default()
     }
 }
 
@@ -135,14 +157,38 @@ mod tests {
         let topic = |name: &str| TopicName::new(name).unwrap();
         let names = [topic("a"), topic("b")];
         let refused = [(topic("a"), "TARGET_TOPIC_CONFLICT", "no".to_owned())];
-        refusals.update(&flow, names.iter(), &refused, 10);
-        refusals.update(&flow, names.iter(), &refused, 20);
+        refusals.update((&flow, 1), names.iter(), &refused, 10);
+        refusals.update((&flow, 1), names.iter(), &refused, 20);
         let known = refusals.of_flow(&flow);
         assert_eq!(known.len(), 1);
         assert_eq!(known[&topic("a")].since_ms, 10);
-        refusals.update(&flow, [topic("b")].iter(), &[], 30);
+        refusals.update((&flow, 1), [topic("b")].iter(), &[], 30);
         assert_eq!(refusals.of_flow(&flow).len(), 1, "another topic says nothing about it");
-        refusals.update(&flow, [topic("a")].iter(), &[], 40);
+        refusals.update((&flow, 1), [topic("a")].iter(), &[], 40);
         assert!(refusals.of_flow(&flow).is_empty());
+    }
+
+    #[test]
+    fn a_heartbeat_topic_of_another_flow_is_no_complaint() {
+        let (refusals, flow) = (Refusals::default(), FlowId::new("f").unwrap());
+        let topic = TopicName::new("heartbeats").unwrap();
+        let refused = [(topic.clone(), HEARTBEATS_SHARED, "flows/g mirrors it".to_owned())];
+        refusals.update((&flow, 1), [topic].iter(), &refused, 10);
+        assert!(refusals.of_flow(&flow).is_empty());
+    }
+
+    #[test]
+    fn a_refusal_ends_with_the_assignment_that_it_was_said_to() {
+        let (refusals, flow) = (Refusals::default(), FlowId::new("f").unwrap());
+        let topic = |name: &str| TopicName::new(name).unwrap();
+        let refused = [(topic("a"), "TARGET_TOPIC_CONFLICT", "no".to_owned())];
+        refusals.update((&flow, 1), [topic("a")].iter(), &refused, 10);
+        refusals.update((&flow, 9), [].iter(), &[], 20);
+        assert_eq!(refusals.of_flow(&flow).len(), 1, "a report about groups");
+        refusals.update((&flow, 2), [topic("b")].iter(), &[], 30);
+        assert!(refusals.of_flow(&flow).is_empty(), "another assignment offers its topics anew");
+        refusals.update((&flow, 2), [topic("a")].iter(), &refused, 40);
+        refusals.forget_outdated(&ControlState::default());
+        assert!(refusals.of_flow(&flow).is_empty(), "the flow, or its unit, is gone");
     }
 }

@@ -81,9 +81,9 @@ impl Tracked {
         }
     }
 
-    /// How fast the mirror moves on and the source grows; `None` until that is known.
+    /// How fast the mirror moves on and the source grows; `None` until both were watched for long enough.
     pub(crate) fn pace(&self, now: Instant) -> Option<Pace> {
-        let known = self.place.is_known(now) && self.end.is_known(now);
+        let known = self.place.is_settled(now) && self.end.is_settled(now);
         known.then(|| Pace { mirrored: self.place.at(now), produced: self.end.at(now) })
     }
 

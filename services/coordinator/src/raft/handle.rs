@@ -16,6 +16,7 @@ use openraft::{ChangeMembers, ReadPolicy};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use super::traces::FlowTraces;
 use super::types::{LogCommand, Node, NodeId, Raft, TypeConfig};
 
 /// A command is committed within this time, or its outcome is unknown to the caller.
@@ -77,6 +78,8 @@ pub(crate) struct RaftHandle {
     pub(super) proposals: opentelemetry::metrics::Histogram<f64>,
     /// Trace of the last proposal: the plan that follows belongs to it.
     pub(super) last_trace: Arc<Mutex<Option<String>>>,
+    /// Traces of the last changes of flows: the units that follow belong to them.
+    pub(super) flow_traces: FlowTraces,
 }
 
 impl std::fmt::Debug for RaftHandle {
@@ -96,7 +99,11 @@ impl RaftHandle {
     pub(crate) async fn propose(&self, kind: CommandKind) -> Result<Reply, RaftFault> {
         let begin = Instant::now();
         let name = kind.name();
-        *self.last_trace.lock().unwrap_or_else(PoisonError::into_inner) = current_traceparent();
+        let trace = current_traceparent();
+        if let Some(trace) = &trace {
+            self.flow_traces.note(&kind, trace, begin.into_std());
+        }
+        *self.last_trace.lock().unwrap_or_else(PoisonError::into_inner) = trace;
         let command = LogCommand(Arc::new(Command { at_ms: now_ms(), kind }));
         let written = timeout(PROPOSE_TIMEOUT, self.raft.client_write(command)).await;
         let attributes = [opentelemetry::KeyValue::new("command", name)];
@@ -141,6 +148,11 @@ impl RaftHandle {
     /// Who leads now.
     pub(crate) fn leadership(&self) -> Leadership {
         self.leadership.borrow().clone()
+    }
+
+    /// The traces that the last changes of flows belonged to.
+    pub(crate) fn flow_traces(&self) -> FlowTraces {
+        self.flow_traces.clone()
     }
 
     /// The trace that the last proposal belonged to.

@@ -13,10 +13,12 @@ mod state_machine;
 mod storage;
 #[cfg(test)]
 mod tests;
+mod traces;
 mod types;
 
 pub(crate) use handle::{Leadership, Member, RaftFault, RaftHandle};
 pub(crate) use network::RAFT_MESSAGE_BYTES_MAX;
 pub(crate) use peer_service::PeerService;
 pub(crate) use start::{HANDOVER_MAX, RunningRaft, StartPlan, start};
+pub(crate) use traces::FlowTraces;
 pub(crate) use types::{Node, NodeId};

@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mirrormesh_proto::mesh::RaftMessage;
 use mirrormesh_proto::mesh::raft_service_client::RaftServiceClient;
+use mirrormesh_runtime::complaint::Complaint;
 use mirrormesh_runtime::grpc::{ChannelOptions, channel};
 use openraft::OptionalSend;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -48,14 +48,14 @@ pub(crate) struct Network {
     own: NodeId,
     /// One channel per address and purpose; a snapshot must not hold up heartbeats.
     channels: BTreeMap<(String, bool), Channel>,
-    /// Whether each peer answered last, so that a change is logged once and not with every heartbeat.
-    reachable: BTreeMap<NodeId, Arc<AtomicBool>>,
+    /// What each peer's silence is worth in the log: one line, not one with every heartbeat.
+    silences: BTreeMap<NodeId, Arc<Mutex<Complaint>>>,
 }
 
 impl Network {
     /// The network as seen by coordinator `own`.
     pub(crate) fn new(own: NodeId) -> Self {
-        Self { own, channels: BTreeMap::new(), reachable: BTreeMap::new() }
+        Self { own, channels: BTreeMap::new(), silences: BTreeMap::new() }
     }
 
     fn peer(&mut self, target: NodeId, node: &Node, for_snapshots: bool) -> Peer {
@@ -66,8 +66,8 @@ impl Network {
                 self.channels.insert(key, channel.clone());
             }),
         };
-        let reachable = self.reachable.entry(target).or_insert_with(|| Arc::new(AtomicBool::new(true)));
-        Peer { own: self.own, target, channel, reachable: Arc::clone(reachable) }
+        let silence = Arc::clone(self.silences.entry(target).or_default());
+        Peer { own: self.own, target, channel, silence }
     }
 }
 
@@ -94,7 +94,7 @@ pub(crate) struct Peer {
     own: NodeId,
     target: NodeId,
     channel: Result<Channel, String>,
-    reachable: Arc<AtomicBool>,
+    silence: Arc<Mutex<Complaint>>,
 }
 
 type Client = RaftServiceClient<Channel>;
@@ -134,15 +134,20 @@ impl Peer {
         answer.map_err(Fault::into_rpc)
     }
 
-    /// Logs when a peer stops or begins to answer.
+    /// Logs when a peer has not answered for some seconds, and when it answers again.
     fn note(&self, fault: Option<&Fault>) {
-        let before = self.reachable.swap(fault.is_none(), Ordering::Relaxed);
+        let mut silence = self.silence.lock().unwrap_or_else(PoisonError::into_inner);
         match fault {
-            Some(fault) if before => {
-                tracing::warn!(coordinator = self.target, %fault, "a coordinator does not answer");
+            Some(fault) => {
+                if silence.failed("SILENT", Instant::now()) {
+                    tracing::warn!(coordinator = self.target, %fault, "a coordinator does not answer");
+                }
             }
-            None if !before => tracing::info!(coordinator = self.target, "the coordinator answers again"),
-            _ => {}
+            None => {
+                if silence.passed() {
+                    tracing::info!(coordinator = self.target, "the coordinator answers again");
+                }
+            }
         }
     }
 }

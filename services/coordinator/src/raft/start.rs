@@ -17,6 +17,7 @@ use super::log_store::LogStore;
 use super::network::Network;
 use super::state_machine::StateMachine;
 use super::storage::{Storage, Writer};
+use super::traces::FlowTraces;
 use super::types::{Node, NodeId, Raft};
 use crate::error::Error;
 
@@ -116,6 +117,7 @@ pub(crate) async fn start(plan: StartPlan) -> Result<RunningRaft, Error> {
         leadership: follower,
         proposals: plan.proposals,
         last_trace: Arc::default(),
+        flow_traces: FlowTraces::default(),
     };
     Ok(RunningRaft { handle, writer, leadership })
 }

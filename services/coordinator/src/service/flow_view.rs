@@ -62,7 +62,12 @@ impl<'a> View<'a> {
     pub(super) fn flow(&self, id: &FlowId, record: &FlowRecord) -> v1::Flow {
         let waiting = self.lead.placement.of_flow(id);
         let (conditions, settled, progress) = self.lead.progress.with_flow(id, |units| {
-            let settled = units.values().filter(|unit| unit.report.state != UnitState::Resyncing).count();
+            // A unit that is to be let go says nothing about the flow as it is declared now.
+            let stays = |unit: &Unit| self.state.owners.get(unit).is_some_and(|owner| !owner.releasing);
+            let settled = units
+                .iter()
+                .filter(|(unit, tracked)| tracked.report.state != UnitState::Resyncing && stays(unit))
+                .count();
             (self.conditions(id, units, &waiting), settled, self.sum(id, record, units))
         });
         let state = match (record.paused, self.state.is_quiet(id)) {
@@ -112,7 +117,7 @@ impl<'a> View<'a> {
         let refused = self.lead.refusals.of_flow(id).into_iter().map(|(topic, refusal)| {
             condition(refusal.reason, &refusal.message, topic.to_string(), refusal.since_ms)
         });
-        let faulty = units.values().filter_map(unit_condition);
+        let faulty = merged(units.values().filter_map(unit_condition));
         let record = self.state.flows.get(id);
         let retired = record.into_iter().flat_map(|record| retired(&record.spec, record.updated_ms));
         let mut all = retired.chain(unplaced).chain(refused).chain(faulty);
@@ -207,6 +212,7 @@ impl<'a> View<'a> {
             Some(UnitState::Stopped) => State::Stopped,
         };
         let figures = seen.or_else(|| tracked?.report.partition);
+        let held_by = paused.then(|| paused_by(unit.flow(), record, &entry.topic));
         let reason = tracked.map(|tracked| match (&*tracked.report.reason, &*tracked.report.message) {
             ("", "") => held(tracked).unwrap_or_default(),
             (reason, "") => reason.to_owned(),
@@ -226,7 +232,7 @@ impl<'a> View<'a> {
         v1::FlowPartition {
             partition: number,
             state: state.into(),
-            reason: reason.unwrap_or_default(),
+            reason: held_by.or(reason).unwrap_or_default(),
             worker: owner.map(|owner| format!("workers/{}", owner.worker)).unwrap_or_default(),
             source_offset: figures.map(|figures| figures.source_offset),
             source_end_offset: figures.and_then(|figures| figures.source_end_offset),
@@ -251,12 +257,31 @@ impl<'a> View<'a> {
     }
 }
 
-/// Progress of every flow, for metrics.
-pub(crate) fn flow_figures(lead: &Lead, state: &ControlState) -> Vec<(FlowId, v1::Progress)> {
+/// What metrics show of a flow.
+#[derive(Debug)]
+pub(crate) struct FlowFigures {
+    /// The flow.
+    pub(crate) flow: FlowId,
+    /// Its state.
+    pub(crate) state: State,
+    /// How many conditions it has, by reason.
+    pub(crate) conditions: BTreeMap<String, u64>,
+    /// Its progress; `None` while it mirrors no records.
+    pub(crate) progress: Option<v1::Progress>,
+}
+
+/// Figures of every flow, for metrics.
+pub(crate) fn flow_figures(lead: &Lead, state: &ControlState) -> Vec<FlowFigures> {
     let view = View::now(lead, state);
-    let sum =
-        |id: &FlowId, record: &FlowRecord| lead.progress.with_flow(id, |units| view.sum(id, record, units));
-    state.flows.iter().map(|(id, record)| (id.clone(), sum(id, record).finish())).collect()
+    let figures = |(id, record): (&FlowId, &FlowRecord)| {
+        let shown = view.flow(id, record);
+        let mut conditions = BTreeMap::new();
+        for condition in &shown.conditions {
+            *conditions.entry(condition.reason.clone()).or_default() += 1;
+        }
+        FlowFigures { flow: id.clone(), state: shown.state(), conditions, progress: shown.progress }
+    };
+    state.flows.iter().map(figures).collect()
 }
 
 fn role_name(role: Role) -> &'static str {
@@ -273,6 +298,35 @@ fn condition(reason: &str, message: &str, subject: String, since_ms: u64) -> v1:
         message: message.to_owned(),
         subject,
         since: Some(timestamp(since_ms)),
+    }
+}
+
+/// One condition for one cause: units that say the same are one. Its subject is what they have in common: their topic, or
+/// nothing.
+fn merged(conditions: impl Iterator<Item = v1::Condition>) -> impl Iterator<Item = v1::Condition> {
+    let mut merged: Vec<v1::Condition> = Vec::new();
+    let mut known: BTreeMap<(String, String), usize> = BTreeMap::new();
+    for next in conditions {
+        let cause = (next.reason.clone(), next.message.clone());
+        let index = *known.entry(cause).or_insert(merged.len());
+        match merged.get_mut(index) {
+            Some(present) => join(present, next),
+            None => merged.push(next),
+        }
+    }
+    merged.into_iter()
+}
+
+fn join(present: &mut v1::Condition, other: v1::Condition) {
+    let topic = |subject: &str| subject.rsplit_once('/').map_or(subject, |(topic, _)| topic).to_owned();
+    let common = topic(&present.subject);
+    present.subject = if common == topic(&other.subject) { common } else { String::new() };
+    let earlier = other
+        .since
+        .zip(present.since)
+        .is_some_and(|(other, present)| (other.seconds, other.nanos) < (present.seconds, present.nanos));
+    if earlier {
+        present.since = other.since;
     }
 }
 
@@ -334,6 +388,26 @@ fn held(tracked: &Tracked) -> Option<String> {
     })
 }
 
+/// What a partition is paused by, and what resumes it.
+fn paused_by(id: &FlowId, record: &FlowRecord, topic: &TopicName) -> String {
+    if record.paused {
+        let also = match record.paused_topics.contains_key(topic) {
+            true => format!(", and then flows/{id}/topics/{topic}, which is paused too"),
+            false => String::new(),
+        };
+        format!("FLOW_PAUSED: flows/{id} is paused as a whole: resume it with FlowService/ResumeFlow{also}")
+    } else if record.spec.records_enabled {
+        format!(
+            "TOPIC_PAUSED: flows/{id}/topics/{topic}, or this partition of it, is paused: resume it with \
+             FlowService/ResumeFlowTopic"
+        )
+    } else {
+        format!(
+            "RECORDS_DISABLED: flows/{id} mirrors no records: set records.enabled with FlowService/UpdateFlow"
+        )
+    }
+}
+
 fn partition_name(topic: &TopicName, partition: i32) -> String {
     format!("{topic}/{partition}")
 }
@@ -366,6 +440,35 @@ mod tests {
     use super::*;
     use mirrormesh_core::flow::RetiredOptions;
     use mirrormesh_core::ids::ClusterId;
+
+    #[test]
+    fn units_that_say_the_same_are_one_condition() {
+        let say = |reason: &str, message: &str, subject: &str, since_ms| {
+            condition(reason, message, subject.to_owned(), since_ms)
+        };
+        let shown: Vec<v1::Condition> = merged(
+            [
+                say("SOURCE_TOPIC_MISSING", "topic a was deleted", "a/0", 2_000),
+                say("SOURCE_TOPIC_MISSING", "topic a was deleted", "a/1", 1_000),
+                say("SOURCE_TOPIC_MISSING", "topic b was deleted", "b/0", 3_000),
+                say("CLUSTER_UNREACHABLE", "no broker", "a/2", 1_000),
+                say("CLUSTER_UNREACHABLE", "no broker", "b/2", 1_000),
+                say("STOPPED", "offset 7", "a/3", 1_000),
+            ]
+            .into_iter(),
+        )
+        .collect();
+        let seen: Vec<(&str, &str)> =
+            shown.iter().map(|shown| (shown.reason.as_str(), shown.subject.as_str())).collect();
+        let wanted = [
+            ("SOURCE_TOPIC_MISSING", "a"),
+            ("SOURCE_TOPIC_MISSING", "b/0"),
+            ("CLUSTER_UNREACHABLE", ""),
+            ("STOPPED", "a/3"),
+        ];
+        assert_eq!(seen, wanted);
+        assert_eq!(shown[0].since, Some(timestamp(1_000)), "since the first of them");
+    }
 
     #[test]
     fn retired_options_are_conditions() {

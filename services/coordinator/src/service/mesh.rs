@@ -95,6 +95,15 @@ impl MeshService for MeshMembers {
     async fn remove_member(&self, request: Request<RemoveMemberRequest>) -> Result<Response<Mesh>, Status> {
         self.0.lead().await?;
         let member = self.member(request.get_ref().id).await?;
+        let voters = self.members().await?.iter().filter(|member| member.voter).count();
+        if member.voter && voters == 1 {
+            let message = format!(
+                "coordinator {} is the only one of the mesh that votes, so it can't be removed: add another one first \
+                 (MeshService/AddMember with \"voter\": true), or stop this process to end the mesh",
+                member.id
+            );
+            return Err(status::with_reason(Code::FailedPrecondition, "LAST_MEMBER", message));
+        }
         self.0.raft.remove_member(member.id, member.voter).await.map_err(|fault| status::raft(&fault))?;
         self.shown().await
     }

@@ -28,7 +28,7 @@ use crate::raft::RaftHandle;
 
 pub(crate) use cluster::Clusters;
 pub(crate) use flow::Flows;
-pub(crate) use flow_view::flow_figures;
+pub(crate) use flow_view::{FlowFigures, flow_figures};
 pub(crate) use mesh::MeshMembers;
 pub(crate) use session::Sessions;
 pub(crate) use worker::Workers;

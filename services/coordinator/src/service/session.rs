@@ -173,12 +173,11 @@ impl WorkerSessionService for Sessions {
         let lead = self.attend(&report.speaker).await?;
         let named = report.change.topics.iter().map(|entry| &entry.topic);
         let topics: Vec<_> = named.chain(&report.change.removed_topics).cloned().collect();
-        let flow = report.flow.clone();
-        let kind =
-            CommandKind::PutInventory { flow: report.flow, number: report.number, change: report.change };
+        let (flow, number) = (report.flow.clone(), report.number);
+        let kind = CommandKind::PutInventory { flow: report.flow, number, change: report.change };
         match self.context.write(kind).await? {
             Reply::Inventory(refused) => {
-                lead.refusals.update(&flow, topics.iter(), &refused, now_ms());
+                lead.refusals.update((&flow, number), topics.iter(), &refused, now_ms());
                 Ok(Response::new(inventory_response(&refused)))
             }
             other => Err(status::unexpected(&other)),

@@ -2,7 +2,7 @@
 //!
 //! Pure. Lag itself is worked out in core, the same for API, `WatchFlow` and metrics; rates are the leader's.
 
-use mirrormesh_core::lag::{Lag, LagSum, Outlook, Pace};
+use mirrormesh_core::lag::{Lag, LagSum, Outlook};
 use mirrormesh_core::report::UnitState;
 use mirrormesh_proto::convert::api::timestamp;
 use mirrormesh_proto::v1;
@@ -37,10 +37,9 @@ impl Standing {
     pub(super) fn paused(look: &Look, at: Moment) -> Self {
         let figures = look.figures(at.now_ms);
         let lag = Lag::of(&figures, at.now_ms);
-        let still = Some(Pace { mirrored: 0.0, produced: 0.0 });
         Self {
             lag,
-            outlook: lag.map_or(Outlook::Unknown, |lag| Outlook::of(lag.records, still)),
+            outlook: lag.map_or(Outlook::Unknown, Outlook::at_rest),
             as_of_ms: figures.source_end_offset.map(|_| look.at_ms()),
             ..Self::UNKNOWN
         }
@@ -54,13 +53,15 @@ impl Standing {
         };
         let lag = Lag::of(&figures, at.now_ms);
         let stale = figures.stale_since_ms.and_then(|ms| u64::try_from(ms).ok());
-        let pace = match tracked.report.state {
-            UnitState::Stopped => Some(Pace { mirrored: 0.0, produced: 0.0 }),
-            UnitState::Resyncing | UnitState::Running | UnitState::Backoff => tracked.pace(at.now),
+        let outlook = |lag| match tracked.report.state {
+            UnitState::Stopped => Outlook::at_rest(lag),
+            // Its position is not known yet: neither is how fast it moves.
+            UnitState::Resyncing => Outlook::of(lag, None),
+            UnitState::Running | UnitState::Backoff => Outlook::of(lag, tracked.pace(at.now)),
         };
         Self {
             lag,
-            outlook: lag.map_or(Outlook::Unknown, |lag| Outlook::of(lag.records, pace)),
+            outlook: lag.map_or(Outlook::Unknown, outlook),
             as_of_ms: figures.source_end_offset.and_then(|_| stale.or(heard_ms)),
             records_rate: tracked.records.at(at.now),
             bytes_rate: tracked.bytes.at(at.now),
@@ -121,6 +122,7 @@ impl Sums {
     /// The sums as users see them.
     pub(super) fn finish(self) -> v1::Progress {
         let lag = self.lag.total();
+        let unmeasured = i64::try_from(self.lag.unmeasured()).unwrap_or(i64::MAX);
         let (outlook, eta) = outlook_to_api(self.outlook.unwrap_or(Outlook::Unknown));
         v1::Progress {
             partitions: self.partitions,
@@ -136,6 +138,7 @@ impl Sums {
             lag_bytes: lag.and_then(|lag| lag.bytes),
             outlook: outlook.into(),
             progress_time: self.as_of_ms.map(timestamp),
+            partitions_unmeasured: unmeasured,
         }
     }
 }

@@ -8,7 +8,7 @@ use mirrormesh_proto::{mesh, store};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::harness::{Node, make_flow, reason, single};
+use crate::harness::{Node, flow_request, make_flow, reason, single};
 use crate::session::{Worker, running_flow};
 
 async fn topic(node: &Node) -> v1::FlowTopic {
@@ -69,6 +69,49 @@ async fn a_paused_partition_is_let_go_and_goes_on_where_it_was() {
     let flow = v1::GetFlowRequest { name: "flows/f".into() };
     let flow = node.flows().get_flow(flow).await.unwrap().into_inner();
     assert_ne!(flow.state(), v1::flow::State::Paused, "the flow itself is not paused");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn resuming_a_topic_says_that_the_flow_is_paused() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = single(&directory).await;
+    let (worker, _set) = running_flow(&node, 2).await;
+    let _kept = worker.keep(&node).await;
+    let shown = node.flows().pause_flow_topic(pause(&[1])).await.unwrap().into_inner();
+    assert!(shown.partitions[1].reason.starts_with("TOPIC_PAUSED: flows/f/topics/t"), "{shown:#?}");
+    assert_eq!(shown.partitions[0].reason, "", "the other one is not paused");
+    let request = v1::PauseFlowRequest { name: "flows/f".into(), ..Default::default() };
+    node.flows().pause_flow(request).await.unwrap();
+    let shown = node.flows().resume_flow_topic(resume(&[])).await.unwrap().into_inner();
+    for partition in &shown.partitions {
+        assert!(partition.reason.starts_with("FLOW_PAUSED: flows/f"), "{partition:#?}");
+        assert!(partition.reason.contains("ResumeFlow"), "{partition:#?}");
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_recreated_flow_is_starting_until_its_units_report() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = single(&directory).await;
+    let (mut worker, set) = running_flow(&node, 2).await;
+    let running = |set: &WorkerAssignment| -> Vec<UnitReport> {
+        let report = |(unit, assigned): (&Unit, &AssignedUnit)| UnitReport {
+            unit: unit.clone(),
+            number: assigned.number,
+            state: UnitState::Running,
+            reason: String::new(),
+            message: String::new(),
+            partition: None,
+        };
+        set.units.iter().map(report).collect()
+    };
+    worker.report(&running(&set), &[]).await.unwrap();
+    let delete = v1::DeleteFlowRequest { name: "flows/f".into(), ..Default::default() };
+    node.flows().delete_flow(delete).await.unwrap();
+    let shown = node.flows().create_flow(flow_request("f")).await.unwrap().into_inner();
+    assert_eq!(shown.state(), v1::flow::State::Starting, "what runs is the deleted flow's: {shown:#?}");
     node.stop().await;
 }
 

@@ -113,7 +113,10 @@ async fn an_end_that_nobody_can_look_at_is_no_lag_but_a_time() {
     assert_eq!((old.outlook(), old.source_end_offset), (Outlook::Unspecified, Some(100)));
     assert_eq!(old.progress_time.unwrap().seconds, 7);
     let sums = shown.progress.unwrap();
-    assert_eq!((sums.lag_records, sums.progress_time.unwrap().seconds), (None, 7), "the oldest of them");
+    assert_eq!((sums.lag_records, sums.lag_bytes), (Some(10), Some(1_000)), "that of the measured partition");
+    assert!(sums.lag_seconds.is_some());
+    assert_eq!((sums.partitions, sums.partitions_unmeasured), (2, 1));
+    assert_eq!(sums.progress_time.unwrap().seconds, 7, "the oldest of them");
     node.stop().await;
 }
 
@@ -196,7 +199,12 @@ async fn what_waits_behind_a_pause_is_asked_for_shown_everywhere_and_grows_old()
     let old = until("an old look", None).await;
     assert_eq!(old.partitions[1].source_end_offset, Some(130));
     assert!(old.partitions[1].progress_time.unwrap().seconds >= seen.seconds);
-    assert_eq!(flow(&node).await.lag_records, None);
+    let sums = flow(&node).await;
+    assert_eq!(
+        (sums.lag_records, sums.partitions_unmeasured),
+        (Some(10), 1),
+        "that of the running partition"
+    );
     answers.send_replace(true);
     until("a new look", Some(40)).await;
     node.stop().await;

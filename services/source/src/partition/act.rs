@@ -1,9 +1,10 @@
 //! Carrying out the machine's actions, and bringing it what came of them.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mirrormesh_core::control::GenerationRequest;
+use mirrormesh_core::format::batch::BatchHeader;
 use mirrormesh_core::relay::answer::Answer;
 use mirrormesh_core::relay::machine::{Action, Append, Beginning};
 use mirrormesh_core::relay::path::Path;
@@ -13,6 +14,7 @@ use mirrormesh_runtime::clock::now_ms;
 use mirrormesh_worker::{CoordinatorError, Failure};
 use rand::Rng as _;
 use tokio::sync::mpsc;
+use tracing::Instrument as _;
 
 use super::{Flow, PartitionUnit};
 use crate::fetcher::{Fetched, PAGES_WAITING, Subscription};
@@ -69,7 +71,7 @@ impl PartitionUnit {
             () = stop.cancelled() => Ok(()),
         };
         if let Err(error) = connected {
-            let failure = Failure::from(error);
+            let failure = self.probe().explain(Failure::from(error)).await;
             self.relay.source_failed(&failure.reason, &failure.message);
         }
         self.say();
@@ -107,6 +109,9 @@ impl PartitionUnit {
 
     async fn append(&mut self, mut append: Append) {
         self.tally.sent(append.path.name());
+        if let Some(header) = BatchHeader::parse(&append.batch.header) {
+            self.tally.stamped(append.id, header.base_timestamp);
+        }
         if let (true, Some(fetcher)) = (append.path != Path::Passthrough, &self.lines.fetcher) {
             // It was made here: no frame holds it, so nobody has charged it yet.
             append.batch.body = self.memory.made(append.batch.body, fetcher.wake());
@@ -133,7 +138,9 @@ impl PartitionUnit {
 
     fn begin(&mut self, beginning: &Beginning) {
         tracing::info!(flow = %self.context.flow_id, topic = %self.topic, partition = self.partition,
-            ?beginning, "beginning a generation");
+            source_offset = beginning.start.source_offset, target_offset = beginning.start.target_offset,
+            "beginning a generation");
+        tracing::debug!(?beginning, "the generation");
         let request = GenerationRequest {
             flow: self.context.flow_id.clone(),
             topic: self.topic.clone(),
@@ -144,19 +151,20 @@ impl PartitionUnit {
             start: beginning.start,
             events: beginning.notices.iter().map(|notice| self.event(notice)).collect(),
         };
-        let coordinator = self.context.coordinator.clone();
-        self.underway.beginning = Some(Box::pin(async move {
+        let (coordinator, span) = (self.context.coordinator.clone(), self.start.span());
+        let begin = async move {
             coordinator.begin_generation(&request).await.map_err(|error| match error {
                 CoordinatorError::Outdated { reason, message }
                 | CoordinatorError::Refused { reason, message, .. } => (reason, message),
                 CoordinatorError::Cancelled => ("STOPPING".to_owned(), "the unit is to stop".to_owned()),
             })
-        }));
+        };
+        self.underway.beginning = Some(Box::pin(begin.instrument(span)));
     }
 
     async fn broken(&mut self, reason: &'static str, leader_moved: bool) {
         tracing::info!(flow = %self.context.flow_id, topic = %self.topic, partition = self.partition, reason,
-            "pipeline broke; finding the place anew");
+            "appends interrupted: recovering the position");
         self.link.metrics.resync(&self.flow_label, reason);
         self.slow = SLOW.contains(&reason);
         let target_topic = self.relay.detail().target_topic.clone();
@@ -174,20 +182,26 @@ impl PartitionUnit {
             tracing::debug!(flow = %self.context.flow_id, topic = %self.topic, partition = self.partition,
                 ?answer, "append failed");
         }
-        let before = self.relay.totals();
-        self.relay.answer(id, answer, now_ms());
+        let (before, now) = (self.relay.totals(), now_ms());
+        self.tally.settled(id, matches!(answer, Answer::Appended { .. }), now);
+        self.relay.answer(id, answer, now);
         if self.relay.has_failed() {
             // Also after an append that stands elsewhere than expected, which the sender takes for a good one.
             self.lines.row.fail();
         }
         let (records, bytes) = self.relay.totals();
+        if records > before.0 {
+            self.start.mirrored();
+        }
         self.tally.mirrored(records - before.0, bytes - before.1);
     }
 
     pub(super) fn written(&mut self, written: &Result<(), Failure>) {
         if let Err(error) = written {
-            tracing::warn!(flow = %self.context.flow_id, topic = %self.topic, partition = self.partition, %error,
-                "position not written; a later one, or a later owner, makes up for it");
+            if self.link.positions_line.may_log(Instant::now()) {
+                tracing::warn!(flow = %self.context.flow_id, topic = %self.topic, partition = self.partition, %error,
+                    "positions can't be written; later ones make up for it");
+            }
         }
         self.relay.written(written.is_ok(), now_ms());
         // Nothing may follow for long.

@@ -7,6 +7,7 @@ mod act;
 mod probe;
 mod report;
 mod signals;
+mod start_trace;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -22,6 +23,7 @@ use mirrormesh_core::relay::window::Limits;
 use mirrormesh_core::report::UnitState;
 use mirrormesh_core::unit::PartitionGeneration;
 use mirrormesh_runtime::clock::now_ms;
+use mirrormesh_runtime::complaint::Complaint;
 use mirrormesh_worker::{Failure, UnitContext};
 use opentelemetry::KeyValue;
 use tokio::sync::mpsc;
@@ -35,8 +37,9 @@ use crate::memory::PartitionMemory;
 use crate::metrics::Tally;
 use crate::sender::{self, Sender};
 use crate::throttle::{Arrived, Intake, PartitionThrottle};
-use probe::Probe;
+use probe::{Clusters, Probe};
 use signals::{Signal, Signals};
+use start_trace::StartTrace;
 
 /// How often figures are reported and positions looked at while something happens.
 const TICK: Duration = Duration::from_millis(100);
@@ -94,6 +97,10 @@ pub(crate) struct PartitionUnit {
     outdated: bool,
     /// A newer generation was seen than the one that this unit knows.
     fenced: bool,
+    /// What it waits for, and whether that is in the log.
+    complaint: Complaint,
+    /// Its start in the trace of the flow's change.
+    start: StartTrace,
 }
 
 /// Whether the unit goes on.
@@ -140,6 +147,7 @@ impl PartitionUnit {
         let memory = link.memory();
         let lag = link.metrics.lag.enter(&context.flow_id, &topic, partition);
         Some(Self {
+            start: StartTrace::begin(&context, &topic, partition),
             context,
             link,
             topic,
@@ -170,6 +178,7 @@ impl PartitionUnit {
             slow: false,
             outdated: false,
             fenced: false,
+            complaint: Complaint::default(),
         })
     }
 
@@ -179,6 +188,11 @@ impl PartitionUnit {
             topic: self.topic.clone(),
             partition: self.partition,
             detail: self.relay.detail().clone(),
+            clusters: Clusters {
+                flow: self.context.flow_id.clone(),
+                source: self.context.flow.spec.source.clone(),
+                target: self.context.flow.spec.target.clone(),
+            },
         }
     }
 

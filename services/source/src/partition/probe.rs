@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mirrormesh_core::ids::{TopicId, TopicName};
+use mirrormesh_core::ids::{ClusterId, FlowId, TopicId, TopicName};
 use mirrormesh_core::relay::facts::Facts;
 use mirrormesh_core::relay::loss::EpochEnd;
 use mirrormesh_core::relay::machine::{Ask, Told};
@@ -34,6 +34,15 @@ const WAIT: Duration = Duration::from_millis(100);
 /// How often and how long the target's high watermark is waited for until it reaches the log end that was seen.
 const SETTLE_TRIES: u32 = 20;
 const SETTLE_WAIT: Duration = Duration::from_millis(10);
+
+/// Failures that a deleted topic may be behind.
+const MAY_BE_MISSING: [&str; 5] = [
+    "UNKNOWN_TOPIC_OR_PARTITION",
+    "UNKNOWN_TOPIC_ID",
+    "SETTINGS_UNKNOWN",
+    "LIST_OFFSETS_FAILED",
+    "SOURCE_FETCH_FAILED",
+];
 
 /// One side's partition.
 struct Place<'a> {
@@ -111,6 +120,15 @@ pub(super) struct Probe {
     pub(super) topic: TopicName,
     pub(super) partition: i32,
     pub(super) detail: PartitionDetail,
+    pub(super) clusters: Clusters,
+}
+
+/// The flow and its two clusters, for messages.
+#[derive(Debug, Clone)]
+pub(super) struct Clusters {
+    pub(super) flow: FlowId,
+    pub(super) source: ClusterId,
+    pub(super) target: ClusterId,
 }
 
 impl Probe {
@@ -122,9 +140,44 @@ impl Probe {
                 // Whatever it was, who leads is looked up again before the next try.
                 self.link.source.invalidate(self.topic.as_str(), self.partition);
                 self.link.target.invalidate(self.detail.target_topic.as_str(), self.partition);
+                let failure = self.explain(failure).await;
                 Told::Failed(failure.reason, failure.message)
             }
         }
+    }
+
+    /// A failure that may come from a deleted topic is named so, if the topic is gone.
+    pub(super) async fn explain(&self, failure: Failure) -> Failure {
+        if !MAY_BE_MISSING.contains(&failure.reason.as_str()) {
+            return failure;
+        }
+        if matches!(self.link.source.topic_id(self.topic.as_str()).await, Ok(None)) {
+            return self.source_missing();
+        }
+        if matches!(self.link.target.topic_id(self.detail.target_topic.as_str()).await, Ok(None)) {
+            return self.target_missing();
+        }
+        failure
+    }
+
+    fn source_missing(&self) -> Failure {
+        let (topic, target) = (&self.topic, &self.detail.target_topic);
+        let Clusters { flow, source, target: to } = &self.clusters;
+        let message = format!(
+            "topic {topic} was deleted on clusters/{source}: {target} on clusters/{to} keeps what was mirrored; create the \
+             topic again to mirror on, or add {topic} to topics.exclude of flows/{flow}"
+        );
+        Failure::new("SOURCE_TOPIC_MISSING", message)
+    }
+
+    fn target_missing(&self) -> Failure {
+        let target = &self.detail.target_topic;
+        let Clusters { flow, target: to, .. } = &self.clusters;
+        let message = format!(
+            "topic {target} was deleted on clusters/{to}: flows/{flow} creates it again within its discovery interval, \
+             unless the cluster refuses; the partitions then stop or begin anew, as records.on_loss says"
+        );
+        Failure::new("TARGET_TOPIC_MISSING", message)
     }
 
     async fn answer(&self, ask: Ask) -> Result<Told, Failure> {
@@ -193,7 +246,12 @@ impl Probe {
             self.link.source.topic_id(self.topic.as_str()),
             self.link.target.topic_id(self.detail.target_topic.as_str())
         );
-        Ok(Told::Identity(source?.map(TopicId), target?.map(TopicId)))
+        let (source, target) = (source?.map(TopicId), target?.map(TopicId));
+        match (source, target) {
+            (None, _) => Err(self.source_missing()),
+            (_, None) => Err(self.target_missing()),
+            there => Ok(Told::Identity(there.0, there.1)),
+        }
     }
 
     /// Read to its end only now: the batches in question were there before.

@@ -1,5 +1,7 @@
 //! What the unit says about its partition: state, figures, events.
 
+use std::time::Instant;
+
 use mirrormesh_core::relay::machine::Notice;
 use mirrormesh_core::relay::stop::{Stop, StopReason};
 use mirrormesh_core::report::{Event, UnitState};
@@ -17,6 +19,17 @@ impl PartitionUnit {
         let figures = self.relay.figures(now_ms());
         self.lag.set(figures);
         let (state, reason, message) = self.relay.state();
+        if state == UnitState::Backoff {
+            // The partitions of a flow mostly wait for one cause: a line a minute stands for all of them.
+            let now = Instant::now();
+            if self.complaint.failed(reason, now) && self.link.waiting_line.may_log(now) {
+                tracing::warn!(flow = %self.context.flow_id, topic = %self.topic, partition = self.partition,
+                    reason, message, "partitions wait");
+            }
+        } else if state == UnitState::Running {
+            self.complaint.passed();
+            self.start.streams();
+        }
         let behind = figures.source_end_offset.is_some_and(|end| end > figures.source_offset);
         let throttled = (state == UnitState::Running && reason.is_empty() && behind)
             .then(|| self.throttle.held_back(now_ms()))

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mirrormesh_core::control::TopicEntry;
 use mirrormesh_core::flow::{FlowSpec, Surprises, TopicRules};
@@ -10,6 +10,7 @@ use mirrormesh_core::ids::{ClusterId, TopicId, TopicName};
 use mirrormesh_kafka::ErrorCode;
 use mirrormesh_kafka::admin::NewTopic;
 use mirrormesh_kafka::client::metadata::TopicInfo;
+use tracing::Instrument as _;
 
 use super::incarnations::known_starts;
 use super::{Topology, Trouble, unreachable};
@@ -36,15 +37,17 @@ impl Topology {
         let rules = self.rules(spec)?;
         let wanted = self.wanted(spec, &rules).await?;
         self.claim().await?;
-        let (targets, not_made) = self.bring_in_step(spec, &wanted).await?;
+        let targets = self.bring_in_step(spec, &wanted).await?;
+        let not_made = self.postponed.trouble();
         let (mut found, trouble) = self.entries(spec, wanted, &targets).await?;
         self.settle_claims(spec, &mut found).await?;
         // A topic that vanished from the source stays in the inventory: its partitions say what is wrong. Only one
-        // that the flow does not select any more goes, or one that came from the target.
+        // that the flow does not select any more goes, or one that came from the target. A refused topic too: the
+        // coordinator shows its refusal until then.
         let is_gone = |topic: &&TopicName| {
             rules.target_of(topic.as_str()).is_none() || self.loops.left_out.contains(*topic)
         };
-        let gone = self.reported.keys().filter(is_gone).cloned().collect();
+        let gone = self.reported.keys().chain(self.refused.keys()).filter(is_gone).cloned().collect();
         self.tell(found, gone).await?;
         not_made.or(trouble).map_or(Ok(()), Err)
     }
@@ -82,38 +85,38 @@ impl Topology {
         Ok(wanted.collect())
     }
 
-    /// Creates and grows target topics; returns those that are there, by name. One that can't be made, or not grown, holds
-    /// up no other: it is said.
+    /// Creates and grows target topics; returns those that are there, by name. A topic that can't be created or grown
+    /// holds up no other: it is postponed.
     async fn bring_in_step(
-        &self,
+        &mut self,
         spec: &FlowSpec,
         wanted: &[Wanted],
-    ) -> Result<(BTreeMap<Arc<str>, TopicInfo>, Option<Trouble>), Trouble> {
+    ) -> Result<BTreeMap<Arc<str>, TopicInfo>, Trouble> {
         let present = self.targets(wanted).await?;
-        let (mut changed, mut trouble) = (BTreeSet::new(), None);
-        let missing: Vec<&Wanted> =
-            wanted.iter().filter(|w| !present.contains_key(w.target.as_str())).collect();
+        let partitions = |w: &Wanted| present.get(w.target.as_str()).map_or(0, |t| t.partitions.len());
+        let short: Vec<&Wanted> =
+            wanted.iter().filter(|w| partitions(w) < w.source.partitions.len()).collect();
+        let needed: BTreeSet<&TopicName> = short.iter().map(|w| &w.target).collect();
+        self.postponed.retain(|topic| needed.contains(topic));
+        let now = Instant::now();
+        let due = short.into_iter().filter(|w| self.postponed.is_due(&w.target, now));
+        let (missing, small): (Vec<&Wanted>, Vec<&Wanted>) = due.partition(|w| partitions(w) == 0);
+        let mut changed = BTreeSet::new();
         let to_create = missing.iter().map(|w| w.target.clone()).collect();
         self.claim_topics(wanted, &to_create).await.map_err(|failure| (failure.reason, failure.message))?;
         for portion in portions(&missing, |w| w.source.partitions.len() + 1) {
-            let (made, not_made) = self.create(spec, portion).await?;
-            changed.extend(made);
-            trouble = trouble.or(not_made);
+            changed.extend(self.create(spec, portion).await?);
         }
-        for w in wanted {
-            let Some(target) = present.get(w.target.as_str()) else { continue };
-            let count = w.source.partitions.len();
-            if target.partitions.len() < count {
-                match self.grow(&w.target, count).await {
-                    Ok(()) => drop(changed.insert(w.target.clone())),
-                    Err(not_grown) => trouble = trouble.or(Some(not_grown)),
-                }
+        for w in small {
+            match self.grow(&w.target, w.source.partitions.len()).await {
+                Ok(()) => drop(changed.insert(w.target.clone())),
+                Err(not_grown) => drop(self.postponed.failed(&w.target, not_grown, now)),
             }
         }
         if changed.is_empty() {
-            return Ok((present, trouble));
+            return Ok(present);
         }
-        Ok((self.settled(wanted, &changed).await?, trouble))
+        self.settled(wanted, &changed).await
     }
 
     /// Metadata lags behind a creation: waits until the changed topics show all their partitions. What does not show
@@ -147,12 +150,8 @@ impl Topology {
         Ok(topics.into_iter().filter(exists).map(|t| (Arc::clone(&t.name), t)).collect())
     }
 
-    /// Returns the topics that are there now, and what is wrong with the first of the others.
-    async fn create(
-        &self,
-        spec: &FlowSpec,
-        wanted: &[&Wanted],
-    ) -> Result<(BTreeSet<TopicName>, Option<Trouble>), Trouble> {
+    /// Returns the topics that are there now; the others are postponed.
+    async fn create(&mut self, spec: &FlowSpec, wanted: &[&Wanted]) -> Result<BTreeSet<TopicName>, Trouble> {
         let topics = wanted
             .iter()
             .map(|w| NewTopic {
@@ -162,12 +161,15 @@ impl Topology {
                 configs: BTreeMap::new(),
             })
             .collect();
-        let (mut made, mut trouble) = (BTreeSet::new(), None);
-        for created in self.link.target.create_topics(topics).await.map_err(unreachable)? {
+        let (mut made, mut news) = (BTreeSet::new(), Vec::new());
+        let span = tracing::info_span!("create topics", flow = %self.context.flow_id, topics = wanted.len());
+        let creating = self.link.target.create_topics(topics).instrument(span);
+        for created in creating.await.map_err(unreachable)? {
             let name = &created.name;
+            let Some(w) = wanted.iter().find(|w| *w.target.as_str() == **name) else { continue };
             if created.error.is_ok() || created.error == ErrorCode::TOPIC_ALREADY_EXISTS {
                 tracing::info!(flow = %self.context.flow_id, topic = %name, "target topic created");
-                made.extend(wanted.iter().find(|w| *w.target.as_str() == **name).map(|w| w.target.clone()));
+                made.insert(w.target.clone());
                 continue;
             }
             let said = created.message.as_deref().unwrap_or_default();
@@ -175,10 +177,18 @@ impl Topology {
                 "{name} could not be created on clusters/{}: {} {said}; create it by hand or allow it",
                 spec.target, created.error
             );
-            tracing::warn!(flow = %self.context.flow_id, topic = %name, text, "target topic not created");
-            trouble.get_or_insert_with(|| ("TOPIC_NOT_CREATED".to_owned(), text));
+            if self.postponed.failed(
+                &w.target,
+                ("TOPIC_NOT_CREATED".to_owned(), text.clone()),
+                Instant::now(),
+            ) {
+                news.push(text);
+            }
         }
-        Ok((made, trouble))
+        if let Some(first) = news.first() {
+            tracing::info!(flow = %self.context.flow_id, topics = news.len(), first, "target topics not created");
+        }
+        Ok(made)
     }
 
     async fn grow(&self, topic: &TopicName, count: usize) -> Result<(), Trouble> {

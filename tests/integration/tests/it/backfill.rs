@@ -72,8 +72,7 @@ async fn old_records_wait_where_exactly_once_is_required() -> Result<()> {
         probe::send(&rig.source, &FIVE_A_BATCH, topic, large(0..RECORDS, age_hours * HOUR_MS)).await?;
     }
     let mut flow = identity(&[&old, &ancient, &young]);
-    flow.records =
-        Some(v1::RecordOptions { require_exactly_once: true, ..flow.records.unwrap_or_default() });
+    flow.records = Some(v1::RecordOptions { require_exactly_once: true, ..flow.records.unwrap_or_default() });
     rig.api.create_flow(&rig.flow.clone(), flow).await?;
 
     rig.arrived(&[&young], RECORDS as u64).await?;
@@ -83,7 +82,10 @@ async fn old_records_wait_where_exactly_once_is_required() -> Result<()> {
     let waits = says(&mut rig, &old, "EXACTLY_ONCE_IMPOSSIBLE").await?;
     ensure!(probe::end_offsets(&rig.target, &old).await? == [0], "nothing is sent");
     let conditions = rig.api.flow(&rig.flow.clone()).await?.conditions;
-    ensure!(conditions.iter().filter(|c| c.reason == "EXACTLY_ONCE_IMPOSSIBLE").count() == 2, "{conditions:?}");
+    ensure!(
+        conditions.iter().filter(|c| c.reason == "EXACTLY_ONCE_IMPOSSIBLE").count() == 2,
+        "{conditions:?}"
+    );
     probe::set_topic(&rig.target, &old, &[("retention.ms", "-1")]).await?;
 
     // What the condition prints is run as it stands there.
@@ -107,8 +109,7 @@ async fn compacted_topics_wait_where_exactly_once_is_required() -> Result<()> {
     probe::set_topic(&rig.source, &topic, &[("cleanup.policy", "compact")]).await?;
     probe::send(&rig.source, &FIVE_A_BATCH, &topic, large(0..100, 0)).await?;
     let mut flow = identity(&[&topic]);
-    flow.records =
-        Some(v1::RecordOptions { require_exactly_once: true, ..flow.records.unwrap_or_default() });
+    flow.records = Some(v1::RecordOptions { require_exactly_once: true, ..flow.records.unwrap_or_default() });
     rig.api.create_flow(&rig.flow.clone(), flow).await?;
     let waits = says(&mut rig, &topic, "CONTENT_NOT_FIXED").await?;
     ensure!(waits.contains("records.require_exactly_once"), "{waits}");

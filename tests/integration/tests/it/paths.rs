@@ -339,7 +339,8 @@ async fn timestamps_that_the_target_refuses_stop_or_are_moved() -> Result<()> {
 
 /// 100 records of 50 KB text in one batch, which zstd packs to 10 KB, then 3 small ones.
 fn unfolding() -> (Vec<Plain>, Vec<Plain>) {
-    let large = (0..100).map(|n| plain(n, format!("{n:05} lorem ipsum ").repeat(2_900).into_bytes(), now_ms()));
+    let large =
+        (0..100).map(|n| plain(n, format!("{n:05} lorem ipsum ").repeat(2_900).into_bytes(), now_ms()));
     let small = (100..103).map(|n| plain(n, b"small".to_vec(), now_ms()));
     (large.collect(), small.collect())
 }

@@ -48,6 +48,8 @@ pub(super) struct Behind {
     newest_ms: Option<i64>,
     /// When nothing was left unread: what came later is not older.
     settled_ms: Option<i64>,
+    /// The log start offset of the source when it was first seen.
+    first_start: Option<i64>,
 }
 
 impl Behind {
@@ -151,7 +153,12 @@ impl Behind {
 impl Relay {
     pub(super) fn watch_retention(&mut self, log_start: i64, log_end: i64) {
         let place = self.figures.source_offset;
-        let Some(margin) = retention_margin(place, log_start, log_end) else {
+        // A mirror that begins at the log start offset is near to it without any deletion. The source deleted something
+        // if its log start moved since this owner saw it first, or lies behind the begin of the generation.
+        let first = *self.behind.first_start.get_or_insert(log_start);
+        let deletes = log_start > first.min(self.setup.detail.begun.start.source_offset);
+        let margin = retention_margin(place, log_start, log_end).filter(|_| deletes);
+        let Some(margin) = margin else {
             self.warned_of_retention = false;
             return;
         };
@@ -247,6 +254,41 @@ mod tests {
             (0, 1),
             "and again when it is again"
         );
+    }
+
+    /// The warnings that come of log start offsets as they are seen one after the other, at offset 0 or behind it.
+    fn warnings(b: &mut Bench, starts: &[i64]) -> usize {
+        let mut warned = 0;
+        for start in starts {
+            b.relay.watch_retention(*start, 1_000);
+            while let Some(action) = b.relay.pending.pop_front() {
+                assert!(matches!(action, Action::Notice(n) if n.reason == "RETENTION_NEAR"));
+                warned += 1;
+            }
+        }
+        warned
+    }
+
+    #[test]
+    fn a_fresh_start_from_earliest_is_not_near_retention() {
+        let mut b = Bench::new(RULES);
+        b.settle(Facts::DEFAULT);
+        b.relay.setup.detail.begun.start.source_offset = 500;
+        b.relay.figures.source_offset = 500;
+        assert_eq!(warnings(&mut b, &[500]), 0, "nothing was read yet");
+        b.relay.figures.source_offset = 505;
+        assert_eq!(warnings(&mut b, &[500]), 0, "nothing was deleted since it began");
+        assert_eq!(warnings(&mut b, &[502]), 1, "the source deletes behind the reader");
+        assert_eq!(warnings(&mut b, &[503]), 0, "said already");
+    }
+
+    #[test]
+    fn deletion_before_this_owner_came_is_near_retention() {
+        let mut b = Bench::new(RULES);
+        b.settle(Facts::DEFAULT);
+        b.relay.setup.detail.begun.start.source_offset = 0;
+        b.relay.figures.source_offset = 100;
+        assert_eq!(warnings(&mut b, &[95]), 1);
     }
 
     #[test]

@@ -43,6 +43,7 @@ impl From<&WorkerAssignment> for mesh::WatchAssignmentsResponse {
             clusters: assignment.clusters.iter().map(cluster).collect(),
             flows: assignment.flows.iter().map(flow).collect(),
             units: assignment.units.iter().map(unit).collect(),
+            traces: assignment.traces.iter().map(|(flow, trace)| (flow.to_string(), trace.clone())).collect(),
         }
     }
 }
@@ -83,6 +84,9 @@ impl TryFrom<mesh::WatchAssignmentsResponse> for WorkerAssignment {
             clusters: BTreeMap::from_iter(each(response.clusters, "clusters", cluster)?),
             flows: BTreeMap::from_iter(each(response.flows, "flows", flow)?),
             units: BTreeMap::from_iter(each(response.units, "units", unit)?),
+            traces: BTreeMap::from_iter(each(response.traces, "traces", |(flow, trace)| {
+                Ok((id(&flow, "")?, trace))
+            })?),
         })
     }
 }

@@ -33,12 +33,14 @@ pub(crate) fn assignment() -> impl Strategy<Value = WorkerAssignment> {
         btree_map(cluster_id(), cluster_spec(), 0..3),
         btree_map(flow_id(), flow, 0..3),
         btree_map(unit(), assigned, 0..4),
+        btree_map(flow_id(), "[0-9a-f-]{0,55}", 0..3),
     )
-        .prop_map(|(revision, clusters, flows, units)| WorkerAssignment {
+        .prop_map(|(revision, clusters, flows, units, traces)| WorkerAssignment {
             revision,
             clusters,
             flows,
             units,
+            traces,
         })
 }
 
