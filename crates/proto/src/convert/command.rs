@@ -1,7 +1,7 @@
 //! The stored form of commands: what the Raft log holds.
 
 use mirrormesh_core::control::{
-    Command, CommandKind, GenerationRequest, InventoryChange, PlanStep, TopicEntry, WriteGuard,
+    Command, CommandKind, GenerationRequest, InventoryChange, PlanStep, SeenTopic, TopicEntry, WriteGuard,
 };
 use mirrormesh_core::ids::FlowId;
 use mirrormesh_core::report::Event;
@@ -147,6 +147,8 @@ fn inventory_to_store(flow: &FlowId, number: u64, change: &InventoryChange) -> s
         removed_topics: texts(&change.removed_topics),
         groups: texts(&change.groups),
         removed_groups: texts(&change.removed_groups),
+        seen: change.seen.iter().map(Into::into).collect(),
+        seen_all: change.seen_all,
     }
 }
 
@@ -301,6 +303,8 @@ fn put_inventory(put: store::PutInventory) -> Result<CommandKind, ConvertError> 
             removed_topics: ids(put.removed_topics, "removed_topics")?,
             groups: ids(put.groups, "groups")?,
             removed_groups: ids(put.removed_groups, "removed_groups")?,
+            seen: each(put.seen, "seen", SeenTopic::try_from)?,
+            seen_all: put.seen_all,
         },
     })
 }

@@ -203,6 +203,10 @@ impl PartitionUnit {
                     "positions can't be written; later ones make up for it");
             }
         }
+        if written.is_err() {
+            self.link.metrics.position_failed(&self.flow_label);
+        }
+        self.position_fault = written.as_ref().err().map(ToString::to_string);
         self.relay.written(written.is_ok(), now_ms());
         // Nothing may follow for long.
         self.say();
