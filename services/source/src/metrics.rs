@@ -270,7 +270,10 @@ mod tests {
             ..Default::default()
         });
         let families = telemetry.registry().gather();
-        let names: Vec<&str> = families.iter().map(|family| family.name()).collect();
+        let mut names = Vec::new();
+        for family in &families {
+            names.push(family.name());
+        }
         for name in ["lag_bytes", "lag_seconds", "bytes_total", "replication_latency_seconds"] {
             let name = format!("mirrormesh_{name}");
             assert!(names.contains(&name.as_str()), "{name} is not among {names:?}");

@@ -91,8 +91,9 @@ impl PositionStore {
         let highest = theirs.iter().map(number).max().unwrap_or(0);
         let own = self.reader.flow();
         if topic != self.reader.topic() || flow != own {
-            let renamed =
-                theirs.into_iter().map(|(key, value)| (PositionKey { flow: own.clone(), ..key }, Some(value)));
+            let renamed = theirs
+                .into_iter()
+                .map(|(key, value)| (PositionKey { flow: own.clone(), ..key }, Some(value)));
             self.write(renamed.collect()).await?;
         }
         Ok(highest)

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mirrormesh_core::control::{HEARTBEATS_SHARED, InventoryChange, SeenTopic, TopicEntry};
-use mirrormesh_core::flow::{StartAt, FlowSpec, Surprises, TopicRules};
+use mirrormesh_core::flow::{FlowSpec, StartAt, Surprises, TopicRules};
 use mirrormesh_core::ids::{ClusterId, TopicName};
 use mirrormesh_core::report::{Event, UnitState};
 use mirrormesh_core::unit::Generation;

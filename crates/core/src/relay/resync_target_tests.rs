@@ -117,7 +117,11 @@ fn who_remembers_is_asked_when_retention_took_the_headers() {
     assert_eq!(place(&r).0.count, 9, "as the only writer, offsets count");
     let mut r = to_ends(vec![position(5, 105, 12)], 16, 16);
     remembers(&mut r, None, 16);
-    assert_eq!((place(&r).0.count, found(&r).unsure), (5, Some((12, 16))), "old records may have left a hole");
+    assert_eq!(
+        (place(&r).0.count, found(&r).unsure),
+        (5, Some((12, 16))),
+        "old records may have left a hole"
+    );
     // It remembers more records than there are offsets.
     let mut r = to_ends(vec![position(5, 105, 12)], 16, 16);
     remembers(&mut r, Some((1, 12)), 16);

@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use mirrormesh_core::relay::position::PositionValue;
-
 use crate::check::{LIVENESS, ORDER, Violation};
 use crate::kinds::Kind;
 use crate::knobs::Fault;

@@ -3,9 +3,9 @@
 use mirrormesh_core::control::{
     Command, CommandKind, GenerationRequest, InventoryChange, PlanStep, SeenTopic, TopicEntry, WriteGuard,
 };
-use mirrormesh_core::ids::FlowId;
+use mirrormesh_core::ids::{ClusterId, FlowId};
 use mirrormesh_core::report::Event;
-use mirrormesh_core::unit::Unit;
+use mirrormesh_core::unit::{ClusterSpec, Unit};
 use prost::Message;
 
 use super::parts::{decode, each, id, ids, inner, partition, required, role, texts};
@@ -67,12 +67,9 @@ impl TryFrom<store::Command> for Command {
 
 fn kind_to_store(kind: &CommandKind) -> Kind {
     match kind {
-        CommandKind::PutCluster { id, spec, create, guard } => Kind::PutCluster(store::PutCluster {
-            cluster_id: id.to_string(),
-            spec: Some(spec.into()),
-            create: *create,
-            guard: Some(guard.into()),
-        }),
+        CommandKind::PutCluster { id, spec, create, guard } => {
+            Kind::PutCluster(cluster_to_store(id, spec, *create, guard))
+        }
         CommandKind::ReportCluster { id, kafka_cluster_id } => Kind::ReportCluster(store::ReportCluster {
             cluster_id: id.to_string(),
             kafka_cluster_id: kafka_cluster_id.clone(),
@@ -136,6 +133,20 @@ fn kind_to_store(kind: &CommandKind) -> Kind {
         CommandKind::RecordEvents { events } => {
             Kind::RecordEvents(store::RecordEvents { events: events.iter().map(Into::into).collect() })
         }
+    }
+}
+
+fn cluster_to_store(
+    id: &ClusterId,
+    spec: &ClusterSpec,
+    create: bool,
+    guard: &WriteGuard,
+) -> store::PutCluster {
+    store::PutCluster {
+        cluster_id: id.to_string(),
+        spec: Some(spec.into()),
+        create,
+        guard: Some(guard.into()),
     }
 }
 

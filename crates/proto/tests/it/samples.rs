@@ -168,6 +168,17 @@ fn units() -> [Unit; 5] {
     ]
 }
 
+/// A flow with the options of an earlier version.
+fn retired_options() -> CommandKind {
+    CommandKind::PutFlow {
+        id: flow(),
+        spec: FlowSpec { retired: RetiredOptions { strict_delivery: true, at_least_once: true }, ..spec() },
+        create: true,
+        start_over: false,
+        guard: guard(),
+    }
+}
+
 fn commands() -> Vec<(&'static str, CommandKind)> {
     let id = flow;
     vec![
@@ -188,19 +199,7 @@ fn commands() -> Vec<(&'static str, CommandKind)> {
             CommandKind::PutFlow { id: id(), spec: spec(), create: true, start_over: true, guard: guard() },
         ),
         ("put-flow-defaults", default_flow()),
-        (
-            "put-flow-retired",
-            CommandKind::PutFlow {
-                id: id(),
-                spec: FlowSpec {
-                    retired: RetiredOptions { strict_delivery: true, at_least_once: true },
-                    ..spec()
-                },
-                create: true,
-                start_over: false,
-                guard: guard(),
-            },
-        ),
+        ("put-flow-retired", retired_options()),
         ("delete-flow", CommandKind::DeleteFlow { id: id(), guard: WriteGuard::default() }),
         ("set-paused", CommandKind::SetPaused { id: id(), paused: true, guard: guard() }),
         (
@@ -220,10 +219,7 @@ fn commands() -> Vec<(&'static str, CommandKind)> {
             "put-inventory-loops",
             CommandKind::PutInventory { flow: flow(), number: 5, change: inventory_change() },
         ),
-        (
-            "put-inventory-seen",
-            CommandKind::PutInventory { flow: id(), number: 5, change: seen_change() },
-        ),
+        ("put-inventory-seen", CommandKind::PutInventory { flow: id(), number: 5, change: seen_change() }),
         (
             "register-worker",
             CommandKind::RegisterWorker {

@@ -308,13 +308,8 @@ pub(crate) fn inventory_change() -> impl Strategy<Value = InventoryChange> {
         (vec(group_id(), 0..3), vec(group_id(), 0..3)),
         (vec(seen, 0..3), any::<bool>()),
     )
-        .prop_map(|(topics, removed_topics, (groups, removed_groups), (seen, seen_all))| InventoryChange {
-            topics,
-            removed_topics,
-            groups,
-            removed_groups,
-            seen,
-            seen_all,
+        .prop_map(|(topics, removed_topics, (groups, removed_groups), (seen, seen_all))| {
+            InventoryChange { topics, removed_topics, groups, removed_groups, seen, seen_all }
         })
 }
 
@@ -407,22 +402,24 @@ pub(crate) fn flow_record() -> impl Strategy<Value = FlowRecord> {
         btree_map(topic_name(), topic_pause(), 0..3),
         (btree_map(topic_name(), 0..9_i32, 0..3), any::<bool>()),
     )
-        .prop_map(|(spec, paused, generation, numbers, (topics, dropped), groups, paused_topics, seen)| {
-            FlowRecord {
-                seen: SeenTopics { topics: seen.0, complete: seen.1 },
-                spec,
-                paused,
-                generation,
-                created_ms: numbers[0],
-                updated_ms: numbers[1],
-                revision: numbers[2],
-                topics,
-                dropped,
-                groups,
-                event_sequence: numbers[3],
-                paused_topics,
-            }
-        })
+        .prop_map(
+            |(spec, paused, generation, numbers, (topics, dropped), groups, paused_topics, seen)| {
+                FlowRecord {
+                    seen: SeenTopics { topics: seen.0, complete: seen.1 },
+                    spec,
+                    paused,
+                    generation,
+                    created_ms: numbers[0],
+                    updated_ms: numbers[1],
+                    revision: numbers[2],
+                    topics,
+                    dropped,
+                    groups,
+                    event_sequence: numbers[3],
+                    paused_topics,
+                }
+            },
+        )
 }
 
 fn retired_flow() -> impl Strategy<Value = RetiredFlow> {

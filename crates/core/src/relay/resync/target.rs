@@ -454,7 +454,8 @@ impl Resync {
     fn content_read(&mut self, at: i64, batches: &[RawBatch], codecs: &dyn Codecs) {
         let log_end = self.content_end();
         let mut next = at;
-        for batch in batches.iter().filter(|b| b.header.next_offset() > at && b.header.base_offset < log_end) {
+        for batch in batches.iter().filter(|b| b.header.next_offset() > at && b.header.base_offset < log_end)
+        {
             next = next.max(batch.header.next_offset());
             if batch.header.is_control() || !self.may_be_ours(batch.header.producer_id) {
                 continue;
