@@ -16,7 +16,7 @@ use mirrormesh_core::unit::{Generation, PartitionGeneration, Role};
 
 pub use self::preview::{preview_answer, preview_page};
 pub use self::progress::ProgressReport;
-pub use self::questions::{Question, TranslateQuestion, paused_answer, paused_figures};
+pub use self::questions::{Question, paused_answer, paused_figures};
 use super::parts::{each, id, ids, inner, role, texts};
 use crate::error::ConvertError;
 use crate::{mesh, store};
