@@ -199,7 +199,9 @@ impl World {
         }
         let before = self.checker.doubles;
         let bounds = self.target.facts.timestamps(self.now);
-        self.checker.appended(&records, &claim, Appending { armed, sure, bounds }, &self.source);
+        let among_others = woken && !self.raft.rules.sole_writer;
+        let how = Appending { armed, sure, among_others, bounds };
+        self.checker.appended(&records, &claim, how, &self.source);
         let doubles = self.checker.doubles - before;
         if doubles > 0 {
             self.counts.forgotten_zombies += u64::from(excused);

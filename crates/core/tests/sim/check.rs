@@ -70,6 +70,9 @@ pub struct Appending {
     pub armed: bool,
     /// Nothing that anybody may be excused by happened before.
     pub sure: bool,
+    /// Another owner appended before it, the target dropped the producer's state since, and the flow lets others write: the
+    /// sender takes what stands before it for theirs.
+    pub among_others: bool,
     /// Timestamps that the target takes.
     pub bounds: Option<(i64, i64)>,
 }
@@ -113,10 +116,14 @@ impl Checker {
     }
 
     /// Under which rule was the source read at this record: that of the generation which mirrored what follows it, or of
-    /// the last one.
+    /// the last one. What stands behind a missing record was mirrored twice, so the ledger goes back there: the record
+    /// before this one tells by its last copy where this one was passed.
     fn rule_at(&self, info: &Info) -> bool {
-        let behind = self.ledger.partition_point(|m| m.uid <= info.rec.uid);
-        let generation = self.ledger.get(behind).map(|m| m.generation);
+        let (before, later): (Vec<_>, Vec<_>) =
+            self.ledger.iter().enumerate().partition(|(_, m)| m.uid <= info.rec.uid);
+        let passed = before.iter().max_by_key(|(at, m)| (m.uid, *at)).map(|(at, _)| *at);
+        let behind = later.iter().find(|(at, _)| passed.is_none_or(|passed| *at > passed));
+        let generation = behind.map(|(_, m)| m.generation);
         let by = self
             .generations
             .iter()
@@ -175,6 +182,7 @@ impl Checker {
     /// A batch of ours stands on the target now.
     pub fn appended(&mut self, records: &[(i64, Rec)], claim: &Claim, how: Appending, source: &Source) {
         self.version += 1;
+        self.book.among_others = how.among_others;
         self.single_writer(claim, how.armed);
         for (offset, rec) in records {
             let Some(info) = source.infos.get(rec.uid as usize) else {

@@ -17,6 +17,17 @@ struct Owed {
     offset: i64,
     /// It stands there twice; else behind later ones.
     again: bool,
+    /// The sender took what another owner had appended for other writers' records.
+    among_others: bool,
+}
+
+/// Whether everything that stands twice was announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsaid {
+    /// It was, or a violation was found.
+    Nothing,
+    /// What was not stands among other writers' records, where it can't be told from theirs (docs/guarantees.md).
+    AmongOthers,
 }
 
 /// An announcement that target offsets hold records twice.
@@ -40,11 +51,14 @@ pub struct Book {
     announcements: Vec<Announcement>,
     /// It was said of these that the source lost them and the target has them.
     pub lost: BTreeSet<u64>,
+    /// What is appended now is [`Owed::among_others`].
+    pub among_others: bool,
 }
 
 impl Book {
     fn owe(&mut self, uid: u64, offset: i64, again: bool) {
-        self.owed.insert(uid, Owed { offset, again });
+        let among_others = self.among_others;
+        self.owed.insert(uid, Owed { offset, again, among_others });
     }
 
     fn odd(&mut self, uid: u64) {
@@ -85,21 +99,30 @@ impl Checker {
         self.book.announcements.push(Announcement { range: (from, to), uids, holds });
     }
 
-    /// A record of which it was not said. What the target's cleaner or retention took of them nobody can see.
+    /// A record of which it was not said, at first one that could be told. What the target's cleaner or retention took of
+    /// them nobody can see.
     pub fn unsaid(&self, log: &[Batch]) -> Option<u64> {
+        self.unsaid_of(log, false).or_else(|| self.unsaid_of(log, true))
+    }
+
+    fn unsaid_of(&self, log: &[Batch], among_others: bool) -> Option<u64> {
         let there = |uid: u64| log.iter().flat_map(|b| &b.records).filter(move |(_, rec)| rec.uid == uid);
         let stands = |(uid, owed): (&u64, &Owed)| {
             there(*uid).any(|(offset, _)| *offset == owed.offset) && (!owed.again || there(*uid).count() > 1)
         };
         let unsaid = self.book.owed.iter().filter(|(uid, _)| !self.is_announced(**uid));
+        let unsaid = unsaid.filter(|(_, owed)| owed.among_others == among_others);
         unsaid.filter(|entry| stands(*entry)).map(|(uid, _)| *uid).next()
     }
 
     /// I2: what stands twice or out of order was announced.
-    pub fn all_announced(&mut self, log: &[Batch]) {
-        if let Some(uid) = self.unsaid(log) {
+    pub fn all_announced(&mut self, log: &[Batch]) -> Unsaid {
+        if let Some(uid) = self.unsaid_of(log, false) {
             self.fail(NO_DUP, format!("record {uid} stands twice or out of order, and nobody says so"));
+        } else if self.unsaid_of(log, true).is_some() {
+            return Unsaid::AmongOthers;
         }
+        Unsaid::Nothing
     }
 
     /// Announcements announce something, but for a few.

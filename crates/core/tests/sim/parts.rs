@@ -131,6 +131,8 @@ pub struct Owner {
     pub newest: Option<Generation>,
     /// It said since then that records may come again.
     pub unsure: bool,
+    /// Ends of the target offsets of which it said so at any time: it says the same once.
+    pub said: Vec<i64>,
     /// Own appends since then.
     pub sent: bool,
     pub notices: Vec<Notice>,

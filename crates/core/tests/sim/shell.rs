@@ -51,6 +51,7 @@ impl World {
             version: 0,
             newest: None,
             unsure: false,
+            said: Vec::new(),
             sent: false,
             notices: Vec::new(),
             refused: 0,
@@ -109,6 +110,7 @@ impl World {
                 if let Some((from, to)) = doubled(&notice) {
                     self.checker.announce(from, to);
                     self.owners[o].unsure = true;
+                    self.owners[o].said.push(to);
                 }
                 self.owners[o].notices.push(notice);
             }

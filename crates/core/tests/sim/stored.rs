@@ -101,7 +101,8 @@ impl World {
                 || !beginning.notices.is_empty()
                 || refused
                 || !readable
-                || self.owners[o].unsure;
+                || self.owners[o].unsure
+                || self.owners[o].said.contains(&beginning.start.target_offset);
             self.checker.handed_over(o, &beginning.after, handed);
             self.raft.begun_by = Some(o);
             self.raft.before = Some(beginning.after);

@@ -209,6 +209,8 @@ impl Target {
     pub fn truncate(&mut self, at: i64, snapshot: i64, now: i64) {
         self.log.retain(|b| b.header.base_offset < at);
         self.end = at;
+        // As `UnifiedLog.truncateTo` does it, a log start behind the new end moves back to it.
+        self.start = self.start.min(at);
         self.high_watermark = self.high_watermark.min(at);
         self.reload(snapshot, true, now);
     }

@@ -32,7 +32,13 @@ impl Relay {
                 }
                 self.failed(verdict);
             }
-            Outcome::Drained => {}
+            Outcome::Drained => {
+                let acked = stream.window.acked().target;
+                if let Answer::Appended { base_offset, append_time: false } = answer {
+                    // The broker took this batch after those that it acknowledged, on the same connection or a later one.
+                    self.stands_before(*base_offset, acked);
+                }
+            }
         }
     }
 
@@ -55,6 +61,7 @@ impl Relay {
         stream.inherited.acknowledged();
         stream.last = Some((mirrored.last, last_epoch));
         self.attempts = 0;
+        self.doubles_told.clear();
         self.refusal = None;
         self.clamp = false;
         let acked = stream.window.acked();

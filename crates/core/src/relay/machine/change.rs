@@ -107,6 +107,10 @@ impl Relay {
             self.begin_at(found, (journal, last));
             return;
         }
+        if found.doubled.is_some() {
+            // Somebody appended under this generation what stood there already: another owner, which may do so again.
+            self.shared_ms = Some(now_ms);
+        }
         let mut stream = Stream::new(
             (found.place, found.sole_writer),
             (self.facts, self.setup.limits),
@@ -152,6 +156,11 @@ impl Relay {
     ) {
         for (range, what) in [(unsure, UNSURE), (stray, STRAY), (doubled, DOUBLED), (hole, HOLE)] {
             let Some((from, to)) = range else { continue };
+            // The position may be recovered several times before anything is appended: the event is reported once.
+            if self.doubles_told.contains(&(what, from, to)) {
+                continue;
+            }
+            self.doubles_told.push((what, from, to));
             let message = format!("the target's offsets {from} to {to} {what}");
             self.notice(of_target("RECORDS_DOUBLED", message, (from, to)));
         }

@@ -123,6 +123,8 @@ pub struct Relay {
     unexpected: Option<Unexpected>,
     /// Everything before this target offset was acknowledged to this owner, as far as it still counts on it.
     acked_target: i64,
+    /// Target offsets that were reported to hold records twice since the last acknowledged append, and the text about them.
+    doubles_told: Vec<(&'static str, i64, i64)>,
     /// What the target is known to have lost, until a generation begins behind it.
     target_cut: Option<(i64, i64)>,
     attempts: u32,
@@ -177,6 +179,7 @@ impl Relay {
             inherited: None,
             unexpected: None,
             acked_target: i64::MIN,
+            doubles_told: Vec::new(),
             target_cut: None,
             attempts: 0,
             refusal: None,

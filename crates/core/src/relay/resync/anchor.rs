@@ -1,6 +1,6 @@
 //! Whether the target still has what a position tells of: a log that lost its end may have got as many records again since.
 
-use super::{Resync, Step, is_ours};
+use super::{Purpose, Resync, Step, is_ours};
 use crate::format::batch::{BatchHeader, RawBatch};
 use crate::relay::stop::StopReason;
 use crate::relay::{SEQUENCES, sequence_of};
@@ -12,6 +12,18 @@ impl Resync {
         let counted = self.position.as_ref().is_some_and(|position| position.count > 0);
         let doubtful = self.ends.1 == self.base.target || self.truncated.is_some() && counted;
         doubtful && self.anchored != Some(self.base.target)
+    }
+
+    /// A record is missing behind the base. The target may also have lost its end before the base, and taken later records
+    /// since, so the batch before the base is read once. True if it is to be read now.
+    pub(super) fn base_is_doubtful(&mut self) -> bool {
+        let at = self.base.target;
+        if self.anchored == Some(at) || self.ends.0 >= at {
+            return false;
+        }
+        self.forget_target();
+        self.read_target(Purpose::Anchor, at - 1);
+        true
     }
 
     pub(super) fn anchor_read(&mut self, batches: &[RawBatch]) {

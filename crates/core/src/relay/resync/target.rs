@@ -98,7 +98,7 @@ impl Resync {
         }
     }
 
-    fn read_target(&mut self, purpose: Purpose, offset: i64) {
+    pub(super) fn read_target(&mut self, purpose: Purpose, offset: i64) {
         self.purpose = purpose;
         self.step = Step::TargetRead(offset);
     }
@@ -230,9 +230,14 @@ impl Resync {
             if self.ends_again() {
                 return false;
             }
+            if self.base_is_doubtful() {
+                return false;
+            }
             // The target accepted this batch while it had no state of the producer, although one before it was refused. What
             // is missing, and everything behind it, is mirrored again.
             self.hole = Some((header.base_offset, self.ends.1));
+            // What an older generation brought before it is not counted.
+            self.scan.out_of_place();
             self.settle(self.count);
             return false;
         }
