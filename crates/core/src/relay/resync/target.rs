@@ -17,6 +17,10 @@ use crate::relay::{SEQUENCES, count_at, sequence_of, widen};
 pub(super) struct Scan {
     /// Our batches: n of the first record, target offset. Kept only where others stand between them.
     ours: Vec<(i64, i64)>,
+    /// Target offset behind the last batch that was counted; 0 if none was.
+    end: i64,
+    /// Target offsets of the batches since then that are not counted.
+    between: i64,
     /// Target offsets of batches of older generations of ours: from, to.
     older: Option<(i64, i64)>,
     /// Somebody else's batches are there.
@@ -134,8 +138,10 @@ impl Resync {
             tail.filter(|tail| is_ours(self.generation, &tail.header) && !tail.header.is_control())
         {
             let count = self.count_behind(&tail.header);
-            // What the target took since it lost its end may be as many by chance.
-            if self.truncated.is_none() && count - self.base.count == log_end - self.base.target {
+            // Behind several batches the numbers may be equal by chance: a record stands twice and another one is missing, or
+            // the target took as many since it lost its end. Only their headers tell.
+            let alone = tail.header.base_offset <= self.base.target;
+            if alone && self.truncated.is_none() && count - self.base.count == log_end - self.base.target {
                 self.tail = Some(tail.clone());
                 self.settle(count);
                 return;
@@ -160,8 +166,12 @@ impl Resync {
         }
         for batch in batches.iter().filter(|b| b.header.next_offset() > at) {
             next = next.max(batch.header.next_offset());
+            let counted = self.scan.end;
             if !self.scan_batch(batch) {
                 return;
+            }
+            if self.scan.end == counted {
+                self.scan.between += batch.header.next_offset() - batch.header.base_offset;
             }
         }
         if next >= log_end {
@@ -221,30 +231,48 @@ impl Resync {
                 // Only what reaches further than before is there for the first time.
                 self.scan.ours.push((self.count, header.next_offset() - overhang));
                 self.count += overhang;
+                (self.scan.end, self.scan.between) = (header.next_offset(), 0);
                 self.tail = None;
             }
             return true;
         }
-        let (log_start, _) = self.ends;
-        if first > self.count && !self.premise.facts.target_compacted && log_start <= self.base.target {
-            if self.ends_again() {
-                return false;
-            }
-            if self.base_is_doubtful() {
-                return false;
-            }
-            // The target accepted this batch while it had no state of the producer, although one before it was refused. What
-            // is missing, and everything behind it, is mirrored again.
-            self.hole = Some((header.base_offset, self.ends.1));
-            // What an older generation brought before it is not counted.
-            self.scan.out_of_place();
-            self.settle(self.count);
+        if self.misses_before(first, header.base_offset) {
+            self.found_hole(header.base_offset);
             return false;
         }
         self.scan.ours.push((first, header.base_offset));
+        (self.scan.end, self.scan.between) = (header.next_offset(), 0);
         self.count = first + records;
         self.tail = Some(batch.clone());
         true
+    }
+
+    /// Whether a record of this generation was never appended before its batch at this target offset, which begins with
+    /// record n. Retention takes only what was first in the log. Compaction takes records from anywhere, but not their
+    /// offsets.
+    fn misses_before(&self, n: i64, offset: i64) -> bool {
+        let behind = self.scan.end.max(self.base.target);
+        let nothing_taken = self.ends.0 <= self.base.target || !self.scan.ours.is_empty();
+        let whole = nothing_taken && !self.premise.facts.target_compacted;
+        n > self.count && (whole || offset - behind - self.scan.between < n - self.count)
+    }
+
+    /// The target accepted the batch at this offset while it had no state of the producer, although it had refused one before
+    /// it. What is missing, and everything behind it, is mirrored again.
+    fn found_hole(&mut self, offset: i64) {
+        if self.ends_again() || self.base_is_doubtful() {
+            return;
+        }
+        let (log_start, log_end) = self.ends;
+        if log_start > self.base.target && self.others_gone() {
+            return;
+        }
+        // On a compacted target the missing record may be one that stood before those that the cleaner took.
+        let from = if self.premise.facts.target_compacted { self.scan.end.max(self.base.target) } else { offset };
+        self.hole = Some((from, log_end));
+        // What an older generation brought before it is not counted.
+        self.scan.out_of_place();
+        self.settle(self.count);
     }
 
     /// What was read of the target, and concluded from it, may not be so any more.
