@@ -7,7 +7,7 @@
 //! Where several partitions keep one frame in memory, each holds an equal part of the frame. The last one holds all of it:
 //! a partition that gets on slowly must not take the memory of the others unseen. Must not know what the bytes are.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
@@ -55,6 +55,8 @@ pub(crate) struct PartitionMemory {
     share: Share,
     /// Bytes of copies and of batches that were made here.
     own: AtomicUsize,
+    /// Whoever fetches found no room, and waits for some.
+    waits: AtomicBool,
     /// Pages that keep their frames. Those that are gone are taken out when the next one comes.
     // Lock: held to look through some entries.
     slices: Mutex<Vec<Weak<Slice>>>,
@@ -68,7 +70,7 @@ struct Held {
     /// The bytes are in a frame, which is charged itself.
     slice: Option<Arc<Slice>>,
     wake: Arc<Notify>,
-    /// Wake whoever fetches, also where the partition did not lack memory.
+    /// Wake whoever fetches, also where nobody waits for memory of the partition.
     always_wakes: bool,
 }
 
@@ -80,16 +82,17 @@ impl AsRef<[u8]> for Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let lacked = self.own.as_ref().is_some_and(|(memory, _)| !memory.has_room());
         // The memory first: who is woken must find it free.
         let length = self.bytes.len();
         self.bytes = Bytes::new();
         self.slice = None;
+        let mut waits = false;
         if let Some((memory, charge)) = self.own.take() {
-            memory.own.fetch_sub(length, Ordering::Relaxed);
+            memory.own.fetch_sub(length, Ordering::SeqCst);
             drop(charge);
+            waits = memory.waits.swap(false, Ordering::SeqCst);
         }
-        if lacked || self.always_wakes {
+        if waits || self.always_wakes {
             self.wake.notify_one();
         }
     }
@@ -98,20 +101,31 @@ impl Drop for Held {
 impl PartitionMemory {
     /// Charged to a flow's share.
     pub(crate) fn new(share: Share) -> Arc<Self> {
-        Arc::new(Self { share, own: AtomicUsize::new(0), slices: Mutex::default() })
+        Arc::new(Self {
+            share,
+            own: AtomicUsize::new(0),
+            waits: AtomicBool::new(false),
+            slices: Mutex::default(),
+        })
     }
 
     /// Bytes that the partition keeps in memory.
     pub(crate) fn held(&self) -> usize {
         let slices = self.slices.lock().unwrap_or_else(PoisonError::into_inner);
         let parts = slices.iter().filter_map(Weak::upgrade).map(|slice| slice.frame.part());
-        self.own.load(Ordering::Relaxed) + parts.sum::<usize>()
+        self.own.load(Ordering::SeqCst) + parts.sum::<usize>()
     }
 
     /// The partition holds nothing, or no more than what is left for the other partitions of its flow.
     pub(crate) fn has_room(&self) -> bool {
+        // Before the look: bytes that are given back behind it have to wake whoever fetches.
+        self.waits.store(true, Ordering::SeqCst);
         let held = self.held();
-        held == 0 || held <= self.share.left()
+        let room = held == 0 || held <= self.share.left();
+        if room {
+            self.waits.store(false, Ordering::SeqCst);
+        }
+        room
     }
 
     /// Takes a page of a frame. `wake` is told when the page is dropped.
@@ -132,8 +146,8 @@ impl PartitionMemory {
         Bytes::from_owner(Held { bytes: records, own: None, slice: Some(slice), wake, always_wakes: true })
     }
 
-    /// Takes a batch that was made here: a slice of no frame. `wake` is told when it is dropped, if the partition lacked
-    /// memory until then.
+    /// Takes a batch that was made here: a slice of no frame. `wake` is told when it is dropped, if whoever
+    /// fetches waits for memory of the partition.
     pub(crate) fn made(self: &Arc<Self>, batch: Bytes, wake: &Arc<Notify>) -> Bytes {
         self.own(batch, wake, false)
     }

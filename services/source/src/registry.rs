@@ -100,7 +100,12 @@ impl RegistryStore {
 
     /// Makes the topic if it is missing: one partition, compacted.
     pub(crate) async fn ensure(&self) -> Result<(), Failure> {
-        let create = || ensure_internal_topic(&self.client, REGISTRY_TOPIC, self.replication_factor);
+        let create = || async {
+            if !topic_exists(&self.client, REGISTRY_TOPIC).await? {
+                self.nothing_is_missing().await?;
+            }
+            ensure_internal_topic(&self.client, REGISTRY_TOPIC, self.replication_factor).await
+        };
         self.created.get_or_try_init(create).await.copied()
     }
 

@@ -277,6 +277,8 @@ impl Task {
     fn learn(&mut self, asked: Instant, result: &Result<(), Error>) {
         match result {
             Ok(()) => self.silence.probed(Instant::now().into_std()),
+            // A connection that ended says nothing of the broker: it is probed again.
+            Err(Error::Disconnected { .. }) => {}
             Err(error) if self.silence.lasts_since(asked.into_std()) => {
                 let Some(connection) = &self.connection else { return };
                 tracing::info!(broker = connection.broker(), %error,
@@ -313,7 +315,29 @@ impl Task {
         Ok(connection)
     }
 
+    /// The broker can't be reached: everything that waits is answered at once, not request by request.
+    fn refuse_all(&mut self) {
+        loop {
+            let packed = self.packing.take();
+            if packed.is_empty() {
+                return;
+            }
+            for append in packed {
+                let place = (append.topic, append.partition);
+                self.refuse(&place, append.reply);
+                self.refuse_waiting(&place);
+            }
+        }
+    }
+
     async fn send(&mut self, connection: Result<Connection, Error>) {
+        let connection = match connection {
+            Ok(connection) => connection,
+            Err(error) => {
+                tracing::debug!(node = self.node_id, %error, "the broker can't be reached");
+                return self.refuse_all();
+            }
+        };
         let mut packed = self.packing.take();
         for append in packed.extract_if(.., |append| append.reply.row().is_failed()) {
             let place = (append.topic, append.partition);
@@ -326,11 +350,7 @@ impl Task {
         let (entries, mut waiting): (Vec<_>, Vec<_>) = packed.into_iter().map(split).unzip();
         let now = Instant::now().into_std();
         let request = ProduceRequest { timeout: self.acknowledging.lock().timeout(now), entries };
-        let sent = match connection {
-            Ok(connection) => connection.produce_enqueue(&request).await,
-            Err(error) => Err(error),
-        };
-        match sent {
+        match connection.produce_enqueue(&request).await {
             Ok(answer) => {
                 for w in &mut waiting {
                     w.reply.leaves();

@@ -50,10 +50,13 @@ pub(super) fn successor(after: Generation, offered: Option<i64>) -> Option<Gener
 
 impl TopicEntry {
     /// The entry as it is stored: partitions that appeared after the flow had looked at its source begin at their first
-    /// record, and so do those of a topic that was recreated.
+    /// record, and so do those of a topic that was recreated on either side: nothing of it is mirrored yet.
     pub(super) fn settled(mut self, record: &FlowRecord) -> Self {
         let known = record.topics.get(&self.topic).or_else(|| record.dropped.get(&self.topic));
-        let recreated = known.is_some_and(|known| known.source_topic_id.differs(self.source_topic_id));
+        let recreated = known.is_some_and(|known| {
+            known.source_topic_id.differs(self.source_topic_id)
+                || known.target_topic_id.differs(self.target_topic_id)
+        });
         for (partition, earliest) in std::mem::take(&mut self.earliest).into_iter().enumerate() {
             if let Some(start) = self.starts.get_mut(partition)
                 && (recreated || !record.seen.holds(&self.topic, partition))

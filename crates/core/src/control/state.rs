@@ -76,7 +76,9 @@ impl SeenTopics {
     pub(super) fn take(&mut self, seen: &[SeenTopic], complete: bool) -> bool {
         let mut changed = false;
         for SeenTopic { topic, partitions, selected } in seen {
-            if (!self.complete || !selected) && self.topics.get(topic) != Some(partitions) {
+            // A broker that does not know the topic's partitions for now tells of none.
+            let counts = *partitions > 0 && (!self.complete || !selected);
+            if counts && self.topics.get(topic) != Some(partitions) {
                 self.topics.insert(topic.clone(), *partitions);
                 changed = true;
             }

@@ -5,6 +5,7 @@
 use super::chunks::{Chunk, Chunks, SEGMENTS_MAX, Written};
 use super::epochs::Epochs;
 use super::position::{LastBatch, OWNER_SLOTS, Position};
+use crate::ids::TopicId;
 use crate::translate::{Join, Segment};
 use crate::unit::Generation;
 use std::collections::BTreeMap;
@@ -72,7 +73,17 @@ impl Stored {
         let mut kept: Vec<_> = newest.into_iter().map(|(generation, number)| (number, generation)).collect();
         kept.sort_unstable_by_key(|entry| std::cmp::Reverse(*entry));
         kept.truncate(GENERATIONS_KEPT);
-        let is_kept = |generation| kept.iter().any(|(_, kept)| *kept == generation);
+        // The last word of each producer id and of each source topic: batches and segments of theirs may still be met.
+        let mut last: BTreeMap<(i64, TopicId), (u64, Generation)> = BTreeMap::new();
+        for (_, position) in &self.positions {
+            let of = (position.generation.producer_id, position.source_topic_id);
+            let known = last.entry(of).or_insert((0, position.generation));
+            *known = (*known).max((position.assignment_number, position.generation));
+        }
+        let is_kept = |generation| {
+            kept.iter().any(|(_, kept)| *kept == generation)
+                || last.values().any(|(_, last)| *last == generation)
+        };
         let gone = self.positions.iter().filter(|(_, position)| !is_kept(position.generation));
         gone.map(|(slot, position)| (position.generation, *slot)).collect()
     }

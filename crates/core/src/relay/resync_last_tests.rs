@@ -83,6 +83,7 @@ fn an_older_position_tells_where_the_histories_part() {
 fn what_the_source_deleted_is_no_divergence() {
     let mut r = at_the_end(Facts::DEFAULT, vec![position(5, 105, 12)]);
     r.source_out_of_range();
+    r.source_ends(105, 120);
     assert_eq!(found(&r).place.source, 105);
     let mut r = at_the_end(Facts::DEFAULT, vec![position(5, 105, 12)]);
     source(&mut r, &[others(105, 3)]);
@@ -90,4 +91,41 @@ fn what_the_source_deleted_is_no_divergence() {
     let mut r = resync_with(Facts { source_compacted: true, ..Facts::DEFAULT }, true);
     begun_at(&mut r, vec![position(5, 105, 12)], &[ours(9, 2, 3, 102)]);
     assert_eq!(found(&r).place.source, 105, "compaction may have taken it");
+}
+
+#[test]
+fn a_source_that_ends_before_the_last_batch_lost_its_end() {
+    let mut r = at_the_end(Facts::DEFAULT, vec![position(5, 105, 12)]);
+    r.source_out_of_range();
+    r.source_ends(90, 103);
+    still_the_same(&mut r);
+    let Step::Lost(loss, _) = r.step().clone() else { panic!("{:?}", r.step()) };
+    assert_eq!((loss.stop.reason, loss.go_on), (StopReason::SourceTruncated, 103));
+}
+
+#[test]
+fn timestamps_of_the_last_batch_are_not_compared() {
+    let mut r = at_the_end(Facts::DEFAULT, vec![position(5, 105, 12)]);
+    r.premise.times_kept = true;
+    let shape = crate::format::batch::tests::header(102, 3);
+    let moved = BatchHeader {
+        base_timestamp: shape.base_timestamp + 7,
+        max_timestamp: shape.max_timestamp + 7,
+        ..shape
+    };
+    source(&mut r, &[batch_of(&[102, 103, 104], moved, 0)]);
+    assert_eq!(found(&r).place.source, 105, "they may have been moved, or set by the target");
+}
+
+#[test]
+fn a_source_that_was_compacted_once_is_compared_to_its_first_gap() {
+    // 103 is gone: 102 can't be paired with the record before the last one.
+    let mut r = at_the_end(Facts::DEFAULT, vec![position(5, 105, 12)]);
+    let shape = crate::format::batch::tests::header(101, 4);
+    source(&mut r, &[batch_of(&[101, 102, 104], shape, 0)]);
+    assert_eq!(found(&r).place.source, 105);
+    // The last one is gone.
+    let mut r = at_the_end(Facts::DEFAULT, vec![position(5, 105, 12)]);
+    source(&mut r, &[batch_of(&[102, 103], crate::format::batch::tests::header(102, 3), 0)]);
+    assert_eq!(found(&r).place.source, 105);
 }

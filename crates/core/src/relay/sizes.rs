@@ -35,9 +35,10 @@ impl Sizes {
         *self = Self::default();
     }
 
-    /// The target refuses the record at this source offset even alone in a batch.
-    pub fn is_too_large(&self, offset: i64) -> bool {
-        self.alone == Some(offset)
+    /// The target refuses the record at this source offset even alone in a batch. Told once: after a loss another record may
+    /// stand there.
+    pub fn is_too_large(&mut self, offset: i64) -> bool {
+        self.alone.take_if(|alone| *alone == offset).is_some()
     }
 
     /// Is a batch of this codec that begins there to be cut?
@@ -81,7 +82,7 @@ mod tests {
         }
         assert!(!sizes.is_too_large(10));
         sizes.refused(refused(10, 1));
-        assert!(sizes.is_too_large(10) && !sizes.is_too_large(11));
+        assert!(!sizes.is_too_large(11) && sizes.is_too_large(10) && !sizes.is_too_large(10), "once");
         sizes.forget();
         assert_eq!(sizes, Sizes::default());
     }

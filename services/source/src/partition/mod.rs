@@ -70,6 +70,13 @@ struct Lines {
     answers: mpsc::UnboundedSender<(u64, Answer)>,
 }
 
+impl Drop for Lines {
+    /// A unit that is aborted waits for no answer: what it handed over and did not leave yet must not go out any more.
+    fn drop(&mut self) {
+        self.row.fail();
+    }
+}
+
 /// One source partition.
 pub(crate) struct PartitionUnit {
     context: UnitContext,

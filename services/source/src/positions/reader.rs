@@ -117,6 +117,7 @@ impl PositionReader {
             Err(error) => {
                 // A reader that failed half-way is not trusted again: begin at the beginning.
                 tail.reader = None;
+                tail.read_from = None;
                 tail.records.clear();
                 return Err(error.into());
             }

@@ -61,6 +61,7 @@ impl Relay {
         stream.inherited.acknowledged();
         stream.last = Some((mirrored.last, last_epoch));
         self.attempts = 0;
+        self.looked_for_exact = false;
         self.doubles_told.clear();
         self.refusal = None;
         self.clamp = false;

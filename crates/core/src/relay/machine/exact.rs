@@ -38,8 +38,8 @@ pub(super) enum Exact {
 }
 
 impl Stream {
-    /// Whether this batch can be mirrored exactly once.
-    pub(super) fn exact(&mut self, outgoing: &Outgoing, setup: &Setup, now_ms: u64) -> Exact {
+    /// Whether this batch can be mirrored exactly once. `looked`: the log end was looked at for it already.
+    pub(super) fn exact(&mut self, outgoing: &Outgoing, setup: &Setup, looked: bool, now_ms: u64) -> Exact {
         let max_timestamp = outgoing.batch.header.max_timestamp;
         let waits = if !self.facts.content_fixed() {
             Some(compacted(setup))
@@ -60,8 +60,9 @@ impl Stream {
         if self.window.is_armed(now_ms) || !self.window.is_empty() {
             return Exact::Goes;
         }
-        let fresh = self.window.is_untouched() && now_ms.saturating_sub(self.looked_ms) < FRESH_MS;
-        if fresh {
+        let fresh = now_ms.saturating_sub(self.looked_ms) < FRESH_MS;
+        // A throttle may hold back a page for longer: one look for a batch has to be enough, or it is looked for ever.
+        if self.window.is_untouched() && (fresh || looked) {
             return Exact::Goes;
         }
         self.break_off(After::Locate { reason: "PRODUCER_STATE_EXPIRED", leader_moved: false });

@@ -148,6 +148,8 @@ pub struct Relay {
     origins: Origins,
     /// Whether small batches are put together.
     economy: Economy,
+    /// The target's log end was looked at for the batch that waits, as `require_exactly_once` demands.
+    looked_for_exact: bool,
     /// Positions that nobody can need any more: generation and slot.
     obsolete: Vec<(Generation, u32)>,
     /// This owner's own, between two streams.
@@ -194,6 +196,7 @@ impl Relay {
             registered: None,
             origins: Origins::default(),
             economy: Economy::default(),
+            looked_for_exact: false,
             obsolete: Vec::new(),
             journal,
             figures: PartitionFigures::default(),

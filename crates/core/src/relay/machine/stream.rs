@@ -290,7 +290,7 @@ impl Relay {
         if stream.handover && !stream.window.is_empty() {
             return None;
         }
-        let alone_is_safe = stream.window.is_armed(now_ms) && stream.facts.content_fixed();
+        let alone_is_safe = stream.window.stays_armed(now_ms) && stream.facts.content_fixed();
         if !self.leased && !alone_is_safe {
             return None;
         }
@@ -344,13 +344,16 @@ impl Relay {
         let Phase::Streaming(stream) = &mut self.phase else { return Some(Next::Changed) };
         let bytes = u64::try_from(outgoing.batch.bytes.len()).unwrap_or(u64::MAX);
         if self.setup.rules.require_exactly_once {
-            match stream.exact(&outgoing, &self.setup, now_ms) {
+            match stream.exact(&outgoing, &self.setup, self.looked_for_exact, now_ms) {
                 Exact::Goes => {}
                 Exact::Waits => {
                     stream.queue.put_back(Ready::Send(outgoing));
                     return None;
                 }
-                Exact::LooksFirst => return Some(Next::Changed),
+                Exact::LooksFirst => {
+                    self.looked_for_exact = true;
+                    return Some(Next::Changed);
+                }
             }
         }
         let remembered = stream.window.leaves_armed(outgoing.batch.header.max_timestamp, now_ms);

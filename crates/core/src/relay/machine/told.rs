@@ -27,7 +27,7 @@ impl Relay {
                 }
             }
             (Phase::Facts { .. }, Told::Facts(facts)) => {
-                if self.facts.target_bytes_max != facts.target_bytes_max {
+                if self.facts != facts {
                     self.sizes.forget();
                 }
                 self.facts = facts;

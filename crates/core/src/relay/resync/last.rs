@@ -14,7 +14,6 @@ use crate::relay::loss::Loss;
 use crate::relay::origins::Origins;
 use crate::relay::page::{self, Data, Item, SourcePage};
 use crate::relay::position::Position;
-use crate::relay::reader::unreadable;
 use crate::relay::rebuild::{Codecs, RebuildError, RecordId};
 use crate::relay::window::Place;
 
@@ -50,6 +49,17 @@ impl Resync {
     /// The last batch is being looked at.
     pub(super) fn is_looking(&self) -> bool {
         self.last.at.is_some()
+    }
+
+    /// The source does not have what was looked at, and these are its ends: true if retention took it. Otherwise its log ends
+    /// before, which is a loss.
+    pub(super) fn is_gone(&mut self, log_start: i64) -> bool {
+        let Some(at) = self.last.at.take() else { return false };
+        if at >= log_start {
+            return false;
+        }
+        self.looked();
+        true
     }
 
     fn look_at(&mut self, offset: i64) {
@@ -88,9 +98,9 @@ impl Resync {
         });
         if let Some(data) = data {
             match self.first_difference(data, at, codecs) {
-                Ok(None) => self.looked(),
                 Ok(Some(offset)) => self.differs_from(offset),
-                Err(error) => self.step = Step::Stop(unreadable(error.offset, &error.problem)),
+                // A batch that can't be decoded here may have passed as it is: it can't be compared.
+                Ok(None) | Err(_) => self.looked(),
             }
             return;
         }
@@ -120,13 +130,13 @@ impl Resync {
         let ours: BTreeMap<i64, RecordId> = ours.collect();
         let theirs = codecs.identify(&data.batch)?;
         let theirs = theirs.iter().rev().skip_while(|record| record.offset > at);
-        let ours = (0..).map(|behind: i64| ours.get(&(self.base.target - 1 - behind)));
-        let same = |ours: &RecordId, theirs: &RecordId| {
-            let same_time = !self.premise.times_kept || ours.timestamp == theirs.timestamp;
-            ours.content == theirs.content && same_time
-        };
-        let differ = ours.zip(theirs).filter(|(ours, theirs)| ours.is_some_and(|ours| !same(ours, theirs)));
-        Ok(differ.map(|(_, theirs)| theirs.offset).last())
+        let ours = (0..).map(|behind: i64| (at - behind, ours.get(&(self.base.target - 1 - behind))));
+        // Behind an offset that the source lacks, records can't be paired: it was compacted once. Timestamps are not compared:
+        // the target may have set its own, or the flow may have moved them.
+        let pairs = theirs.zip(ours).take_while(|(theirs, (offset, _))| theirs.offset == *offset);
+        let differ =
+            pairs.filter(|(theirs, (_, ours))| ours.is_some_and(|ours| ours.content != theirs.content));
+        Ok(differ.map(|(theirs, _)| theirs.offset).last())
     }
 
     /// The source has other records from this offset on at the latest. Where they begin to differ is found by content, as

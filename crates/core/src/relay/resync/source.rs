@@ -170,15 +170,14 @@ impl Resync {
 
     /// Answers [`Step::SourceRead`] instead: the offset is out of range.
     pub fn source_out_of_range(&mut self) {
-        if self.is_looking() {
-            // Retention took it: there is nothing to compare with.
-            return self.looked();
-        }
         self.step = Step::SourceEnds;
     }
 
     /// Answers [`Step::SourceEnds`]: log start and log end.
     pub fn source_ends(&mut self, log_start: i64, log_end: i64) {
+        if self.is_gone(log_start) {
+            return;
+        }
         let uncounted = (self.count - self.base.count - self.read).max(0);
         // At least so far the mirror got: every record takes an offset or more.
         if self.aligner.is_none() {

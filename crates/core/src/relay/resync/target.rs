@@ -268,7 +268,8 @@ impl Resync {
             return;
         }
         // On a compacted target the missing record may be one that stood before those that the cleaner took.
-        let from = if self.premise.facts.target_compacted { self.scan.end.max(self.base.target) } else { offset };
+        let from =
+            if self.premise.facts.target_compacted { self.scan.end.max(self.base.target) } else { offset };
         self.hole = Some((from, log_end));
         // What an older generation brought before it is not counted.
         self.scan.out_of_place();

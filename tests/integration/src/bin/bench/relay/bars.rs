@@ -99,7 +99,7 @@ impl Bars<'_> {
             self.ratio(set, "core_s_per_gb", Row::Mm2, Side::AtMost, 1.0 / 12.0);
             if !coalesced {
                 self.ratio(set, "core_s_per_gb", Row::Rdkafka, Side::AtMost, 1.0 / 3.0);
-                self.ratio(set, "core_s_per_gb", Row::Bare, Side::AtMost, 1.2);
+                self.ratio(set, "core_s_per_gb", Row::Bare, Side::AtMost, 1.15);
             }
             self.ratio(set, "mb_per_s", Row::Mm2, Side::AtLeast, 3.0);
         }
