@@ -61,7 +61,6 @@ impl Relay {
         stream.inherited.acknowledged();
         stream.last = Some((mirrored.last, last_epoch));
         self.attempts = 0;
-        self.doubles_told.clear();
         self.refusal = None;
         self.clamp = false;
         let acked = stream.window.acked();
