@@ -104,7 +104,6 @@ pub struct ClusterSpec {
 
 /// Where a generation of a partition begins, and under which rules. Decided once, by the Raft log, so that every worker
 /// counts alike.
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, each with a name of its own")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PartitionStart {
     /// First source offset to copy.

@@ -234,12 +234,11 @@ impl Lane {
 
     /// One request. `sent` is set before the request can reach a broker.
     async fn attempt(&mut self, records: &[Record], sent: &mut bool) -> Result<i64> {
-        let identity = match self.producer {
-            Some(identity) => identity,
-            None => {
-                self.sequence = 0;
-                *self.producer.insert(self.client.init_producer_id().await?)
-            }
+        let identity = if let Some(identity) = self.producer {
+            identity
+        } else {
+            self.sequence = 0;
+            *self.producer.insert(self.client.init_producer_id().await?)
         };
         let producer = Producer {
             producer_id: identity.producer_id,

@@ -12,6 +12,7 @@ use crate::telemetry::{LogSettings, Telemetry, TelemetrySettings};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::error::Error;
 use std::fmt;
+use std::fmt::Write as _;
 use std::future::Future;
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -94,8 +95,11 @@ pub fn settings_help<S: ServiceSettings>() -> String {
             .to_owned();
     for key in settings::keys(&S::default()).unwrap_or_default() {
         let meaning = meanings.iter().find(|(path, _)| *path == key.path).map_or("", |(_, meaning)| meaning);
-        text +=
-            &format!("\n  {} [{}] [default: {}]\n          {meaning}\n", key.path, key.variable, key.default);
+        let _infallible = writeln!(
+            text,
+            "\n  {} [{}] [default: {}]\n          {meaning}",
+            key.path, key.variable, key.default
+        );
     }
     text
 }

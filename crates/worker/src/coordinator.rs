@@ -112,7 +112,7 @@ impl CoordinatorHandle {
 /// created anew under a target name that another one had is then not refused.
 fn chunks(change: InventoryChange) -> Vec<InventoryChange> {
     let mut all = Vec::new();
-    let empty = InventoryChange::default;
+    let (empty, seen_all) = (InventoryChange::default, change.seen_all);
     all.extend(
         pieces(change.removed_topics).map(|removed_topics| InventoryChange { removed_topics, ..empty() }),
     );
@@ -121,6 +121,13 @@ fn chunks(change: InventoryChange) -> Vec<InventoryChange> {
     );
     all.extend(pieces(change.topics).map(|topics| InventoryChange { topics, ..empty() }));
     all.extend(pieces(change.groups).map(|groups| InventoryChange { groups, ..empty() }));
+    all.extend(pieces(change.seen).map(|seen| InventoryChange { seen, ..empty() }));
+    if seen_all {
+        match all.last_mut() {
+            Some(last) => last.seen_all = true,
+            None => all.push(InventoryChange { seen_all, ..empty() }),
+        }
+    }
     all
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
-use mirrormesh_proto::convert::session::{Question, TranslateQuestion};
+use mirrormesh_proto::convert::session::Question;
 use mirrormesh_proto::mesh::{ServeQueriesRequest, ServeQueriesResponse};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -66,10 +66,7 @@ async fn answer(
     let (id, question) = wire::question(question);
     let answer = async {
         match question? {
-            Question::Translate(TranslateQuestion { flow, topic, partition, offset }) => {
-                handler.translate(flow, topic, partition, offset).await.map(Answer::Translate)
-            }
-            Question::Paused(set) => handler.paused(set).await.map(Answer::Paused),
+            Question::Paused(set) => handler.paused(*set).await.map(Answer::Paused),
             Question::Preview(question) => handler.preview(*question).await.map(Answer::Preview),
         }
     };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use mirrormesh_core::flow::{PreviewPage, PreviewQuestion};
-use mirrormesh_core::ids::{FlowId, TopicName};
+use mirrormesh_core::ids::FlowId;
 use mirrormesh_core::relay::paused::{PausedFigures, PausedSet};
 use mirrormesh_core::unit::{AssignedFlow, AssignedUnit, ClusterSpec, Unit};
 use tokio::sync::watch;
@@ -32,19 +32,6 @@ pub trait UnitFactory: Send + Sync + 'static {
 
 /// Answers the coordinator's questions; an error is one line for a person. Each service answers those of its role.
 pub trait QueryHandler: Send + Sync + 'static {
-    /// Where is this source offset on the target? `None` when it is not mirrored yet or not known.
-    fn translate(
-        &self,
-        flow: FlowId,
-        _topic: TopicName,
-        _partition: i32,
-        _offset: i64,
-    ) -> BoxFuture<'_, Result<Option<i64>, String>> {
-        Box::pin(
-            async move { Err(format!("offsets of flows/{flow} are not translated by this kind of worker")) },
-        )
-    }
-
     /// How far behind are partitions that nobody runs, since they are paused? What can't be looked at is left out. Nothing
     /// may be written for it.
     fn paused(&self, set: PausedSet) -> BoxFuture<'_, Result<PausedFigures, String>> {

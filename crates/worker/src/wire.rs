@@ -20,7 +20,7 @@ use mirrormesh_proto::mesh::worker_session_service_client::WorkerSessionServiceC
 use mirrormesh_proto::mesh::{
     BeginGenerationRequest, ClaimProducerRequest, RegisterRequest, ReportClusterRequest, ReportEventsRequest,
     ReportInventoryRequest, ReportProgressRequest, ReportProgressResponse, ServeQueriesRequest,
-    ServeQueriesResponse, TranslateAnswer, WatchAssignmentsRequest, WatchAssignmentsResponse,
+    ServeQueriesResponse, WatchAssignmentsRequest, WatchAssignmentsResponse,
 };
 use mirrormesh_runtime::grpc::{ChannelOptions, GrpcError};
 use mirrormesh_runtime::trace_context::inject;
@@ -181,8 +181,6 @@ pub(crate) fn question(message: ServeQueriesResponse) -> (u64, Result<Question, 
 
 /// What a question is answered with.
 pub(crate) enum Answer {
-    /// A target offset, if there is one.
-    Translate(Option<i64>),
     /// How far behind paused partitions are.
     Paused(PausedFigures),
     /// What a flow does with the topics of its source.
@@ -193,9 +191,6 @@ pub(crate) enum Answer {
 pub(crate) fn answer(link: &Link, query_id: u64, answer: Result<Answer, String>) -> ServeQueriesRequest {
     let empty = ServeQueriesRequest { query_id, ..first_answer(link) };
     match answer {
-        Ok(Answer::Translate(offset)) => {
-            ServeQueriesRequest { translate: Some(TranslateAnswer { offset }), ..empty }
-        }
         Ok(Answer::Paused(figures)) => ServeQueriesRequest { paused: Some(paused_answer(&figures)), ..empty },
         Ok(Answer::Preview(page)) => ServeQueriesRequest { preview: Some(preview_answer(page)), ..empty },
         Err(error) => ServeQueriesRequest { error, ..empty },

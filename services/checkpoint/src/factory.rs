@@ -4,12 +4,9 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use mirrormesh_core::ids::{FlowId, TopicName};
 use mirrormesh_core::report::UnitState;
-use mirrormesh_core::translate::Translation;
 use mirrormesh_core::unit::Unit;
-use mirrormesh_worker::{QueryHandler, UnitContext, UnitFactory};
-use tokio::time::Instant;
+use mirrormesh_worker::{UnitContext, UnitFactory};
 
 use crate::metrics::Metrics;
 use crate::shared::Registry;
@@ -51,10 +48,6 @@ impl UnitFactory for CheckpointUnits {
             }
         }
     }
-
-    fn queries(&self) -> Option<Arc<dyn QueryHandler>> {
-        Some(Arc::new(Answers(Arc::clone(&self.registry))))
-    }
 }
 
 /// A unit that no checkpoint worker should have got.
@@ -67,28 +60,4 @@ async fn foreign(unit: Unit, context: UnitContext) {
         None,
     );
     context.stop.cancelled().await;
-}
-
-/// Translates for the coordinator.
-struct Answers(Arc<Registry>);
-
-impl QueryHandler for Answers {
-    fn translate(
-        &self,
-        flow: FlowId,
-        topic: TopicName,
-        partition: i32,
-        offset: i64,
-    ) -> BoxFuture<'_, Result<Option<i64>, String>> {
-        async move {
-            let shared =
-                self.0.get(&flow).ok_or_else(|| format!("no unit of flows/{flow} runs on this worker"))?;
-            shared.refresh_positions(Instant::now()).await.map_err(|failure| failure.to_string())?;
-            Ok(match shared.translate(topic.as_str(), partition, offset) {
-                Translation::At(target) | Translation::TooOld(target) => Some(target),
-                Translation::NotYet => None,
-            })
-        }
-        .boxed()
-    }
 }

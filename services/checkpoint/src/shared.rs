@@ -171,9 +171,4 @@ impl Registry {
         flows.insert(newest.id.clone(), Arc::downgrade(&shared));
         Ok(shared)
     }
-
-    /// The shared parts of a flow, if there is a unit of it.
-    pub(crate) fn get(&self, flow: &FlowId) -> Option<Arc<Shared>> {
-        self.flows.lock().unwrap_or_else(PoisonError::into_inner).get(flow).and_then(Weak::upgrade)
-    }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use mirrormesh_core::flow::{PreviewPage, PreviewQuestion};
 use mirrormesh_core::ids::WorkerId;
 use mirrormesh_core::relay::paused::{PausedFigures, PausedSet};
-use mirrormesh_proto::convert::session::{Question, TranslateQuestion, paused_figures, preview_page};
+use mirrormesh_proto::convert::session::{Question, paused_figures, preview_page};
 use mirrormesh_proto::mesh::{ServeQueriesRequest, ServeQueriesResponse};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -108,21 +108,6 @@ impl Queries {
         }
     }
 
-    /// Asks a worker where a source offset is on the target; `None` if it is not mirrored yet.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the seam for the public translation call, which is to come")
-    )]
-    pub(crate) async fn translate(
-        &self,
-        worker: &WorkerId,
-        question: TranslateQuestion,
-        wait: Duration,
-    ) -> Result<Option<i64>, QueryFault> {
-        let answer = self.ask(worker, &Question::Translate(question), wait).await?;
-        answer.translate.map(|translate| translate.offset).ok_or_else(|| QueryFault::NoAnswer(worker.clone()))
-    }
-
     /// Asks a worker how far behind paused partitions are; what it could not look at is not in the answer.
     pub(crate) async fn paused(
         &self,
@@ -130,7 +115,7 @@ impl Queries {
         set: PausedSet,
         wait: Duration,
     ) -> Result<PausedFigures, QueryFault> {
-        let answer = self.ask(worker, &Question::Paused(set), wait).await?;
+        let answer = self.ask(worker, &Question::Paused(Box::new(set)), wait).await?;
         let paused = answer.paused.ok_or_else(|| QueryFault::NoAnswer(worker.clone()))?;
         paused_figures(paused)
             .map_err(|error| QueryFault::Refused { worker: worker.clone(), problem: error.to_string() })
@@ -186,12 +171,24 @@ impl Queries {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mirrormesh_core::ids::{FlowId, TopicName};
-    use mirrormesh_proto::mesh::TranslateAnswer;
+    use mirrormesh_core::ids::FlowId;
+    use mirrormesh_core::unit::ClusterSpec;
+    use mirrormesh_proto::convert::session::paused_answer;
 
-    fn question() -> TranslateQuestion {
-        let (flow, topic) = (FlowId::new("f").unwrap(), TopicName::new("t").unwrap());
-        TranslateQuestion { flow, topic, partition: 0, offset: 7 }
+    fn question() -> PausedSet {
+        let cluster = || ClusterSpec {
+            bootstrap_servers: vec!["a:9092".to_owned()],
+            properties: BTreeMap::new(),
+            kafka_cluster_id: None,
+        };
+        PausedSet {
+            flow: FlowId::new("f").unwrap(),
+            source: cluster(),
+            target: cluster(),
+            positions_topic: "p".to_owned(),
+            revision: 1,
+            partitions: Vec::new(),
+        }
     }
 
     #[tokio::test]
@@ -199,21 +196,21 @@ mod tests {
         let (queries, worker) = (Queries::default(), WorkerId::new("w").unwrap());
         let wait = Duration::from_secs(5);
         assert_eq!(
-            queries.translate(&worker, question(), wait).await,
+            queries.paused(&worker, question(), wait).await,
             Err(QueryFault::NotConnected(worker.clone()))
         );
         let mut connection = queries.connect(&worker, 1);
         let answers = connection.answers();
         let answering = async {
             let asked = connection.questions.recv().await.unwrap();
-            assert_eq!(asked.translate.unwrap().offset, 7);
+            assert_eq!(asked.paused.unwrap().flow_id, "f");
             let other = ServeQueriesRequest { query_id: 99, ..ServeQueriesRequest::default() };
             answers.take(other);
-            let translate = Some(TranslateAnswer { offset: Some(42) });
-            answers.take(ServeQueriesRequest { query_id: asked.query_id, translate, ..Default::default() });
+            let paused = Some(paused_answer(&PausedFigures::default()));
+            answers.take(ServeQueriesRequest { query_id: asked.query_id, paused, ..Default::default() });
         };
-        let (answer, ()) = tokio::join!(queries.translate(&worker, question(), wait), answering);
-        assert_eq!(answer, Ok(Some(42)));
+        let (answer, ()) = tokio::join!(queries.paused(&worker, question(), wait), answering);
+        assert_eq!(answer, Ok(PausedFigures::default()));
         queries.disconnect(&worker, 0);
         assert_eq!(lock(&queries.0).len(), 1, "an older stream's end does not end the newer one");
         queries.disconnect(&worker, 1);
@@ -224,7 +221,7 @@ mod tests {
     async fn a_silent_worker_is_given_up() {
         let (queries, worker) = (Queries::default(), WorkerId::new("w").unwrap());
         let _connection = queries.connect(&worker, 1);
-        let answer = queries.translate(&worker, question(), Duration::from_secs(1)).await;
+        let answer = queries.paused(&worker, question(), Duration::from_secs(1)).await;
         assert_eq!(answer, Err(QueryFault::NoAnswer(worker)));
     }
 }

@@ -28,6 +28,7 @@ pub(crate) struct Metrics {
     skipped: Counter<u64>,
     in_flight: UpDownCounter<i64>,
     resyncs: Counter<u64>,
+    position_failures: Counter<u64>,
     stops: Counter<u64>,
     throttle_time: Counter<f64>,
     latency: Histogram<f64>,
@@ -91,6 +92,11 @@ impl Metrics {
                 .with_unit("{resync}")
                 .with_description("Position recoveries: how often partitions looked up where to go on, by reason.")
                 .build(),
+            position_failures: meter
+                .u64_counter("mirrormesh.positions.failures")
+                .with_unit("{write}")
+                .with_description("Writes to the positions topic that failed. Records go on; the next owner recovers from an older position.")
+                .build(),
             stops: meter
                 .u64_counter("mirrormesh.stops")
                 .with_unit("{stop}")
@@ -136,6 +142,10 @@ impl Metrics {
 
     pub(crate) fn resync(&self, flow: &KeyValue, reason: &'static str) {
         self.resyncs.add(1, &[flow.clone(), KeyValue::new("reason", reason)]);
+    }
+
+    pub(crate) fn position_failed(&self, flow: &KeyValue) {
+        self.position_failures.add(1, std::slice::from_ref(flow));
     }
 
     pub(crate) fn stop(&self, flow: &KeyValue, reason: &'static str) {
@@ -246,6 +256,7 @@ mod tests {
         metrics.throttled(&flow, 1);
         metrics.resync(&flow, "x");
         metrics.stop(&flow, "x");
+        metrics.position_failed(&flow);
         let (id, topic) = (
             mirrormesh_core::ids::FlowId::new("f").unwrap(),
             mirrormesh_core::ids::TopicName::new("t").unwrap(),
@@ -259,7 +270,10 @@ mod tests {
             ..Default::default()
         });
         let families = telemetry.registry().gather();
-        let names: Vec<&str> = families.iter().map(|family| family.name()).collect();
+        let mut names = Vec::new();
+        for family in &families {
+            names.push(family.name());
+        }
         for name in ["lag_bytes", "lag_seconds", "bytes_total", "replication_latency_seconds"] {
             let name = format!("mirrormesh_{name}");
             assert!(names.contains(&name.as_str()), "{name} is not among {names:?}");

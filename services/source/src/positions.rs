@@ -40,6 +40,11 @@ impl PositionStore {
         Self { reader, replication_factor, created: OnceCell::new(), writer }
     }
 
+    /// The topic's name.
+    pub(crate) fn topic(&self) -> &str {
+        self.reader.topic()
+    }
+
     /// Makes the topic if it is missing: one partition, compacted.
     async fn ensure(&self) -> Result<(), Failure> {
         let (target, topic) = (self.reader.target(), self.reader.topic());
@@ -86,8 +91,9 @@ impl PositionStore {
         let highest = theirs.iter().map(number).max().unwrap_or(0);
         let own = self.reader.flow();
         if topic != self.reader.topic() || flow != own {
-            let renamed =
-                theirs.into_iter().map(|(key, value)| (PositionKey { flow: own.clone(), ..key }, value));
+            let renamed = theirs
+                .into_iter()
+                .map(|(key, value)| (PositionKey { flow: own.clone(), ..key }, Some(value)));
             self.write(renamed.collect()).await?;
         }
         Ok(highest)

@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mirrormesh_core::control::{HEARTBEATS_SHARED, InventoryChange, TopicEntry};
-use mirrormesh_core::flow::{FlowSpec, Surprises, TopicRules};
+use mirrormesh_core::control::{HEARTBEATS_SHARED, InventoryChange, SeenTopic, TopicEntry};
+use mirrormesh_core::flow::{FlowSpec, StartAt, Surprises, TopicRules};
 use mirrormesh_core::ids::{ClusterId, TopicName};
 use mirrormesh_core::report::{Event, UnitState};
 use mirrormesh_core::unit::Generation;
@@ -55,9 +55,10 @@ struct Topology {
     link: Arc<FlowLink>,
     /// Topics as they were reported, by source name.
     reported: BTreeMap<TopicName, TopicEntry>,
-    /// Nothing was mirrored by this flow before: `start` applies to what is found now. Topics and partitions that
-    /// come later are mirrored from their beginning, so that no early record is missed.
-    first: bool,
+    /// Source topics that are there now.
+    present: Vec<SeenTopic>,
+    /// Those that were reported: partitions, and whether the flow selects them. `None` before the first report.
+    seen: Option<BTreeMap<TopicName, (i32, bool)>>,
     /// Topics that the coordinator did not take, with why; they are offered again with every scan.
     refused: BTreeMap<TopicName, Trouble>,
     /// Topics that another mesh has, with why they are left alone.
@@ -81,7 +82,8 @@ struct Topology {
 /// Runs the unit until it is asked to stop.
 pub(crate) async fn run(context: UnitContext, link: Arc<FlowLink>) {
     let mut topology = Topology {
-        first: context.flow.generation.is_none(),
+        present: Vec::new(),
+        seen: None,
         context,
         link,
         reported: BTreeMap::new(),
@@ -126,7 +128,6 @@ impl Topology {
         let view = self.context.flow_changes.borrow().clone();
         match self.scan(&view.flow.spec).await {
             Ok(()) => {
-                self.first = false;
                 self.context.trace = None;
                 self.retry = RETRY_MIN;
                 self.well();
@@ -172,6 +173,30 @@ impl Topology {
             .await
             .map_err(|error| ("COORDINATOR_UNREACHABLE".to_owned(), error.to_string()))?;
         tracing::info!(flow = %self.context.flow_id, producer_id = taken.producer_id, epoch = taken.epoch, "producer id");
+        Ok(())
+    }
+
+    /// Tells the coordinator which source topics are there, before any is created on the target: their partitions begin where
+    /// `start` says, however often creation fails and whoever owns the unit. A flow from the earliest records needs none of it.
+    async fn tell_seen(&mut self, spec: &FlowSpec) -> Result<(), Trouble> {
+        if spec.start == StartAt::Earliest {
+            return Ok(());
+        }
+        let now: BTreeMap<TopicName, (i32, bool)> =
+            self.present.iter().map(|seen| (seen.topic.clone(), (seen.partitions, seen.selected))).collect();
+        let is_new = |seen: &&SeenTopic| {
+            let known = self.seen.as_ref().and_then(|known| known.get(&seen.topic));
+            known != Some(&(seen.partitions, seen.selected))
+        };
+        let seen: Vec<SeenTopic> = self.present.iter().filter(is_new).cloned().collect();
+        if seen.is_empty() && self.seen.is_some() {
+            return Ok(());
+        }
+        let change = InventoryChange { seen, seen_all: true, ..InventoryChange::default() };
+        let number = self.context.assigned.number;
+        let reported = self.context.coordinator.report_inventory(&self.context.flow_id, number, change).await;
+        reported.map_err(|error| ("INVENTORY_REFUSED".to_owned(), error.to_string()))?;
+        self.seen = Some(now);
         Ok(())
     }
 
@@ -226,7 +251,7 @@ impl Topology {
                 self.former.replace(known, &entry);
             }
             self.said.remove(&topic);
-            self.reported.insert(topic, entry);
+            self.reported.insert(topic, TopicEntry { earliest: Vec::new(), ..entry });
         }
         self.refused = refused;
         Ok(())
@@ -327,6 +352,7 @@ mod tests {
             target_topic_id: TopicId::default(),
             starts: vec![PartitionStart::default(); partitions],
             generations: BTreeMap::new(),
+            earliest: Vec::new(),
         }
     }
 

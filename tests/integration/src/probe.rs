@@ -78,12 +78,14 @@ fn ends(consumer: &BaseConsumer, topic: &str, partition: i32) -> Result<(i64, i6
     }
 }
 
-/// Names of all topics, those of Kafka, of MirrorMaker 2 and of the mesh included.
+/// Names of all topics, those of MirrorMaker 2 and of the mesh included. Without `__consumer_offsets`: a broker makes it for
+/// any client that has a group, so for the readers of the tests too.
 pub async fn topics(bootstrap: &str) -> Result<std::collections::BTreeSet<String>> {
     let bootstrap = bootstrap.to_owned();
     blocking(move || {
         let metadata = consumer(&bootstrap, "probe")?.fetch_metadata(None, TIMEOUT)?;
-        Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
+        let names = metadata.topics().iter().map(|topic| topic.name().to_owned());
+        Ok(names.filter(|name| name != "__consumer_offsets").collect())
     })
     .await
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::command::{Command, CommandKind, Reject, RejectCode, Reply, WriteGuard};
 use super::state::{
     ClusterRecord, ControlState, EVENTS_MAX, FlowRecord, REQUESTS_MAX, RETIRED_MAX, RequestRecord,
-    RetiredFlow,
+    RetiredFlow, SeenTopics,
 };
 use crate::flow::FlowSpec;
 use crate::identity::is_kafka_cluster_id;
@@ -252,6 +252,7 @@ impl ControlState {
             groups: BTreeSet::new(),
             event_sequence: 0,
             paused_topics: BTreeMap::new(),
+            seen: SeenTopics::default(),
         };
         self.flows.insert(id.clone(), record);
         self.remember(guard);

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::generation::GenerationRequest;
-use super::state::{ClusterRecord, FlowRecord, TopicEntry};
+use super::state::{ClusterRecord, FlowRecord, SeenTopic, TopicEntry};
 use crate::flow::FlowSpec;
 use crate::ids::{ClusterId, FlowId, GroupId, TopicName, WorkerId};
 use crate::report::Event;
@@ -55,6 +55,10 @@ pub struct InventoryChange {
     pub groups: Vec<GroupId>,
     /// Groups that are gone.
     pub removed_groups: Vec<GroupId>,
+    /// Source topics that are there, of a flow that does not begin at the earliest records.
+    pub seen: Vec<SeenTopic>,
+    /// With these, everything that is there was reported.
+    pub seen_all: bool,
 }
 
 /// Every change there is.

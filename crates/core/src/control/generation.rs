@@ -49,6 +49,21 @@ pub(super) fn successor(after: Generation, offered: Option<i64>) -> Option<Gener
 }
 
 impl TopicEntry {
+    /// The entry as it is stored: partitions that appeared after the flow had looked at its source begin at their first
+    /// record, and so do those of a topic that was recreated.
+    pub(super) fn settled(mut self, record: &FlowRecord) -> Self {
+        let known = record.topics.get(&self.topic).or_else(|| record.dropped.get(&self.topic));
+        let recreated = known.is_some_and(|known| known.source_topic_id.differs(self.source_topic_id));
+        for (partition, earliest) in std::mem::take(&mut self.earliest).into_iter().enumerate() {
+            if let Some(start) = self.starts.get_mut(partition)
+                && (recreated || !record.seen.holds(&self.topic, partition))
+            {
+                start.source_offset = earliest;
+            }
+        }
+        self
+    }
+
     /// The present generation of a partition in a flow whose own one is `flow`; `None` for a partition that is not
     /// known.
     pub fn begun(&self, flow: Generation, partition: i32) -> Option<PartitionGeneration> {

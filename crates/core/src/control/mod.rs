@@ -24,5 +24,5 @@ pub use pause::TopicPause;
 pub use plan_apply::{HEARTBEATS_SHARED, Written};
 pub use state::{
     ClusterRecord, ControlState, EVENTS_MAX, FlowRecord, REQUESTS_MAX, RETIRED_MAX, RequestRecord,
-    RetiredFlow, TopicEntry,
+    RetiredFlow, SeenTopic, SeenTopics, TopicEntry,
 };

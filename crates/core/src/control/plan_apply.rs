@@ -91,6 +91,9 @@ impl ControlState {
         }
         let mut refused = Vec::new();
         let mut changed = false;
+        if let Some(record) = self.flows.get_mut(flow) {
+            changed |= record.seen.take(&change.seen, change.seen_all);
+        }
         // Once for all of them: thousands of topics may appear at a time.
         let mut written = match self.flows.get(flow) {
             Some(own) => self.written(Some(flow), &own.spec),
@@ -169,6 +172,7 @@ impl ControlState {
             start.read_uncommitted = record.spec.read_uncommitted;
             start.skip_mirrored = record.spec.skip_mirrored;
         }
+        let entry = entry.settled(record);
         let is_mirror = |known: &&TopicEntry| known.target_topic == entry.target_topic;
         let present = record.topics.get(&entry.topic).filter(is_mirror);
         let known = present.or_else(|| record.dropped.get(&entry.topic).filter(is_mirror));

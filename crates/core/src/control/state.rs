@@ -44,6 +44,53 @@ pub struct TopicEntry {
     pub starts: Vec<PartitionStart>,
     /// Partitions that began a generation of their own; the others use the flow's and `starts`.
     pub generations: BTreeMap<i32, PartitionGeneration>,
+    /// First source offsets of the partitions in `starts`, where those begin elsewhere (`start` of the flow): for
+    /// partitions that appeared after the flow had looked at its source. Only reported, never stored.
+    pub earliest: Vec<i64>,
+}
+
+/// A source topic, and how many partitions it had when it was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenTopic {
+    /// The topic.
+    pub topic: TopicName,
+    /// Its partitions.
+    pub partitions: i32,
+    /// The flow selects it.
+    pub selected: bool,
+}
+
+/// Which topics a flow did not see appear: they were there at its first look, or while it did not select them. Their
+/// partitions begin where `start` says; all others begin at their first record, so that no early record is missed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SeenTopics {
+    /// Partitions by source topic.
+    pub topics: BTreeMap<TopicName, i32>,
+    /// The first look is complete.
+    pub complete: bool,
+}
+
+impl SeenTopics {
+    /// Takes a report. Until the first look is complete, all that is there was there before. Later only what is not
+    /// selected counts: a selected topic that appears is mirrored from its first record. True if anything changed.
+    pub(super) fn take(&mut self, seen: &[SeenTopic], complete: bool) -> bool {
+        let mut changed = false;
+        for SeenTopic { topic, partitions, selected } in seen {
+            if (!self.complete || !selected) && self.topics.get(topic) != Some(partitions) {
+                self.topics.insert(topic.clone(), *partitions);
+                changed = true;
+            }
+        }
+        changed |= complete && !self.complete;
+        self.complete |= complete;
+        changed
+    }
+
+    /// Was this partition there before?
+    pub(super) fn holds(&self, topic: &TopicName, partition: usize) -> bool {
+        let partitions = self.topics.get(topic).copied().unwrap_or(0);
+        usize::try_from(partitions).is_ok_and(|partitions| partition < partitions)
+    }
 }
 
 /// A flow with what the mesh knows of it.
@@ -71,6 +118,8 @@ pub struct FlowRecord {
     pub event_sequence: u64,
     /// Topics that are paused, in whole or in part.
     pub paused_topics: BTreeMap<TopicName, TopicPause>,
+    /// Topics whose partitions begin where `start` says, of a flow that does not begin at the earliest records.
+    pub seen: SeenTopics,
 }
 
 /// What is kept of a deleted flow, so that the same flow goes on where it was.

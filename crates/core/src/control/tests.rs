@@ -83,6 +83,7 @@ fn entry(topic: &str, target: &str, partitions: i64) -> TopicEntry {
         target_topic_id: TopicId([2; 16]),
         starts: (0..partitions).map(|n| start(n, 0)).collect(),
         generations: BTreeMap::new(),
+        earliest: Vec::new(),
     }
 }
 

@@ -16,7 +16,8 @@ pub use naming::{Naming, TopicRules, is_internal_topic};
 pub use preview::{PreviewPage, PreviewQuestion, PreviewedTopic};
 pub use selection::{Choice, LeftOut, SourceTopic, mark_collisions, mark_loops};
 pub use spec::{
-    FlowSpec, LossPolicy, OversizedPolicy, RetiredOptions, StartAt, TimestampPolicy, is_positions_topic, positions_topic,
+    FlowSpec, LossPolicy, OversizedPolicy, RetiredOptions, StartAt, TimestampPolicy, is_positions_topic,
+    positions_topic,
 };
 pub use surprises::Surprises;
 

@@ -315,7 +315,7 @@ impl Checker {
             if !overrun && notice.reason != "RECORD_SKIPPED" {
                 continue;
             }
-            if !overrun && !self.is_too_large(source, Some(from), bytes_min) {
+            if !overrun && !Self::is_too_large(source, Some(from), bytes_min) {
                 self.fail(TOO_LARGE, format!("{notice:?}"));
             }
             let inside =
@@ -389,7 +389,7 @@ impl Checker {
     }
 
     /// The record at this source offset was once too large for the target, even alone.
-    pub fn is_too_large(&self, source: &Source, offset: Option<i64>, bytes_min: usize) -> bool {
+    pub fn is_too_large(source: &Source, offset: Option<i64>, bytes_min: usize) -> bool {
         // The source may have been recreated meanwhile.
         let there = |i: &&Info| Some(i.offset) == offset;
         source.infos.iter().filter(there).any(|i| i.rec.alone() > bytes_min)

@@ -3,7 +3,7 @@
 use mirrormesh_core::flow::{LossPolicy, OversizedPolicy, TimestampPolicy};
 use mirrormesh_core::relay::stop::StopReason;
 
-use crate::check::{LIVENESS, NO_DUP, TOO_LARGE};
+use crate::check::{Checker, LIVENESS, NO_DUP, TOO_LARGE};
 use crate::knobs::Fault;
 use crate::parts::Event;
 use crate::source::State;
@@ -26,7 +26,7 @@ impl World {
             }
             StopReason::RecordTooLarge => {
                 rules.on_oversized = OversizedPolicy::Skip;
-                self.checker.is_too_large(&self.source, stop.from_offset, self.target.bytes_min)
+                Checker::is_too_large(&self.source, stop.from_offset, self.target.bytes_min)
             }
             StopReason::TimestampRefused => {
                 rules.timestamps = TimestampPolicy::Clamp;

@@ -29,7 +29,8 @@ impl World {
             if key.target_topic_id != target {
                 continue;
             }
-            if let (PositionKind::Position { slot, .. }, Some(PositionValue::Position(p))) = (key.kind, value) {
+            if let (PositionKind::Position { slot, .. }, Some(PositionValue::Position(p))) = (key.kind, value)
+            {
                 stored.positions.push((slot, p.clone()));
             }
         }

@@ -1,11 +1,11 @@
 //! The stored form of commands: what the Raft log holds.
 
 use mirrormesh_core::control::{
-    Command, CommandKind, GenerationRequest, InventoryChange, PlanStep, TopicEntry, WriteGuard,
+    Command, CommandKind, GenerationRequest, InventoryChange, PlanStep, SeenTopic, TopicEntry, WriteGuard,
 };
-use mirrormesh_core::ids::FlowId;
+use mirrormesh_core::ids::{ClusterId, FlowId};
 use mirrormesh_core::report::Event;
-use mirrormesh_core::unit::Unit;
+use mirrormesh_core::unit::{ClusterSpec, Unit};
 use prost::Message;
 
 use super::parts::{decode, each, id, ids, inner, partition, required, role, texts};
@@ -67,12 +67,9 @@ impl TryFrom<store::Command> for Command {
 
 fn kind_to_store(kind: &CommandKind) -> Kind {
     match kind {
-        CommandKind::PutCluster { id, spec, create, guard } => Kind::PutCluster(store::PutCluster {
-            cluster_id: id.to_string(),
-            spec: Some(spec.into()),
-            create: *create,
-            guard: Some(guard.into()),
-        }),
+        CommandKind::PutCluster { id, spec, create, guard } => {
+            Kind::PutCluster(cluster_to_store(id, spec, *create, guard))
+        }
         CommandKind::ReportCluster { id, kafka_cluster_id } => Kind::ReportCluster(store::ReportCluster {
             cluster_id: id.to_string(),
             kafka_cluster_id: kafka_cluster_id.clone(),
@@ -139,6 +136,20 @@ fn kind_to_store(kind: &CommandKind) -> Kind {
     }
 }
 
+fn cluster_to_store(
+    id: &ClusterId,
+    spec: &ClusterSpec,
+    create: bool,
+    guard: &WriteGuard,
+) -> store::PutCluster {
+    store::PutCluster {
+        cluster_id: id.to_string(),
+        spec: Some(spec.into()),
+        create,
+        guard: Some(guard.into()),
+    }
+}
+
 fn inventory_to_store(flow: &FlowId, number: u64, change: &InventoryChange) -> store::PutInventory {
     store::PutInventory {
         flow_id: flow.to_string(),
@@ -147,6 +158,8 @@ fn inventory_to_store(flow: &FlowId, number: u64, change: &InventoryChange) -> s
         removed_topics: texts(&change.removed_topics),
         groups: texts(&change.groups),
         removed_groups: texts(&change.removed_groups),
+        seen: change.seen.iter().map(Into::into).collect(),
+        seen_all: change.seen_all,
     }
 }
 
@@ -301,6 +314,8 @@ fn put_inventory(put: store::PutInventory) -> Result<CommandKind, ConvertError> 
             removed_topics: ids(put.removed_topics, "removed_topics")?,
             groups: ids(put.groups, "groups")?,
             removed_groups: ids(put.removed_groups, "removed_groups")?,
+            seen: each(put.seen, "seen", SeenTopic::try_from)?,
+            seen_all: put.seen_all,
         },
     })
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use mirrormesh_core::control::{
-    ClusterRecord, ControlState, FlowRecord, RequestRecord, RetiredFlow, TopicEntry, TopicPause,
+    ClusterRecord, ControlState, FlowRecord, RequestRecord, RetiredFlow, SeenTopics, TopicEntry, TopicPause,
 };
 use mirrormesh_core::flow::FlowSpec;
 use mirrormesh_core::ids::{ClusterId, FlowId, GroupId, TopicName, WorkerId};
@@ -126,6 +126,8 @@ fn flow_to_store(id: &FlowId, record: &FlowRecord) -> store::FlowRecord {
         groups: record.groups.iter().map(ToString::to_string).collect(),
         event_sequence: record.event_sequence,
         paused_topics: record.paused_topics.iter().map(pause_to_store).collect(),
+        seen: record.seen.topics.iter().map(|(topic, count)| (topic.to_string(), *count)).collect(),
+        seen_all: record.seen.complete,
     }
 }
 
@@ -161,6 +163,12 @@ fn flow_from_store(record: store::FlowRecord) -> Result<(FlowId, FlowRecord), Co
         groups: BTreeSet::from_iter(groups),
         event_sequence: record.event_sequence,
         paused_topics: BTreeMap::from_iter(each(record.paused_topics, "paused_topics", pause_from_store)?),
+        seen: SeenTopics {
+            topics: BTreeMap::from_iter(each(record.seen, "seen", |(topic, count)| {
+                Ok((id::<TopicName>(&topic, "topic")?, partition(count, "partitions")?))
+            })?),
+            complete: record.seen_all,
+        },
     };
     Ok((id(&record.flow_id, "flow_id")?, value))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mirrormesh_core::control::TopicEntry;
+use mirrormesh_core::control::{SeenTopic, TopicEntry};
 use mirrormesh_core::flow::{FlowSpec, Naming, RetiredOptions, StartAt};
 use mirrormesh_core::report::Event;
 use mirrormesh_core::unit::{ClusterSpec, Generation, PartitionGeneration, PartitionStart, Role, Unit};
@@ -278,6 +278,7 @@ impl From<&TopicEntry> for store::TopicEntry {
             target_topic_id: entry.target_topic_id.0.to_vec(),
             starts: entry.starts.iter().map(Into::into).collect(),
             generations: entry.generations.iter().map(|(number, begun)| (*number, begun.into())).collect(),
+            earliest: entry.earliest.clone(),
         }
     }
 }
@@ -295,6 +296,25 @@ impl TryFrom<store::TopicEntry> for TopicEntry {
             generations: BTreeMap::from_iter(each(entry.generations, "generations", |(number, begun)| {
                 Ok((partition(number, "")?, PartitionGeneration::try_from(begun)?))
             })?),
+            earliest: entry.earliest,
+        })
+    }
+}
+
+impl From<&SeenTopic> for store::SeenTopic {
+    fn from(seen: &SeenTopic) -> Self {
+        Self { topic: seen.topic.to_string(), partitions: seen.partitions, selected: seen.selected }
+    }
+}
+
+impl TryFrom<store::SeenTopic> for SeenTopic {
+    type Error = ConvertError;
+
+    fn try_from(seen: store::SeenTopic) -> Result<Self, ConvertError> {
+        Ok(Self {
+            topic: id(&seen.topic, "topic")?,
+            partitions: partition(seen.partitions, "partitions")?,
+            selected: seen.selected,
         })
     }
 }

@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 
 use mirrormesh_core::control::{
     ClusterRecord, Command, CommandKind, ControlState, FlowRecord, GenerationRequest, InventoryChange,
-    PlanStep, RequestRecord, RetiredFlow, TopicEntry, TopicPause, WriteGuard,
+    PlanStep, RequestRecord, RetiredFlow, SeenTopic, SeenTopics, TopicEntry, TopicPause, WriteGuard,
 };
 use mirrormesh_core::flow::{
     FlowSpec, LossPolicy, Naming, OversizedPolicy, RetiredOptions, StartAt, TimestampPolicy,
@@ -116,6 +116,7 @@ fn partition_generation() -> PartitionGeneration {
 
 fn topic_entry() -> TopicEntry {
     TopicEntry {
+        earliest: Vec::new(),
         topic: topic("orders"),
         target_topic: topic("uk-orders"),
         source_topic_id: TopicId([1; 16]),
@@ -167,6 +168,17 @@ fn units() -> [Unit; 5] {
     ]
 }
 
+/// A flow with the options of an earlier version.
+fn retired_options() -> CommandKind {
+    CommandKind::PutFlow {
+        id: flow(),
+        spec: FlowSpec { retired: RetiredOptions { strict_delivery: true, at_least_once: true }, ..spec() },
+        create: true,
+        start_over: false,
+        guard: guard(),
+    }
+}
+
 fn commands() -> Vec<(&'static str, CommandKind)> {
     let id = flow;
     vec![
@@ -187,19 +199,7 @@ fn commands() -> Vec<(&'static str, CommandKind)> {
             CommandKind::PutFlow { id: id(), spec: spec(), create: true, start_over: true, guard: guard() },
         ),
         ("put-flow-defaults", default_flow()),
-        (
-            "put-flow-retired",
-            CommandKind::PutFlow {
-                id: id(),
-                spec: FlowSpec {
-                    retired: RetiredOptions { strict_delivery: true, at_least_once: true },
-                    ..spec()
-                },
-                create: true,
-                start_over: false,
-                guard: guard(),
-            },
-        ),
+        ("put-flow-retired", retired_options()),
         ("delete-flow", CommandKind::DeleteFlow { id: id(), guard: WriteGuard::default() }),
         ("set-paused", CommandKind::SetPaused { id: id(), paused: true, guard: guard() }),
         (
@@ -219,6 +219,7 @@ fn commands() -> Vec<(&'static str, CommandKind)> {
             "put-inventory-loops",
             CommandKind::PutInventory { flow: flow(), number: 5, change: inventory_change() },
         ),
+        ("put-inventory-seen", CommandKind::PutInventory { flow: id(), number: 5, change: seen_change() }),
         (
             "register-worker",
             CommandKind::RegisterWorker {
@@ -267,6 +268,18 @@ fn inventory_change() -> InventoryChange {
         removed_topics: vec![topic("gone")],
         groups: vec![group("shop-1")],
         removed_groups: vec![group("shop-0")],
+        seen: Vec::new(),
+        seen_all: false,
+    }
+}
+
+/// What a flow that begins at the latest records reports.
+fn seen_change() -> InventoryChange {
+    InventoryChange {
+        topics: vec![TopicEntry { earliest: vec![3, 4], ..topic_entry() }],
+        seen: vec![SeenTopic { topic: topic("orders"), partitions: 2, selected: true }],
+        seen_all: true,
+        ..InventoryChange::default()
     }
 }
 
@@ -292,6 +305,7 @@ pub(crate) fn flow_record() -> FlowRecord {
             (topic("orders"), TopicPause::Partitions(BTreeSet::from([1]))),
             (topic("payments"), TopicPause::All),
         ]),
+        seen: SeenTopics { topics: BTreeMap::from([(topic("orders"), 2)]), complete: true },
     }
 }
 

@@ -6,8 +6,7 @@ use mirrormesh_core::report::PartitionFigures;
 use mirrormesh_core::unit::{Generation, Role, WorkerAssignment};
 use mirrormesh_proto::convert::session::{
     EventsReport, InventoryReport, ProducerClaim, ProgressReport, Question, Registration, Speaker,
-    TranslateQuestion, inventory_response, paused_answer, paused_figures, preview_answer, preview_page,
-    refused_topics,
+    inventory_response, paused_answer, paused_figures, preview_answer, preview_page, refused_topics,
 };
 use mirrormesh_proto::mesh;
 use proptest::collection::vec;
@@ -73,14 +72,6 @@ proptest! {
     }
 
     #[test]
-    fn questions_come_back(flow in flow_id(), topic in topic_name(), partition in 0..i32::MAX, offset in any::<i64>()) {
-        let question = Question::Translate(TranslateQuestion { flow, topic, partition, offset });
-        let query = question.to_query(7);
-        prop_assert_eq!(query.query_id, 7);
-        prop_assert_eq!(Question::try_from(query), Ok(question));
-    }
-
-    #[test]
     fn questions_about_paused_partitions_come_back(
         flow in flow_id(),
         source in strategies::cluster_spec(),
@@ -90,7 +81,8 @@ proptest! {
         figures in vec((topic_name(), 0..i32::MAX, strategies::partition_figures()), 0..3),
     ) {
         let positions_topic = "p".to_owned();
-        let question = Question::Paused(PausedSet { flow, source, target, positions_topic, revision, partitions });
+        let set = PausedSet { flow, source, target, positions_topic, revision, partitions };
+        let question = Question::Paused(Box::new(set));
         let query = question.to_query(8);
         prop_assert_eq!(query.query_id, 8);
         prop_assert_eq!(Question::try_from(query), Ok(question));

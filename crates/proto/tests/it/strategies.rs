@@ -8,7 +8,7 @@ use std::num::NonZeroU64;
 
 use mirrormesh_core::control::{
     ClusterRecord, Command, CommandKind, ControlState, FlowRecord, GenerationRequest, InventoryChange,
-    PlanStep, RequestRecord, RetiredFlow, TopicEntry, TopicPause, WriteGuard,
+    PlanStep, RequestRecord, RetiredFlow, SeenTopic, SeenTopics, TopicEntry, TopicPause, WriteGuard,
 };
 use mirrormesh_core::flow::{
     FlowSpec, LossPolicy, Naming, OversizedPolicy, RetiredOptions, StartAt, TimestampPolicy,
@@ -252,6 +252,7 @@ pub(crate) fn topic_entry() -> impl Strategy<Value = TopicEntry> {
     let starts = vec(partition_start(), 0..4);
     (topic_name(), topic_name(), topic_id(), topic_id(), starts, begun).prop_map(
         |(topic, target_topic, source_topic_id, target_topic_id, starts, generations)| TopicEntry {
+            earliest: Vec::new(),
             topic,
             target_topic,
             source_topic_id,
@@ -297,12 +298,18 @@ fn guard() -> impl Strategy<Value = WriteGuard> {
 }
 
 pub(crate) fn inventory_change() -> impl Strategy<Value = InventoryChange> {
-    (vec(topic_entry(), 0..3), vec(topic_name(), 0..3), vec(group_id(), 0..3), vec(group_id(), 0..3))
-        .prop_map(|(topics, removed_topics, groups, removed_groups)| InventoryChange {
-            topics,
-            removed_topics,
-            groups,
-            removed_groups,
+    let seen = (topic_name(), 0..9_i32, any::<bool>());
+    let seen = seen.prop_map(|(topic, partitions, selected)| SeenTopic { topic, partitions, selected });
+    let reported = (topic_entry(), vec(any::<i64>(), 0..3));
+    let reported = reported.prop_map(|(entry, earliest)| TopicEntry { earliest, ..entry });
+    (
+        vec(reported, 0..3),
+        vec(topic_name(), 0..3),
+        (vec(group_id(), 0..3), vec(group_id(), 0..3)),
+        (vec(seen, 0..3), any::<bool>()),
+    )
+        .prop_map(|(topics, removed_topics, (groups, removed_groups), (seen, seen_all))| {
+            InventoryChange { topics, removed_topics, groups, removed_groups, seen, seen_all }
         })
 }
 
@@ -393,22 +400,26 @@ pub(crate) fn flow_record() -> impl Strategy<Value = FlowRecord> {
         (topics(), topics()),
         btree_set(group_id(), 0..3),
         btree_map(topic_name(), topic_pause(), 0..3),
+        (btree_map(topic_name(), 0..9_i32, 0..3), any::<bool>()),
     )
-        .prop_map(|(spec, paused, generation, numbers, (topics, dropped), groups, paused_topics)| {
-            FlowRecord {
-                spec,
-                paused,
-                generation,
-                created_ms: numbers[0],
-                updated_ms: numbers[1],
-                revision: numbers[2],
-                topics,
-                dropped,
-                groups,
-                event_sequence: numbers[3],
-                paused_topics,
-            }
-        })
+        .prop_map(
+            |(spec, paused, generation, numbers, (topics, dropped), groups, paused_topics, seen)| {
+                FlowRecord {
+                    seen: SeenTopics { topics: seen.0, complete: seen.1 },
+                    spec,
+                    paused,
+                    generation,
+                    created_ms: numbers[0],
+                    updated_ms: numbers[1],
+                    revision: numbers[2],
+                    topics,
+                    dropped,
+                    groups,
+                    event_sequence: numbers[3],
+                    paused_topics,
+                }
+            },
+        )
 }
 
 fn retired_flow() -> impl Strategy<Value = RetiredFlow> {

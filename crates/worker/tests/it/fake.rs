@@ -159,7 +159,7 @@ impl Fake {
                 ..AssignedFlow::default()
             }],
             units: units.collect(),
-            traces: Default::default(),
+            traces: BTreeMap::default(),
         });
     }
 

@@ -11,7 +11,7 @@
 
 mod fake;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -21,10 +21,13 @@ use fake::Fake;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use mirrormesh_core::control::{GenerationRequest, InventoryChange};
-use mirrormesh_core::ids::{FlowId, GroupId, TopicName};
+use mirrormesh_core::flow::{FlowSpec, PreviewQuestion};
+use mirrormesh_core::ids::{ClusterId, FlowId, GroupId, TopicName};
+use mirrormesh_core::relay::paused::{PausedFigures, PausedSet};
 use mirrormesh_core::report::{Event, UnitState};
-use mirrormesh_core::unit::{Generation, PartitionGeneration, PartitionStart, Role, Unit};
-use mirrormesh_proto::mesh::{PausedQuery, ServeQueriesResponse, TranslateQuery};
+use mirrormesh_core::unit::{ClusterSpec, Generation, PartitionGeneration, PartitionStart, Role, Unit};
+use mirrormesh_proto::convert::session::Question;
+use mirrormesh_proto::mesh::{PausedQuery, ServeQueriesResponse};
 use mirrormesh_runtime::env::Env;
 use mirrormesh_runtime::http::Health;
 use mirrormesh_runtime::service::ServiceContext;
@@ -82,15 +85,10 @@ struct Shared(Arc<Units>);
 struct Doubles;
 
 impl QueryHandler for Doubles {
-    fn translate(
-        &self,
-        _flow: FlowId,
-        topic: TopicName,
-        _partition: i32,
-        offset: i64,
-    ) -> BoxFuture<'_, Result<Option<i64>, String>> {
+    fn paused(&self, set: PausedSet) -> BoxFuture<'_, Result<PausedFigures, String>> {
         async move {
-            if topic.as_str() == "unknown" { Err("no such topic".to_owned()) } else { Ok(Some(offset * 2)) }
+            let unknown = set.flow.as_str() == "unknown";
+            if unknown { Err("no such flow".to_owned()) } else { Ok(PausedFigures::default()) }
         }
         .boxed()
     }
@@ -436,28 +434,37 @@ async fn the_coordinators_questions_are_answered() {
     let fake = Fake::start().await;
     let worker = Worker::start(&[fake.address]);
     fake.until("a session", |told| (!told.reports.is_empty()).then_some(())).await;
-    let question = |query_id, topic: &str| ServeQueriesResponse {
+    let cluster = || Some(mirrormesh_proto::store::ClusterSpec::default());
+    let question = |query_id, flow: &str| ServeQueriesResponse {
         query_id,
-        translate: Some(TranslateQuery {
-            flow_id: "f".to_owned(),
-            topic: topic.to_owned(),
-            partition: 0,
-            offset: 21,
+        paused: Some(PausedQuery {
+            flow_id: flow.to_owned(),
+            source: cluster(),
+            target: cluster(),
+            ..PausedQuery::default()
         }),
         ..ServeQueriesResponse::default()
     };
     // The stream of questions is opened beside the others.
-    fake.asked(question(7, "t")).await;
+    fake.asked(question(7, "f")).await;
     fake.asked(question(8, "unknown")).await;
-    fake.asked(question(9, "no topic name!")).await;
-    let cluster = || Some(mirrormesh_proto::store::ClusterSpec::default());
-    let paused = PausedQuery {
-        flow_id: "g".to_owned(),
-        source: cluster(),
-        target: cluster(),
-        ..PausedQuery::default()
+    fake.asked(question(9, "no flow name!")).await;
+    let uk = || ClusterId::new("uk").unwrap();
+    let spec = || ClusterSpec {
+        bootstrap_servers: vec!["a:9092".to_owned()],
+        properties: BTreeMap::new(),
+        kafka_cluster_id: None,
     };
-    fake.asked(ServeQueriesResponse { query_id: 10, paused: Some(paused), ..Default::default() }).await;
+    let preview = PreviewQuestion {
+        spec: FlowSpec::new(uk(), ClusterId::new("hq").unwrap()),
+        source: spec(),
+        target: spec(),
+        mesh_id: "m".to_owned(),
+        clusters: BTreeSet::from([uk()]),
+        after: String::new(),
+        limit: 7,
+    };
+    fake.asked(Question::Preview(Box::new(preview)).to_query(10)).await;
     let answers = fake
         .until("answers", |told| {
             (told.answers.len() == 4).then(|| {
@@ -467,12 +474,11 @@ async fn the_coordinators_questions_are_answered() {
             })
         })
         .await;
-    let offset = |at: usize| answers[at].translate.as_ref().and_then(|answer| answer.offset);
-    assert_eq!((offset(0), answers[0].error.as_str()), (Some(42), ""));
-    assert_eq!(answers[1].error, "no such topic");
-    assert!(answers[2].error.contains("topic"), "{}", answers[2].error);
+    assert!(answers[0].paused.is_some() && answers[0].error.is_empty(), "{:?}", answers[0]);
+    assert_eq!(answers[1].error, "no such flow");
+    assert!(answers[2].error.contains("flow_id"), "{}", answers[2].error);
     assert!(
-        answers[3].error.contains("flows/g"),
+        answers[3].error.contains("clusters/uk"),
         "a service says what it can't answer: {}",
         answers[3].error
     );

@@ -19,11 +19,11 @@ pub(crate) struct FlowTraces(Arc<Mutex<BTreeMap<FlowId, (Instant, String)>>>);
 impl FlowTraces {
     /// A user's command is proposed in this trace.
     pub(super) fn note(&self, kind: &CommandKind, trace: &str, now: Instant) {
-        let flow = match kind {
-            CommandKind::PutFlow { id, .. }
-            | CommandKind::SetPaused { id, .. }
-            | CommandKind::SetTopicPaused { id, .. } => id,
-            _ => return,
+        let (CommandKind::PutFlow { id: flow, .. }
+        | CommandKind::SetPaused { id: flow, .. }
+        | CommandKind::SetTopicPaused { id: flow, .. }) = kind
+        else {
+            return;
         };
         let mut traces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         traces.retain(|_, (at, _)| now.saturating_duration_since(*at) < KEPT);
@@ -50,10 +50,10 @@ mod tests {
         let pause =
             |paused| CommandKind::SetPaused { id: flow.clone(), paused, guard: WriteGuard::default() };
         traces.note(&pause(true), "00-1", begin);
-        traces.note(&pause(false), "00-2", begin + Duration::from_secs(60));
+        traces.note(&pause(false), "00-2", begin + Duration::from_mins(1));
         let expire = CommandKind::ExpireWorker { worker: WorkerId::new("w").unwrap(), session: 1 };
         traces.note(&expire, "00-3", begin + Duration::from_secs(61));
         assert_eq!(traces.of(&flow, begin + Duration::from_secs(62)).as_deref(), Some("00-2"));
-        assert_eq!(traces.of(&flow, begin + Duration::from_secs(660)), None);
+        assert_eq!(traces.of(&flow, begin + Duration::from_mins(11)), None);
     }
 }

@@ -310,14 +310,14 @@ fn merged(conditions: impl Iterator<Item = v1::Condition>) -> impl Iterator<Item
         let cause = (next.reason.clone(), next.message.clone());
         let index = *known.entry(cause).or_insert(merged.len());
         match merged.get_mut(index) {
-            Some(present) => join(present, next),
+            Some(present) => join(present, &next),
             None => merged.push(next),
         }
     }
     merged.into_iter()
 }
 
-fn join(present: &mut v1::Condition, other: v1::Condition) {
+fn join(present: &mut v1::Condition, other: &v1::Condition) {
     let topic = |subject: &str| subject.rsplit_once('/').map_or(subject, |(topic, _)| topic).to_owned();
     let common = topic(&present.subject);
     present.subject = if common == topic(&other.subject) { common } else { String::new() };
@@ -391,9 +391,10 @@ fn held(tracked: &Tracked) -> Option<String> {
 /// What a partition is paused by, and what resumes it.
 fn paused_by(id: &FlowId, record: &FlowRecord, topic: &TopicName) -> String {
     if record.paused {
-        let also = match record.paused_topics.contains_key(topic) {
-            true => format!(", and then flows/{id}/topics/{topic}, which is paused too"),
-            false => String::new(),
+        let also = if record.paused_topics.contains_key(topic) {
+            format!(", and then flows/{id}/topics/{topic}, which is paused too")
+        } else {
+            String::new()
         };
         format!("FLOW_PAUSED: flows/{id} is paused as a whole: resume it with FlowService/ResumeFlow{also}")
     } else if record.spec.records_enabled {

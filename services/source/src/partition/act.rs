@@ -198,11 +198,13 @@ impl PartitionUnit {
 
     pub(super) fn written(&mut self, written: &Result<(), Failure>) {
         if let Err(error) = written {
+            self.link.metrics.position_failed(&self.flow_label);
             if self.link.positions_line.may_log(Instant::now()) {
                 tracing::warn!(flow = %self.context.flow_id, topic = %self.topic, partition = self.partition, %error,
                     "positions can't be written; later ones make up for it");
             }
         }
+        self.position_fault = written.as_ref().err().map(ToString::to_string);
         self.relay.written(written.is_ok(), now_ms());
         // Nothing may follow for long.
         self.say();

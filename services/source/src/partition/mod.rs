@@ -97,6 +97,8 @@ pub(crate) struct PartitionUnit {
     outdated: bool,
     /// A newer generation was seen than the one that this unit knows.
     fenced: bool,
+    /// Why the last position was not written, until one is.
+    position_fault: Option<String>,
     /// What it waits for, and whether that is in the log.
     complaint: Complaint,
     /// Its start in the trace of the flow's change.
@@ -178,6 +180,7 @@ impl PartitionUnit {
             slow: false,
             outdated: false,
             fenced: false,
+            position_fault: None,
             complaint: Complaint::default(),
         })
     }

@@ -34,9 +34,18 @@ impl PartitionUnit {
         let throttled = (state == UnitState::Running && reason.is_empty() && behind)
             .then(|| self.throttle.held_back(now_ms()))
             .flatten();
-        match throttled {
-            Some(why) => self.context.report.set(state, "THROTTLED", &why, figures),
-            None => self.context.report.set(state, reason, message, figures),
+        let fault = self.position_fault.as_ref().filter(|_| state == UnitState::Running && reason.is_empty());
+        match (fault, throttled) {
+            (Some(fault), _) => {
+                let text = format!(
+                    "the positions topic {} can't be written: {fault}; records go on, but a next owner has to recover from an \
+                     older position: check the topic's replicas and the flow's rights to write it",
+                    self.link.positions.topic()
+                );
+                self.context.report.set(state, "POSITION_NOT_WRITTEN", &text, figures);
+            }
+            (None, Some(why)) => self.context.report.set(state, "THROTTLED", &why, figures),
+            (None, None) => self.context.report.set(state, reason, message, figures),
         }
     }
 

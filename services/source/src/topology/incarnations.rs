@@ -56,6 +56,7 @@ mod tests {
             target_topic_id: TopicId([target; 16]),
             starts: vec![start],
             generations: BTreeMap::new(),
+            earliest: Vec::new(),
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mirrormesh_core::control::TopicEntry;
+use mirrormesh_core::control::{SeenTopic, TopicEntry};
 use mirrormesh_core::flow::{FlowSpec, Surprises, TopicRules};
 use mirrormesh_core::ids::{ClusterId, TopicId, TopicName};
 use mirrormesh_kafka::ErrorCode;
@@ -36,6 +36,7 @@ impl Topology {
     pub(super) async fn scan(&mut self, spec: &FlowSpec) -> Result<(), Trouble> {
         let rules = self.rules(spec)?;
         let wanted = self.wanted(spec, &rules).await?;
+        self.tell_seen(spec).await?;
         self.claim().await?;
         let targets = self.bring_in_step(spec, &wanted).await?;
         let not_made = self.postponed.trouble();
@@ -77,6 +78,16 @@ impl Topology {
         let id_of = |name: &str| TopicId(by_name.get(name).map(|topic| topic.topic_id).unwrap_or_default());
         self.leave_out_loops(spec, &mut choices, id_of).await?;
         self.surprises = Surprises::of(spec, rules, &choices);
+        let present = choices.iter().filter_map(|choice| {
+            let topic = TopicName::new(&choice.topic.name).ok()?;
+            let partitions = by_name.get(topic.as_str())?.partitions.len();
+            Some(SeenTopic {
+                topic,
+                partitions: i32::try_from(partitions).unwrap_or(i32::MAX),
+                selected: choice.outcome.is_ok(),
+            })
+        });
+        self.present = present.collect();
         let wanted = choices.into_iter().filter_map(|choice| {
             let name = TopicName::new(&choice.topic.name).ok()?;
             let source = by_name.remove(name.as_str())?;
@@ -222,6 +233,7 @@ impl Topology {
                 target_topic_id: TopicId(target.topic_id),
                 starts: Vec::new(),
                 generations: BTreeMap::new(),
+                earliest: Vec::new(),
             };
             if self.former.has(&entry) {
                 tracing::debug!(flow = %self.context.flow_id, topic = %w.name, "a broker still names the old topic");

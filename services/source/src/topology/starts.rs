@@ -31,7 +31,7 @@ impl Topology {
             };
             places.iter().filter_map(place).collect()
         };
-        let at = if self.first { spec.start } else { StartAt::Earliest };
+        let at = spec.start;
         let source_spec = match at {
             StartAt::Earliest => OffsetSpec::Earliest,
             StartAt::Latest => OffsetSpec::Latest,
@@ -42,6 +42,13 @@ impl Topology {
         let ends = match at {
             StartAt::Timestamp(_) => list(&self.link.source, ask(|e| &e.topic, OffsetSpec::Latest)).await?,
             StartAt::Earliest | StartAt::Latest => Vec::new(),
+        };
+        // Partitions that appeared later begin at their first record: the coordinator knows which ones.
+        let firsts = match at {
+            StartAt::Earliest => Vec::new(),
+            StartAt::Latest | StartAt::Timestamp(_) => {
+                list(&self.link.source, ask(|e| &e.topic, OffsetSpec::Earliest)).await?
+            }
         };
         let targets = list(&self.link.target, ask(|e| &e.target_topic, OffsetSpec::Latest)).await?;
 
@@ -54,8 +61,14 @@ impl Topology {
                 -1 => answer(&ends, n),
                 offset => Ok(offset),
             });
-            match (source, answer(&targets, n)) {
-                (Ok(source_offset), Ok(target_offset)) => {
+            let first = if firsts.is_empty() { Ok(None) } else { answer(&firsts, n).map(Some) };
+            match (source.and_then(|offset| Ok((offset, first?))), answer(&targets, n)) {
+                (Ok((source_offset, first)), Ok(target_offset)) => {
+                    if let Some(first) = first {
+                        let known = entry.starts.get(entry.earliest.len()..).unwrap_or_default();
+                        entry.earliest.extend(known.iter().map(|start| start.source_offset));
+                        entry.earliest.push(first);
+                    }
                     entry.starts.push(PartitionStart {
                         source_offset,
                         target_offset,

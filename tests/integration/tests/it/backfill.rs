@@ -92,7 +92,7 @@ async fn old_records_wait_where_exactly_once_is_required() -> Result<()> {
     let line = waits.split("kafka-configs.sh ").nth(1).context("no command is printed")?;
     let words = line.split(' ').take_while(|word| *word != "or").map(str::to_owned);
     let set = Program::new(&jars::ensure(KafkaVersion::V4_3)?, CONFIG_COMMAND).args(words);
-    set.run_ok(b"", Duration::from_secs(60)).await?;
+    set.run_ok(b"", Duration::from_mins(1)).await?;
     rig.arrived(&[&old], RECORDS as u64).await?;
     rig.delivered(&old, Delivery::ExactlyOnce, "").await?;
     rig.equal(&[&old, &young], 2 * RECORDS as u64).await?;

@@ -162,3 +162,54 @@ async fn a_chain_forwards_unless_told_not_to_and_a_ring_is_refused() -> Result<(
     ensure!(refused.message().contains("forward_mirrored"), "{refused:?}");
     Ok(())
 }
+
+/// Who starts every source worker anew: what was read of the registries is forgotten.
+fn start_workers_again(rig: &mut Rig) -> Result<()> {
+    let workers: Vec<String> =
+        rig.mesh.worker_names().into_iter().filter(|name| name.starts_with("source")).collect();
+    for worker in workers {
+        rig.mesh.signal_worker(&worker, Signal::Kill)?;
+        rig.mesh.start_worker(&worker)?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_registry_stops_the_flows() -> Result<()> {
+    const REGISTRY: &str = "mirrormesh-registry.internal";
+    // Clusters of their own: other tests need the registry.
+    let (source, target) = tokio::try_join!(
+        Cluster::start(ClusterSpec::new("source").heap_mb(300)),
+        Cluster::start(ClusterSpec::new("target").heap_mb(300))
+    )?;
+    let mut rig = Rig::between(&source, &target, MeshSpec::default()).await?;
+    let topic = unique("registry");
+    let (uk, hq) = (rig.source.clone(), rig.target.clone());
+    for bootstrap in [&uk, &hq] {
+        create_topic(bootstrap, &topic, 1).await?;
+    }
+    let of_uk = from("uk", 60);
+    let (there, back) = (rig.flow.clone(), unique("flow"));
+    rig.api.create_flow(&there, between("uk", "hq", &topic)).await?;
+    rig.api.create_flow(&back, between("hq", "uk", &topic)).await?;
+    probe::send_records(&uk, &[], (&topic, 0), of_uk[..50].to_vec()).await?;
+    holds(&rig, &hq, &topic, 50).await?;
+
+    for id in [&there, &back] {
+        rig.api.pause_flow(id).await?;
+    }
+    probe::delete_topic(&hq, REGISTRY).await?;
+    start_workers_again(&mut rig)?;
+    probe::send_records(&uk, &[], (&topic, 0), of_uk[50..].to_vec()).await?;
+    for id in [&there, &back] {
+        rig.api.resume_flow(id).await?;
+        let missing = |flow: &v1::Flow| {
+            let condition = flow.conditions.iter().find(|condition| condition.reason == "REGISTRY_MISSING");
+            condition.is_some_and(|condition| condition.message.contains("kafka-topics.sh"))
+        };
+        rig.api.wait_for_flow(id, "the registry is missed", PATIENCE, missing).await?;
+    }
+    let counts = (probe::count(&uk, &[&topic]).await?, probe::count(&hq, &[&topic]).await?);
+    ensure!(counts == (60, 50), "{counts:?}: nothing goes on, and nothing goes back");
+    Ok(())
+}

@@ -128,31 +128,36 @@ async fn steady_traffic_is_caught_up_and_its_rate_ends_with_it() -> Result<()> {
     mesh.api.create_flow("f", identity(&[&topic])).await?;
     mesh.wait("f", "caught up", caught_up).await?;
     let sending = async {
-        for _ in 0..150 {
-            probe::send(&source, &[("linger.ms", "0")], &topic, numbered(6)).await?;
+        loop {
+            if let Err(error) = probe::send(&source, &[("linger.ms", "0")], &topic, numbered(6)).await {
+                return error;
+            }
             sleep(Duration::from_millis(100)).await;
+        }
+    };
+    // A row of samples under traffic; a busy machine may spoil some.
+    let mut api = mesh.api.clone();
+    let sampling = async {
+        let deadline = Instant::now() + PATIENCE;
+        let mut row = 0;
+        while row < 10 {
+            let progress = api.flow("f").await?.progress.context("no progress")?;
+            let steady = progress.outlook() == Outlook::CaughtUp && progress.records_per_second > 0.0;
+            row = if steady { row + 1 } else { 0 };
+            ensure!(Instant::now() < deadline, "{progress:#?}");
+            sleep(Duration::from_millis(300)).await;
         }
         anyhow::Ok(())
     };
-    let mut api = mesh.api.clone();
-    let sampling = async {
-        sleep(Duration::from_secs(3)).await;
-        let mut seen = Vec::new();
-        for _ in 0..30 {
-            seen.push(api.flow("f").await?.progress.context("no progress")?);
-            sleep(Duration::from_millis(300)).await;
-        }
-        anyhow::Ok(seen)
+    tokio::select! {
+        error = sending => return Err(error),
+        seen = sampling => seen?,
+    }
+    let ended = |flow: &v1::Flow| {
+        let progress = flow.progress.as_ref();
+        progress.is_some_and(|p| p.records_per_second == 0.0 && p.outlook() == Outlook::CaughtUp)
     };
-    let (sent, seen) = tokio::join!(sending, sampling);
-    sent?;
-    let seen = seen?;
-    ensure!(seen.iter().all(|progress| progress.outlook() == Outlook::CaughtUp), "{seen:#?}");
-    ensure!(seen.iter().any(|progress| progress.records_per_second > 10.0), "{seen:#?}");
-    sleep(Duration::from_secs(15)).await;
-    let after = mesh.api.flow("f").await?.progress.context("no progress")?;
-    ensure!(after.records_per_second == 0.0 && after.outlook() == Outlook::CaughtUp, "{after:#?}");
-    Ok(())
+    mesh.wait("f", "the rate ends with the traffic", ended).await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -256,9 +261,9 @@ async fn an_unreachable_cluster_is_logged_once_per_unit() -> Result<()> {
     let flow = mesh.wait("f", "unreachable", unreachable).await?;
     ensure!(flow.state() == State::Degraded, "{flow:#?}");
     sleep(Duration::from_secs(20)).await;
-    // The topology unit and the groups unit look at the source.
+    // The topology, the groups and the heartbeat unit look at the source.
     let warnings = mesh.warnings()?;
-    ensure!(!warnings.is_empty() && warnings.len() <= 2, "{warnings:#?}");
+    ensure!(!warnings.is_empty() && warnings.len() <= 3, "{warnings:#?}");
     Ok(())
 }
 
@@ -278,10 +283,8 @@ async fn an_uncreatable_topic_clears_when_the_flow_is_mended() -> Result<()> {
     ensure!(warnings.len() == 1, "one line for one reason: {warnings:#?}");
     let mended = v1::Flow { name: "flows/f".into(), topic_creation: creation(1), ..v1::Flow::default() };
     mesh.api.update_flow(mended, &["topic_creation.replication_factor"]).await?;
-    let begun = Instant::now();
-    mesh.wait("f", "mended", |flow| flow.conditions.is_empty() && flow.state() == State::Running).await?;
-    ensure!(begun.elapsed() < Duration::from_secs(10), "two intervals and the start of a partition");
-    Ok(())
+    let mended = |flow: &v1::Flow| flow.conditions.is_empty() && flow.state() == State::Running;
+    mesh.wait("f", "mended", mended).await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ use mirrormesh_proto::v1::{self, record_options::LossPolicy};
 use mirrormesh_testkit::topics::{Topic, create_topic, create_topics};
 
 use crate::forgetful;
-use crate::rig::{PATIENCE, Rig, die_while_writing, event, identity, now_ms, unique};
+use crate::rig::{PATIENCE, Rig, die_while_writing, event, event_of, identity, now_ms, unique};
 
 /// Records that are told apart, the time apart too.
 fn numbered(numbers: std::ops::Range<usize>, first_ms: i64) -> Vec<Plain> {
@@ -78,9 +78,19 @@ async fn goes_on_behind_the_targets_retention(rig: &mut Rig, forgotten: bool, di
     ends_at(rig, &rig.target, &topic, 2_000).await?;
     rig.caught_up(1).await?;
     let ends = probe::offsets(&rig.target, &topic).await?;
-    ensure!(ends == [(taken, 2_000)], "{ends:?}, and {taken} were taken");
     let wanted = records.get(usize::try_from(taken)?..).context("too many were taken")?;
-    ensure!(held_from(rig, &topic, taken).await? == whole(wanted), "others than those behind {taken}");
+    let mut held = held_from(rig, &topic, taken).await?;
+    if forgotten && died {
+        // Nothing tells how much of what was written behind the last position was there: it is mirrored again, and said.
+        let again = held.len().saturating_sub(wanted.len());
+        held.drain(..again);
+        if again > 0 {
+            event_of(rig, "RECORDS_DOUBLED", &topic).await?;
+        }
+    } else {
+        ensure!(ends == [(taken, 2_000)], "{ends:?}, and {taken} were taken");
+    }
+    ensure!(held == whole(wanted), "others than those behind {taken}");
     Ok(())
 }
 
@@ -94,7 +104,7 @@ async fn a_target_that_retains_nothing_is_gone_on_with_exactly() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_target_that_retains_nothing_and_forgot_the_flow_is_gone_on_with_exactly() -> Result<()> {
+async fn a_target_that_forgot_and_retains_nothing_loses_nothing() -> Result<()> {
     let mut rig = forgetful::rig(1).await?;
     for died in [false, true] {
         goes_on_behind_the_targets_retention(&mut rig, true, died).await?;

@@ -144,3 +144,38 @@ async fn retention_that_outran_the_flow_stops_the_partition_with_its_offsets() -
     ensure!(probe::records(&rig.target, &topic, 1, Isolation::Uncommitted).await? == wanted);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn start_latest_holds_however_often_creation_fails() -> Result<()> {
+    let mut rig = Rig::shared(MeshSpec::default()).await?;
+    let (topic, later) = (unique("latest"), unique("latest-later"));
+    create_topic(&rig.source, &topic, 1).await?;
+    probe::produce(&rig.source, &topic, 1_000).await?;
+    let mut flow = identity(&[&topic, &later]);
+    flow.start = Some(v1::Start { at: Some(v1::start::At::Latest(v1::Latest {})) });
+    // One broker can't hold three replicas.
+    flow.topic_creation = Some(v1::TopicCreation { replication_factor: 3, ..Default::default() });
+    let id = rig.flow.clone();
+    rig.api.create_flow(&id, flow).await?;
+    let refused = |flow: &v1::Flow| flow.conditions.iter().any(|c| c.reason == "TOPIC_NOT_CREATED");
+    rig.api.wait_for_flow(&id, "the creation fails", PATIENCE, refused).await?;
+    // Another owner of the topology goes on with the same topics.
+    rig.pause().await?;
+    rig.api.resume_flow(&id).await?;
+    rig.api.wait_for_flow(&id, "the creation fails again", PATIENCE, refused).await?;
+    let creation = v1::TopicCreation { replication_factor: 1, ..Default::default() };
+    let name = format!("flows/{id}");
+    let change = v1::Flow { name, topic_creation: Some(creation), ..v1::Flow::default() };
+    rig.api.update_flow(change, &["topic_creation.replication_factor"]).await?;
+    let owned = |flow: &v1::Flow| flow.progress.as_ref().is_some_and(|p| p.partitions_running == 1);
+    rig.api.wait_for_flow(&id, "the partition runs", PATIENCE, owned).await?;
+    probe::produce(&rig.source, &topic, 10).await?;
+    rig.arrived(&[&topic], 10).await?;
+    // A topic that appears later is mirrored from its first record.
+    create_topic(&rig.source, &later, 1).await?;
+    probe::produce(&rig.source, &later, 20).await?;
+    rig.arrived(&[&later], 20).await?;
+    rig.caught_up(2).await?;
+    ensure!(probe::end_offsets(&rig.target, &topic).await? == [10], "none of the first thousand");
+    Ok(())
+}

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::control::GenerationRequest;
+use crate::control::{GenerationRequest, SeenTopic};
 use crate::flow::LossPolicy;
 
 /// A request as the first owner of a partition would make it.
@@ -450,4 +450,44 @@ fn what_is_paused_and_run_by_nobody_is_told_with_its_generation() {
     world.run(pause("f", true));
     assert_eq!(numbers(&world), [0, 1]);
     assert!(world.state.paused_set(&flow_id("none")).is_none());
+}
+
+/// A report of what is there: topic, partitions, whether the flow selects it.
+fn seen(topics: &[(&str, i32, bool)], seen_all: bool) -> InventoryChange {
+    let seen = topics.iter().map(|(topic, partitions, selected)| SeenTopic {
+        topic: topic_name(topic),
+        partitions: *partitions,
+        selected: *selected,
+    });
+    InventoryChange { seen: seen.collect(), seen_all, ..InventoryChange::default() }
+}
+
+#[test]
+fn only_partitions_that_were_seen_begin_where_start_says() {
+    let (mut world, number) = owned();
+    let number_of_topology = world.number(&topology("f"));
+    assert_ne!(number, number_of_topology);
+    let mut report = |change| {
+        world.run(CommandKind::PutInventory { flow: flow_id("f"), number: number_of_topology, change });
+    };
+    // The first look comes in two parts; `early` can't be created for long.
+    report(seen(&[("early", 2, true)], false));
+    report(seen(&[("other", 1, false)], true));
+    // `late` appears selected, `found` appears while it is not selected.
+    report(seen(&[("late", 1, true), ("found", 1, false), ("early", 3, true)], true));
+    let at = |topic: &str, partitions: i64| TopicEntry {
+        starts: (0..partitions).map(|p| start(1_000 + p, 0)).collect(),
+        earliest: (0..partitions).collect(),
+        ..entry(topic, &format!("uk.{topic}"), partitions)
+    };
+    let topics = vec![at("early", 3), at("other", 1), at("late", 1), at("found", 1)];
+    report(InventoryChange { topics, ..InventoryChange::default() });
+    let record = &world.state.flows[&flow_id("f")];
+    let begins = |topic: &str| -> Vec<i64> {
+        record.topics[&topic_name(topic)].starts.iter().map(|start| start.source_offset).collect()
+    };
+    assert_eq!(begins("early"), [1_000, 1_001, 2], "the third partition appeared later");
+    assert_eq!((begins("other"), begins("found")), (vec![1_000], vec![1_000]), "selected by a later update");
+    assert_eq!(begins("late"), [0]);
+    assert!(record.topics.values().all(|entry| entry.earliest.is_empty()), "nothing of it is stored");
 }

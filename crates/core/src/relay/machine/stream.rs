@@ -62,7 +62,6 @@ struct Held {
 }
 
 /// The state of one stream.
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, each with a name of its own")]
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) window: Window,
@@ -298,9 +297,7 @@ impl Relay {
         let timestamps = self.setup.rules.timestamps;
         let conditions = Conditions { facts: self.facts, timestamps, sizes: self.sizes, now_ms };
         self.economy.in_flight(stream.window.in_flight());
-        let Some(ready) = stream.queue.pop(&conditions, self.clamp, &mut self.economy, codecs) else {
-            return None;
-        };
+        let ready = stream.queue.pop(&conditions, self.clamp, &mut self.economy, codecs)?;
         match ready {
             Ready::Passed(next, epoch, skip) => {
                 let from = stream.window.acked().source;

@@ -145,11 +145,12 @@ fn pieces_fit_without_compression_and_by_records() {
         let rebuilt = CODECS.rebuild(std::slice::from_ref(&whole), &plan).unwrap();
         assert_eq!(contents(&rebuilt, codec, LIMIT), records, "{codec:?}");
         if codec != Codec::None {
-            let plain = |piece: &Piece| {
+            let unpacked = |piece: &Piece| {
                 let ids = CODECS.identify(&piece.batch).unwrap();
                 ids.iter().map(|id| if id.offset == 7 { 9_000 } else { 400 }).sum::<usize>()
             };
-            let largest = rebuilt.pieces.iter().filter(|piece| piece.batch.header.count > 1).map(plain).max();
+            let largest =
+                rebuilt.pieces.iter().filter(|piece| piece.batch.header.count > 1).map(unpacked).max();
             assert!(largest.is_some_and(|bytes| bytes <= 2_000), "{codec:?}: {largest:?}");
             assert!(rebuilt.oversized.is_none(), "{codec:?}: one alone may be larger without compression");
         }

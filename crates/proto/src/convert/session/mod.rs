@@ -16,7 +16,7 @@ use mirrormesh_core::unit::{Generation, PartitionGeneration, Role};
 
 pub use self::preview::{preview_answer, preview_page};
 pub use self::progress::ProgressReport;
-pub use self::questions::{Question, TranslateQuestion, paused_answer, paused_figures};
+pub use self::questions::{Question, paused_answer, paused_figures};
 use super::parts::{each, id, ids, inner, role, texts};
 use crate::error::ConvertError;
 use crate::{mesh, store};
@@ -254,6 +254,8 @@ impl From<&InventoryReport> for mesh::ReportInventoryRequest {
             removed_topics: texts(&report.change.removed_topics),
             groups: texts(&report.change.groups),
             removed_groups: texts(&report.change.removed_groups),
+            seen: report.change.seen.iter().map(Into::into).collect(),
+            seen_all: report.change.seen_all,
         }
     }
 }
@@ -271,6 +273,8 @@ impl TryFrom<mesh::ReportInventoryRequest> for InventoryReport {
                 removed_topics: ids(request.removed_topics, "removed_topics")?,
                 groups: ids(request.groups, "groups")?,
                 removed_groups: ids(request.removed_groups, "removed_groups")?,
+                seen: each(request.seen, "seen", TryInto::try_into)?,
+                seen_all: request.seen_all,
             },
         })
     }

@@ -1,34 +1,19 @@
 //! What the coordinator asks workers, and their answers.
 
 use mirrormesh_core::flow::PreviewQuestion;
-use mirrormesh_core::ids::{FlowId, TopicName};
+use mirrormesh_core::ids::TopicName;
 use mirrormesh_core::relay::paused::{PausedFigures, PausedSet};
 
 use crate::convert::parts::{each, id, inner, partition, required};
 use crate::error::ConvertError;
 use crate::mesh;
 
-/// Asks where a source offset is on the target.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TranslateQuestion {
-    /// The flow.
-    pub flow: FlowId,
-    /// The source topic.
-    pub topic: TopicName,
-    /// The partition.
-    pub partition: i32,
-    /// The source offset.
-    pub offset: i64,
-}
-
 /// A question of the coordinator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Question {
-    /// Where is a source offset on the target?
-    Translate(TranslateQuestion),
     /// How far behind are partitions that nobody runs, since they are paused?
-    Paused(PausedSet),
-    /// What does a flow do with the topics of its source? Boxed: it holds a whole flow.
+    Paused(Box<PausedSet>),
+    /// What does a flow do with the topics of its source?
     Preview(Box<PreviewQuestion>),
 }
 
@@ -37,10 +22,7 @@ impl Question {
     pub fn to_query(&self, query_id: u64) -> mesh::ServeQueriesResponse {
         let query = mesh::ServeQueriesResponse { query_id, ..Default::default() };
         match self {
-            Self::Translate(question) => {
-                mesh::ServeQueriesResponse { translate: Some(question.into()), ..query }
-            }
-            Self::Paused(set) => mesh::ServeQueriesResponse { paused: Some(set.into()), ..query },
+            Self::Paused(set) => mesh::ServeQueriesResponse { paused: Some((&**set).into()), ..query },
             Self::Preview(question) => {
                 mesh::ServeQueriesResponse { preview: Some((&**question).into()), ..query }
             }
@@ -57,36 +39,7 @@ impl TryFrom<mesh::ServeQueriesResponse> for Question {
                 .map(|question| Self::Preview(Box::new(question)))
                 .map_err(|fault| fault.within("preview"));
         }
-        match query.paused {
-            Some(paused) => {
-                PausedSet::try_from(paused).map(Self::Paused).map_err(|fault| fault.within("paused"))
-            }
-            None => inner(query.translate, "translate").map(Self::Translate),
-        }
-    }
-}
-
-impl From<&TranslateQuestion> for mesh::TranslateQuery {
-    fn from(question: &TranslateQuestion) -> Self {
-        Self {
-            flow_id: question.flow.to_string(),
-            topic: question.topic.to_string(),
-            partition: question.partition,
-            offset: question.offset,
-        }
-    }
-}
-
-impl TryFrom<mesh::TranslateQuery> for TranslateQuestion {
-    type Error = ConvertError;
-
-    fn try_from(query: mesh::TranslateQuery) -> Result<Self, ConvertError> {
-        Ok(Self {
-            flow: id(&query.flow_id, "flow_id")?,
-            topic: id(&query.topic, "topic")?,
-            partition: partition(query.partition, "partition")?,
-            offset: query.offset,
-        })
+        inner(query.paused, "paused").map(|set| Self::Paused(Box::new(set)))
     }
 }
 

@@ -10,6 +10,11 @@ cases!(solo:
     records_without_timestamp_disarm,
     log_append_time_keeps_armed,
     an_open_transaction_keeps_armed,
+    an_old_append_brings_the_state_back,
+);
+
+cases!(rarely_checked:
+    age_alone_drops_no_state,
 );
 
 async fn topic_for_witness(target: &Target) -> Topic {
@@ -102,4 +107,42 @@ async fn an_open_transaction_keeps_armed(target: Target) {
     let state = producer(&mut wire, &topic, id).await.unwrap();
     assert!(state.last_timestamp > now_ms() - HOUR_MS);
     assert_eq!((state.last_sequence, state.current_txn_start_offset), (9, -1));
+}
+
+/// What pipelining old records rests on: between two checks the broker refuses what does not follow, however old the last
+/// batch is.
+async fn age_alone_drops_no_state(target: Target) {
+    let (topic, id) = (topic(&target, &[]).await, some_id());
+    let mut wire = target.wire(1).await;
+    let old = |sequence, count| batch_at(id, 0, sequence, count, now_ms() - OLD_MS);
+    append(&mut wire, &topic, &old(0, 10)).await.unwrap();
+    // A batch behind a missing one, then a repeat, then those in order.
+    assert_eq!(append(&mut wire, &topic, &old(20, 10)).await, Err(45));
+    assert_eq!(append(&mut wire, &topic, &old(0, 10)).await, Ok(0));
+    assert_eq!(append(&mut wire, &topic, &old(10, 10)).await, Ok(10));
+    assert_eq!(append(&mut wire, &topic, &batch_at(id, 0, 30, 10, -1)).await, Err(45));
+    assert_eq!(append(&mut wire, &topic, &old(20, 10)).await, Ok(20));
+    assert_eq!(end(&mut wire, &topic).await, 30);
+    assert_eq!(producer(&mut wire, &topic, id).await.unwrap().last_sequence, 29);
+}
+
+/// After the state was dropped, an old batch is taken whatever its sequence, and from then on the next one has to follow it,
+/// until the next check.
+async fn an_old_append_brings_the_state_back(target: Target) {
+    let (topic, id) = (topic(&target, &[]).await, some_id());
+    let mut wire = target.wire(1).await;
+    let old = |sequence| batch_at(id, 0, sequence, 1, now_ms() - OLD_MS);
+    let mut sequence = 0;
+    // A check may run between the two appends: then the pair is tried again.
+    loop {
+        poll("the producer is forgotten", || async {
+            producer(&mut target.wire(1).await, &topic, id).await.is_none().then_some(())
+        })
+        .await;
+        append(&mut wire, &topic, &old(sequence)).await.unwrap();
+        match append(&mut wire, &topic, &old(sequence + 5)).await {
+            Err(code) => return assert_eq!(code, 45),
+            Ok(_) => sequence += 100,
+        }
+    }
 }

@@ -71,6 +71,21 @@ impl Target {
         }
     }
 
+    /// One node that looks for expired producers every hour only, so never while a case runs.
+    pub(super) async fn rarely_checked(kind: Kind) -> Self {
+        static NEW: Slot = Slot::const_new();
+        static OLD: Slot = Slot::const_new();
+        const RARELY: (&str, &str) = ("producer.id.expiration.check.interval.ms", "3600000");
+        match kind {
+            Kind::Fake(kafka) => Self::fake_with(kafka, 1, &[RARELY]).await,
+            Kind::Real(kafka) => {
+                let slot = if kafka == KafkaVersion::V4_3 { &NEW } else { &OLD };
+                let spec = spec(kafka, 1).property(RARELY.0, RARELY.1);
+                Self { kafka, backend: Backend::Real(real(slot, spec).await), nodes: 1, _turn: None }
+            }
+        }
+    }
+
     /// Three nodes, one case at a time.
     pub(super) async fn trio(kind: Kind) -> Self {
         static NEW: (Slot, Mutex<()>) = (Slot::const_new(), Mutex::const_new(()));
@@ -95,9 +110,13 @@ impl Target {
     }
 
     async fn fake(kafka: KafkaVersion, nodes: i32) -> Self {
+        Self::fake_with(kafka, nodes, &[]).await
+    }
+
+    async fn fake_with(kafka: KafkaVersion, nodes: i32, more: &[(&str, &str)]) -> Self {
         let mut spec = FakeSpec::new("conformance").version(kafka).nodes(nodes);
-        for (property, value) in PROPERTIES {
-            spec = spec.property(property, value);
+        for (property, value) in PROPERTIES.iter().chain(more) {
+            spec = spec.property(*property, *value);
         }
         let backend = Backend::Fake(FakeCluster::start(spec).await.unwrap());
         Self { kafka, backend, nodes, _turn: None }

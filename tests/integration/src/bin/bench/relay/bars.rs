@@ -168,6 +168,8 @@ impl Bars<'_> {
         let p99 = self.ours(latency::NAME, "p99_ms").zip(theirs).map(|(ours, theirs)| ours / theirs);
         let what = "added latency: 99th percentile against MirrorMaker 2".to_owned();
         self.push(what, p99, Side::AtMost, 1.0 / 3.0, "x");
-        Point::ALL.into_iter().for_each(|point| self.stalled(point));
+        for point in Point::ALL {
+            self.stalled(point);
+        }
     }
 }

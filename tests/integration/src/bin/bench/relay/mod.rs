@@ -164,7 +164,9 @@ async fn measure_set(rig: &Rig, args: &Args, set: &Set, results: &mut Results) -
     let mut rows: Vec<_> = set.rows.iter().filter(|(row, _)| args.wants_row(*row)).collect();
     rows.retain(|(row, _)| {
         let missing = row.missing();
-        missing.iter().for_each(|why| results.not_run(set.name, *row, why));
+        if let Some(why) = &missing {
+            results.not_run(set.name, *row, why);
+        }
         missing.is_none()
     });
     let bootstrap = rig.source.direct_bootstrap();

@@ -144,7 +144,7 @@ pub(crate) fn watch(
 ) -> Result<Values> {
     let least = (set.bytes() / BYTES_PER_SECOND_MIN).max(set.records / RECORDS_PER_SECOND_MIN)
         + START_LIMIT.as_secs();
-    let limit = stretch.map_or(Duration::from_secs(least), |stretch| START_LIMIT + stretch);
+    let limit = stretch.map_or_else(|| Duration::from_secs(least), |stretch| START_LIMIT + stretch);
     let step = LOOK_STEP * set.partitions.unsigned_abs().div_ceil(LOOK_PARTITIONS);
     let mut first: Option<Look> = None;
     loop {
