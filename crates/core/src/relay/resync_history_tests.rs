@@ -139,16 +139,14 @@ fn compacted(log_start: i64, log_end: i64) -> Resync {
 fn what_a_compacted_source_does_not_have_at_its_place_is_told() {
     let mut r = compacted(0, 14);
     let batches = [ours(12, 5, 1, 105), ours(13, 6, 1, 50)];
-    target(&mut r, &batches[1..]);
-    target(&mut r, &batches);
+    serve(&mut r, &batches);
     let left = SourcePage { end_offset: 107, high_watermark: 107, ..page(&[dense(105, 2)]) };
     r.source_read(left, &Origins::default(), &Fake);
     assert_eq!((place(&r).0.source, found(&r).stray), (106, Some((13, 14))));
     // Later ones that are in their place do not hide it.
     let mut r = compacted(0, 15);
     let batches = [ours(12, 5, 1, 105), ours(13, 6, 1, 50), ours(14, 7, 1, 106)];
-    target(&mut r, &batches[2..]);
-    target(&mut r, &batches);
+    serve(&mut r, &batches);
     source(&mut r, &[dense(105, 2)]);
     assert_eq!((place(&r).0.source, found(&r).stray), (107, Some((13, 14))));
 }
@@ -208,7 +206,8 @@ fn what_a_generation_between_may_have_dealt_with_is_mirrored_again_only_if_it_is
 fn parting(log_start: i64) -> Resync {
     let known = Position { source_leader_epoch: 3, ..position(5, 105, 12) };
     let mut r = to_ends(vec![known], log_start, 32);
-    target(&mut r, &[ours(30, 23, 2, 123)]);
+    let log = [ours(12, 5, 18, 105), ours(30, 23, 2, 123)];
+    serve(&mut r, if log_start < 30 { &log } else { &log[1..] });
     ends_at(&mut r, 110);
     r.source_read(SourcePage { end_offset: 110, ..page(&[dense(105, 5)]) }, &Origins::default(), &Fake);
     r.source_read(SourcePage { end_offset: 110, ..SourcePage::default() }, &Origins::default(), &Fake);
@@ -259,6 +258,9 @@ fn a_compacted_target_does_not_tell_where_histories_part() {
     begun(&mut r, vec![known], 0, 32);
     let left = [ours(30, 23, 2, 123)];
     target(&mut r, &left);
+    target(&mut r, &left);
+    assert_eq!(*r.step(), Step::TargetEnds, "retention may have taken what is missing");
+    r.target_ends(0, 32, 32);
     ends_at(&mut r, 110);
     let there = || SourcePage { end_offset: 110, high_watermark: 110, ..page(&[dense(105, 5)]) };
     r.source_read(there(), &Origins::default(), &Fake);

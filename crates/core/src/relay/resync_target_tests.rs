@@ -92,12 +92,75 @@ fn records_behind_a_hole_are_mirrored_again_unless_compacted() {
     source(&mut r, &[dense(105, 6)]);
     assert_eq!(place(&r).0, Place { count: 7, source: 107, target: 19 }, "from the first missing record on");
     assert_eq!((found(&r).hole, found(&r).apart), (Some((17, 19)), true));
-    let mut r = resync_with(Facts { target_compacted: true, ..Facts::DEFAULT }, true);
-    begun(&mut r, vec![position(5, 105, 12)], 0, 19);
-    target(&mut r, &batches[2..]);
-    target(&mut r, &batches);
-    source(&mut r, &[dense(105, 6)]);
-    assert_eq!(place(&r).0.count, 11, "sequences count, not records");
+}
+
+/// Recovers from a position with the target's log as it is, which nobody changes meanwhile.
+fn recovered(mut r: Resync, positions: Vec<Position>, log: &[RawBatch]) -> Found {
+    let log_end = log.last().unwrap().header.next_offset();
+    begun(&mut r, positions, 0, log_end);
+    serve(&mut r, log);
+    while *r.step() == Step::TargetEnds {
+        r.target_ends(0, log_end, log_end);
+        serve(&mut r, log);
+    }
+    if matches!(r.step(), Step::SourceRead { .. }) {
+        source(&mut r, &[dense(100, 20)]);
+    }
+    found(&r)
+}
+
+#[test]
+fn a_compacted_target_keeps_the_offsets_of_what_it_took() {
+    let compacted = || resync_with(Facts { target_compacted: true, ..Facts::DEFAULT }, true);
+    // The cleaner took n = 7 and 8, which stood at 14 and 15.
+    let found = recovered(
+        compacted(),
+        vec![position(5, 105, 12)],
+        &[ours(12, 5, 2, 105), foreign(16, 3), ours(19, 9, 2, 109)],
+    );
+    assert_eq!((found.place.count, found.hole), (11, None), "sequences count, not records");
+    // Nothing was ever appended between 14 and the others' batch.
+    let found = recovered(
+        compacted(),
+        vec![position(5, 105, 12)],
+        &[ours(12, 5, 2, 105), foreign(14, 3), ours(17, 9, 2, 109)],
+    );
+    assert_eq!((found.place.count, found.place.source, found.hole), (7, 107, Some((14, 19))));
+}
+
+#[test]
+fn a_repeated_record_does_not_hide_a_missing_one() {
+    // n = 5 stands there twice and n = 6 was refused, so that as many offsets as records were used.
+    let log = [ours(12, 5, 1, 105), ours(13, 5, 1, 105), ours(14, 7, 1, 107)];
+    let found = recovered(resync(), vec![position(5, 105, 12)], &log);
+    assert_eq!((found.place.count, found.place.source), (6, 106));
+    assert_eq!((found.doubled, found.hole), (Some((13, 14)), Some((14, 15))));
+}
+
+#[test]
+fn late_records_before_a_missing_one_are_reported() {
+    let log = [of_epoch(0, 12, 300, 2, 100), ours(14, 6, 1, 106)];
+    let found = recovered(resync(), vec![position(5, 105, 12)], &log);
+    assert_eq!((found.place.count, found.doubled, found.hole), (5, Some((12, 14)), Some((14, 15))));
+}
+
+#[test]
+fn a_lost_end_before_the_position_is_no_missing_record() {
+    // The target lost its end from 10 on and took later records there.
+    let log = [ours(9, 2, 1, 102), ours(10, 8, 2, 108), ours(12, 10, 2, 110)];
+    let found = recovered(resync(), vec![position(5, 105, 12), position(3, 103, 10)], &log);
+    assert_eq!((found.place.count, found.place.source), (3, 103));
+    assert_eq!((found.truncated, found.hole), (Some((10, 12)), Some((10, 14))));
+    // Where the generation began, nothing tells what was before.
+    let mut r = resync();
+    begun(&mut r, vec![], 0, 10);
+    let log = [ours(6, 8, 1, 108), ours(7, 9, 3, 109)];
+    serve(&mut r, &log);
+    while *r.step() == Step::TargetEnds {
+        r.target_ends(0, 10, 10);
+        serve(&mut r, &log);
+    }
+    assert_eq!(stopped(&r), StopReason::TargetTruncated);
 }
 
 #[test]

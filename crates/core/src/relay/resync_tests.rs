@@ -181,7 +181,7 @@ fn a_fresh_partition_begins_at_its_start() {
 fn what_lies_behind_the_position_is_counted_on_the_source() {
     let mut r = to_ends(vec![position(5, 105, 12), position(3, 103, 10)], 0, 19);
     assert_eq!(*r.step(), Step::TargetRead(18));
-    target(&mut r, &[ours(16, 9, 3, 110)]);
+    serve(&mut r, &[ours(12, 5, 4, 105), ours(16, 9, 3, 110)]);
     assert_eq!(*r.step(), Step::SourceRead { offset: 105, read_committed: true, last_epoch: -1 });
     source(&mut r, &[dense(105, 4), marker(109), dense(110, 3), dense(113, 9)]);
     assert_eq!(place(&r), (Place { count: 12, source: 113, target: 19 }, true));

@@ -189,8 +189,11 @@ impl World {
             self.untold_again = Some((c, u64::MAX));
         }
         let untold = self.untold_again.is_some_and(|(of, last)| of == c && request.id <= last);
-        let woken = forgot || (o != present || untold) && self.checker.last_again();
-        let sure = armed && !self.target.facts.source_compacted && !self.checker.last_again();
+        // Others may have appended between two batches of a zombie's pipeline.
+        let behind_forgotten = untold && zombie;
+        let woken = forgot || behind_forgotten || (o != present || untold) && self.checker.last_again();
+        let sure =
+            armed && !behind_forgotten && !self.target.facts.source_compacted && !self.checker.last_again();
         let excused = claim.delivery == Delivery::ExactlyOnce && woken;
         if excused {
             // A zombie request, or one behind another owner's, finds that the target dropped the state that held when it was

@@ -62,7 +62,6 @@ impl Relay {
         stream.last = Some((mirrored.last, last_epoch));
         self.attempts = 0;
         self.looked_for_exact = false;
-        self.doubles_told.clear();
         self.refusal = None;
         self.clamp = false;
         let acked = stream.window.acked();

@@ -78,6 +78,10 @@ impl Relay {
     /// The place is found: stream on from it, or begin a generation there.
     pub(super) fn found(&mut self, found: &Found, now_ms: u64) {
         let stored = self.take_stored();
+        if found.truncated.is_some() {
+            // Other records may stand by now at the target offsets that were reported.
+            self.doubles_told.clear();
+        }
         self.tell_of_doubles(found.unsure, found.stray, found.doubled, found.hole);
         self.others_before = self.others_before.max(found.others_before);
         let mut journal = self.journal_of(&stored, found.place.target);
@@ -156,10 +160,12 @@ impl Relay {
     ) {
         for (range, what) in [(unsure, UNSURE), (stray, STRAY), (doubled, DOUBLED), (hole, HOLE)] {
             let Some((from, to)) = range else { continue };
-            // The position may be recovered several times before anything is appended: the event is reported once.
+            // The position may be recovered many times from the same position record: the event is reported once.
             if self.doubles_told.contains(&(what, from, to)) {
                 continue;
             }
+            let surplus = (self.doubles_told.len() + 1).saturating_sub(DOUBLES_TOLD_MAX);
+            self.doubles_told.drain(..surplus);
             self.doubles_told.push((what, from, to));
             let message = format!("the target's offsets {from} to {to} {what}");
             self.notice(of_target("RECORDS_DOUBLED", message, (from, to)));
@@ -173,6 +179,9 @@ impl Relay {
         let (cut, stray, doubled, hole) =
             (resync.truncated(), resync.stray(), resync.doubled(), resync.hole());
         let epochs = resync.epochs().clone();
+        if cut.is_some() {
+            self.doubles_told.clear();
+        }
         self.tell_of_doubles(unsure, stray, doubled, hole);
         let stored = self.take_stored();
         let generation = self.setup.detail.begun.generation;
@@ -284,6 +293,9 @@ impl Relay {
         self.register(Then::Stream(Box::new(stream)));
     }
 }
+
+/// So many reports of records that stand twice are remembered, so that none is repeated.
+const DOUBLES_TOLD_MAX: usize = 16;
 
 /// What is said of target offsets that may hold records twice.
 const UNSURE: &str = "held records that may come to stand there twice: retention or compaction took some before it was \

@@ -123,7 +123,7 @@ pub struct Relay {
     unexpected: Option<Unexpected>,
     /// Everything before this target offset was acknowledged to this owner, as far as it still counts on it.
     acked_target: i64,
-    /// Target offsets that were reported to hold records twice since the last acknowledged append, and the text about them.
+    /// Target offsets that were reported to hold records twice, and the text about them: the latest.
     doubles_told: Vec<(&'static str, i64, i64)>,
     /// What the target is known to have lost, until a generation begins behind it.
     target_cut: Option<(i64, i64)>,
@@ -419,6 +419,8 @@ impl Relay {
 
 #[cfg(test)]
 mod delivery_tests;
+#[cfg(test)]
+mod doubles_tests;
 #[cfg(test)]
 mod place_tests;
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The target's side: how many records of this generation are there (n).
 
+mod hole;
+
 use std::cmp::Ordering;
 
 use bytes::Bytes;
@@ -247,35 +249,6 @@ impl Resync {
         true
     }
 
-    /// Whether a record of this generation was never appended before its batch at this target offset, which begins with
-    /// record n. Retention takes only what was first in the log. Compaction takes records from anywhere, but not their
-    /// offsets.
-    fn misses_before(&self, n: i64, offset: i64) -> bool {
-        let behind = self.scan.end.max(self.base.target);
-        let nothing_taken = self.ends.0 <= self.base.target || !self.scan.ours.is_empty();
-        let whole = nothing_taken && !self.premise.facts.target_compacted;
-        n > self.count && (whole || offset - behind - self.scan.between < n - self.count)
-    }
-
-    /// The target accepted the batch at this offset while it had no state of the producer, although it had refused one before
-    /// it. What is missing, and everything behind it, is mirrored again.
-    fn found_hole(&mut self, offset: i64) {
-        if self.ends_again() || self.base_is_doubtful() {
-            return;
-        }
-        let (log_start, log_end) = self.ends;
-        if log_start > self.base.target && self.others_gone() {
-            return;
-        }
-        // On a compacted target the missing record may be one that stood before those that the cleaner took.
-        let from =
-            if self.premise.facts.target_compacted { self.scan.end.max(self.base.target) } else { offset };
-        self.hole = Some((from, log_end));
-        // What an older generation brought before it is not counted.
-        self.scan.out_of_place();
-        self.settle(self.count);
-    }
-
     /// What was read of the target, and concluded from it, may not be so any more.
     pub(super) fn forget_target(&mut self) {
         self.scan = Scan::default();
@@ -349,14 +322,6 @@ impl Resync {
             self.scan.doubled = self.scan.doubled.or(Some((target, at)));
         }
         false
-    }
-
-    /// Some record behind the base was never appended, and nothing tells which: all of them are mirrored again.
-    fn missing_behind_base(&mut self) {
-        let (target, log_end) = (self.base.target, self.ends.1);
-        self.forget_target();
-        self.hole = Some((target, log_end));
-        self.settle(self.base.count);
     }
 
     /// Answers [`Step::Producer`]: epoch and last sequence that the target's leader remembers of our producer id;
@@ -520,11 +485,6 @@ impl Resync {
     /// Reads by content what an older generation appended behind the start of this one.
     pub(super) fn read_late(&mut self, from: i64) {
         self.read_target(Purpose::Content(from), from);
-    }
-
-    /// What stands behind a missing record is out of order, and leads to no place.
-    fn content_end(&self) -> i64 {
-        self.hole.map_or(self.ends.1, |(from, _)| from)
     }
 
     /// Reads what stands behind the base by content.
