@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -81,11 +82,27 @@ pub fn binary(name: &str) -> Result<PathBuf> {
     bail!("{name} is not beside {}: build it with `cargo build --workspace --bins`", exe.display())
 }
 
-/// Free TCP ports on the loopback, all different.
+/// Ports that the kernel gives to nobody who asks for any port: Linux takes those from 32,768 on.
+const PORTS: std::ops::Range<u32> = 20_000..32_000;
+
+/// Free TCP ports on the loopback, all different, and not given out before by this process.
 pub fn free_ports(count: usize) -> Result<Vec<u16>> {
-    let listeners: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
-    listeners.iter().map(|l| Ok(l.local_addr()?.port())).collect()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let width = PORTS.end - PORTS.start;
+    // Processes that run side by side begin at different places.
+    let begin = std::process::id().wrapping_mul(97);
+    let mut ports = Vec::new();
+    for _ in PORTS {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = u16::try_from(PORTS.start + begin.wrapping_add(step) % width)?;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            ports.push(port);
+        }
+        if ports.len() == count {
+            return Ok(ports);
+        }
+    }
+    bail!("no free ports between {} and {}", PORTS.start, PORTS.end)
 }
 
 impl Mesh {
