@@ -89,6 +89,9 @@ fn records_behind_a_hole_are_mirrored_again_unless_compacted() {
         target(&mut r, &batches[2..]);
         target(&mut r, &batches);
     }
+    assert_eq!(*r.step(), Step::TargetRead(11), "whether the position's own batch is there still");
+    let log = [&[ours(7, 0, 5, 100)], &batches[..]].concat();
+    serve(&mut r, &log);
     source(&mut r, &[dense(105, 6)]);
     assert_eq!(place(&r).0, Place { count: 7, source: 107, target: 19 }, "from the first missing record on");
     assert_eq!((found(&r).hole, found(&r).apart), (Some((17, 19)), true));

@@ -47,9 +47,11 @@ fn notices(bench: &mut Bench) -> usize {
 fn a_drained_append_shows_that_the_target_lost_its_end() {
     let mut bench = Bench::new(RULES);
     bench.settle(Facts::DEFAULT);
-    bench.bring(&[young(0), young(1), young(2), young(3)]);
+    bench.bring(&[young(0)]);
     let first = bench.append();
     bench.ack(first.id, 0);
+    assert!(bench.next().is_none());
+    bench.bring(&[young(1), young(2), young(3)]);
     let (second, third, fourth) = (bench.append(), bench.append(), bench.append());
     bench.ack(second.id, 1);
     let refused = Answer::Refused { code: 6, message: String::new() };
