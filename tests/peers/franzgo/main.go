@@ -205,6 +205,9 @@ func main() {
 	}
 	fmt.Printf("records=%d seconds=%.3f\n", records, time.Since(began).Seconds())
 	if s.stay {
-		select {}
+		// Not an empty select: the runtime calls it a deadlock once the library's last goroutine has ended.
+		for {
+			time.Sleep(time.Hour)
+		}
 	}
 }

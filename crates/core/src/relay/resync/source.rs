@@ -288,8 +288,10 @@ impl Resync {
                 // A replaced owner's batch may have had exactly the place of ours, and those behind it followed.
                 self.stray = next.map(|next| (next, self.ends.1)).filter(|_| !fixed);
             }
-            if let Some((from, to)) = skipped.filter(|_| !fixed) {
-                // Not of this row of records: others', or there twice.
+            let all_there = fixed && self.gap.is_none() && self.diverged.is_none();
+            if let Some((from, to)) = skipped.filter(|_| !fixed || all_there) {
+                // Not of this row of records: others', or there twice. (Where the source deleted or lost some, those are
+                // no longer there to be found.)
                 self.stray = Some((from, self.stray.map_or(to, |(_, to)| to)));
             }
             self.replay.extend(segments.into_iter().map(|segment| Mirrored {

@@ -68,7 +68,8 @@ pub(crate) fn table(results: &Results, set: &Set) {
     }
     if let Some(percent) = of(Row::Source, "coalesced_percent") {
         let batches = of(Row::Source, "batches_out").unwrap_or(0.0);
-        let lost = results.highest(set.name, Row::Source, "answers_lost").unwrap_or(0.0);
+        // The sum of no series at all is -0.0.
+        let lost = results.highest(set.name, Row::Source, "answers_lost").unwrap_or(0.0) + 0.0;
         println!(
             "  source service: {batches:.0} batches written, {percent:.0} % of them coalesced; {lost:.0} answers lost"
         );
