@@ -278,6 +278,16 @@ fn what_an_older_generation_appended_late_counts_as_mirrored() {
 }
 
 #[test]
+fn a_late_repeat_before_what_is_found_is_told() {
+    // A replaced owner's repeat of what the generation began behind, then what its successor sent.
+    let log = [of_epoch(0, 7, 299, 1, 99), of_epoch(0, 8, 300, 3, 100)];
+    let mut r = to_ends(vec![], 0, 11);
+    serve(&mut r, &log);
+    source(&mut r, &[dense(100, 6)]);
+    assert_eq!((place(&r).0.source, found(&r).stray), (103, Some((7, 8))));
+}
+
+#[test]
 fn on_a_compacted_source_the_place_is_found_by_content() {
     let mut r = resync_with(Facts { source_compacted: true, ..Facts::DEFAULT }, true);
     begun(&mut r, vec![position(5, 105, 12)], 0, 16);
