@@ -20,7 +20,7 @@ pub enum UnitState {
 
 macro_rules! deliveries {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// Which guarantee holds for a partition now (exactly-once.md 2, 3).
+        /// Which guarantee holds for a partition now.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
         pub enum Delivery { $($(#[$doc])* $name,)* }
 

@@ -69,7 +69,7 @@ impl fmt::Display for Unit {
     }
 }
 
-/// A flow's producer identity on the target (exactly-once.md 2).
+/// A flow's producer identity on the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Generation {
     /// Producer id.

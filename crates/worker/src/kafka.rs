@@ -1,7 +1,7 @@
 //! What the services share in using Kafka: clients for a cluster's specification, internal topics, and how a failure
 //! is reported.
 //!
-//! Owns MirrorMaker 2's rules for creating internal topics (mm2-conformance 2.1); knows nothing about what they hold.
+//! Owns MirrorMaker 2's rules for creating internal topics; knows nothing about what they hold.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,6 @@
 //! One group's committed offsets from round to round: which checkpoints are to be written.
 //!
-//! Owns MirrorMaker 2's rule of emission (mm2-conformance 3.11) and what waits; does no IO.
+//! Owns MirrorMaker 2's rule of emission and what waits; does no IO.
 //!
 //! A committed offset may be ahead of what is known to be mirrored, and at a busy group it always is: by the time
 //! that the mirror has come there, the group has gone on. So offsets wait, and the newest of them that can be
@@ -166,7 +166,6 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_target() {
-        // mm2-conformance C120.
         let mut rounds = rounds();
         for (topic, target) in [
             ("topic3", "source1.topic3"),
@@ -195,7 +194,6 @@ mod tests {
 
     #[test]
     fn checkpoints_go_forward_unless_the_group_goes_back() {
-        // mm2-conformance C126, C127.
         let written = Checkpoint {
             group: "g".into(),
             topic: "source1.t".into(),

@@ -96,7 +96,6 @@ mod tests {
 
     #[test]
     fn the_last_of_each_partition_counts_and_malformed_ones_are_skipped() {
-        // mm2-conformance C129.
         let mut newest = Newest::default();
         for checkpoint in
             [checkpoint("a", 0, 1), checkpoint("a", 1, 5), checkpoint("b", 0, 9), checkpoint("a", 0, 2)]

@@ -1,6 +1,6 @@
 //! The heartbeat unit.
 //!
-//! Owns pace and content of the records (mm2-conformance 2.2, 3.13): one per interval, the first after one interval,
+//! Owns pace and content of the records: one per interval, the first after one interval,
 //! to partition 0, with the time of emission as the record's timestamp too.
 
 use std::time::Duration;

@@ -2,8 +2,7 @@
 //!
 //! Owns the unit `heartbeat(flow)`: once per interval a record that names source and target is written to
 //! `heartbeats` on the target, so that whoever mirrors the target on, or asks `MirrorClient` for the clusters upstream
-//! of it, sees that the flow lives. It talks to the source only where the mesh does not know the source's cluster id yet
-//! (mm2-conformance 3.13).
+//! of it, sees that the flow lives. It talks to the source only where the mesh does not know the source's cluster id yet.
 //!
 //! Must not know: how records are mirrored, where units come from, Raft.
 

@@ -1,7 +1,7 @@
 //! One task per target broker connection: packs batches of many partitions into requests and hands answers back.
 //!
 //! Owns the produce connection and the row of requests in flight; knows nothing about sequences. Batches of one
-//! partition leave in the order in which they came, one per request (kafka-relay-rules 2.3, check 1), and their
+//! partition leave in the order in which they came, one per request, and their
 //! answers come back in the same order.
 
 mod ack_time;

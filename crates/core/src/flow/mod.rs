@@ -21,8 +21,8 @@ pub use spec::{
 };
 pub use surprises::Surprises;
 
-/// MirrorMaker 2's `topics.exclude` default (mm2-conformance 1.5).
+/// MirrorMaker 2's `topics.exclude` default.
 pub const DEFAULT_TOPICS_EXCLUDE: [&str; 3] = [r".*[\-\.]internal", r".*\.replica", "__.*"];
 
-/// MirrorMaker 2's `groups.exclude` default (mm2-conformance 1.6).
+/// MirrorMaker 2's `groups.exclude` default.
 pub const DEFAULT_GROUPS_EXCLUDE: [&str; 3] = ["console-consumer-.*", "connect-.*", "__.*"];

@@ -1,6 +1,6 @@
 //! Replication policies: what a topic is called on the target, and which topics are never copied.
 //!
-//! The rules are MirrorMaker 2's (mm2-conformance 3.2, 3.3: `ReplicationPolicy`, `MirrorSourceConnector`).
+//! The rules are MirrorMaker 2's (`ReplicationPolicy`, `MirrorSourceConnector`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -105,7 +105,7 @@ impl TopicRules {
     }
 
     /// Name on the target for an offset of this topic, whether or not the name is valid or copied; for checkpoints,
-    /// which also speak about topics that came from the target (mm2-conformance 3.11, step 4).
+    /// which also speak about topics that came from the target.
     pub fn checkpoint_topic(&self, topic: &str) -> String {
         let upstream = match self.heartbeat_hop(topic) {
             Some((cluster, upstream)) if self.is_heartbeats_topic(topic) => {
@@ -206,7 +206,7 @@ mod tests {
     fn prefix_names_and_cycles_as_mm2() {
         let rules = rules("source", "target", prefix("."));
         assert_eq!(rules.target_topic("x"), "source.x");
-        // mm2-conformance 3.3: refused, then accepted.
+        // Refused, then accepted.
         for topic in ["target.x", "target.source.x", "source.target.x"] {
             assert!(rules.is_cycle(topic), "{topic}");
         }

@@ -190,7 +190,7 @@ impl FlowSpec {
         NameFilter::new(&self.groups_include, &self.groups_exclude)
     }
 
-    /// `{source}.checkpoints.internal`, with the flow's separator (mm2-conformance 2.1).
+    /// `{source}.checkpoints.internal`, with the flow's separator.
     pub fn checkpoints_topic(&self) -> String {
         let separator = match &self.naming {
             Naming::Prefix { separator } => separator.as_str(),

@@ -313,7 +313,7 @@ pub fn body_crc(batch: &Bytes) -> u32 {
 }
 
 impl RawBatch {
-    /// Makes a header for the target (kafka-relay-rules 2.3): base offset 0, transactional, log-append-time and
+    /// Makes a header for the target: base offset 0, transactional, log-append-time and
     /// delete-horizon bits clear, our identity, a new CRC. The records are not read: what is wrong with them before is
     /// wrong with them after, and the target checks the CRC of everything that it appends.
     pub fn stamp(&self, stamp: Stamp) -> Result<StampedBatch, BatchError> {

@@ -1,4 +1,4 @@
-//! Byte formats of MirrorMaker 2's internal topics (mm2-conformance 2.2): heartbeats, checkpoints, offset syncs.
+//! Byte formats of MirrorMaker 2's internal topics: heartbeats, checkpoints, offset syncs.
 //!
 //! Owns encoding and decoding of keys and values; knows nothing about topics, policies or when a record is written.
 //! Fields are Kafka protocol primitives in big-endian order: INT16, INT32, INT64, and STRING as an INT16 length with

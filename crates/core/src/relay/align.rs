@@ -1,5 +1,5 @@
 //! Finding a place by content, where counting can't be trusted: on a compacted source records go from under the relay,
-//! on a compacted target mirrored ones do (exactly-once.md 4.5).
+//! on a compacted target mirrored ones do.
 //!
 //! Both sides are what is left of one row of records, in the same order. The place is behind the last source record that
 //! the target has, and before the first one that it lacks although it has a later one: an old owner's late append may have

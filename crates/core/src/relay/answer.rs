@@ -1,4 +1,4 @@
-//! What a broker's answer to an append means (exactly-once.md 7).
+//! What a broker's answer to an append means.
 
 use super::stop::{Stop, StopReason};
 

@@ -1,4 +1,4 @@
-//! What stands of a partition in the positions topic in chunks of segments, and what of it may go (exactly-once.md 5).
+//! What stands of a partition in the positions topic in chunks of segments, and what of it may go.
 //!
 //! A source with a transaction every second has a segment every second. Chunks that lie below both log starts are cut:
 //! nobody reads there any more. Of what is more than a partition may have, the oldest chunks are made coarse: only where

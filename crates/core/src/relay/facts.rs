@@ -44,7 +44,7 @@ impl Facts {
         target_expiration_ms: 24 * 3_600_000,
     };
 
-    /// The n-th mirrored record is the same for every worker at any time (exactly-once.md 1), as far as the source's
+    /// The n-th mirrored record is the same for every worker at any time, as far as the source's
     /// settings decide it. Gaps and skips begin generations of their own and so never lie inside one.
     pub fn content_fixed(&self) -> bool {
         !self.source_compacted

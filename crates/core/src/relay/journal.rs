@@ -1,4 +1,4 @@
-//! When to write to the positions topic, and what (exactly-once.md 5).
+//! When to write to the positions topic, and what.
 //!
 //! Invariant: what is written tells only of appends that were acknowledged.
 

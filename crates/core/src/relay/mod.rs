@@ -1,6 +1,6 @@
 //! The relay of one partition: what to fetch, what to append, how far it is, and what is wrong.
 //!
-//! Owns the append contract (exactly-once.md): every decision is made here, without IO. [`machine`] puts the parts
+//! Owns the append contract: every decision is made here, without IO. [`machine`] puts the parts
 //! together and says what to do; the source service only carries it out. [`resync`] finds the place to go on from
 //! ([`align`]: by content, where counting can't be trusted), [`page`] and [`reader`] say what of a fetch is to be
 //! mirrored, [`path`] which way a batch goes, [`economy`] whether small ones are put together, [`rebuild`] what is wanted

@@ -1,4 +1,4 @@
-//! Which way a batch goes to the target: as it is, or decoded and rebuilt (kafka-relay-rules 2.3).
+//! Which way a batch goes to the target: as it is, or decoded and rebuilt.
 
 use super::facts::Facts;
 use super::rebuild::RebuildPlan;

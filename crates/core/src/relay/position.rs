@@ -1,4 +1,4 @@
-//! Position records: how far a partition is mirrored (exactly-once.md 5).
+//! Position records: how far a partition is mirrored.
 //!
 //! Owns the shapes; `mirrormesh-proto` owns the stored form.
 

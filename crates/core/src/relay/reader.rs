@@ -1,6 +1,6 @@
 //! What of a fetch is to be mirrored: transactions, markers, the place to begin.
 //!
-//! The rules are those of Kafka's own consumer (`CompletedFetch`), on whole batches (exactly-once.md 6). The set of
+//! The rules are those of Kafka's own consumer (`CompletedFetch`), on whole batches. The set of
 //! aborted producers belongs to one fetch and is never carried over.
 
 use std::collections::BTreeSet;

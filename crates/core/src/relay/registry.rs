@@ -1,4 +1,4 @@
-//! The registry: which flows write to a cluster's topics, whatever mesh they belong to (exactly-once.md 6).
+//! The registry: which flows write to a cluster's topics, whatever mesh they belong to.
 //!
 //! A compacted topic on every target. Before the first append of a generation a flow has its producer id there, so that
 //! who reads the target's topics knows what was mirrored to it, and from where. Owns the shapes, what the records say

@@ -1,4 +1,4 @@
-//! Finding the place to go on from (exactly-once.md 4): after a start, a refusal, an unknown outcome, a reconnect.
+//! Finding the place to go on from: after a start, a refusal, an unknown outcome, a reconnect.
 //!
 //! A machine that asks one question at a time; the shell answers with what the brokers said. It never guesses: what
 //! can't be known stops the partition with a reason.

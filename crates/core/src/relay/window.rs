@@ -1,4 +1,4 @@
-//! The send window of one partition: sequences, what is in flight, what an answer means (exactly-once.md 2, 3, 7).
+//! The send window of one partition: sequences, what is in flight, what an answer means.
 //!
 //! Invariants: a batch is sent only at the next sequence; one batch is in flight until the first answer after a start,
 //! a recovery or idleness, and while the target may have dropped the producer state and others write there too; after any
@@ -419,8 +419,8 @@ impl Window {
         };
         if append_time && !self.facts.target_append_time {
             // It was there already: another owner of the generation appends too, or what was given up arrived late. What
-            // was there need not be what was sent, since the source may have lost its end between the two (exactly-once.md
-            // 3): find out by content.
+            // was there need not be what was sent, since the source may have lost its end between the two: find
+            // out by content.
             self.shared_ms = Some(now_ms);
             return self.fail(DUPLICATE);
         }
@@ -465,7 +465,7 @@ impl Window {
     /// Other writers append between our batches: what is expected moves up by as much. As the sole writer nothing may
     /// move, and nothing ever moves down. Before the first append of a generation it may have been an older one, which
     /// nothing fenced until then: that is looked at. And so is what stands before an append that the target may have taken
-    /// from a producer that it had forgotten (exactly-once.md 3): it may be another owner's, and this a repeat of it.
+    /// from a producer that it had forgotten: it may be another owner's, and this a repeat of it.
     fn shift(&mut self, base_offset: i64, expected: i64) -> bool {
         if self.sole_writer || base_offset < expected || self.acked.count == 0 {
             return false;

@@ -1,4 +1,4 @@
-//! When a checkpoint is emitted (mm2-conformance 3.11, `MirrorCheckpointTask.checkpointsForGroup`).
+//! When a checkpoint is emitted (`MirrorCheckpointTask.checkpointsForGroup`).
 
 use std::collections::BTreeMap;
 

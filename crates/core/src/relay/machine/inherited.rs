@@ -1,7 +1,7 @@
 //! A generation that an owner shares with one that was replaced and may be alive still.
 //!
 //! Owns when that one has to be fenced: where the source got a new leader since, which may have lost the end of the log,
-//! the other may have read other records behind the same place (exactly-once.md 3: content is not fixed by an unclean
+//! the other may have read other records behind the same place (content is not fixed by an unclean
 //! election), and its append at n is not the same record. Whether an election was an unclean one, nobody tells. An owner
 //! that began the generation itself, or had nobody before it, shares it with nobody.
 //!

@@ -1,4 +1,4 @@
-//! Writing the acknowledged place down (exactly-once.md 5): when, and what.
+//! Writing the acknowledged place down: when, and what.
 
 use super::stream::{Next, act};
 use super::{

@@ -1,4 +1,4 @@
-//! What a broker checks of a produced batch, and what it changes (kafka-relay-rules 2.3, checks 1 to 13).
+//! What a broker checks of a produced batch, and what it changes.
 
 use bytes::Bytes;
 use mirrormesh_testkit::broker::batch::{self, Batch, CONTROL, LOG_APPEND_TIME, TRANSACTIONAL};

@@ -1,4 +1,4 @@
-//! What a broker makes of the records inside of a batch: checks 8 to 12 of kafka-relay-rules 2.3, and 3.6 h.
+//! What a broker makes of the records inside of a batch.
 
 use bytes::Bytes;
 use mirrormesh_testkit::broker::batch::{Batch, DELETE_HORIZON, LOG_APPEND_TIME};

@@ -1,4 +1,4 @@
-//! Transactions as readers see them, and markers as a fence (exactly-once.md 3 and 6).
+//! Transactions as readers see them, and markers as a fence.
 
 use bytes::Buf as _;
 use mirrormesh_core::format::batch::{self as core_batch, ControlKind};
