@@ -7,8 +7,7 @@ use mirrormesh_core::unit::{Unit, WorkerAssignment};
 use mirrormesh_proto::convert::session::{Question, paused_answer};
 use mirrormesh_proto::mesh;
 use mirrormesh_proto::v1::{self, Outlook};
-use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::harness::{Node, single, soon, until};
@@ -127,15 +126,7 @@ async fn onlooker(
     figures: PartitionFigures,
     answering: watch::Receiver<bool>,
 ) -> AbortOnDropHandle<()> {
-    let (answers, receiver) = mpsc::channel(4);
-    let first = mesh::ServeQueriesRequest {
-        worker_id: worker.id.clone(),
-        session: worker.session,
-        ..mesh::ServeQueriesRequest::default()
-    };
-    answers.send(first.clone()).await.unwrap();
-    let stream = node.sessions().serve_queries(ReceiverStream::new(receiver)).await.unwrap();
-    let mut questions = stream.into_inner();
+    let (first, answers, mut questions) = worker.serve_queries(node).await;
     AbortOnDropHandle::new(tokio::spawn(async move {
         while let Ok(Some(question)) = questions.message().await {
             if !*answering.borrow() {

@@ -4,8 +4,6 @@ use mirrormesh_core::flow::{PreviewPage, PreviewQuestion, PreviewedTopic};
 use mirrormesh_core::ids::TopicName;
 use mirrormesh_proto::convert::session::{Question, preview_answer};
 use mirrormesh_proto::{mesh, v1};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status};
 
@@ -28,15 +26,7 @@ async fn answering(
     worker: &Worker,
     answer: impl Fn(PreviewQuestion) -> Result<PreviewPage, String> + Send + 'static,
 ) -> AbortOnDropHandle<()> {
-    let (answers, receiver) = mpsc::channel(4);
-    let first = mesh::ServeQueriesRequest {
-        worker_id: worker.id.clone(),
-        session: worker.session,
-        ..mesh::ServeQueriesRequest::default()
-    };
-    answers.send(first.clone()).await.unwrap();
-    let stream = node.sessions().serve_queries(ReceiverStream::new(receiver)).await.unwrap();
-    let mut questions = stream.into_inner();
+    let (first, answers, mut questions) = worker.serve_queries(node).await;
     AbortOnDropHandle::new(tokio::spawn(async move {
         while let Ok(Some(query)) = questions.message().await {
             let query_id = query.query_id;

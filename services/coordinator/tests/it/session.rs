@@ -25,6 +25,26 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
+    /// Offers to answer questions: what each answer begins with, where answers go, and the questions.
+    pub(crate) async fn serve_queries(
+        &self,
+        node: &Node,
+    ) -> (
+        mesh::ServeQueriesRequest,
+        mpsc::Sender<mesh::ServeQueriesRequest>,
+        Streaming<mesh::ServeQueriesResponse>,
+    ) {
+        let (answers, receiver) = mpsc::channel(4);
+        let first = mesh::ServeQueriesRequest {
+            worker_id: self.id.clone(),
+            session: self.session,
+            ..mesh::ServeQueriesRequest::default()
+        };
+        answers.send(first.clone()).await.unwrap();
+        let questions = node.sessions().serve_queries(ReceiverStream::new(receiver)).await.unwrap();
+        (first, answers, questions.into_inner())
+    }
+
     pub(crate) async fn register(node: &Node, id: &str, role: store::Role, capacity: i32) -> Self {
         let request =
             mesh::RegisterRequest { worker_id: id.into(), role: role.into(), capacity, version: "1".into() };
