@@ -23,6 +23,10 @@ const IDLE_MS: u64 = 60_000;
 /// An owner that was replaced is gone after so long: its lease and its requests have ended.
 pub(super) const WATCH_MS: u64 = 120_000;
 
+/// Bytes of one partition that wait to leave, at most but for one batch: more only leave the processor's caches before they
+/// are sent, and take memory.
+const WAITING_BYTES_MAX: u64 = 1 << 20;
+
 /// An append was there already.
 pub(super) const DUPLICATE: &str = "DUPLICATE_ANSWER";
 /// An append stands elsewhere than it should if nobody else appended.
@@ -152,12 +156,15 @@ pub struct Window {
     /// The highest timestamps of those in flight, without those that a later one is older than: the first is the oldest.
     oldest: VecDeque<i64>,
     bytes: u64,
+    /// Bytes of those in flight that have not left this process.
+    waiting: u64,
     last_ack_ms: Option<u64>,
     last_max_timestamp: Option<i64>,
     /// Until then it is looked at who else appends: nothing fences owners under another producer id of the flow.
     watched_until_ms: u64,
     /// When an append was there already: another owner of the generation may append too.
     shared_ms: Option<u64>,
+    strays: Option<Strays>,
     unexpected: Option<Unexpected>,
     /// The first batch that was refused.
     refused: Option<RefusedBatch>,
@@ -170,6 +177,15 @@ pub struct Unexpected {
     count: i64,
     max_timestamp: i64,
     ack_ms: u64,
+}
+
+/// Batches of this owner that have no answer and may still arrive.
+#[derive(Debug, Clone, Copy)]
+pub struct Strays {
+    /// The highest timestamp of the oldest one.
+    oldest_ms: i64,
+    /// By then they have arrived, or never will.
+    until_ms: u64,
 }
 
 impl Window {
@@ -188,10 +204,12 @@ impl Window {
             in_flight: VecDeque::new(),
             oldest: VecDeque::new(),
             bytes: 0,
+            waiting: 0,
             last_ack_ms: None,
             last_max_timestamp: None,
             watched_until_ms: 0,
             shared_ms: None,
+            strays: None,
             unexpected: None,
             refused: None,
         }
@@ -210,6 +228,21 @@ impl Window {
     /// It was seen before this window that another owner may append too.
     pub fn share(&mut self, seen_ms: Option<u64>) {
         self.shared_ms = seen_ms;
+    }
+
+    /// What may still arrive of this owner's appends, those before this window included.
+    pub fn strays(&self) -> Option<Strays> {
+        self.strays
+    }
+
+    /// Appends of this owner before this window may still arrive.
+    pub fn expect(&mut self, strays: Option<Strays>) {
+        self.strays = strays;
+    }
+
+    /// So many bytes of what is in flight have not left this process.
+    pub fn waiting(&mut self, bytes: u64) {
+        self.waiting = bytes;
     }
 
     /// The batch whose append failed first.
@@ -292,12 +325,13 @@ impl Window {
     }
 
     /// The target surely remembers this producer, whatever is on its way: no other owner was seen whose old batch could
-    /// bring it to forget, and none of those in flight can.
+    /// bring it to forget, and none of those in flight can, nor one that was given up and may still arrive.
     pub fn stays_armed(&self, now_ms: u64) -> bool {
-        let oldest = self.oldest.front();
+        let strays = self.strays.filter(|strays| now_ms < strays.until_ms).map(|strays| strays.oldest_ms);
+        let oldest = self.oldest.front().copied().into_iter().chain(strays).min();
         self.is_armed(now_ms)
             && !self.is_shared(now_ms)
-            && (self.facts.target_append_time || oldest.is_none_or(|t| self.is_young(*t, now_ms)))
+            && (self.facts.target_append_time || oldest.is_none_or(|t| self.is_young(t, now_ms)))
     }
 
     /// A batch that the target accepts behind one that it refused shows: nobody else appends, so its base offset is not the
@@ -353,6 +387,7 @@ impl Window {
         self.open
             && !idle
             && (self.stays_armed(now_ms) || self.shows_holes(now_ms))
+            && self.waiting < WAITING_BYTES_MAX
             && self.in_flight.len() < self.limits.batches_max
             && self.bytes.saturating_add(bytes) <= self.limits.bytes_max
     }
@@ -402,6 +437,7 @@ impl Window {
             self.in_flight.retain(|p| p.id != id);
             return Outcome::Failed(judge(&Answer::Lost, self.acked.source, self.sent.source));
         }
+        let oldest = self.oldest.front().copied();
         let Some(pending) = self.in_flight.pop_front() else { return Outcome::Drained };
         self.oldest.pop_front_if(|t| *t == pending.sending.last.max_timestamp);
         self.bytes = self.bytes.saturating_sub(pending.sending.bytes);
@@ -410,6 +446,7 @@ impl Window {
         }
         let Answer::Appended { base_offset, append_time } = *answer else {
             self.failed = true;
+            self.gives_up(oldest.unwrap_or(i64::MIN), now_ms);
             self.refused = Some(RefusedBatch {
                 first: pending.sending.run.first,
                 records: usize::try_from(pending.sending.last.count).unwrap_or(0),
@@ -450,6 +487,13 @@ impl Window {
         self.last_ack_ms = Some(now_ms);
         self.last_max_timestamp = Some(pending.sending.last.max_timestamp);
         Outcome::Mirrored(pending.mirrored(base_offset))
+    }
+
+    /// Those in flight may arrive after they were given up.
+    fn gives_up(&mut self, oldest_ms: i64, now_ms: u64) {
+        let earlier = self.strays.filter(|strays| now_ms < strays.until_ms);
+        let oldest_ms = earlier.map_or(oldest_ms, |strays| strays.oldest_ms.min(oldest_ms));
+        self.strays = Some(Strays { oldest_ms, until_ms: now_ms.saturating_add(WATCH_MS) });
     }
 
     fn fail(&mut self, reason: &'static str) -> Outcome {

@@ -116,13 +116,15 @@ impl PartitionUnit {
             // It was made here: no frame holds it, so nobody has charged it yet.
             append.batch.body = self.memory.made(append.batch.body, fetcher.wake());
         }
+        let (answers, row) = (self.lines.answers.clone(), Arc::clone(&self.lines.row));
+        let reply = sender::Reply::new(append.id, answers, row, append.batch.body.len());
         let detail = self.relay.detail();
         let batch = sender::Append {
             topic: detail.target_topic.shared(),
             topic_id: detail.target_topic_id.0,
             partition: self.partition,
             batch: append.batch,
-            reply: sender::Reply::new(append.id, self.lines.answers.clone(), Arc::clone(&self.lines.row)),
+            reply,
         };
         match &self.lines.sender {
             Some(sender) => sender.append(batch).await,

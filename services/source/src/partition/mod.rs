@@ -212,7 +212,9 @@ impl PartitionUnit {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            while let Some(action) = self.relay.next(now_ms(), &self.codecs) {
+            loop {
+                self.relay.waiting(self.lines.row.waiting());
+                let Some(action) = self.relay.next(now_ms(), &self.codecs) else { break };
                 if self.act(action).await == Flow::Over {
                     return;
                 }

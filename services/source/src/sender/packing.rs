@@ -104,7 +104,7 @@ mod tests {
     fn append_in(row: &Arc<Row>, topic: &str, partition: i32, id: u64, bytes: usize) -> Append {
         let (answers, _) = mpsc::unbounded_channel();
         let batch = StampedBatch { header: [0; 61], body: vec![0; bytes].into(), body_crc: 0 };
-        let reply = Reply::new(id, answers, Arc::clone(row));
+        let reply = Reply::new(id, answers, Arc::clone(row), bytes);
         Append { topic: topic.into(), topic_id: [1; 16], partition, batch, reply }
     }
 

@@ -48,7 +48,7 @@ impl Rig {
         let batch = StampedBatch { header, body: bytes.slice(header.len()..), body_crc: 0 };
         // The answers of several partitions are told apart by their numbers.
         let told = id + 1_000 * u64::try_from(partition).unwrap();
-        let reply = Reply::new(told, self.answers_in.clone(), Arc::clone(row));
+        let reply = Reply::new(told, self.answers_in.clone(), Arc::clone(row), batch.body.len());
         Append { topic: TOPIC.into(), topic_id: self.topic_id, partition, batch, reply }
     }
 

@@ -37,7 +37,7 @@ use super::rebuild::Codecs;
 use super::resync::{Found, Premise, Resync, Step};
 use super::sizes::Sizes;
 use super::stop::{Stop, StopReason};
-use super::window::{Limits, Place, Unexpected};
+use super::window::{Limits, Place, Strays, Unexpected};
 use crate::flow::{LossPolicy, OversizedPolicy, TimestampPolicy};
 use crate::report::{PartitionFigures, UnitState};
 use crate::unit::{Generation, PartitionDetail, PartitionGeneration, PartitionStart};
@@ -117,6 +117,8 @@ pub struct Relay {
     untold: Option<(i64, bool)>,
     /// When it was seen that another owner of the generation may append too.
     shared_ms: Option<u64>,
+    /// Appends of this owner that may still arrive.
+    strays: Option<Strays>,
     /// Whom the generation is shared with; `None` before the first place is found.
     inherited: Option<Inherited>,
     /// An append that is looked at for where it stands.
@@ -178,6 +180,7 @@ impl Relay {
             others_before: i64::MIN,
             untold: None,
             shared_ms: None,
+            strays: None,
             inherited: None,
             unexpected: None,
             acked_target: i64::MIN,
@@ -298,6 +301,13 @@ impl Relay {
     /// A batch in flight has failed, or stands elsewhere than expected: nothing that has not left yet may be sent.
     pub fn has_failed(&self) -> bool {
         matches!(&self.phase, Phase::Streaming(stream) if stream.window.is_failed())
+    }
+
+    /// So many bytes that were to be appended have not left this process.
+    pub fn waiting(&mut self, bytes: u64) {
+        if let Phase::Streaming(stream) = &mut self.phase {
+            stream.window.waiting(bytes);
+        }
     }
 
     /// The time in which the target acknowledges one batch while further requests wait there, ns; 0 if none wait.
