@@ -46,6 +46,16 @@ fn a_truncated_target_takes_the_newest_position_below_its_end() {
     assert!(found(&r).apart, "what tells of the lost end must not be believed once the log is as long again");
 }
 
+/// The target lost its end between the start of the generation and the first append, which made the log as long as it was.
+#[test]
+fn a_first_append_below_the_start_of_the_generation_stops() {
+    for positions in [vec![], vec![position(0, 100, 7)]] {
+        let mut r = to_ends(positions, 0, 7);
+        target(&mut r, &[ours(3, 0, 4, 100)]);
+        assert_eq!(stopped(&r), StopReason::TargetTruncated);
+    }
+}
+
 #[test]
 fn an_owner_tells_of_a_truncation_that_no_position_knows() {
     for (acked, lost) in [(16, Some((13, 16))), (13, None)] {
@@ -65,6 +75,17 @@ fn sequences_that_wrapped_are_read() {
     target(&mut r, &[ours(12, i32::MAX - 1, 4, 105)]);
     source(&mut r, &[dense(105, 4)]);
     assert_eq!(place(&r).0.count, n + 4);
+}
+
+/// A replaced owner of an older generation woke up, and a late repeat of this generation's came behind its batches.
+#[test]
+fn repeats_of_two_generations_are_reported_together() {
+    let log = [ours(12, 5, 4, 105), of_epoch(0, 16, 5, 2, 105), ours(18, 5, 4, 105)];
+    let mut r = to_ends(vec![position(5, 105, 12)], 0, 22);
+    target(&mut r, &log[2..]);
+    target(&mut r, &log);
+    source(&mut r, &[dense(105, 4)]);
+    assert_eq!((place(&r).0.count, found(&r).doubled), (9, Some((16, 22))));
 }
 
 #[test]

@@ -223,7 +223,9 @@ impl Checker {
             // missing. It must come, and what stands here comes again behind it.
             let hole = !how.armed && claim.delivery != Delivery::ExactlyOnce;
             if !again && !deferred && !hole && !self.went_back && !self.refilled {
-                let from = last.map_or(0, |last| last + 1).min(rec.uid);
+                // What a later record tells that stood there before, it told then: it was excused.
+                let highest = self.ledger.iter().filter(|m| !m.again && !m.gone).map(|m| m.uid).max();
+                let from = highest.filter(|_| last.is_some()).map_or(0, |uid| uid + 1).min(rec.uid);
                 self.no_loss_before(rec.uid, from, source, "behind it on the target stands a later one");
             }
         }

@@ -182,11 +182,13 @@ impl Checker {
         }
         // Where the content is not fixed, an old batch with exactly the boundaries of the append that hands over lets those
         // behind it pass until the new generation's first append: that they stand where they do is announced. So is a zombie
-        // request that the target took since it had dropped the producer's state. So is what the target had refused, where it
-        // took later records behind that without the producer's state: it comes behind those, and they come again.
+        // request that the target took since it had dropped the producer's state, with those that follow it: it brought that
+        // state back. So is what the target had refused, where it took later records behind that without the producer's
+        // state: it comes behind those, and they come again.
         let fixed = claim.delivery != Delivery::ContentNotFixed && !claim.lost;
-        let refused_before = !how.armed && claim.delivery != Delivery::ExactlyOnce;
-        if !again && (claim.stale && (!fixed || !how.armed) || refused_before) {
+        let may_expire = claim.delivery != Delivery::ExactlyOnce;
+        let refused_before = !how.armed && may_expire;
+        if !again && (claim.stale && (!fixed || !how.armed || may_expire) || refused_before) {
             self.book.owe(uid, offset, again);
             return;
         }

@@ -66,7 +66,8 @@ impl Resync {
     /// The next older position that is not contradicted tells where to count from.
     pub(super) fn distrust(&mut self) {
         let told = self.base.target;
-        if self.position.is_none() {
+        // A position of count 0 is the start itself.
+        if self.base.count == 0 {
             return self.cut_below_start();
         }
         self.known.retain(|position| position.target_offset < told);

@@ -48,7 +48,9 @@ impl Scan {
 
     /// What an older generation appended behind the start stands where it does not belong.
     pub(super) fn out_of_place(&mut self) {
-        self.doubled = self.doubled.or(self.older);
+        if let Some(older) = self.older {
+            widen(&mut self.doubled, older);
+        }
     }
 
     /// Older generations' batches are there.
@@ -291,7 +293,7 @@ impl Resync {
                 self.settle(0);
                 return;
             }
-            self.scan.doubled = self.scan.doubled.or(self.scan.older);
+            self.scan.out_of_place();
         }
         if self.scan.doubled.is_some() && self.premise.facts.target_compacted {
             // The cleaner takes what stands before a repeat of the same key: the place found by content is before that.
