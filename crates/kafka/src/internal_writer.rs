@@ -6,24 +6,23 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::admin::ProducerIdentity;
+use crate::backoff::Backoff;
 use crate::batch::{Codec, Producer, Record, encode_records};
-use crate::client::backoff::Backoff;
-use crate::client::{Client, RETRY_MAX, RETRY_MIN};
+use crate::client::{self, Client, RETRY_MAX, RETRY_MIN};
 use crate::error::{Class, Error, ErrorCode, Result};
 use crate::wire::produce::{ProduceEntry, ProduceRequest, RawBatch};
 
 /// Internal topics have one partition.
 const PARTITION: i32 = 0;
-/// Connections of their own, so that mirrored records and administration hold nothing up.
-const LANE: u32 = u32::MAX - 2;
 /// Of the time that a request has, the broker may wait so much for its followers: its answer says more than silence.
 const BROKER_PART: f64 = 0.6;
 /// Records of one batch, and bytes of their keys and values. Far below what a broker takes by default (1 MiB).
@@ -113,7 +112,7 @@ impl InternalWriter {
 
     /// The queue of a topic; its task ends with the writer.
     fn topic(&self, topic: &str) -> mpsc::Sender<Waiting> {
-        let mut topics = self.inner.topics.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut topics = self.inner.topics.lock();
         if let Some(queue) = topics.get(topic).filter(|queue| !queue.is_closed()) {
             return queue.clone();
         }
@@ -257,7 +256,8 @@ impl Lane {
 
     async fn produce(&self, records: RawBatch, sent: &mut bool) -> Result<i64> {
         let leader = self.client.leader(&self.topic, PARTITION).await?;
-        let connection = self.client.connection(leader.node_id, LANE).await?;
+        let connection =
+            self.client.connection(leader.node_id, client::ConnectionRole::InternalTopics).await?;
         let entry = ProduceEntry {
             topic: Arc::clone(&self.topic),
             topic_id: leader.topic_id,

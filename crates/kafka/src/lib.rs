@@ -11,6 +11,7 @@
 //! make a decoder panic.
 
 pub mod admin;
+pub mod backoff;
 pub mod batch;
 pub mod client;
 pub mod config;
@@ -23,7 +24,8 @@ pub mod librdkafka;
 pub mod memory;
 pub mod wire;
 
-pub use client::Client;
+pub use backoff::Backoff;
+pub use client::{Client, ConnectionRole};
 pub use config::{ClientConfig, ExpectedCluster, Limits};
 pub use error::{Class, Error, ErrorCode, Result};
 pub use wire::conn::Connection;

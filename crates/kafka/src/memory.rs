@@ -12,8 +12,9 @@
 //! of shared-memory switches). Must not know what the bytes are.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 /// Frames below this are too small to be worth keeping their buffers.
@@ -81,15 +82,14 @@ impl Budget {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Every change is a whole one: a poisoned lock still guards usable numbers.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
 impl Share {
     /// Bytes that the share holds.
     pub fn held(&self) -> usize {
-        *self.inner.held.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.inner.held.lock()
     }
 
     /// What the share may still take, in bytes.
@@ -107,12 +107,12 @@ impl Share {
 
     fn add(&self, state: &mut State, bytes: usize) {
         state.held += bytes;
-        *self.inner.held.lock().unwrap_or_else(PoisonError::into_inner) += bytes;
+        *self.inner.held.lock() += bytes;
     }
 
     fn give_back(&self, state: &mut State, bytes: usize) {
         state.held -= bytes;
-        *self.inner.held.lock().unwrap_or_else(PoisonError::into_inner) -= bytes;
+        *self.inner.held.lock() -= bytes;
     }
 
     /// Takes `bytes` if they are granted now.

@@ -3,8 +3,9 @@
 //! Pure: time is an argument. A failure that passes within seconds is none of the operator's business, and one that
 //! lasts is said once, not with every attempt.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// A failure must last this long before it is logged: healthy starts and elections pass faster.
 pub const LASTING: Duration = Duration::from_secs(3);
@@ -57,7 +58,7 @@ impl OncePerMinute {
 
     /// Whether the line may be logged at this time.
     pub fn may_log(&self, now: Instant) -> bool {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.0.lock();
         let due = last.is_none_or(|last| now.saturating_duration_since(last) >= LINE_EVERY);
         if due {
             *last = Some(now);

@@ -8,10 +8,11 @@ mod hide;
 
 use std::io::Cursor;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
@@ -61,7 +62,7 @@ struct Shared {
 
 impl Shared {
     fn server(&self) -> String {
-        self.server.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.server.lock().clone()
     }
 }
 
@@ -109,7 +110,7 @@ impl Proxy {
 
     /// Closes all connections now, both sides with a reset; what was on its way is lost. New ones are accepted.
     pub fn cut(&self) {
-        let mut epoch = self.shared.epoch.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut epoch = self.shared.epoch.lock();
         std::mem::take(&mut *epoch).cancel();
     }
 
@@ -121,7 +122,7 @@ impl Proxy {
     /// Connects clients to another server from now on (`host:port`), and closes all connections: as if another machine had
     /// got the address.
     pub fn lead_to(&self, server: impl Into<String>) {
-        *self.shared.server.lock().unwrap_or_else(PoisonError::into_inner) = server.into();
+        *self.shared.server.lock() = server.into();
         self.cut();
     }
 
@@ -188,7 +189,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationTo
         match accepted {
             Ok((client, _)) => {
                 shared.counters.connections.fetch_add(1, Ordering::Relaxed);
-                let cut = shared.epoch.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let cut = shared.epoch.lock().clone();
                 connections.spawn(serve(client, Arc::clone(&shared), cut));
             }
             Err(error) => {

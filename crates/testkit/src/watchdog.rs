@@ -10,9 +10,10 @@ use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, bail};
+use parking_lot::Mutex;
 
 /// Directories are only ever removed when their name begins so.
 pub(crate) const DIRECTORY_PREFIX: &str = "mirrormesh-";
@@ -68,7 +69,7 @@ fn tell(line: &str) -> Result<()> {
     if line.trim_end_matches('\n').contains('\n') {
         bail!("cannot watch over a name with a line break: {line:?}");
     }
-    let mut slot = WATCHDOG.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    let mut slot = WATCHDOG.get_or_init(Mutex::default).lock();
     let child = match &mut *slot {
         Some(child) => child,
         none => none.insert(start()?),

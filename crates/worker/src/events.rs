@@ -3,9 +3,9 @@
 //! Owns the queue: bounded, kept over outages, sent until acknowledged, oldest dropped (and counted) when full.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use mirrormesh_core::report::Event;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -42,7 +42,7 @@ impl EventQueue {
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
         // A push that panicked half-way leaves a queue of whole events.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 
     /// Adds events; the oldest make room.

@@ -9,7 +9,7 @@ use mirrormesh_core::identity::{self, CLUSTER_CHANGED, SOURCE_IS_TARGET, Sides};
 use mirrormesh_core::ids::ClusterId;
 use mirrormesh_core::report::UnitState;
 use mirrormesh_core::unit::ClusterSpec;
-use mirrormesh_kafka::Client;
+use mirrormesh_kafka::{Backoff, Client};
 use tokio::sync::OnceCell;
 
 use crate::error::CoordinatorError;
@@ -48,7 +48,7 @@ impl ClusterCheck {
 
     /// Reports the ids that the mesh does not know, until the unit is to stop.
     async fn introduce(&self, context: &UnitContext) -> bool {
-        let mut retry = RETRY_MIN;
+        let mut retry = Backoff::new(RETRY_MIN, RETRY_MAX);
         let mut reported = false;
         loop {
             let reporting = async {
@@ -69,8 +69,7 @@ impl ClusterCheck {
                     if context.report.backoff(&failure) {
                         tracing::warn!(flow = %context.flow_id, %failure, "a cluster's id is not known yet");
                     }
-                    let longer = (retry * 2).min(RETRY_MAX);
-                    std::mem::replace(&mut retry, longer)
+                    retry.delay()
                 }
             };
             if context.stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {

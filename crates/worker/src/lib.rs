@@ -22,7 +22,6 @@ mod kafka;
 mod lease;
 mod link;
 mod metrics;
-mod pause;
 mod progress;
 mod queries;
 mod release;

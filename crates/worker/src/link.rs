@@ -5,6 +5,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use mirrormesh_kafka::Backoff;
 use mirrormesh_proto::convert::session::Speaker;
 use mirrormesh_proto::mesh::worker_session_service_client::WorkerSessionServiceClient;
 use tokio::sync::watch;
@@ -13,10 +14,18 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::error::{CoordinatorError, Verdict, judge};
-use crate::pause::Pause;
 
 /// A unary call gives up after this long and is tried again.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Before a coordinator is asked again after a failure: at first, and at most.
+const PAUSE_MIN: Duration = Duration::from_millis(25);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// The pauses between attempts to reach a coordinator, so that workers that lost the same one don't come back together.
+pub(crate) fn coordinator_pause() -> Backoff {
+    Backoff::new(PAUSE_MIN, PAUSE_MAX)
+}
 
 /// An open session.
 #[derive(Debug, Clone)]
@@ -84,7 +93,7 @@ impl Links {
         F: Future<Output = Result<T, Status>>,
     {
         let mut current = self.current.clone();
-        let mut pause = Pause::default();
+        let mut pause = coordinator_pause();
         loop {
             let link = open(&mut current).await?;
             let session = link.speaker.session;
@@ -99,7 +108,7 @@ impl Links {
                 Verdict::SessionGone => drop(self.refused.send_replace(session)),
                 Verdict::Redirect(_) | Verdict::Retry => {}
             }
-            pause.next().await;
+            pause.wait().await;
         }
     }
 }

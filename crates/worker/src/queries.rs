@@ -12,8 +12,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use crate::link::Link;
-use crate::pause::Pause;
+use crate::link::{Link, coordinator_pause};
 use crate::unit::QueryHandler;
 use crate::wire::{self, Answer};
 
@@ -26,11 +25,11 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// the session.
 pub(crate) async fn serve(link: Link, handler: Option<Arc<dyn QueryHandler>>) {
     let Some(handler) = handler else { return std::future::pending().await };
-    let mut pause = Pause::default();
+    let mut pause = coordinator_pause();
     loop {
         let status = serve_stream(&link, &*handler).await;
         tracing::debug!(%status, "the stream of questions ended");
-        pause.next().await;
+        pause.wait().await;
     }
 }
 

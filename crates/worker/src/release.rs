@@ -4,10 +4,11 @@
 //! assignments that still holds it may arrive later, so the numbers are remembered for a while.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mirrormesh_core::unit::Unit;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -27,8 +28,7 @@ struct Inner {
 
 impl Releases {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(Unit, u64), Option<Instant>>> {
-        // Every write is one map operation: a poisoned lock still guards a whole map.
-        self.0.units.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.units.lock()
     }
 
     /// The unit was drained.

@@ -5,23 +5,19 @@
 //! report was sent.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use mirrormesh_core::report::{PartitionFigures, UnitReport, UnitState};
 use mirrormesh_core::unit::Unit;
 use mirrormesh_runtime::complaint::Complaint;
+use parking_lot::Mutex;
 
 use crate::kafka::Failure;
 
 /// Longest message kept, in characters: reports of thousands of units share one gRPC message.
 const MESSAGE_CHARS_MAX: usize = 500;
-
-/// A lock that was held by a panicking task still guards whole values: every write here is one assignment.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Where one unit says what it is doing; cheap to clone.
 #[derive(Debug, Clone)]
@@ -56,7 +52,7 @@ impl ReportHandle {
     ) {
         let partition = partition.into();
         {
-            let mut report = lock(&self.slot.report);
+            let mut report = self.slot.report.lock();
             let same = report.state == state
                 && report.reason == reason
                 && report.partition == partition
@@ -76,25 +72,25 @@ impl ReportHandle {
     /// lasted for some seconds, and was not logged for this reason yet.
     pub fn backoff(&self, failure: &Failure) -> bool {
         self.set(UnitState::Backoff, &failure.reason, &failure.message, None);
-        lock(&self.slot.complaint).failed(&failure.reason, Instant::now())
+        self.slot.complaint.lock().failed(&failure.reason, Instant::now())
     }
 
     /// Says that the unit does its work. Returns whether that is news.
     pub fn running(&self, message: &str) -> bool {
         let before = self.newest();
         self.set(UnitState::Running, "", message, None);
-        lock(&self.slot.complaint).passed();
+        self.slot.complaint.lock().passed();
         before.state != UnitState::Running
     }
 
     /// The newest report.
     pub fn newest(&self) -> UnitReport {
-        lock(&self.slot.report).clone()
+        self.slot.report.lock().clone()
     }
 
     fn mark(&self) {
         if !self.slot.changed.swap(true, Ordering::AcqRel) {
-            lock(&self.board.changed).push(Arc::clone(&self.slot));
+            self.board.changed.lock().push(Arc::clone(&self.slot));
         }
     }
 }
@@ -120,7 +116,7 @@ impl Reports {
             changed: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         });
-        if let Some(old) = lock(&self.0.slots).insert(unit.clone(), Arc::clone(&slot)) {
+        if let Some(old) = self.0.slots.lock().insert(unit.clone(), Arc::clone(&slot)) {
             old.closed.store(true, Ordering::Release);
         }
         let handle = ReportHandle { slot, board: Arc::clone(&self.0) };
@@ -130,18 +126,18 @@ impl Reports {
 
     /// Forgets a unit that is gone.
     pub(crate) fn close(&self, unit: &Unit) {
-        if let Some(slot) = lock(&self.0.slots).remove(unit) {
+        if let Some(slot) = self.0.slots.lock().remove(unit) {
             slot.closed.store(true, Ordering::Release);
         }
     }
 
     /// The reports that changed since the last call.
     pub(crate) fn take_changed(&self) -> Vec<UnitReport> {
-        let slots = std::mem::take(&mut *lock(&self.0.changed));
+        let slots = std::mem::take(&mut *self.0.changed.lock());
         let newest = |slot: &Arc<Slot>| {
             // Cleared before it is read: a change that comes in between is reported again, never lost.
             slot.changed.store(false, Ordering::Release);
-            (!slot.closed.load(Ordering::Acquire)).then(|| lock(&slot.report).clone())
+            (!slot.closed.load(Ordering::Acquire)).then(|| slot.report.lock().clone())
         };
         slots.iter().filter_map(newest).collect()
     }
@@ -149,7 +145,7 @@ impl Reports {
     /// All reports; what had changed until now needs not be sent again.
     pub(crate) fn take_all(&self) -> Vec<UnitReport> {
         self.take_changed();
-        lock(&self.0.slots).values().map(|slot| lock(&slot.report).clone()).collect()
+        self.0.slots.lock().values().map(|slot| slot.report.lock().clone()).collect()
     }
 }
 

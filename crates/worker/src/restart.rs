@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use mirrormesh_core::unit::Unit;
+use mirrormesh_kafka::backoff::pause_after;
 
 use crate::unit::FlowView;
 
@@ -42,9 +43,7 @@ pub(crate) fn needs_restart(unit: &Unit, old: &FlowView, new: &FlowView) -> bool
 
 /// How long a unit that failed this many times in a row waits: 1 s, doubled each time, at most 60 s.
 pub(crate) fn backoff(failures: u32) -> Duration {
-    let doubled =
-        BACKOFF_MIN.saturating_mul(1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX));
-    doubled.min(BACKOFF_MAX)
+    pause_after(failures, BACKOFF_MIN, BACKOFF_MAX)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use mirrormesh_core::ids::WorkerId;
 use mirrormesh_core::unit::Role;
+use mirrormesh_kafka::Backoff;
 use mirrormesh_proto::convert::session::Speaker;
 use mirrormesh_proto::mesh::WatchAssignmentsResponse;
 use mirrormesh_proto::mesh::worker_session_service_client::WorkerSessionServiceClient;
@@ -21,9 +22,8 @@ use tonic::{Status, Streaming};
 
 use crate::assignments::Assignments;
 use crate::error::{Verdict, judge};
-use crate::link::{Link, LinkSlot};
+use crate::link::{Link, LinkSlot, coordinator_pause};
 use crate::metrics::Metrics;
-use crate::pause::Pause;
 use crate::progress::Progress;
 use crate::queries;
 use crate::unit::QueryHandler;
@@ -85,7 +85,7 @@ enum End {
 /// The search for the leading coordinator.
 struct Search {
     candidates: Candidates,
-    pause: Pause,
+    pause: Backoff,
     /// Redirects followed since the last pause.
     redirects: u32,
     /// What keeps a session from being opened.
@@ -97,7 +97,7 @@ impl Session {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut search = Search {
             candidates: Candidates::new(std::mem::take(&mut self.coordinators)),
-            pause: Pause::default(),
+            pause: coordinator_pause(),
             redirects: 0,
             complaint: Complaint::default(),
         };
@@ -109,13 +109,13 @@ impl Session {
             self.metrics.session(false);
             let Some(end) = attended else { return };
             if begin.elapsed() >= GOOD_AFTER {
-                search.pause = Pause::default();
+                search.pause.reset();
                 search.complaint.passed();
                 search.candidates.prefer(address.clone());
             }
             if let Some(problem) = self.judge(end, &address, &mut search) {
                 self.lost(&address, &problem, &mut search);
-                stop.run_until_cancelled(search.pause.next()).await;
+                stop.run_until_cancelled(search.pause.wait()).await;
                 search.redirects = 0;
             }
         }

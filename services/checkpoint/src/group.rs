@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use mirrormesh_core::flow::TopicRules;
 use mirrormesh_core::ids::GroupId;
+use mirrormesh_kafka::Backoff;
 use mirrormesh_runtime::clock::now_ms;
 use mirrormesh_worker::{Failure, UnitContext};
 use tokio::time::Instant;
@@ -27,7 +28,7 @@ const WRITES_MAX: usize = 100;
 /// Translates a group until the unit is to stop.
 pub(crate) async fn run(group: GroupId, context: UnitContext, registry: Arc<Registry>, metrics: Metrics) {
     let gauge = metrics.group(&context.flow_id);
-    let mut retry = RETRY_MIN;
+    let mut retry = Backoff::new(RETRY_MIN, RETRY_MAX);
     while !context.stop.is_cancelled() {
         let opened = context.stop.run_until_cancelled(Box::pin(open(&group, &context, &registry))).await;
         match opened {
@@ -38,8 +39,7 @@ pub(crate) async fn run(group: GroupId, context: UnitContext, registry: Arc<Regi
             Some(Err(failure)) => {
                 context.report.backoff(&failure);
                 tracing::debug!(flow = %context.flow_id, %group, %failure, "the group can't be translated yet");
-                context.stop.run_until_cancelled(tokio::time::sleep(retry)).await;
-                retry = (retry * 2).min(RETRY_MAX);
+                context.stop.run_until_cancelled(retry.wait()).await;
             }
         }
     }

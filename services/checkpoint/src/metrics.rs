@@ -4,11 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use mirrormesh_core::ids::FlowId;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Meter, ObservableGauge};
+use parking_lot::Mutex;
 
 /// Waiting partitions of each group unit, by flow and number of the gauge.
 type Waiting = Arc<Mutex<BTreeMap<(FlowId, u64), u64>>>;
@@ -53,7 +54,7 @@ impl Metrics {
 
     /// The gauge of one group unit.
     pub(crate) fn group(&self, flow: &FlowId) -> GroupGauge {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting.lock();
         let number = waiting.keys().map(|(_, number)| number + 1).max().unwrap_or_default();
         let key = (flow.clone(), number);
         waiting.insert(key.clone(), 0);
@@ -64,7 +65,7 @@ impl Metrics {
 /// Labels stay few: flows are told apart, groups are not.
 fn sums(waiting: &Waiting) -> BTreeMap<FlowId, u64> {
     let mut sums = BTreeMap::new();
-    for ((flow, _), count) in &*waiting.lock().unwrap_or_else(PoisonError::into_inner) {
+    for ((flow, _), count) in &*waiting.lock() {
         *sums.entry(flow.clone()).or_default() += count;
     }
     sums
@@ -79,13 +80,13 @@ pub(crate) struct GroupGauge {
 impl GroupGauge {
     /// So many partitions wait.
     pub(crate) fn set(&self, pending: usize) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(self.key.clone(), pending as u64);
+        self.waiting.lock().insert(self.key.clone(), pending as u64);
     }
 }
 
 impl Drop for GroupGauge {
     fn drop(&mut self) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        self.waiting.lock().remove(&self.key);
     }
 }
 

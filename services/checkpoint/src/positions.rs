@@ -2,14 +2,13 @@
 //!
 //! Owns the reader and when it reads; what the records mean is `maps`' business.
 
-use std::sync::{Mutex, PoisonError};
-
 use mirrormesh_core::ids::FlowId;
 use mirrormesh_core::translate::Translation;
 use mirrormesh_kafka::Client;
 use mirrormesh_kafka::librdkafka::InternalRecord;
 use mirrormesh_proto::convert::position::{decode_key, decode_value};
 use mirrormesh_worker::Failure;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::maps::OffsetMaps;
@@ -46,7 +45,7 @@ impl PositionReader {
         let begun = Instant::now();
         let read = reading.tail.read_to_end().await?;
         {
-            let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut maps = self.maps.lock();
             if read.from_beginning {
                 maps.clear();
             }
@@ -66,7 +65,7 @@ impl PositionReader {
         partition: i32,
         offset: i64,
     ) -> Translation {
-        let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut maps = self.maps.lock();
         maps.translate(producer_id, topic, partition, offset)
     }
 }

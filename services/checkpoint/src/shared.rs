@@ -5,7 +5,7 @@
 //! otherwise gets new ones; its units are restarted then (`mirrormesh_worker`).
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use mirrormesh_core::flow::FlowSpec;
@@ -19,6 +19,7 @@ use mirrormesh_kafka::internal_writer::{InternalWriter, NewRecord};
 use mirrormesh_worker::{
     ClusterCheck, Failure, FlowView, UnitContext, client_config, cluster_name, ensure_internal_topic,
 };
+use parking_lot::Mutex;
 use tokio::sync::{OnceCell, Semaphore, watch};
 use tokio::time::Instant;
 
@@ -146,7 +147,7 @@ impl Registry {
     /// Waits until both clusters of a unit's flow are known; see [`ClusterCheck::pass`].
     pub(crate) async fn clusters_pass(&self, context: &UnitContext) -> bool {
         let check = {
-            let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut checks = self.checks.lock();
             checks.retain(|_, check| check.strong_count() > 0);
             let check = checks.get(&context.flow_id).and_then(Weak::upgrade).unwrap_or_default();
             checks.insert(context.flow_id.clone(), Arc::downgrade(&check));
@@ -157,7 +158,7 @@ impl Registry {
 
     /// The shared parts of a unit's flow, made if it is the flow's first unit.
     pub(crate) fn of(&self, context: &UnitContext) -> Result<Arc<Shared>, Failure> {
-        let mut flows = self.flows.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flows = self.flows.lock();
         let newest = Arc::clone(&context.flow_changes.borrow());
         if let Some(shared) = flows.get(&newest.id).and_then(Weak::upgrade) {
             // A flow that went and came back has a new channel of changes: the old one is closed.

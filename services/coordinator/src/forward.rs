@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Frame;
 use mirrormesh_runtime::grpc::{ChannelOptions, channel};
 use mirrormesh_runtime::trace_context::inject;
+use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::body::Body;
@@ -84,7 +85,7 @@ impl Router {
     fn towards(&self, leadership: &Leadership) -> Result<Route, Status> {
         let Some((id, node)) = &leadership.leader else { return Err(status::no_leader()) };
         let address = &node.api_address;
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut channels = self.channels.lock();
         if let Some(channel) = channels.get(address) {
             return Ok(Route::To(*id, channel.clone()));
         }

@@ -4,7 +4,7 @@
 //! worker that answers slowly gets no more questions.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mirrormesh_core::flow::{PreviewPage, PreviewQuestion};
@@ -12,6 +12,7 @@ use mirrormesh_core::ids::WorkerId;
 use mirrormesh_core::relay::paused::{PausedFigures, PausedSet};
 use mirrormesh_proto::convert::session::{Question, paused_figures, preview_page};
 use mirrormesh_proto::mesh::{ServeQueriesRequest, ServeQueriesResponse};
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -55,11 +56,6 @@ struct Stream {
 #[derive(Debug, Default)]
 struct Open(Mutex<(u64, BTreeMap<u64, oneshot::Sender<ServeQueriesRequest>>)>);
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every change is a whole one: a poisoned lock still guards a usable map.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// The coordinator's end of one worker's stream; the worker is gone when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -82,7 +78,7 @@ pub(crate) struct Answers(Arc<Open>);
 impl Answers {
     /// Takes an answer; one that nobody waits for any more is dropped.
     pub(crate) fn take(&self, answer: ServeQueriesRequest) {
-        let waiting = lock(&self.0.0).1.remove(&answer.query_id);
+        let waiting = self.0.0.lock().1.remove(&answer.query_id);
         if let Some(waiting) = waiting {
             // Who asked may have given up meanwhile.
             drop(waiting.send(answer));
@@ -96,13 +92,13 @@ impl Queries {
         let (questions, receiver) = mpsc::channel(OPEN_MAX);
         let open = Arc::<Open>::default();
         let stream = Stream { connection, questions, open: Arc::clone(&open) };
-        lock(&self.0).insert(worker.clone(), stream);
+        self.0.lock().insert(worker.clone(), stream);
         Connection { questions: receiver, open }
     }
 
     /// A stream ended.
     pub(crate) fn disconnect(&self, worker: &WorkerId, connection: u64) {
-        let mut streams = lock(&self.0);
+        let mut streams = self.0.lock();
         if streams.get(worker).is_some_and(|stream| stream.connection == connection) {
             streams.remove(worker);
         }
@@ -141,13 +137,13 @@ impl Queries {
         wait: Duration,
     ) -> Result<ServeQueriesRequest, QueryFault> {
         let (sender, open) = {
-            let streams = lock(&self.0);
+            let streams = self.0.lock();
             let stream = streams.get(worker).ok_or_else(|| QueryFault::NotConnected(worker.clone()))?;
             (stream.questions.clone(), Arc::clone(&stream.open))
         };
         let (answered, answer) = oneshot::channel();
         let id = {
-            let mut open = lock(&open.0);
+            let mut open = open.0.lock();
             if open.1.len() >= OPEN_MAX {
                 return Err(QueryFault::Busy(worker.clone()));
             }
@@ -158,7 +154,7 @@ impl Queries {
         };
         let asked = sender.try_send(question.to_query(id)).is_ok();
         let answer = if asked { timeout(wait, answer).await.ok().and_then(Result::ok) } else { None };
-        lock(&open.0).1.remove(&id);
+        open.0.lock().1.remove(&id);
         let answer = answer.ok_or_else(|| QueryFault::NoAnswer(worker.clone()))?;
         if answer.error.is_empty() {
             Ok(answer)
@@ -212,9 +208,9 @@ mod tests {
         let (answer, ()) = tokio::join!(queries.paused(&worker, question(), wait), answering);
         assert_eq!(answer, Ok(PausedFigures::default()));
         queries.disconnect(&worker, 0);
-        assert_eq!(lock(&queries.0).len(), 1, "an older stream's end does not end the newer one");
+        assert_eq!(queries.0.lock().len(), 1, "an older stream's end does not end the newer one");
         queries.disconnect(&worker, 1);
-        assert!(lock(&queries.0).is_empty());
+        assert!(queries.0.lock().is_empty());
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use mirrormesh_core::flow::FlowSpec;
 use mirrormesh_core::format::mm2::{FormatError, Heartbeat};
-use mirrormesh_kafka::Client;
 use mirrormesh_kafka::internal_writer::{InternalWriter, NewRecord};
+use mirrormesh_kafka::{Backoff, Client};
 use mirrormesh_runtime::clock::now_ms;
 use mirrormesh_worker::{
     ClusterCheck, Failure, UnitContext, client_config, cluster_name, ensure_internal_topic,
@@ -30,7 +30,7 @@ pub(crate) async fn run(context: UnitContext, metrics: Metrics) {
     if !Box::pin(ClusterCheck::default().pass(&context)).await {
         return;
     }
-    let mut retry = RETRY_MIN;
+    let mut retry = Backoff::new(RETRY_MIN, RETRY_MAX);
     loop {
         match context.stop.run_until_cancelled(Box::pin(open(&context))).await {
             None => break,
@@ -40,10 +40,9 @@ pub(crate) async fn run(context: UnitContext, metrics: Metrics) {
             }
             Some(Err(failure)) => {
                 report(&context, &failure);
-                if context.stop.run_until_cancelled(tokio::time::sleep(retry)).await.is_none() {
+                if context.stop.run_until_cancelled(retry.wait()).await.is_none() {
                     break;
                 }
-                retry = (retry * 2).min(RETRY_MAX);
             }
         }
     }

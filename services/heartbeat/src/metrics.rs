@@ -3,12 +3,13 @@
 //! Owns the names; knows nothing about exporters.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use mirrormesh_core::ids::FlowId;
 use mirrormesh_runtime::clock::now_ms;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Meter, ObservableGauge};
+use parking_lot::Mutex;
 
 /// When each flow's last heartbeat was written, ms since 1970.
 type Written = Arc<Mutex<BTreeMap<FlowId, u64>>>;
@@ -54,7 +55,7 @@ impl Metrics {
     /// A heartbeat was written.
     pub(crate) fn written(&self, flow: &FlowId, time_ms: u64) {
         self.heartbeats.add(1, &[KeyValue::new("flow", flow.shared())]);
-        self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(flow.clone(), time_ms);
+        self.written.lock().insert(flow.clone(), time_ms);
     }
 
     /// A heartbeat could not be written.
@@ -64,12 +65,12 @@ impl Metrics {
 
     /// The flow's unit has gone: its age says nothing any more.
     pub(crate) fn gone(&self, flow: &FlowId) {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(flow);
+        self.written.lock().remove(flow);
     }
 }
 
 fn ages(written: &Written, now: u64) -> BTreeMap<FlowId, u64> {
-    let written = written.lock().unwrap_or_else(PoisonError::into_inner);
+    let written = written.lock();
     written.iter().map(|(flow, time_ms)| (flow.clone(), now.saturating_sub(*time_ms))).collect()
 }
 

@@ -3,10 +3,10 @@
 //! Owns the processor's clock and what was sent since it was looked at last; the arithmetic is core's. Whoever brings
 //! counts looks at the clock once a second has passed: nothing runs while nothing is sent.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use mirrormesh_core::relay::economy::{PassingCost, Spent};
+use parking_lot::Mutex;
 use rustix::time::{ClockId, clock_gettime};
 
 /// How long is measured at a time.
@@ -37,7 +37,7 @@ impl Costs {
 
     /// Batches that went as they were, batches that were made here, bytes of both. Says what passing one costs, ns.
     pub(crate) fn sent(&self, passed: u64, made: u64, bytes: u64) -> u64 {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         state.sent.passed += passed;
         state.sent.made += made;
         state.sent.bytes += bytes;
@@ -79,7 +79,7 @@ mod tests {
         let costs = Costs::new();
         let first = costs.sent(0, 0, 0);
         let back = |costs: &Costs, by: Duration| {
-            let mut state = costs.state.lock().unwrap();
+            let mut state = costs.state.lock();
             state.since = state.since.checked_sub(by).unwrap();
             state.cpu = Duration::ZERO;
         };

@@ -5,7 +5,7 @@
 //! offset, every [`LOOK_EVERY`] at most. Must not know what a place or a lag is.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -13,6 +13,7 @@ use mirrormesh_core::relay::machine::SourceEnds;
 use mirrormesh_kafka::admin::{ListedOffset, OffsetQuery, OffsetSpec};
 use mirrormesh_kafka::{Client, Error};
 use mirrormesh_runtime::clock::now_ms;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -61,14 +62,14 @@ impl SourceEnd {
     pub(crate) async fn news(&self) -> News {
         loop {
             self.told.notified().await;
-            if let Some(news) = self.news.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            if let Some(news) = self.news.lock().take() {
                 return news;
             }
         }
     }
 
     fn tell(&self, news: News) {
-        *self.news.lock().unwrap_or_else(PoisonError::into_inner) = Some(news);
+        *self.news.lock() = Some(news);
         self.told.notify_one();
     }
 
@@ -120,7 +121,7 @@ impl EndWatch {
             news: Mutex::new(None),
             told: Notify::new(),
         });
-        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watched = self.watched.lock();
         watched.push(Arc::downgrade(&end));
         end
     }
@@ -153,7 +154,7 @@ async fn run(client: Client, watched: Watched) {
 /// Those whose end was not seen lately; whose end is old is told.
 fn due(watched: &Watched, now: u64) -> Vec<Arc<SourceEnd>> {
     let mut due = Vec::new();
-    let mut watched = watched.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut watched = watched.lock();
     watched.retain(|end| {
         let Some(end) = end.upgrade() else { return false };
         end.look(now);
@@ -240,11 +241,11 @@ mod tests {
         end.seen(10_000);
         assert!(due(&watched, 11_999).is_empty());
         assert_eq!(due(&watched, 12_000).len(), 1);
-        assert!(end.news.lock().unwrap().is_none(), "not old yet");
+        assert!(end.news.lock().is_none(), "not old yet");
         due(&watched, 14_000);
         assert_eq!(end.news().await, News::Old(10_000));
         due(&watched, 15_000);
-        assert!(end.news.lock().unwrap().is_none(), "said once");
+        assert!(end.news.lock().is_none(), "said once");
         end.seen(15_500);
         assert_eq!(end.news().await, News::Fresh);
         let ends = SourceEnds { log_start: 0, end_offset: 5, high_watermark: 6 };
@@ -252,6 +253,6 @@ mod tests {
         end.asked(ends, 30_100);
         assert_eq!(end.news().await, News::Seen(ends), "the newest news counts");
         drop(end);
-        assert!(due(&watched, 40_000).is_empty() && watched.lock().unwrap().is_empty(), "forgotten");
+        assert!(due(&watched, 40_000).is_empty() && watched.lock().is_empty(), "forgotten");
     }
 }

@@ -1,7 +1,7 @@
 //! Which task runs which unit, and what they share.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use futures::future::BoxFuture;
 use mirrormesh_core::flow::{PreviewPage, PreviewQuestion};
@@ -11,6 +11,7 @@ use mirrormesh_core::report::UnitState;
 use mirrormesh_core::unit::{ClusterSpec, Unit};
 use mirrormesh_kafka::memory::Budget;
 use mirrormesh_worker::{Failure, QueryHandler, UnitContext, UnitFactory};
+use parking_lot::Mutex;
 
 use crate::config::Settings;
 use crate::link::FlowLink;
@@ -72,7 +73,7 @@ impl SourceUnits {
 
     fn link(&self, context: &UnitContext) -> Result<Arc<FlowLink>, Failure> {
         let key = (context.flow_id.clone(), context.source.clone(), context.target.clone());
-        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut links = self.links.lock();
         links.retain(|_, link| link.strong_count() > 0);
         if let Some(link) = links.get(&key).and_then(Weak::upgrade) {
             link.throttles.follow(context.flow_changes.clone());

@@ -4,7 +4,7 @@
 //! from there to the API.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use mirrormesh_core::ids::{FlowId, TopicName};
 use mirrormesh_core::lag::{Lag, LagSum};
@@ -12,6 +12,7 @@ use mirrormesh_core::report::PartitionFigures;
 use mirrormesh_runtime::clock::now_ms;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{AsyncInstrument, Meter, ObservableGauge};
+use parking_lot::{Mutex, MutexGuard};
 
 /// Series of one gauge at most: with more topics, lag is shown by flow only.
 const SERIES_MAX: usize = 10_000;
@@ -45,7 +46,7 @@ pub(crate) struct LagSlot {
 impl LagSlot {
     /// The newest figures.
     pub(crate) fn set(&self, figures: PartitionFigures) {
-        *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = figures;
+        *self.slot.lock() = figures;
     }
 }
 
@@ -110,7 +111,7 @@ impl LagBoard {
     }
 
     fn lock(&self) -> MutexGuard<'_, Slots> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+        self.slots.lock()
     }
 
     /// By series.
@@ -125,7 +126,7 @@ impl LagBoard {
         let by_partition = self.by_partition && live.len() <= SERIES_MAX;
         let mut sums: BTreeMap<Series, Standing> = BTreeMap::new();
         for ((flow, topic, partition), slot) in live {
-            let figures = *slot.lock().unwrap_or_else(PoisonError::into_inner);
+            let figures = *slot.lock();
             let topic = (by_topic || by_partition).then(|| topic.clone());
             let series = (flow.clone(), topic, by_partition.then_some(*partition));
             sums.entry(series).or_default().add(&figures, now_ms);

@@ -3,16 +3,17 @@
 //! Lives as long as one unit holds it; its tasks end with it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use mirrormesh_core::ids::{FlowId, TopicName};
 use mirrormesh_core::unit::{AssignedFlow, ClusterSpec};
-use mirrormesh_kafka::Client;
 use mirrormesh_kafka::client::metadata::Leader;
 use mirrormesh_kafka::memory::{Budget, Share};
+use mirrormesh_kafka::{Client, ConnectionRole};
 use mirrormesh_runtime::complaint::OncePerMinute;
 use mirrormesh_worker::{ClusterCheck, Failure, FlowView, client_config, cluster_name};
 use opentelemetry::KeyValue;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::config::Settings;
@@ -65,7 +66,7 @@ pub(crate) struct FlowLink {
     limits: FetcherLimits,
     // Locks: held only to look up or insert, never over an await.
     fetchers: Mutex<HashMap<(i32, bool), Arc<Fetcher>>>,
-    senders: Mutex<HashMap<(i32, u32), Arc<Sender>>>,
+    senders: Mutex<HashMap<(i32, ConnectionRole), Arc<Sender>>>,
     /// Which of them a partition goes through.
     lanes: Mutex<Lanes>,
     /// How quickly each target broker acknowledges partitions that it is not slow with.
@@ -138,7 +139,7 @@ impl FlowLink {
 
     /// The throttles as a partition of this topic meets them.
     pub(crate) fn throttle(&self, topic: &TopicName) -> Arc<PartitionThrottle> {
-        let mut rows = self.topic_rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rows = self.topic_rows.lock();
         let row = rows.get(topic).and_then(Weak::upgrade).unwrap_or_default();
         rows.insert(topic.clone(), Arc::downgrade(&row));
         Arc::new(PartitionThrottle::new(Arc::clone(&self.throttles), topic.clone(), row))
@@ -151,7 +152,7 @@ impl FlowLink {
 
     /// The fetcher of a source broker, for one way of reading.
     pub(crate) fn fetcher(&self, node_id: i32, read_committed: bool) -> Arc<Fetcher> {
-        let mut fetchers = self.fetchers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fetchers = self.fetchers.lock();
         let limits = FetcherLimits { read_committed, ..self.limits.clone() };
         let start = || Arc::new(Fetcher::start(self.source.clone(), node_id, limits));
         Arc::clone(fetchers.entry((node_id, read_committed)).or_insert_with(start))
@@ -161,10 +162,10 @@ impl FlowLink {
     pub(crate) fn sender(&self, leader: &Leader, topic: &str, partition: i32, slow: bool) -> Arc<Sender> {
         let node_id = leader.node_id;
         let place = spread(topic).wrapping_add(u32::from_ne_bytes(partition.to_ne_bytes()));
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lanes = self.lanes.lock();
         let lane = lanes.lane(node_id, leader.replica_set, place, slow);
         drop(lanes);
-        let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut senders = self.senders.lock();
         senders.retain(|_, sender| !sender.is_over());
         let start = || {
             // Where partitions are slow, the time-outs of others must not grow with theirs.
@@ -179,7 +180,7 @@ impl FlowLink {
     }
 
     fn acknowledging(&self, node_id: i32) -> Acknowledging {
-        let mut known = self.acknowledging.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.acknowledging.lock();
         known.entry(node_id).or_insert_with(Acknowledging::new).clone()
     }
 }

@@ -8,10 +8,11 @@
 //! a partition that gets on slowly must not take the memory of the others unseen. Must not know what the bytes are.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use mirrormesh_kafka::memory::{Charge, Share};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 /// A page that is smaller than this part of its frame is copied.
@@ -111,7 +112,7 @@ impl PartitionMemory {
 
     /// Bytes that the partition keeps in memory.
     pub(crate) fn held(&self) -> usize {
-        let slices = self.slices.lock().unwrap_or_else(PoisonError::into_inner);
+        let slices = self.slices.lock();
         let parts = slices.iter().filter_map(Weak::upgrade).map(|slice| slice.frame.part());
         self.own.load(Ordering::SeqCst) + parts.sum::<usize>()
     }
@@ -138,7 +139,7 @@ impl PartitionMemory {
         }
         frame.pages.fetch_add(1, Ordering::Relaxed);
         let slice = Arc::new(Slice { frame: Arc::clone(frame) });
-        let mut slices = self.slices.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slices = self.slices.lock();
         slices.retain(|slice| slice.strong_count() > 0);
         slices.push(Arc::downgrade(&slice));
         drop(slices);
@@ -210,7 +211,7 @@ mod tests {
         assert_eq!((quick.held(), slow.held()), (0, 32 * KIB), "the last one keeps all of it");
         drop(last);
         let _next = page(&slow, &Frame::new(KIB), KIB);
-        assert_eq!((slow.held(), slow.slices.lock().unwrap().len()), (KIB, 1));
+        assert_eq!((slow.held(), slow.slices.lock().len()), (KIB, 1));
     }
 
     #[test]

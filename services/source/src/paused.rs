@@ -4,7 +4,7 @@
 //! write anything, anywhere, and must not run when nobody asks. What a place or a lag is, is core's.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt as _};
@@ -13,10 +13,11 @@ use mirrormesh_core::relay::machine::SourceEnds;
 use mirrormesh_core::relay::paused::{self, PausedFigures, PausedSet, Sample};
 use mirrormesh_core::report::PartitionFigures;
 use mirrormesh_core::unit::{PartitionDetail, PartitionGeneration};
-use mirrormesh_kafka::Client;
 use mirrormesh_kafka::wire::fetch::{FetchPartition, FetchRequest};
+use mirrormesh_kafka::{Client, ConnectionRole};
 use mirrormesh_runtime::clock::now_ms;
 use mirrormesh_worker::Failure;
+use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::ends::ends_of;
@@ -43,15 +44,8 @@ const SAMPLES_AT_A_TIME: usize = 4;
 const SAMPLES_WAIT: Duration = Duration::from_millis(500);
 /// Bytes of first records; a broker sends one whole batch in any case.
 const SAMPLE_BYTES: i32 = 64 << 10;
-/// Connection for the fetches, apart from all others.
-const LANE: u32 = 201;
 
 type Key = (TopicName, i32);
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every change is a whole one: a poisoned lock still guards a usable map.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 type Flows = Mutex<HashMap<LinkKey, Arc<Onlooker>>>;
 
@@ -75,7 +69,7 @@ impl Onlookers {
 
     fn of(&self, set: &PausedSet) -> Result<Arc<Onlooker>, Failure> {
         let key = (set.flow.clone(), set.source.clone(), set.target.clone());
-        let mut flows = lock(&self.flows);
+        let mut flows = self.flows.lock();
         if let Some(onlooker) = flows.get(&key) {
             return Ok(Arc::clone(onlooker));
         }
@@ -91,7 +85,7 @@ async fn forget(flows: Weak<Flows>, key: LinkKey, onlooker: Weak<Onlooker>) {
     loop {
         tokio::time::sleep(TICK).await;
         let (Some(flows), Some(onlooker)) = (flows.upgrade(), onlooker.upgrade()) else { return };
-        let mut flows = lock(&flows);
+        let mut flows = flows.lock();
         if onlooker.is_idle(Instant::now(), now_ms()) {
             flows.remove(&key);
             return;
@@ -160,7 +154,7 @@ impl Onlooker {
     /// Forgets partitions that were not asked about lately, and shows what is old as such. Returns whether nothing is
     /// left.
     fn is_idle(&self, now: Instant, now_ms: u64) -> bool {
-        let mut seen = lock(&self.seen);
+        let mut seen = self.seen.lock();
         seen.retain(|_, seen| now.duration_since(seen.asked) < KEPT);
         for seen in seen.values_mut() {
             seen.show(now_ms);
@@ -202,7 +196,7 @@ impl Onlooker {
     }
 
     fn enter(&self, set: &PausedSet) {
-        let mut seen = lock(&self.seen);
+        let mut seen = self.seen.lock();
         for (topic, partition, detail) in &set.partitions {
             let fresh = || Seen::new(set.revision, detail.begun);
             let known = seen.entry((topic.clone(), *partition)).or_insert_with(fresh);
@@ -220,7 +214,7 @@ impl Onlooker {
     /// Whether places are to be looked up, and if so takes note of when.
     fn begin_places(&self, set: &PausedSet) -> bool {
         let now = Instant::now();
-        let mut all = lock(&self.seen);
+        let mut all = self.seen.lock();
         let keys = || set.partitions.iter().map(|(topic, partition, _)| (topic.clone(), *partition));
         let due = keys().filter_map(|key| all.get(&key)).any(|seen| {
             seen.place.is_none() || seen.placed.is_none_or(|at| now.duration_since(at) >= PLACES_FOR)
@@ -246,7 +240,7 @@ impl Onlooker {
         let (topics, positions) = tokio::try_join!(topics, self.positions.look(&wanted))?;
         let ids: HashMap<&str, TopicId> =
             topics.iter().filter(|t| t.error.is_ok()).map(|t| (&*t.name, TopicId(t.topic_id))).collect();
-        let mut seen = lock(&self.seen);
+        let mut seen = self.seen.lock();
         for ((topic, partition, detail), positions) in set.partitions.iter().zip(positions) {
             let Some(known) = seen.get_mut(&(topic.clone(), *partition)) else { continue };
             let same = ids.get(topic.as_str()).is_some_and(|id| !id.differs(detail.source_topic_id));
@@ -256,7 +250,7 @@ impl Onlooker {
     }
 
     fn places(&self, set: &PausedSet) -> Vec<(TopicName, i32, PartitionDetail, (i64, i64))> {
-        let seen = lock(&self.seen);
+        let seen = self.seen.lock();
         let place = |(topic, number, detail): &(TopicName, i32, PartitionDetail)| {
             let place = seen.get(&(topic.clone(), *number))?.place?;
             Some((topic.clone(), *number, detail.clone(), place))
@@ -268,7 +262,7 @@ impl Onlooker {
     async fn sample(&self, found: &[Found]) {
         let unsampled = |found: &&Found| {
             let (place, end) = (found.place.0, found.ends.end_offset);
-            let seen = lock(&self.seen);
+            let seen = self.seen.lock();
             let sample = seen.get(&found.key).and_then(|seen| seen.sample);
             end > place && !sample.is_some_and(|sample| sample.serves(place, end))
         };
@@ -277,7 +271,7 @@ impl Onlooker {
             .for_each_concurrent(SAMPLES_AT_A_TIME, |found| async move {
                 match self.fetch(found).await {
                     Ok(sample) => {
-                        if let Some(seen) = lock(&self.seen).get_mut(&found.key) {
+                        if let Some(seen) = self.seen.lock().get_mut(&found.key) {
                             seen.sample = sample;
                         }
                     }
@@ -309,7 +303,8 @@ impl Onlooker {
                 max_bytes: SAMPLE_BYTES,
             }],
         };
-        let response = self.source.connection(leader.node_id, LANE).await?.fetch(&request).await?;
+        let response =
+            self.source.connection(leader.node_id, ConnectionRole::LagProbe).await?.fetch(&request).await?;
         let fetched = response.partitions.into_iter().find(|fetched| fetched.partition == *partition);
         // Out of range: the source deleted what waits, and nothing is known of it. That is said when it is resumed.
         let fetched = fetched.filter(|fetched| fetched.error.is_ok());
@@ -318,7 +313,7 @@ impl Onlooker {
     }
 
     fn figures(&self, found: Vec<Found>, seen_ms: u64) -> PausedFigures {
-        let mut all = lock(&self.seen);
+        let mut all = self.seen.lock();
         let figures = found.into_iter().filter_map(|Found { key, place, ends, .. }| {
             let seen = all.get_mut(&key)?;
             let figures = paused::figures(place, ends, seen.sample.as_ref());

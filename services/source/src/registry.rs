@@ -5,7 +5,7 @@
 //! records is core's.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use mirrormesh_core::flow::is_positions_topic;
@@ -40,12 +40,12 @@ struct Tail {
 #[derive(Debug, Default)]
 pub(crate) struct Registries(
     // Lock: held only to look up or insert.
-    std::sync::Mutex<HashMap<ClusterSpec, Weak<Mutex<Tail>>>>,
+    parking_lot::Mutex<HashMap<ClusterSpec, Weak<Mutex<Tail>>>>,
 );
 
 impl Registries {
     fn of(&self, cluster: &ClusterSpec) -> Arc<Mutex<Tail>> {
-        let mut tails = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tails = self.0.lock();
         tails.retain(|_, tail| tail.strong_count() > 0);
         let tail = tails.get(cluster).and_then(Weak::upgrade).unwrap_or_default();
         tails.insert(cluster.clone(), Arc::downgrade(&tail));
@@ -220,9 +220,9 @@ mod tests {
         for other in [spec("b:9092", "x"), spec("a:9092", "y")] {
             assert!(!Arc::ptr_eq(&one, &registries.of(&other)), "what one may read the other may not");
         }
-        assert_eq!(registries.0.lock().unwrap().len(), 2, "those that nobody holds are forgotten");
+        assert_eq!(registries.0.lock().len(), 2, "those that nobody holds are forgotten");
         drop(one);
         registries.of(&spec("b:9092", "x"));
-        assert_eq!(registries.0.lock().unwrap().len(), 1);
+        assert_eq!(registries.0.lock().len(), 1);
     }
 }

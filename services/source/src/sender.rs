@@ -15,7 +15,7 @@ mod reply;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
@@ -25,7 +25,8 @@ use mirrormesh_core::format::batch::StampedBatch;
 use mirrormesh_core::relay::answer::Answer;
 use mirrormesh_kafka::wire::Answer as Answered;
 use mirrormesh_kafka::wire::produce::{ProduceEntry, ProduceRequest, ProduceResponse, RawBatch};
-use mirrormesh_kafka::{Client, Connection, Error};
+use mirrormesh_kafka::{Client, Connection, ConnectionRole, Error, ErrorCode};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tokio_util::task::AbortOnDropHandle;
@@ -42,8 +43,6 @@ pub(crate) use reply::{Reply, Row};
 const WAITING_MAX: usize = 256;
 /// How often it is looked whether a broker is silent, while requests are in flight.
 const LOOK: Duration = Duration::from_millis(500);
-/// Kafka's error for a batch that the replicas did not acknowledge in time.
-const REQUEST_TIMED_OUT: i16 = 7;
 
 /// One batch to append.
 #[derive(Debug)]
@@ -73,7 +72,7 @@ impl Acknowledging {
     }
 
     fn lock(&self) -> MutexGuard<'_, Patience> {
-        self.patience.lock().unwrap_or_else(PoisonError::into_inner)
+        self.patience.lock()
     }
 }
 
@@ -88,7 +87,12 @@ pub(crate) struct Sender {
 
 impl Sender {
     /// Starts the task.
-    pub(crate) fn start(client: Client, node_id: i32, lane: u32, acknowledging: Acknowledging) -> Self {
+    pub(crate) fn start(
+        client: Client,
+        node_id: i32,
+        lane: ConnectionRole,
+        acknowledging: Acknowledging,
+    ) -> Self {
         let (appends, receiver) = mpsc::channel(WAITING_MAX);
         let ack_time = Arc::new(AckTime::default());
         let mut looks = interval(LOOK);
@@ -155,7 +159,7 @@ struct Task {
     appends: mpsc::Receiver<Append>,
     client: Client,
     node_id: i32,
-    lane: u32,
+    lane: ConnectionRole,
     connection: Option<Connection>,
     pace: Pace,
     acknowledging: Acknowledging,
@@ -212,7 +216,8 @@ impl Task {
         match &result {
             Ok(response) => {
                 let waited = self.pace.answered(settled.ticket, now);
-                let late = response.partitions.iter().filter(|p| p.error.0 == REQUEST_TIMED_OUT).count();
+                let late =
+                    response.partitions.iter().filter(|p| p.error == ErrorCode::REQUEST_TIMED_OUT).count();
                 let took = self.silence.took(settled.ticket.at, now);
                 self.ack_time.seen(waited.then_some(took), settled.waiting.len());
                 let mut patience = self.acknowledging.lock();

@@ -6,8 +6,8 @@
 //! bounded by one fetch.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mirrormesh_core::format::batch::{Entry, entries};
@@ -17,6 +17,7 @@ use mirrormesh_core::throttle::{Buckets, Throttle, Ticket};
 use mirrormesh_runtime::clock::now_ms;
 use mirrormesh_worker::FlowView;
 use opentelemetry::KeyValue;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{mpsc, watch};
 
 use crate::fetcher::Fetched;
@@ -88,7 +89,7 @@ impl Throttles {
 
     /// The state under the limits of now.
     fn lock(&self, now_ms: u64) -> MutexGuard<'_, State> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         state.renew(now_ms);
         state
     }

@@ -19,7 +19,7 @@ use mirrormesh_core::flow::{FlowSpec, StartAt, Surprises, TopicRules};
 use mirrormesh_core::ids::{ClusterId, TopicName};
 use mirrormesh_core::report::{Event, UnitState};
 use mirrormesh_core::unit::Generation;
-use mirrormesh_kafka::ErrorCode;
+use mirrormesh_kafka::{Backoff, ErrorCode};
 use mirrormesh_runtime::clock::now_ms;
 use mirrormesh_runtime::trace_context::follow;
 use mirrormesh_worker::{Failure, RefusedTopic, UnitContext};
@@ -75,8 +75,8 @@ struct Topology {
     loops: Loops,
     /// The rules about topics, with the flow and the clusters of the mesh that they were made from.
     rules: Option<(FlowSpec, BTreeSet<ClusterId>, Arc<TopicRules>)>,
-    /// How long to wait after the next failure.
-    retry: Duration,
+    /// Pauses after failures.
+    retry: Backoff,
 }
 
 /// Runs the unit until it is asked to stop.
@@ -95,7 +95,7 @@ pub(crate) async fn run(context: UnitContext, link: Arc<FlowLink>) {
         postponed: Postponed::default(),
         loops: Loops::default(),
         rules: None,
-        retry: RETRY_MIN,
+        retry: Backoff::new(RETRY_MIN, RETRY_MAX),
     };
     let stop = topology.context.stop.clone();
     let mut changes = topology.context.flow_changes.clone();
@@ -129,7 +129,7 @@ impl Topology {
         match self.scan(&view.flow.spec).await {
             Ok(()) => {
                 self.context.trace = None;
-                self.retry = RETRY_MIN;
+                self.retry.reset();
                 self.well();
                 Duration::from_millis(view.flow.spec.discovery_interval_ms)
             }
@@ -139,9 +139,7 @@ impl Topology {
                     tracing::warn!(flow = %self.context.flow_id, %failure, "topics can't be kept in step");
                 }
                 let interval = Duration::from_millis(view.flow.spec.discovery_interval_ms);
-                let wait = self.retry;
-                self.retry = (wait * 2).min(interval).min(RETRY_MAX).max(RETRY_MIN);
-                wait
+                self.retry.delay().min(interval)
             }
         }
     }

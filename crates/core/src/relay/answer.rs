@@ -1,5 +1,6 @@
 //! What a broker's answer to an append means.
 
+use super::error_code as codes;
 use super::stop::{Stop, StopReason};
 
 /// The answer to one batch.
@@ -87,35 +88,48 @@ pub fn judge(answer: &Answer, from: i64, to: i64) -> Verdict {
     };
     let stop = |reason, text: String| Verdict::Stop(Stop::new(reason, text).at(from, Some(to)));
     match code {
-        45 | 46 | 59 => refused(Refused::Sequence, "SEQUENCE_REFUSED"),
-        10 | 18 => refused(Refused::Size, "SIZE_REFUSED"),
-        32 => refused(Refused::Timestamp, "TIMESTAMP_REFUSED"),
-        -1 => Verdict::Resync {
+        codes::OUT_OF_ORDER_SEQUENCE_NUMBER | codes::DUPLICATE_SEQUENCE_NUMBER | codes::UNKNOWN_PRODUCER_ID => refused(Refused::Sequence, "SEQUENCE_REFUSED"),
+        codes::MESSAGE_TOO_LARGE | codes::RECORD_LIST_TOO_LARGE => refused(Refused::Size, "SIZE_REFUSED"),
+        codes::INVALID_TIMESTAMP => refused(Refused::Timestamp, "TIMESTAMP_REFUSED"),
+        codes::UNKNOWN_SERVER_ERROR => Verdict::Resync {
             refused: Refused::Content,
             leader_moved: false,
             back_off: true,
             reason: "TARGET_ERROR",
         },
-        3 | 5 | 6 | 8 | 9 | 56 | 74 | 75 | 100 | 103 => moved("LEADER_MOVED"),
-        7 => resync("REQUEST_TIMED_OUT"),
-        19 | 20 => waiting("NOT_ENOUGH_REPLICAS"),
-        2 => Verdict::Resync {
+        codes::UNKNOWN_TOPIC_OR_PARTITION
+        | codes::LEADER_NOT_AVAILABLE
+        | codes::NOT_LEADER_OR_FOLLOWER
+        | codes::BROKER_NOT_AVAILABLE
+        | codes::REPLICA_NOT_AVAILABLE
+        | codes::KAFKA_STORAGE_ERROR
+        | codes::FENCED_LEADER_EPOCH
+        | codes::UNKNOWN_LEADER_EPOCH
+        | codes::UNKNOWN_TOPIC_ID
+        | codes::INCONSISTENT_TOPIC_ID => moved("LEADER_MOVED"),
+        codes::REQUEST_TIMED_OUT => resync("REQUEST_TIMED_OUT"),
+        codes::NOT_ENOUGH_REPLICAS | codes::NOT_ENOUGH_REPLICAS_AFTER_APPEND => waiting("NOT_ENOUGH_REPLICAS"),
+        codes::CORRUPT_MESSAGE => Verdict::Resync {
             refused: Refused::Checksum,
             leader_moved: false,
             back_off: true,
             reason: "CORRUPT_MESSAGE",
         },
-        47 | 90 => stop(
+        codes::INVALID_PRODUCER_EPOCH | codes::PRODUCER_FENCED => stop(
             StopReason::Fenced,
             "the target saw a newer epoch of this flow's producer: another mesh or an older mirror of the same flow \
              writes here; stop it, then pause and resume the flow"
                 .to_owned(),
         ),
-        17 | 43 | 44 | 76 | 87 => stop(
+        codes::INVALID_TOPIC_EXCEPTION
+        | codes::UNSUPPORTED_FOR_MESSAGE_FORMAT
+        | codes::POLICY_VIOLATION
+        | codes::UNSUPPORTED_COMPRESSION_TYPE
+        | codes::INVALID_RECORD => stop(
             StopReason::TargetRefused,
             format!("the target refuses the batch of source offsets {from} to {to} with error {code}: {message}"),
         ),
-        29 | 31 => waiting("TARGET_NOT_AUTHORIZED"),
+        codes::TOPIC_AUTHORIZATION_FAILED | codes::CLUSTER_AUTHORIZATION_FAILED => waiting("TARGET_NOT_AUTHORIZED"),
         _ => waiting("TARGET_ERROR"),
     }
 }

@@ -16,6 +16,7 @@ pub mod answer;
 pub mod chunks;
 pub mod economy;
 pub mod epochs;
+mod error_code;
 pub mod facts;
 pub mod journal;
 pub mod loss;

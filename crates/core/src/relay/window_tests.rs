@@ -65,27 +65,27 @@ fn what_has_not_left_holds_up_further_batches() {
 
 /// An old batch that was given up may arrive behind a young one, and the target forgets the producer behind it.
 #[test]
-fn an_old_batch_that_may_still_arrive_closes_the_window_and_what_is_promised() {
+fn an_old_batch_given_up_closes_the_window() {
     let mut w = window(true);
-    let a = send(&mut w, 20, 1);
-    w.answer(a, &appended(30), NOW);
+    let sent = send(&mut w, 20, 1);
+    w.answer(sent, &appended(30), NOW);
     let young = send(&mut w, 21, 1);
     send_at(&mut w, 22, 1, NOW_MS - EXPIRATION_MS);
     assert!(matches!(w.answer(young, &Answer::Lost, NOW), Outcome::Failed(_)));
     let mut next = Window::new(w.acked(), true, Facts::DEFAULT, Limits::default());
     next.expect(w.strays());
-    let b = send(&mut next, 21, 1);
-    next.answer(b, &appended(31), NOW);
+    let sent = send(&mut next, 21, 1);
+    next.answer(sent, &appended(31), NOW);
     assert!(next.is_armed(NOW) && !next.stays_armed(NOW));
     assert!(next.stays_armed(NOW + WATCH_MS), "by then it has arrived, or never will");
     // A second loss of young ones does not make it forget the old one.
-    let c = send(&mut next, 22, 1);
-    next.answer(c, &Answer::Lost, NOW + 1);
-    let mut last = Window::new(next.acked(), true, Facts::DEFAULT, Limits::default());
-    last.expect(next.strays());
-    let d = send(&mut last, 22, 1);
-    last.answer(d, &appended(32), NOW);
-    assert!(!last.stays_armed(NOW + WATCH_MS));
+    let lost = send(&mut next, 22, 1);
+    next.answer(lost, &Answer::Lost, NOW + 1);
+    let mut third = Window::new(next.acked(), true, Facts::DEFAULT, Limits::default());
+    third.expect(next.strays());
+    let sent = send(&mut third, 22, 1);
+    third.answer(sent, &appended(32), NOW);
+    assert!(!third.stays_armed(NOW + WATCH_MS));
 }
 
 #[test]

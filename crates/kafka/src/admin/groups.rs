@@ -3,7 +3,7 @@
 //! Owns finding coordinators. Must not know how offsets are translated or when a group may be written to.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures::future::try_join_all;
 use kafka_protocol::messages::describe_groups_response::DescribedGroup;
@@ -15,6 +15,8 @@ use kafka_protocol::protocol::{Message as _, VersionRange};
 
 use super::topics::missing;
 use super::{text, words};
+use parking_lot::Mutex;
+
 use crate::client::{Client, worth_asking_again};
 use crate::error::{Error, ErrorCode, Result};
 use crate::wire::api::Api;
@@ -96,11 +98,11 @@ pub(crate) struct Coordinators {
 
 impl Coordinators {
     fn get(&self, group: &str) -> Option<i32> {
-        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).get(group).copied()
+        self.nodes.lock().get(group).copied()
     }
 
     fn learn(&self, group: &str, node: i32) {
-        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut nodes = self.nodes.lock();
         if nodes.len() >= COORDINATORS_MAX {
             nodes.clear();
         }
@@ -108,7 +110,7 @@ impl Coordinators {
     }
 
     fn forget(&self, group: &str) {
-        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).remove(group);
+        self.nodes.lock().remove(group);
     }
 }
 

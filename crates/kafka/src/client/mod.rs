@@ -3,41 +3,39 @@
 //! Owns the pool of connections and the metadata cache, and finds a broker for each kind of request. Must not know what
 //! is mirrored.
 
-pub(crate) mod backoff;
 pub mod metadata;
 mod pool;
 mod refresh;
+mod role;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_protocol::messages::MetadataRequest;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{MetadataResponse, TopicName};
 use kafka_protocol::protocol::{StrBytes, VersionRange};
+use parking_lot::{Mutex, MutexGuard};
 use rand::seq::SliceRandom as _;
 use tokio::time::Instant;
 
 use crate::admin::groups::Coordinators;
+use crate::backoff::Backoff;
 use crate::config::{ClientConfig, Limits};
 use crate::error::{Class, Error, ErrorCode, Result};
 use crate::memory::Share;
 use crate::wire::api::Api;
 use crate::wire::conn::Connection;
-use backoff::Backoff;
 use metadata::Cache;
 pub use metadata::{BrokerInfo, ClusterInfo, Leader, PartitionInfo, TopicInfo};
 use pool::{Pool, Target};
+pub use role::ConnectionRole;
 
-/// The lane of everything but records, so that a long fetch or a slow append does not hold it up.
-const CONTROL_LANE: u32 = u32::MAX;
-/// The lane of questions whether a broker answers at all: nothing else may hold them up.
-const PROBE_LANE: u32 = u32::MAX - 1;
 /// From version 4 on a broker can be told not to create what it is asked about (Kafka 0.11).
 pub(crate) const METADATA_VERSIONS: VersionRange = VersionRange { min: 4, max: 13 };
 
-pub(crate) const RETRY_MIN: Duration = Duration::from_millis(20);
+pub(crate) const RETRY_MIN: Duration = Duration::from_millis(10);
 pub(crate) const RETRY_MAX: Duration = Duration::from_secs(1);
 
 /// A client of one cluster; clones share connections and cache.
@@ -86,26 +84,36 @@ impl Client {
         &self.inner.coordinators
     }
 
-    /// A connection to a broker, shared by all who name the same lane. Pin partitions to lanes: requests of one lane
+    /// A connection to a broker, shared by all who name the same role. Pin partitions to roles: requests of one role
     /// stay in order, those of another are not held up by them.
     ///
     /// Opens it if need be, with pauses of 20 ms to 1 s between attempts, and at most one attempt at a time.
     ///
     /// # Errors
     /// Those of [`Connection::connect`]; [`Error::UnknownBroker`] if the cluster has no such broker.
-    pub async fn connection(&self, node_id: i32, lane: u32) -> Result<Connection> {
-        self.connect(node_id, lane, None).await
+    pub async fn connection(&self, node_id: i32, role: ConnectionRole) -> Result<Connection> {
+        self.connect(node_id, role, None).await
     }
 
-    /// As [`Client::connection`], for a lane that reads records: they are charged to `memory` before they are read.
+    /// As [`Client::connection`], for a role that reads records: they are charged to `memory` before they are read.
     ///
     /// # Errors
     /// As [`Client::connection`].
-    pub async fn connection_within(&self, node_id: i32, lane: u32, memory: &Share) -> Result<Connection> {
-        self.connect(node_id, lane, Some(memory)).await
+    pub async fn connection_within(
+        &self,
+        node_id: i32,
+        role: ConnectionRole,
+        memory: &Share,
+    ) -> Result<Connection> {
+        self.connect(node_id, role, Some(memory)).await
     }
 
-    async fn connect(&self, node_id: i32, lane: u32, memory: Option<&Share>) -> Result<Connection> {
+    async fn connect(
+        &self,
+        node_id: i32,
+        role: ConnectionRole,
+        memory: Option<&Share>,
+    ) -> Result<Connection> {
         let known = self.cache().address(node_id);
         let address = if let Some(address) = known {
             address
@@ -114,7 +122,7 @@ impl Client {
             let learned = self.cache().address(node_id);
             learned.ok_or(Error::UnknownBroker { node_id })?
         };
-        self.inner.pool.get(Target::Node(node_id), lane, &address, memory).await
+        self.inner.pool.get(Target::Node(node_id), role, &address, memory).await
     }
 
     /// Asks the cluster about itself.
@@ -145,7 +153,7 @@ impl Client {
     }
 
     fn cache(&self) -> MutexGuard<'_, Cache> {
-        self.inner.cache.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.cache.lock()
     }
 
     /// One metadata request; the brokers in its answer are remembered.
@@ -173,7 +181,7 @@ impl Client {
         let mut tried: Vec<String> = Vec::new();
         let mut last = None;
         for (target, address) in self.candidates() {
-            let outcome = match self.inner.pool.get(target, CONTROL_LANE, &address, None).await {
+            let outcome = match self.inner.pool.get(target, ConnectionRole::Control, &address, None).await {
                 Ok(connection) => connection.call_within(request, ours, timeout).await,
                 Err(error) => Err(error),
             };
@@ -200,7 +208,7 @@ impl Client {
             cache.node_ids().into_iter().filter_map(addressed).collect()
         };
         nodes.shuffle(&mut rand::rng());
-        nodes.sort_by_key(|(target, _)| !self.inner.pool.is_open(*target, CONTROL_LANE));
+        nodes.sort_by_key(|(target, _)| !self.inner.pool.is_open(*target, ConnectionRole::Control));
         let servers = self.inner.config.bootstrap_servers.iter().enumerate();
         let mut bootstrap: Vec<_> =
             servers.map(|(index, server)| (Target::Bootstrap(index), Arc::from(server.as_str()))).collect();
@@ -218,7 +226,7 @@ impl Client {
         let request = MetadataRequest::default().with_topics(Some(Vec::new()));
         let request = request.with_allow_auto_topic_creation(false);
         let asking = async {
-            let connection = self.connection(node_id, PROBE_LANE).await?;
+            let connection = self.connection(node_id, ConnectionRole::Probe).await?;
             connection.call_within(&request, METADATA_VERSIONS, timeout).await.map(drop)
         };
         tokio::time::timeout(timeout, asking).await.unwrap_or_else(|_| {
@@ -227,7 +235,7 @@ impl Client {
         })
     }
 
-    /// Sends a request to one broker over its control lane.
+    /// Sends a request to one broker over its control role.
     pub(crate) async fn call_node<R: Api>(
         &self,
         node_id: i32,
@@ -235,7 +243,7 @@ impl Client {
         ours: VersionRange,
         timeout: Duration,
     ) -> Result<(Arc<str>, R::Response)> {
-        let connection = self.connection(node_id, CONTROL_LANE).await?;
+        let connection = self.connection(node_id, ConnectionRole::Control).await?;
         let response = connection.call_within(request, ours, timeout).await?;
         Ok((connection.broker().into(), response))
     }

@@ -1,22 +1,24 @@
-//! Connections by broker and lane.
+//! Connections by broker and role.
 //!
-//! Owns reconnecting: at most one attempt at a time per broker and lane, with growing pauses between attempts. Must not
+//! Owns reconnecting: at most one attempt at a time per broker and role, with growing pauses between attempts. Must not
 //! know how a broker's address was found.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::backoff::Backoff;
+use super::ConnectionRole;
+use crate::backoff::Backoff;
 use crate::config::{ExpectedCluster, Limits};
 use crate::error::{Error, Result};
 use crate::memory::Share;
 use crate::wire::conn::Connection;
 
-const RECONNECT_MIN: Duration = Duration::from_millis(20);
+const RECONNECT_MIN: Duration = Duration::from_millis(10);
 const RECONNECT_MAX: Duration = Duration::from_secs(1);
 /// A connection that lived this long was a good one: the next attempt need not wait.
 const GOOD_AFTER: Duration = Duration::from_secs(10);
@@ -37,7 +39,7 @@ pub(crate) struct Pool {
     /// Whose brokers may answer.
     expected: Option<ExpectedCluster>,
     /// Held only to find a slot, never across an await.
-    slots: Mutex<HashMap<(Target, u32), Arc<Slot>>>,
+    slots: Mutex<HashMap<(Target, ConnectionRole), Arc<Slot>>>,
 }
 
 #[derive(Default)]
@@ -68,8 +70,8 @@ impl Pool {
     }
 
     /// Whether a usable connection is there already.
-    pub(crate) fn is_open(&self, target: Target, lane: u32) -> bool {
-        let slot = self.slots.lock().unwrap_or_else(PoisonError::into_inner).get(&(target, lane)).cloned();
+    pub(crate) fn is_open(&self, target: Target, role: ConnectionRole) -> bool {
+        let slot = self.slots.lock().get(&(target, role)).cloned();
         // A slot that is being connected counts as not open.
         slot.is_some_and(|slot| {
             slot.state
@@ -79,17 +81,15 @@ impl Pool {
     }
 
     /// The connection to `target`, opened if need be. Its address may have changed since it was opened. What is read is
-    /// charged to `memory`, the same at every call for one lane.
+    /// charged to `memory`, the same at every call for one role.
     pub(crate) async fn get(
         &self,
         target: Target,
-        lane: u32,
+        role: ConnectionRole,
         address: &str,
         memory: Option<&Share>,
     ) -> Result<Connection> {
-        let slot = Arc::clone(
-            self.slots.lock().unwrap_or_else(PoisonError::into_inner).entry((target, lane)).or_default(),
-        );
+        let slot = Arc::clone(self.slots.lock().entry((target, role)).or_default());
         let attempts_before = slot.attempts.load(Ordering::Acquire);
         let mut state = slot.state.lock().await;
         if let Some((connection, _)) = &state.connection

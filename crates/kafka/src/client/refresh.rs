@@ -4,14 +4,15 @@
 //! with a pause between requests.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::backoff::Backoff;
 use super::metadata::{self, Leader, Lookup};
 use super::{Client, RETRY_MAX, RETRY_MIN};
+use crate::backoff::Backoff;
 use crate::error::{Error, ErrorCode, Result};
 use crate::wire::TopicId;
 
@@ -135,12 +136,12 @@ impl Client {
 
 impl Refresh {
     fn want(&self, topics: &[&str]) {
-        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wanted = self.wanted.lock();
         wanted.extend(topics.iter().map(|topic| Arc::from(*topic)));
     }
 
     fn take(&self) -> BTreeSet<Arc<str>> {
-        std::mem::take(&mut *self.wanted.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.wanted.lock())
     }
 }
 

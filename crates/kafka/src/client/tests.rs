@@ -129,11 +129,13 @@ async fn one_connection_per_broker_and_lane() {
         describe(&request, &responder, 1).await
     });
     let before = responder.accepted.load(Ordering::SeqCst);
-    let connections = futures::future::join_all((0..20).map(|i| client.connection(1, i % 2))).await;
+    let connections =
+        futures::future::join_all((0..20).map(|i| client.connection(1, ConnectionRole::Produce(i % 2))))
+            .await;
     assert!(connections.iter().all(Result::is_ok));
     assert_eq!(responder.accepted.load(Ordering::SeqCst) - before, 2, "two lanes");
     connections[0].as_ref().unwrap().close();
-    let again = client.connection(1, 0).await.unwrap();
+    let again = client.connection(1, ConnectionRole::Produce(0)).await.unwrap();
     assert!(!again.is_closed());
     assert_eq!(responder.accepted.load(Ordering::SeqCst) - before, 3);
 }
@@ -169,9 +171,9 @@ async fn each_new_connection_asks_for_the_cluster_id_first() {
     };
     let asking = async {
         client.cluster().await.unwrap();
-        client.connection(1, 0).await.unwrap();
+        client.connection(1, ConnectionRole::Produce(0)).await.unwrap();
         // The same connection is not checked again.
-        client.connection(1, 0).await.unwrap();
+        client.connection(1, ConnectionRole::Produce(0)).await.unwrap();
     };
     tokio::join!(asking, serving);
     assert!(responder.is_idle());

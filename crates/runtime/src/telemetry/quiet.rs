@@ -3,8 +3,8 @@
 //! Owns one rule: each kind of warning that the OpenTelemetry crates give appears at most once an
 //! hour. A collector that is away all night costs a handful of lines, not one per batch.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tracing::callsite::Identifier;
 use tracing::{Event, Level, Metadata};
@@ -25,7 +25,7 @@ pub(super) struct OncePerHour {
 
 impl OncePerHour {
     fn may_show(&self, callsite: Identifier, now: Instant) -> bool {
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shown = self.shown.lock();
         let due = shown.get(&callsite).is_none_or(|last| now.duration_since(*last) >= SILENCE);
         if due {
             shown.insert(callsite, now);

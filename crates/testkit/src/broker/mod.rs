@@ -44,9 +44,10 @@ mod validate;
 mod view;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -118,13 +119,13 @@ impl FakeCluster {
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(task)
+        self.tasks.lock().spawn(task)
     }
 
     async fn listen(&self, id: i32) -> Result<()> {
         let node = self.node(id)?;
         // The old listener's socket is closed when its task has ended, which takes a moment.
-        let old = node.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let old = node.listener.lock().take();
         while old.as_ref().is_some_and(|old| !old.is_finished()) {
             tokio::task::yield_now().await;
         }
@@ -132,7 +133,7 @@ impl FakeCluster {
             .await
             .with_context(|| format!("fake node {id} cannot listen at {}", node.lease.address()))?;
         let handle = self.spawn(net::listen(listener, Arc::clone(&self.shared), id));
-        *node.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
+        *node.listener.lock() = Some(handle);
         self.shared.change(|state| {
             if let Some(node) = state.nodes.get_mut(&id) {
                 node.up = true;
@@ -143,7 +144,7 @@ impl FakeCluster {
 
     fn hang_up(&self, id: i32) -> Result<()> {
         let node = self.node(id)?;
-        if let Some(handle) = node.listener.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+        if let Some(handle) = node.listener.lock().as_ref() {
             handle.abort();
         }
         Ok(())

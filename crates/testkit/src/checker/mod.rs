@@ -15,10 +15,11 @@ mod report;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use parking_lot::Mutex;
 
 use matcher::Matcher;
 use reader::{Isolation, Reader};
@@ -165,7 +166,7 @@ fn work(
     let mut target = Reader::connect("target", target, Isolation::Uncommitted)?;
     let mut done = Vec::new();
     loop {
-        let Some(job) = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front() else {
+        let Some(job) = queue.lock().pop_front() else {
             return Ok(done);
         };
         done.push(compare_partition(&mut source, &mut target, job, options)?);

@@ -1,12 +1,13 @@
 //! Producing a workload: one thread and one librdkafka producer per topic.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use parking_lot::Mutex;
 use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
@@ -49,11 +50,11 @@ impl Progress {
 
     fn fail(&self, reason: String) {
         self.failed.fetch_add(1, Ordering::Relaxed);
-        self.first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+        self.first_error.lock().get_or_insert(reason);
     }
 
     fn check(&self) -> Result<()> {
-        match self.first_error.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+        match self.first_error.lock().as_ref() {
             None => Ok(()),
             Some(reason) => {
                 bail!("{} records were not delivered: {reason}", self.failed.load(Ordering::Relaxed))

@@ -4,11 +4,11 @@
 //! new leader never ends a session that it merely does not know yet.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mirrormesh_core::ids::WorkerId;
 use mirrormesh_core::unit::WorkerRecord;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 /// How long a session lives after the last report.
@@ -26,8 +26,7 @@ struct Lease {
 
 impl Leases {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<WorkerId, Lease>> {
-        // Every change is a whole one: a poisoned lock still guards a usable map.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// The session was heard of now.

@@ -4,7 +4,7 @@
 //! enters the Raft log; a new leader asks anew at once.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -15,6 +15,7 @@ use mirrormesh_core::relay::paused::{PausedFigures, PausedSet};
 use mirrormesh_core::report::PartitionFigures;
 use mirrormesh_core::unit::Role;
 use mirrormesh_runtime::clock::now_ms;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::Lead;
@@ -66,8 +67,7 @@ pub(crate) struct Paused(Mutex<BTreeMap<FlowId, Arc<Looks>>>);
 
 impl Paused {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<FlowId, Arc<Looks>>> {
-        // Every change is a whole one: a poisoned lock still guards a usable map.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Of one flow.

@@ -1,17 +1,12 @@
 //! What the last plan left without a worker, and topics that were refused: soft state of one leadership.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use mirrormesh_core::control::{ControlState, HEARTBEATS_SHARED};
 use mirrormesh_core::ids::{FlowId, TopicName};
 use mirrormesh_core::unit::{Role, Unit};
+use parking_lot::Mutex;
 use tokio::time::Instant;
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every change is a whole one: a poisoned lock still guards a usable map.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Units of one flow and role that have no worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +29,7 @@ pub(crate) struct Placement(Mutex<(ByFlow, usize)>);
 impl Placement {
     /// Takes a plan's rest.
     pub(crate) fn update(&self, placed: usize, unplaced: &[Unit], now: Instant, now_ms: u64) {
-        let mut kept = lock(&self.0);
+        let mut kept = self.0.lock();
         let mut waiting = ByFlow::new();
         for unit in unplaced {
             let key = (unit.flow().clone(), unit.role());
@@ -48,13 +43,13 @@ impl Placement {
     /// What waits of a flow.
     pub(crate) fn of_flow(&self, flow: &FlowId) -> Vec<(Role, Waiting)> {
         let all = [Role::Source, Role::Checkpoint, Role::Heartbeat];
-        let kept = lock(&self.0);
+        let kept = self.0.lock();
         all.into_iter().filter_map(|role| Some((role, *kept.0.get(&(flow.clone(), role))?))).collect()
     }
 
     /// How many units the last plan placed, and how many not.
     pub(crate) fn counts(&self) -> (usize, usize) {
-        let kept = lock(&self.0);
+        let kept = self.0.lock();
         (kept.1, kept.0.values().map(|waiting| waiting.units).sum())
     }
 }
@@ -97,7 +92,7 @@ impl Refusals {
         if reported.peek().is_none() {
             return;
         }
-        let mut kept = lock(&self.0);
+        let mut kept = self.0.lock();
         let Refused { number: known, topics } = kept.entry(flow.clone()).or_default();
         if std::mem::replace(known, number) != number {
             topics.clear();
@@ -118,7 +113,7 @@ impl Refusals {
 
     /// Forgets what was said to assignments that ended: the next one offers its topics anew.
     pub(crate) fn forget_outdated(&self, state: &ControlState) {
-        lock(&self.0).retain(|flow, refused| {
+        self.0.lock().retain(|flow, refused| {
             let owner = state.owners.get(&Unit::Topology(flow.clone()));
             state.flows.contains_key(flow) && owner.is_some_and(|owner| owner.number == refused.number)
         });
@@ -126,7 +121,7 @@ impl Refusals {
 
     /// The refused topics of a flow.
     pub(crate) fn of_flow(&self, flow: &FlowId) -> BTreeMap<TopicName, Refusal> {
-        lock(&self.0).get(flow).map(|refused| refused.topics.clone()).unwrap_or_default()
+        self.0.lock().get(flow).map(|refused| refused.topics.clone()).unwrap_or_default()
     }
 }
 

@@ -4,7 +4,6 @@
 //! Raft log; a new leader learns it anew within seconds, since the first report of a stream holds all units.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use mirrormesh_core::control::ControlState;
 use mirrormesh_core::ids::{FlowId, WorkerId};
@@ -12,6 +11,7 @@ use mirrormesh_core::lag::Pace;
 use mirrormesh_core::report::{UnitReport, UnitState};
 use mirrormesh_core::throttle::{Need, Weights};
 use mirrormesh_core::unit::Unit;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -138,8 +138,7 @@ impl Default for Progress {
 
 impl Progress {
     fn lock(&self) -> MutexGuard<'_, Flows> {
-        // Every change is a whole one: a poisoned lock still guards a usable map.
-        self.flows.lock().unwrap_or_else(PoisonError::into_inner)
+        self.flows.lock()
     }
 
     /// Takes the reports of a worker; those under an outdated assignment are left out.

@@ -2,7 +2,7 @@
 //!
 //! Only the leader has figures. One scrape reads many gauges, so what one of them worked out serves the others.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mirrormesh_core::ids::FlowId;
@@ -10,6 +10,7 @@ use mirrormesh_proto::v1::Progress;
 use mirrormesh_proto::v1::flow::State;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{AsyncInstrument, Meter};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::Sources;
@@ -39,7 +40,7 @@ struct Shared {
 
 impl Shared {
     fn read(&self) -> Figures {
-        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut newest = self.newest.lock();
         if let Some((at, figures)) = &*newest
             && at.elapsed() < SHARED_FOR
         {

@@ -4,7 +4,7 @@
 //! outside this folder sees commands, states and [`RaftFault`]s, never openraft.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mirrormesh_core::control::{Command, CommandKind, ControlState, Reply};
@@ -13,6 +13,7 @@ use mirrormesh_runtime::trace_context::current_traceparent;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError};
 use openraft::{ChangeMembers, ReadPolicy};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
@@ -103,7 +104,7 @@ impl RaftHandle {
         if let Some(trace) = &trace {
             self.flow_traces.note(&kind, trace, begin.into_std());
         }
-        *self.last_trace.lock().unwrap_or_else(PoisonError::into_inner) = trace;
+        *self.last_trace.lock() = trace;
         let command = LogCommand(Arc::new(Command { at_ms: now_ms(), kind }));
         let written = timeout(PROPOSE_TIMEOUT, self.raft.client_write(command)).await;
         let attributes = [opentelemetry::KeyValue::new("command", name)];
@@ -157,7 +158,7 @@ impl RaftHandle {
 
     /// The trace that the last proposal belonged to.
     pub(crate) fn last_trace(&self) -> Option<String> {
-        self.last_trace.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.last_trace.lock().clone()
     }
 
     /// All members in the order of their ids.

@@ -6,11 +6,12 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::RangeBounds;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use openraft::OptionalSend;
 use openraft::entry::RaftEntry as _;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use parking_lot::Mutex;
 use prost::Message as _;
 
 use super::codec::{
@@ -78,13 +79,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
-        *self.committed.lock().unwrap_or_else(PoisonError::into_inner) = committed;
+        *self.committed.lock() = committed;
         let bytes = committed.map(|id| log_id_to_store(&id).encode_to_vec()).unwrap_or_default();
         self.storage.put_lazily(COMMITTED, bytes).await
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
-        Ok(*self.committed.lock().unwrap_or_else(PoisonError::into_inner))
+        Ok(*self.committed.lock())
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>

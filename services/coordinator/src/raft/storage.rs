@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::RangeBounds;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use openraft::storage::IOFlushed;
+use parking_lot::Mutex;
 use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::{mpsc, oneshot};
 
@@ -122,7 +123,7 @@ impl Storage {
         rows: Vec<(u64, Bytes)>,
         done: IOFlushed<TypeConfig>,
     ) -> io::Result<()> {
-        lock(&self.tail).extend(rows.iter().cloned());
+        self.tail.lock().extend(rows.iter().cloned());
         self.send(Write::Append { rows, done }).await
     }
 
@@ -154,7 +155,7 @@ impl Storage {
     ) -> io::Result<Vec<(u64, Bytes)>> {
         // The tail first: what leaves it meanwhile is in the database by then.
         let tail: BTreeMap<u64, Bytes> =
-            lock(&self.tail).range(range.clone()).map(|(index, bytes)| (*index, bytes.clone())).collect();
+            self.tail.lock().range(range.clone()).map(|(index, bytes)| (*index, bytes.clone())).collect();
         let mut rows = Vec::new();
         let mut budget = Budget(bytes_max);
         let transaction = self.db.begin_read().map_err(io::Error::other)?;
@@ -182,7 +183,7 @@ impl Storage {
 
     /// The last entry.
     pub(super) fn last(&self) -> io::Result<Option<Bytes>> {
-        if let Some((_, bytes)) = lock(&self.tail).last_key_value() {
+        if let Some((_, bytes)) = self.tail.lock().last_key_value() {
             return Ok(Some(bytes.clone()));
         }
         let transaction = self.db.begin_read().map_err(io::Error::other)?;
@@ -223,11 +224,6 @@ impl Budget {
 
 fn closed() -> io::Error {
     io::Error::new(io::ErrorKind::BrokenPipe, "the thread that writes the Raft log has ended")
-}
-
-fn lock(tail: &Mutex<BTreeMap<u64, Bytes>>) -> MutexGuard<'_, BTreeMap<u64, Bytes>> {
-    // Every change of the map is a single call: a poisoned lock still guards a whole map.
-    tail.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn open_waiting(path: &Path) -> io::Result<Database> {
@@ -302,7 +298,7 @@ fn answer(write: Write, result: &io::Result<()>, tail: &Mutex<BTreeMap<u64, Byte
     match write {
         Write::Append { rows, done } => {
             if result.is_ok() {
-                let mut tail = lock(tail);
+                let mut tail = tail.lock();
                 for (index, bytes) in &rows {
                     // A later append of the same index stays: compare the memory, not the content.
                     if tail.get(index).is_some_and(|kept| kept.as_ptr() == bytes.as_ptr()) {

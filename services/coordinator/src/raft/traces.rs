@@ -3,11 +3,12 @@
 //! Soft state of this coordinator: nothing is decided by it, and it never enters the Raft log.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mirrormesh_core::control::CommandKind;
 use mirrormesh_core::ids::FlowId;
+use parking_lot::Mutex;
 
 /// What follows a change so much later is no part of it.
 const KEPT: Duration = Duration::from_mins(10);
@@ -25,14 +26,14 @@ impl FlowTraces {
         else {
             return;
         };
-        let mut traces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut traces = self.0.lock();
         traces.retain(|_, (at, _)| now.saturating_duration_since(*at) < KEPT);
         traces.insert(flow.clone(), (now, trace.to_owned()));
     }
 
     /// The trace of a flow's last change, for a while after it.
     pub(crate) fn of(&self, flow: &FlowId, now: Instant) -> Option<String> {
-        let traces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let traces = self.0.lock();
         let (at, trace) = traces.get(flow)?;
         (now.saturating_duration_since(*at) < KEPT).then(|| trace.clone())
     }

@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use mirrormesh_kafka::wire::fetch::{FetchRequest, FetchResponse};
 use mirrormesh_kafka::wire::fetch_session::{FetchBounds, FetchSession, Place};
-use mirrormesh_kafka::{Client, Error};
+use mirrormesh_kafka::{Client, ConnectionRole, Error};
 use mirrormesh_runtime::clock::now_ms;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
@@ -21,9 +21,6 @@ use crate::memory::Frame;
 const WAIT_LONG: Duration = Duration::from_millis(500);
 /// The same beside it: those that get ready next wait for this connection.
 const WAIT_SHORT: Duration = Duration::from_millis(20);
-/// Connections for fetching.
-const SESSION_LANE: u32 = 100;
-const SIDE_LANE: u32 = 101;
 /// A fetch asks for so much at least, however little memory is left.
 const FETCH_BYTES_MIN: usize = 128 * 1024;
 /// How often partitions that a throttle may hold are looked at.
@@ -240,7 +237,8 @@ impl Task {
         let (client, node_id, memory) = (self.client.clone(), self.node_id, self.limits.memory.clone());
         Box::pin(async move {
             let began = Instant::now();
-            let result = match client.connection_within(node_id, SESSION_LANE, &memory).await {
+            let result = match client.connection_within(node_id, ConnectionRole::FetchSession, &memory).await
+            {
                 Ok(connection) => session.fetch(&connection, bounds).await,
                 Err(error) => Err(error),
             };
@@ -273,7 +271,7 @@ impl Task {
         let (client, node_id, memory) = (self.client.clone(), self.node_id, self.limits.memory.clone());
         Box::pin(async move {
             let began = Instant::now();
-            let result = match client.connection_within(node_id, SIDE_LANE, &memory).await {
+            let result = match client.connection_within(node_id, ConnectionRole::FetchBeside, &memory).await {
                 Ok(connection) => connection.fetch(&request).await,
                 Err(error) => Err(error),
             };

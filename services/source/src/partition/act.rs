@@ -9,6 +9,7 @@ use mirrormesh_core::relay::answer::Answer;
 use mirrormesh_core::relay::machine::{Action, Append, Beginning};
 use mirrormesh_core::relay::path::Path;
 use mirrormesh_core::relay::position::{PositionKey, PositionValue};
+use mirrormesh_kafka::backoff::pause_after;
 use mirrormesh_kafka::{Error, ErrorCode};
 use mirrormesh_runtime::clock::now_ms;
 use mirrormesh_worker::{CoordinatorError, Failure};
@@ -21,8 +22,9 @@ use crate::fetcher::{Fetched, PAGES_WAITING, Subscription};
 use crate::sender;
 use crate::throttle::{Arrived, Intake};
 
-const BACKOFF_MIN_MS: u64 = 50;
-const BACKOFF_MAX_MS: u64 = 2_000;
+/// Pause before a position is recovered again, growing to the longest.
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// What says that a partition holds up others on its connection.
 const SLOW: [&str; 2] = ["REQUEST_TIMED_OUT", "NOT_ENOUGH_REPLICAS"];
 
@@ -256,6 +258,7 @@ impl PartitionUnit {
 }
 
 fn back_off(attempt: u32) -> Duration {
-    let limit = BACKOFF_MIN_MS.saturating_mul(1 << attempt.min(10)).min(BACKOFF_MAX_MS);
-    Duration::from_millis(rand::rng().random_range(limit / 2..=limit))
+    // Partitions that lost the same broker must not come back together.
+    let part = rand::rng().random_range(0.5..=1.0);
+    pause_after(attempt.saturating_add(1), BACKOFF_MIN, BACKOFF_MAX).mul_f64(part)
 }

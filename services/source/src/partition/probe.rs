@@ -17,7 +17,7 @@ use mirrormesh_kafka::admin::{EpochQuery, OffsetQuery, OffsetSpec};
 use mirrormesh_kafka::client::metadata::Leader;
 use mirrormesh_kafka::memory::Share;
 use mirrormesh_kafka::wire::fetch::{FetchPartition, FetchRequest, FetchedPartition};
-use mirrormesh_kafka::{Client, Error, ErrorCode};
+use mirrormesh_kafka::{Client, ConnectionRole, Error, ErrorCode};
 use mirrormesh_worker::Failure;
 
 use crate::facts::facts;
@@ -25,8 +25,6 @@ use crate::fetcher::page_of;
 use crate::link::FlowLink;
 use crate::topology::no_producer_id;
 
-/// Connection for questions, apart from those that carry records.
-const LANE: u32 = 200;
 /// Bytes asked for at a time.
 const READ_BYTES: i32 = 4 << 20;
 /// How long a broker may hold a question.
@@ -80,8 +78,12 @@ impl Place<'_> {
                 max_bytes: READ_BYTES,
             }],
         };
-        let response =
-            self.client.connection_within(leader.node_id, LANE, self.memory).await?.fetch(&request).await?;
+        let response = self
+            .client
+            .connection_within(leader.node_id, ConnectionRole::Recovery, self.memory)
+            .await?
+            .fetch(&request)
+            .await?;
         let fetched = response.partitions.into_iter().find(|p| p.partition == self.partition);
         fetched.ok_or_else(|| {
             Failure::new("FETCH_INCOMPLETE", "the broker left the partition out of its answer")
@@ -237,7 +239,8 @@ impl Probe {
     async fn source_by_name(&self) -> Result<bool, Failure> {
         let leader = self.source().leader().await?;
         let memory = &self.link.question_memory;
-        let connection = self.link.source.connection_within(leader.node_id, LANE, memory).await?;
+        let connection =
+            self.link.source.connection_within(leader.node_id, ConnectionRole::Recovery, memory).await?;
         Ok(TopicId(leader.topic_id).is_zero() || !connection.fetches_by_topic_id())
     }
 

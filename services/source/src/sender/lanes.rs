@@ -6,12 +6,13 @@
 
 use std::collections::HashMap;
 
+use mirrormesh_kafka::ConnectionRole;
+
 /// Connections for the first set of replicas that is seen on a broker. Many clusters have only this one.
 const FIRST_SET_LANES: u32 = 2;
 /// Sets of replicas that are told apart on each broker; further sets share their connections.
 const SETS_MAX: usize = 8;
-/// The first of the connections for partitions that were slow lately.
-const SLOW_LANE: u32 = 50;
+/// Connections for partitions that were slow lately.
 const SLOW_LANES: u32 = 8;
 
 /// The connections to the brokers of one target.
@@ -23,9 +24,9 @@ pub(crate) struct Lanes {
 
 impl Lanes {
     /// The lane of a partition that this broker leads. `place` tells partitions apart, `replica_set` sets of replicas.
-    pub(crate) fn lane(&mut self, node_id: i32, replica_set: u64, place: u32, slow: bool) -> u32 {
+    pub(crate) fn lane(&mut self, node_id: i32, replica_set: u64, place: u32, slow: bool) -> ConnectionRole {
         if slow {
-            return SLOW_LANE + place % SLOW_LANES;
+            return ConnectionRole::ProduceSlow(place % SLOW_LANES);
         }
         let sets = self.sets.entry(node_id).or_default();
         let index = match sets.iter().position(|known| *known == replica_set) {
@@ -36,10 +37,10 @@ impl Lanes {
             }
             None => usize::try_from(replica_set % SETS_MAX as u64).unwrap_or(0),
         };
-        match u32::try_from(index).unwrap_or(0) {
+        ConnectionRole::Produce(match u32::try_from(index).unwrap_or(0) {
             0 => place % FIRST_SET_LANES,
             other => FIRST_SET_LANES + other - 1,
-        }
+        })
     }
 }
 
@@ -51,8 +52,8 @@ mod tests {
     #[test]
     fn one_set_of_replicas_has_two_lanes() {
         let mut lanes = Lanes::default();
-        let used: BTreeSet<u32> = (0..20).map(|place| lanes.lane(1, 77, place, false)).collect();
-        assert_eq!(used, BTreeSet::from([0, 1]));
+        let used: BTreeSet<ConnectionRole> = (0..20).map(|place| lanes.lane(1, 77, place, false)).collect();
+        assert_eq!(used, BTreeSet::from([ConnectionRole::Produce(0), ConnectionRole::Produce(1)]));
     }
 
     #[test]
@@ -60,21 +61,27 @@ mod tests {
         let mut lanes = Lanes::default();
         let mut seen = BTreeSet::new();
         for set in 0..8 {
-            let used: BTreeSet<u32> = (0..20).map(|place| lanes.lane(1, 100 + set, place, false)).collect();
+            let used: BTreeSet<ConnectionRole> =
+                (0..20).map(|place| lanes.lane(1, 100 + set, place, false)).collect();
             assert!(used.is_disjoint(&seen), "{set}: {used:?} {seen:?}");
             seen.extend(used);
         }
-        let further: BTreeSet<u32> = (0..100).map(|set| lanes.lane(1, 900 + set, 0, false)).collect();
+        let further: BTreeSet<ConnectionRole> =
+            (0..100).map(|set| lanes.lane(1, 900 + set, 0, false)).collect();
         assert!(further.is_subset(&seen), "further sets share them: {further:?}");
-        assert_eq!(lanes.lane(1, 100, 4, false), 0, "a partition stays where it is");
-        assert_eq!(lanes.lane(2, 107, 4, false), 0, "another broker has sets of its own");
+        assert_eq!(lanes.lane(1, 100, 4, false), ConnectionRole::Produce(0), "a partition stays where it is");
+        assert_eq!(
+            lanes.lane(2, 107, 4, false),
+            ConnectionRole::Produce(0),
+            "another broker has sets of its own"
+        );
     }
 
     #[test]
     fn slow_partitions_go_apart() {
         let mut lanes = Lanes::default();
-        let slow: BTreeSet<u32> = (0..20).map(|place| lanes.lane(1, 5, place, true)).collect();
+        let slow: BTreeSet<ConnectionRole> = (0..20).map(|place| lanes.lane(1, 5, place, true)).collect();
         assert_eq!(slow.len(), 8);
-        assert!(slow.iter().all(|lane| (SLOW_LANE..100).contains(lane)), "{slow:?}");
+        assert!(slow.iter().all(|lane| matches!(lane, ConnectionRole::ProduceSlow(_))), "{slow:?}");
     }
 }

@@ -32,7 +32,7 @@ impl Rig {
     }
 
     fn sender(&self) -> Sender {
-        Sender::start(self.client.clone(), 1, 0, Acknowledging::new())
+        Sender::start(self.client.clone(), 1, ConnectionRole::Produce(0), Acknowledging::new())
     }
 
     /// A batch of one record, which is number `id` of its partition.
@@ -149,7 +149,7 @@ async fn a_slow_partition_is_named_and_the_others_keep_their_answers() {
         codes.push((id, code(&answer)));
     }
     codes.sort_unstable();
-    assert_eq!(codes, [(0, REQUEST_TIMED_OUT), (1_000, 0)]);
+    assert_eq!(codes, [(0, ErrorCode::REQUEST_TIMED_OUT.0), (1_000, 0)]);
     let took = began.elapsed();
     assert!(took > Duration::from_secs(2) && took < Duration::from_secs(12), "{took:?}");
     rig.cluster.release_high_watermark(TOPIC, 0).unwrap();

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use mirrormesh_core::ids::TopicName;
+use mirrormesh_kafka::backoff::pause_after;
 
 use super::Trouble;
 
@@ -16,7 +17,7 @@ const PAUSE_MAX: Duration = Duration::from_mins(1);
 
 #[derive(Debug)]
 struct Failed {
-    pause: Duration,
+    times: u32,
     due: Instant,
     trouble: Trouble,
 }
@@ -34,9 +35,10 @@ impl Postponed {
     /// The topic failed. Returns whether that is news: it did not fail before, or for another reason.
     pub(super) fn failed(&mut self, topic: &TopicName, trouble: Trouble, now: Instant) -> bool {
         let before = self.0.get(topic);
-        let pause = before.map_or(PAUSE_MIN, |before| (before.pause * 2).min(PAUSE_MAX));
+        let times = before.map_or(1, |before| before.times.saturating_add(1));
+        let pause = pause_after(times, PAUSE_MIN, PAUSE_MAX);
         let is_news = before.is_none_or(|before| before.trouble != trouble);
-        self.0.insert(topic.clone(), Failed { pause, due: now + pause, trouble });
+        self.0.insert(topic.clone(), Failed { times, due: now + pause, trouble });
         is_news
     }
 

@@ -4,12 +4,13 @@
 //! question of its own partitions only. An end offset is the high watermark, so what is seen is what consumers can read.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use parking_lot::Mutex;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
@@ -66,14 +67,14 @@ impl Arrivals {
 
     /// Records on the target, as far as seen.
     pub(super) fn total(&self) -> u64 {
-        let ends = self.tracks.iter().map(|track| lock(track).end);
+        let ends = self.tracks.iter().map(|track| track.lock().end);
         u64::try_from(ends.sum::<i64>()).unwrap_or(0)
     }
 
     /// Whether records arrived in any of these partitions within this time.
     pub(super) fn flowed(&self, partitions: &[i32], within: Duration) -> bool {
         partitions.iter().filter_map(|p| self.track(*p)).any(|track| {
-            let last = lock(track).growths.last().copied();
+            let last = track.lock().growths.last().copied();
             last.is_some_and(|last| last.elapsed() <= within)
         })
     }
@@ -82,7 +83,7 @@ impl Arrivals {
     /// `since` and its first record at `settled` or later. None as long as there is no such record. Records that were
     /// on their way when the silence began don't end it.
     pub(super) fn back_since(&self, partition: i32, since: Instant, settled: Instant) -> Option<Instant> {
-        back(&lock(self.track(partition)?).growths, since, settled)
+        back(&self.track(partition)?.lock().growths, since, settled)
     }
 
     /// The longest time without a record in any one partition, from `since` until now.
@@ -90,7 +91,7 @@ impl Arrivals {
         let now = Instant::now();
         self.tracks
             .iter()
-            .map(|track| longest_gap(&lock(track).growths, since, now))
+            .map(|track| longest_gap(&track.lock().growths, since, now))
             .max()
             .unwrap_or_default()
     }
@@ -174,12 +175,8 @@ impl fmt::Debug for Arrivals {
     }
 }
 
-fn lock(track: &Mutex<Track>) -> std::sync::MutexGuard<'_, Track> {
-    track.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn note(track: &Mutex<Track>, end: i64, at: Instant) {
-    let mut track = lock(track);
+    let mut track = track.lock();
     // A leader that was just elected may tell an older high watermark for a moment.
     if end > track.end {
         track.end = end;

@@ -1,6 +1,6 @@
 //! An OTLP collector in this process, for the spans of a mesh.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use anyhow::Result;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
@@ -10,6 +10,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use opentelemetry_proto::tonic::trace::v1::Span;
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -28,7 +29,7 @@ impl TraceService for Received {
         let resources = request.into_inner().resource_spans.into_iter();
         let scopes = resources.flat_map(|resource| resource.scope_spans);
         let spans = scopes.flat_map(|scope| scope.spans);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(spans);
+        self.0.lock().extend(spans);
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
@@ -55,7 +56,7 @@ impl Collector {
 
     /// All spans so far.
     pub(crate) fn spans(&self) -> Vec<Span> {
-        self.received.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.received.0.lock().clone()
     }
 }
 

@@ -9,7 +9,7 @@ use mirrormesh_kafka::internal_writer::{InternalWriter, NewRecord};
 use mirrormesh_kafka::librdkafka::InternalReader;
 use mirrormesh_kafka::wire::fetch::{FetchPartition, FetchRequest};
 use mirrormesh_kafka::wire::produce::{ProduceEntry, ProduceRequest};
-use mirrormesh_kafka::{Client, ClientConfig, ErrorCode};
+use mirrormesh_kafka::{Client, ClientConfig, ConnectionRole, ErrorCode};
 use mirrormesh_testkit::topics::unique_name;
 
 use super::cases;
@@ -55,7 +55,8 @@ async fn our_client_appends_and_reads(target: Target) {
     let identity = client.init_producer_id().await.unwrap();
     let other = client.init_producer_id().await.unwrap();
     assert!(identity.producer_id >= 0 && identity.producer_id != other.producer_id);
-    let connection = client.connection(topic.partitions[0].leader.unwrap(), 1).await.unwrap();
+    let connection =
+        client.connection(topic.partitions[0].leader.unwrap(), ConnectionRole::Produce(0)).await.unwrap();
     let batch = batch_of(identity.producer_id, identity.epoch, 0, 10);
     let entry = ProduceEntry {
         topic: Arc::clone(&name),

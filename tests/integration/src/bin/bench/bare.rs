@@ -12,7 +12,7 @@ use mirrormesh_kafka::batch::HEADER_BYTES;
 use mirrormesh_kafka::wire::Answer;
 use mirrormesh_kafka::wire::fetch::{FetchPartition, FetchRequest, FetchResponse};
 use mirrormesh_kafka::wire::produce::{ProduceEntry, ProduceRequest, ProduceResponse, RawBatch};
-use mirrormesh_kafka::{Client, ClientConfig, Connection};
+use mirrormesh_kafka::{Client, ClientConfig, Connection, ConnectionRole};
 
 /// Bytes that one fetch may bring for one partition.
 const PARTITION_BYTES: i32 = 1 << 20;
@@ -54,7 +54,11 @@ async fn end(bootstrap: &str, topic: &str) -> Result<End> {
     if found.partitions.iter().any(|p| p.leader != Some(leader)) {
         bail!("the bare relay knows one broker only");
     }
-    Ok(End { connection: client.connection(leader, 1).await?, topic: found.name, id: found.topic_id })
+    Ok(End {
+        connection: client.connection(leader, ConnectionRole::Produce(0)).await?,
+        topic: found.name,
+        id: found.topic_id,
+    })
 }
 
 /// Copies, and waits to be killed so that its memory can be read.

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use mirrormesh_kafka::batch::{Codec, Producer, Record, encode_records};
 use mirrormesh_kafka::wire::Answer;
 use mirrormesh_kafka::wire::produce::{ProduceEntry, ProduceRequest, ProduceResponse, RawBatch};
-use mirrormesh_kafka::{Client, ClientConfig, Connection};
+use mirrormesh_kafka::{Client, ClientConfig, Connection, ConnectionRole};
 
 use super::stream::{Spot, VALUE_BYTES};
 use crate::load;
@@ -81,7 +81,7 @@ impl<'a> Drip<'a> {
             topics.insert(name, (Arc::clone(&topic.name), topic.topic_id));
         }
         let value = load::pool(load::Fill::Random, VALUE_BYTES, 7);
-        let connection = client.connection(leader, 1).await?;
+        let connection = client.connection(leader, ConnectionRole::Produce(0)).await?;
         Ok(Self { connection, spots, topics, value, unanswered: VecDeque::new() })
     }
 

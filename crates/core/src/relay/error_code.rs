@@ -1,0 +1,32 @@
+//! Kafka's names for the errors that answer an append (`org.apache.kafka.common.protocol.Errors`).
+
+pub(super) const UNKNOWN_SERVER_ERROR: i16 = -1;
+pub(super) const CORRUPT_MESSAGE: i16 = 2;
+pub(super) const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
+pub(super) const LEADER_NOT_AVAILABLE: i16 = 5;
+pub(super) const NOT_LEADER_OR_FOLLOWER: i16 = 6;
+pub(super) const REQUEST_TIMED_OUT: i16 = 7;
+pub(super) const BROKER_NOT_AVAILABLE: i16 = 8;
+pub(super) const REPLICA_NOT_AVAILABLE: i16 = 9;
+pub(super) const MESSAGE_TOO_LARGE: i16 = 10;
+pub(super) const INVALID_TOPIC_EXCEPTION: i16 = 17;
+pub(super) const RECORD_LIST_TOO_LARGE: i16 = 18;
+pub(super) const NOT_ENOUGH_REPLICAS: i16 = 19;
+pub(super) const NOT_ENOUGH_REPLICAS_AFTER_APPEND: i16 = 20;
+pub(super) const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
+pub(super) const CLUSTER_AUTHORIZATION_FAILED: i16 = 31;
+pub(super) const INVALID_TIMESTAMP: i16 = 32;
+pub(super) const UNSUPPORTED_FOR_MESSAGE_FORMAT: i16 = 43;
+pub(super) const POLICY_VIOLATION: i16 = 44;
+pub(super) const OUT_OF_ORDER_SEQUENCE_NUMBER: i16 = 45;
+pub(super) const DUPLICATE_SEQUENCE_NUMBER: i16 = 46;
+pub(super) const INVALID_PRODUCER_EPOCH: i16 = 47;
+pub(super) const KAFKA_STORAGE_ERROR: i16 = 56;
+pub(super) const UNKNOWN_PRODUCER_ID: i16 = 59;
+pub(super) const FENCED_LEADER_EPOCH: i16 = 74;
+pub(super) const UNKNOWN_LEADER_EPOCH: i16 = 75;
+pub(super) const UNSUPPORTED_COMPRESSION_TYPE: i16 = 76;
+pub(super) const INVALID_RECORD: i16 = 87;
+pub(super) const PRODUCER_FENCED: i16 = 90;
+pub(super) const UNKNOWN_TOPIC_ID: i16 = 100;
+pub(super) const INCONSISTENT_TOPIC_ID: i16 = 103;
