@@ -11,14 +11,17 @@
 //! free for all others, so that one whose records go nowhere never takes the budget from the rest (the dynamic threshold
 //! of shared-memory switches). Must not know what the bytes are.
 
+mod buffer;
+
 use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-/// Frames below this are too small to be worth keeping their buffers.
-const SPARE_BYTES_MIN: usize = 64 * 1024;
+pub(crate) use buffer::Buffer;
+use buffer::MAPPED_BYTES_MIN;
+
 /// Buffers kept for use again take at most this part of the limit.
 const SPARE_PART: usize = 4;
 
@@ -35,7 +38,8 @@ struct State {
     held: usize,
     /// Somebody holds a frame that doesn't fit beside what the others hold.
     oversized: bool,
-    spare: Vec<Vec<u8>>,
+    /// Only such as have pages of their own.
+    spare: Vec<Buffer>,
     spare_bytes: usize,
 }
 
@@ -56,7 +60,7 @@ pub struct Lease {
     share: Share,
     bytes: usize,
     oversized: bool,
-    pub(crate) buffer: Vec<u8>,
+    pub(crate) buffer: Buffer,
 }
 
 /// Bytes that are held elsewhere than in a frame, charged to a share until it is dropped.
@@ -124,7 +128,7 @@ impl Share {
         self.add(&mut state, bytes);
         let buffer = state.buffer(bytes, budget.limit);
         drop(state);
-        let buffer = buffer.unwrap_or_else(|| Vec::with_capacity(capacity_for(bytes)));
+        let buffer = buffer.unwrap_or_else(|| Buffer::with_capacity(capacity_for(bytes)));
         Some(Lease { share: self.clone(), bytes, oversized, buffer })
     }
 
@@ -158,7 +162,7 @@ fn grant(limit: usize, state: &State, held: usize, bytes: usize) -> Option<bool>
 /// Room for a frame of so many bytes, and for others that are a little larger: each new buffer costs page faults, as it is
 /// filled for the first time.
 fn capacity_for(bytes: usize) -> usize {
-    if bytes < SPARE_BYTES_MIN {
+    if bytes < MAPPED_BYTES_MIN {
         return bytes;
     }
     let step = bytes.checked_next_power_of_two().map_or(1, |power| power / 16);
@@ -167,12 +171,12 @@ fn capacity_for(bytes: usize) -> usize {
 
 impl State {
     /// A kept buffer that fits without wasting more than it holds; others go if they no longer fit into the limit.
-    fn buffer(&mut self, bytes: usize, limit: usize) -> Option<Vec<u8>> {
-        let fits = |b: &Vec<u8>| b.capacity() >= bytes && b.capacity() / 2 <= bytes;
+    fn buffer(&mut self, bytes: usize, limit: usize) -> Option<Buffer> {
+        let fits = |b: &Buffer| b.capacity() >= bytes && b.capacity() / 2 <= bytes;
         // The one that was given back last is in the processor's caches still.
-        let found = if bytes >= SPARE_BYTES_MIN { self.spare.iter().rposition(fits) } else { None };
+        let found = if bytes >= MAPPED_BYTES_MIN { self.spare.iter().rposition(fits) } else { None };
         let taken = found.map(|index| self.spare.remove(index));
-        self.spare_bytes -= taken.as_ref().map_or(0, Vec::capacity);
+        self.spare_bytes -= taken.as_ref().map_or(0, Buffer::capacity);
         while self.spare_bytes > 0 && self.held + self.spare_bytes > limit {
             let Some(dropped) = self.spare.pop() else { break };
             self.spare_bytes -= dropped.capacity();
@@ -180,35 +184,41 @@ impl State {
         taken
     }
 
-    fn keep(&mut self, buffer: Vec<u8>, limit: usize) {
+    /// Keeps a buffer for use again, or gives it back.
+    fn keep(&mut self, buffer: Buffer, limit: usize) -> Option<Buffer> {
         let room = self.spare_bytes + buffer.capacity() <= limit / SPARE_PART;
-        if room && buffer.capacity() >= SPARE_BYTES_MIN {
-            self.spare_bytes += buffer.capacity();
-            self.spare.push(buffer);
+        if !room || buffer.capacity() < MAPPED_BYTES_MIN {
+            return Some(buffer);
         }
+        self.spare_bytes += buffer.capacity();
+        self.spare.push(buffer);
+        None
     }
 }
 
 impl AsRef<[u8]> for Lease {
     fn as_ref(&self) -> &[u8] {
-        &self.buffer
+        self.buffer.filled()
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         let budget = &self.share.inner.budget;
-        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut buffer = std::mem::replace(&mut self.buffer, Buffer::with_capacity(0));
         buffer.clear();
+        let surplus;
         {
             let mut state = budget.lock();
             if self.oversized {
                 state.oversized = false;
             }
             self.share.give_back(&mut state, self.bytes);
-            state.keep(buffer, budget.limit);
+            surplus = state.keep(buffer, budget.limit);
         }
         budget.freed.notify_waiters();
+        // Not under the lock: the operating system takes its time.
+        drop(surplus);
     }
 }
 
@@ -317,10 +327,10 @@ mod tests {
     fn frames_that_differ_a_little_use_the_same_buffer() {
         let share = Budget::new(8 * MIB).share();
         let lease = share.try_take(MIB + 1).unwrap();
-        let place = lease.buffer.as_ptr();
+        let place = lease.buffer.filled().as_ptr();
         drop(lease);
         let lease = share.try_take(MIB + 100_000).unwrap();
-        assert_eq!(lease.buffer.as_ptr(), place);
+        assert_eq!(lease.buffer.filled().as_ptr(), place);
         assert!(lease.buffer.capacity() <= MIB + MIB / 8, "and none is much too large");
         assert_eq!(share.held(), MIB + 100_000, "what is charged is what the frame has");
     }
@@ -330,15 +340,16 @@ mod tests {
         let budget = Budget::new(8 * MIB);
         let share = budget.share();
         let mut lease = share.try_take(MIB).unwrap();
-        lease.buffer.extend_from_slice(&[7; 10]);
-        let place = lease.buffer.as_ptr();
+        let mut reader = [7_u8; 10].as_slice();
+        assert_eq!(lease.buffer.read(&mut reader, 10).now_or_never().unwrap().unwrap(), 10);
+        let place = lease.buffer.filled().as_ptr();
         drop(lease);
-        assert!(share.try_take(3 * MIB).unwrap().buffer.is_empty(), "too small a buffer is not used");
+        assert!(share.try_take(3 * MIB).unwrap().buffer.filled().is_empty(), "too small a buffer is not used");
         let again = share.try_take(MIB + 100).unwrap();
-        assert!(again.buffer.as_ptr() != place, "too small");
+        assert!(again.buffer.filled().as_ptr() != place, "too small");
         drop(again);
         let again = share.try_take(MIB - 100).unwrap();
-        assert!(again.buffer.as_ptr() == place && again.buffer.is_empty());
+        assert!(again.buffer.filled().as_ptr() == place && again.buffer.filled().is_empty());
         let others: Vec<_> = (0..3).filter_map(|_| budget.share().try_take(MIB)).collect();
         drop((again, others));
         assert!(budget.lock().spare_bytes <= 2 * MIB, "{}", budget.lock().spare_bytes);

@@ -49,10 +49,10 @@ enum Body {
 }
 
 impl Body {
-    fn buffer(&mut self) -> &mut Vec<u8> {
+    async fn read(&mut self, reader: &mut BufReader<Reader>, missing: usize) -> io::Result<usize> {
         match self {
-            Self::Own(buffer) => buffer,
-            Self::Leased(lease) => &mut lease.buffer,
+            Self::Own(buffer) => reader.read_buf(&mut buffer.limit(missing)).await,
+            Self::Leased(lease) => lease.buffer.read(reader, missing).await,
         }
     }
 
@@ -95,9 +95,8 @@ impl FrameReader {
                     }
                 }
                 State::Body(body, missing) => {
-                    let read = self
-                        .reader
-                        .read_buf(&mut body.buffer().limit(*missing))
+                    let read = body
+                        .read(&mut self.reader, *missing)
                         .await
                         .map_err(|e| FrameError(e.to_string()))?;
                     if read == 0 {
