@@ -95,10 +95,8 @@ impl FrameReader {
                     }
                 }
                 State::Body(body, missing) => {
-                    let read = body
-                        .read(&mut self.reader, *missing)
-                        .await
-                        .map_err(|e| FrameError(e.to_string()))?;
+                    let read =
+                        body.read(&mut self.reader, *missing).await.map_err(|e| FrameError(e.to_string()))?;
                     if read == 0 {
                         let problem = format!("the broker closed it {missing} bytes before a frame's end");
                         return Err(FrameError(problem));
