@@ -291,7 +291,8 @@ impl Target {
 
     /// Deleted and made again under the same name.
     pub fn recreate(&mut self, topic: TopicId) {
-        let (leader_epoch, process) = (self.leader_epoch, self.process);
-        *self = Self { leader_epoch, process, ..Self::new(topic, self.facts, self.stored) };
+        // What the old topic refused was too large for it.
+        let (leader_epoch, process, bytes_min) = (self.leader_epoch, self.process, self.bytes_min);
+        *self = Self { leader_epoch, process, bytes_min, ..Self::new(topic, self.facts, self.stored) };
     }
 }
