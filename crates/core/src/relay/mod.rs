@@ -18,6 +18,7 @@ pub mod economy;
 pub mod epochs;
 mod error_code;
 pub mod facts;
+mod in_flight;
 pub mod journal;
 pub mod loss;
 pub mod machine;

@@ -9,11 +9,10 @@ use std::collections::VecDeque;
 
 use super::answer::{Answer, Refused, Verdict, judge};
 use super::facts::Facts;
+use super::in_flight::Pending;
+pub use super::in_flight::{Place, Sending};
 use super::journal::Mirrored;
-use super::position::LastBatch;
-use super::rebuild::Run;
 use super::sequence_of;
-use crate::translate::Segment;
 
 /// Clocks differ, and an expiry check may come early: this part of the expiration time is not relied on.
 const EXPIRATION_MARGIN: i64 = 48;
@@ -44,71 +43,6 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self { batches_max: 256, bytes_max: 8 << 20 }
-    }
-}
-
-/// A place on both sides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    /// Records mirrored by this generation before it: n.
-    pub count: i64,
-    /// Next source offset.
-    pub source: i64,
-    /// Next target offset.
-    pub target: i64,
-}
-
-/// A batch as it is sent.
-#[derive(Debug, Clone)]
-pub struct Sending {
-    /// Source offsets of its first records.
-    pub run: Run,
-    /// Further runs, where source offsets were left out.
-    pub more: Vec<Run>,
-    /// Source offset behind it.
-    pub next_source: i64,
-    /// Its size.
-    pub bytes: u64,
-    /// What it looks like.
-    pub last: LastBatch,
-    /// Leader epoch on the source.
-    pub leader_epoch: i32,
-}
-
-#[derive(Debug, Clone)]
-struct Pending {
-    id: u64,
-    /// Place after the batch.
-    after: Place,
-    sending: Sending,
-    /// What is left out behind it: leader epochs, and from which source offset on.
-    passed: Vec<(i32, i64)>,
-}
-
-impl Pending {
-    fn records(&self) -> i64 {
-        i64::from(self.sending.last.count)
-    }
-
-    /// Where its runs are on the target.
-    fn mirrored(self, base_offset: i64) -> Mirrored {
-        let Self { sending, passed, .. } = self;
-        let mut target = base_offset;
-        let mut place = |run: &Run| {
-            let segment = Segment { source: run.first, target, count: run.count };
-            target += run.count;
-            segment
-        };
-        let segment = place(&sending.run);
-        let more = sending.more.iter().map(place).collect();
-        Mirrored {
-            segment,
-            more,
-            bytes: sending.bytes,
-            last: sending.last,
-            source_leader_epoch: sending.leader_epoch,
-            passed,
-        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Tests of `window`.
 
 use super::*;
+use crate::relay::position::LastBatch;
+use crate::relay::rebuild::Run;
 
 const NOW: u64 = 1_800_000_000_000;
 const NOW_MS: i64 = 1_800_000_000_000;

@@ -292,7 +292,7 @@ impl Target {
     /// Deleted and made again under the same name.
     pub fn recreate(&mut self, topic: TopicId) {
         // What the old topic refused was too large for it.
-        let (leader_epoch, process, bytes_min) = (self.leader_epoch, self.process, self.bytes_min);
-        *self = Self { leader_epoch, process, bytes_min, ..Self::new(topic, self.facts, self.stored) };
+        let (bytes_min, leader_epoch, process) = (self.bytes_min, self.leader_epoch, self.process);
+        *self = Self { bytes_min, leader_epoch, process, ..Self::new(topic, self.facts, self.stored) };
     }
 }
