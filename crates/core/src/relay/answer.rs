@@ -88,7 +88,9 @@ pub fn judge(answer: &Answer, from: i64, to: i64) -> Verdict {
     };
     let stop = |reason, text: String| Verdict::Stop(Stop::new(reason, text).at(from, Some(to)));
     match code {
-        codes::OUT_OF_ORDER_SEQUENCE_NUMBER | codes::DUPLICATE_SEQUENCE_NUMBER | codes::UNKNOWN_PRODUCER_ID => refused(Refused::Sequence, "SEQUENCE_REFUSED"),
+        codes::OUT_OF_ORDER_SEQUENCE_NUMBER
+        | codes::DUPLICATE_SEQUENCE_NUMBER
+        | codes::UNKNOWN_PRODUCER_ID => refused(Refused::Sequence, "SEQUENCE_REFUSED"),
         codes::MESSAGE_TOO_LARGE | codes::RECORD_LIST_TOO_LARGE => refused(Refused::Size, "SIZE_REFUSED"),
         codes::INVALID_TIMESTAMP => refused(Refused::Timestamp, "TIMESTAMP_REFUSED"),
         codes::UNKNOWN_SERVER_ERROR => Verdict::Resync {
@@ -108,7 +110,9 @@ pub fn judge(answer: &Answer, from: i64, to: i64) -> Verdict {
         | codes::UNKNOWN_TOPIC_ID
         | codes::INCONSISTENT_TOPIC_ID => moved("LEADER_MOVED"),
         codes::REQUEST_TIMED_OUT => resync("REQUEST_TIMED_OUT"),
-        codes::NOT_ENOUGH_REPLICAS | codes::NOT_ENOUGH_REPLICAS_AFTER_APPEND => waiting("NOT_ENOUGH_REPLICAS"),
+        codes::NOT_ENOUGH_REPLICAS | codes::NOT_ENOUGH_REPLICAS_AFTER_APPEND => {
+            waiting("NOT_ENOUGH_REPLICAS")
+        }
         codes::CORRUPT_MESSAGE => Verdict::Resync {
             refused: Refused::Checksum,
             leader_moved: false,
@@ -129,7 +133,9 @@ pub fn judge(answer: &Answer, from: i64, to: i64) -> Verdict {
             StopReason::TargetRefused,
             format!("the target refuses the batch of source offsets {from} to {to} with error {code}: {message}"),
         ),
-        codes::TOPIC_AUTHORIZATION_FAILED | codes::CLUSTER_AUTHORIZATION_FAILED => waiting("TARGET_NOT_AUTHORIZED"),
+        codes::TOPIC_AUTHORIZATION_FAILED | codes::CLUSTER_AUTHORIZATION_FAILED => {
+            waiting("TARGET_NOT_AUTHORIZED")
+        }
         _ => waiting("TARGET_ERROR"),
     }
 }

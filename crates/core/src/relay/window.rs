@@ -98,7 +98,7 @@ pub struct Window {
     watched_until_ms: u64,
     /// When an append was there already: another owner of the generation may append too.
     shared_ms: Option<u64>,
-    strays: Option<Strays>,
+    zombies: Option<Zombies>,
     unexpected: Option<Unexpected>,
     /// The first batch that was refused.
     refused: Option<RefusedBatch>,
@@ -115,7 +115,7 @@ pub struct Unexpected {
 
 /// Batches of this owner that have no answer and may still arrive.
 #[derive(Debug, Clone, Copy)]
-pub struct Strays {
+pub struct Zombies {
     /// The highest timestamp of the oldest one.
     oldest_ms: i64,
     /// By then they have arrived, or never will.
@@ -143,7 +143,7 @@ impl Window {
             last_max_timestamp: None,
             watched_until_ms: 0,
             shared_ms: None,
-            strays: None,
+            zombies: None,
             unexpected: None,
             refused: None,
         }
@@ -165,13 +165,13 @@ impl Window {
     }
 
     /// What may still arrive of this owner's appends, those before this window included.
-    pub fn strays(&self) -> Option<Strays> {
-        self.strays
+    pub fn zombies(&self) -> Option<Zombies> {
+        self.zombies
     }
 
     /// Appends of this owner before this window may still arrive.
-    pub fn expect(&mut self, strays: Option<Strays>) {
-        self.strays = strays;
+    pub fn expect(&mut self, zombies: Option<Zombies>) {
+        self.zombies = zombies;
     }
 
     /// So many bytes of what is in flight have not left this process.
@@ -261,8 +261,9 @@ impl Window {
     /// The target surely remembers this producer, whatever is on its way: no other owner was seen whose old batch could
     /// bring it to forget, and none of those in flight can, nor one that was given up and may still arrive.
     pub fn stays_armed(&self, now_ms: u64) -> bool {
-        let strays = self.strays.filter(|strays| now_ms < strays.until_ms).map(|strays| strays.oldest_ms);
-        let oldest = self.oldest.front().copied().into_iter().chain(strays).min();
+        let zombies =
+            self.zombies.filter(|zombies| now_ms < zombies.until_ms).map(|zombies| zombies.oldest_ms);
+        let oldest = self.oldest.front().copied().into_iter().chain(zombies).min();
         self.is_armed(now_ms)
             && !self.is_shared(now_ms)
             && (self.facts.target_append_time || oldest.is_none_or(|t| self.is_young(t, now_ms)))
@@ -425,9 +426,9 @@ impl Window {
 
     /// Those in flight may arrive after they were given up.
     fn gives_up(&mut self, oldest_ms: i64, now_ms: u64) {
-        let earlier = self.strays.filter(|strays| now_ms < strays.until_ms);
-        let oldest_ms = earlier.map_or(oldest_ms, |strays| strays.oldest_ms.min(oldest_ms));
-        self.strays = Some(Strays { oldest_ms, until_ms: now_ms.saturating_add(WATCH_MS) });
+        let earlier = self.zombies.filter(|zombies| now_ms < zombies.until_ms);
+        let oldest_ms = earlier.map_or(oldest_ms, |zombies| zombies.oldest_ms.min(oldest_ms));
+        self.zombies = Some(Zombies { oldest_ms, until_ms: now_ms.saturating_add(WATCH_MS) });
     }
 
     fn fail(&mut self, reason: &'static str) -> Outcome {

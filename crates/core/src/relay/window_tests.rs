@@ -75,7 +75,7 @@ fn an_old_batch_given_up_closes_the_window() {
     send_at(&mut w, 22, 1, NOW_MS - EXPIRATION_MS);
     assert!(matches!(w.answer(young, &Answer::Lost, NOW), Outcome::Failed(_)));
     let mut next = Window::new(w.acked(), true, Facts::DEFAULT, Limits::default());
-    next.expect(w.strays());
+    next.expect(w.zombies());
     let sent = send(&mut next, 21, 1);
     next.answer(sent, &appended(31), NOW);
     assert!(next.is_armed(NOW) && !next.stays_armed(NOW));
@@ -84,7 +84,7 @@ fn an_old_batch_given_up_closes_the_window() {
     let lost = send(&mut next, 22, 1);
     next.answer(lost, &Answer::Lost, NOW + 1);
     let mut third = Window::new(next.acked(), true, Facts::DEFAULT, Limits::default());
-    third.expect(next.strays());
+    third.expect(next.zombies());
     let sent = send(&mut third, 22, 1);
     third.answer(sent, &appended(32), NOW);
     assert!(!third.stays_armed(NOW + WATCH_MS));

@@ -124,7 +124,7 @@ impl Relay {
         );
         stream.looked_ms = now_ms;
         stream.window.share(self.shared_ms);
-        stream.window.expect(self.strays);
+        stream.window.expect(self.zombies);
         stream.inherited = self.inherited(found, now_ms);
         if let Some(looked_at) = self.unexpected.take() {
             stream.window.settle(looked_at);
@@ -288,7 +288,7 @@ impl Relay {
         let mut stream =
             Stream::new((place, true), (self.facts, self.setup.limits), journal, last, last_epoch);
         stream.looked_ms = now_ms;
-        stream.window.expect(self.strays);
+        stream.window.expect(self.zombies);
         if !same_producer {
             stream.window.watch(now_ms);
         }

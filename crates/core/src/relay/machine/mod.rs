@@ -37,7 +37,7 @@ use super::rebuild::Codecs;
 use super::resync::{Found, Premise, Resync, Step};
 use super::sizes::Sizes;
 use super::stop::{Stop, StopReason};
-use super::window::{Limits, Place, Strays, Unexpected};
+use super::window::{Limits, Place, Unexpected, Zombies};
 use crate::flow::{LossPolicy, OversizedPolicy, TimestampPolicy};
 use crate::report::{PartitionFigures, UnitState};
 use crate::unit::{Generation, PartitionDetail, PartitionGeneration, PartitionStart};
@@ -118,7 +118,7 @@ pub struct Relay {
     /// When it was seen that another owner of the generation may append too.
     shared_ms: Option<u64>,
     /// Appends of this owner that may still arrive.
-    strays: Option<Strays>,
+    zombies: Option<Zombies>,
     /// Whom the generation is shared with; `None` before the first place is found.
     inherited: Option<Inherited>,
     /// An append that is looked at for where it stands.
@@ -180,7 +180,7 @@ impl Relay {
             others_before: i64::MIN,
             untold: None,
             shared_ms: None,
-            strays: None,
+            zombies: None,
             inherited: None,
             unexpected: None,
             acked_target: i64::MIN,

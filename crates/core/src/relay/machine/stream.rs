@@ -256,7 +256,7 @@ impl Relay {
         }
         self.journal = stream.journal.clone();
         self.shared_ms = stream.window.shared_ms();
-        self.strays = stream.window.strays();
+        self.zombies = stream.window.zombies();
         self.unexpected = stream.window.unexpected();
         self.inherited = Some(stream.inherited);
         let place = stream.window.acked();
