@@ -9,11 +9,12 @@ use bytes::Bytes;
 use kafka_protocol::messages as m;
 use kafka_protocol::protocol::Message as _;
 use mirrormesh_core::format::batch::{Stamp, control_kind, split};
-use mirrormesh_core::relay::rebuild::{Codecs as _, RebuildPlan};
+use mirrormesh_core::format::crc32c;
+use mirrormesh_relay::rebuild::{Codecs as _, RebuildPlan};
 
 use crate::batch::codec::{Codec, compress};
 use crate::batch::{HEADER_BYTES, RecordCodecs, decode_records};
-use crate::wire::{answer, fetch, produce, versions};
+use crate::wire::{decode, fetch, produce, versions};
 
 /// On decompressed records.
 const LIMIT: usize = 256 << 10;
@@ -67,7 +68,7 @@ pub fn answers(data: &[u8]) {
                 $($number => {
                     let all = <$request>::VERSIONS;
                     let version = version.clamp(all.min, all.max);
-                    drop(answer::decode::<$request>(frame, version, HEAP_BYTES_MAX));
+                    drop(decode::decode::<$request>(frame, version, HEAP_BYTES_MAX));
                 })*
                 19 => drop(versions::read(&frame, version.clamp(0, 3), HEAP_BYTES_MAX)),
                 20 => fetch::fuzz(frame, version.clamp(m::FetchRequest::VERSIONS.min, m::FetchRequest::VERSIONS.max), HEAP_BYTES_MAX),
@@ -157,7 +158,7 @@ fn sealed(mut batch: Vec<u8>) -> Bytes {
     let length = i32::try_from(batch.len().saturating_sub(12)).unwrap_or(0);
     put(&mut batch, 8, &length.to_be_bytes());
     put(&mut batch, 16, &[2]);
-    let crc = crc32c::crc32c(batch.get(21..).unwrap_or_default());
+    let crc = crc32c(batch.get(21..).unwrap_or_default());
     put(&mut batch, 17, &crc.to_be_bytes());
     batch.into()
 }

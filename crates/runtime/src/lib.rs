@@ -9,6 +9,7 @@ pub mod cli;
 pub mod clock;
 pub mod complaint;
 pub mod env;
+pub mod error_chain;
 pub mod grpc;
 pub mod http;
 pub mod service;

@@ -5,13 +5,13 @@
 
 use crate::cli::{CommonArgs, CommonCommand, HealthcheckArgs, ServiceCli};
 use crate::env::Env;
+use crate::error_chain::Chain;
 use crate::http::{self, Health, HttpServer};
 use crate::settings::{self, Layers, SettingsError};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{LogSettings, Telemetry, TelemetrySettings};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::error::Error;
-use std::fmt;
 use std::fmt::Write as _;
 use std::future::Future;
 use std::io::{self, Write};
@@ -335,20 +335,4 @@ fn complain(name: &str, error: &(dyn Error + 'static), code: u8) -> ExitCode {
     // With stderr closed there is nobody left to tell.
     drop(writeln!(io::stderr(), "{name}: {}", Chain(error)));
     ExitCode::from(code)
-}
-
-/// An error with everything that caused it, on one line.
-#[derive(Debug)]
-pub struct Chain<'a>(pub &'a (dyn Error + 'static));
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
-    }
 }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use mirrormesh_core::control::{GenerationRequest, InventoryChange};
-use mirrormesh_core::ids::{ClusterId, FlowId, TopicName};
+use mirrormesh_core::ids::{ClusterId, FlowId};
 use mirrormesh_core::report::Event;
 use mirrormesh_core::unit::{Generation, PartitionGeneration};
 use tokio_util::sync::CancellationToken;
@@ -13,21 +13,10 @@ use tokio_util::sync::CancellationToken;
 use crate::error::CoordinatorError;
 use crate::events::EventQueue;
 use crate::link::Links;
-use crate::wire;
+use crate::wire::{self, RefusedTopic};
 
 /// Topics or groups in one call at most, so that a command stays small in the Raft log.
 const INVENTORY_CHUNK: usize = 200;
-
-/// A topic that was not taken into the inventory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RefusedTopic {
-    /// The source topic.
-    pub topic: TopicName,
-    /// Stable name of why.
-    pub reason: String,
-    /// What is wrong and what to do.
-    pub message: String,
-}
 
 /// A unit's way to the coordinator; cheap to clone. Every call is retried over lost sessions and changed leaders until
 /// it succeeds, is refused, or the unit is asked to stop.

@@ -34,7 +34,7 @@ mod unit;
 mod wire;
 
 pub use config::WorkerSettings;
-pub use coordinator::{CoordinatorHandle, RefusedTopic};
+pub use coordinator::CoordinatorHandle;
 pub use error::{CoordinatorError, Error};
 pub use identity::{ClusterCheck, cluster_id, cluster_name};
 pub use kafka::{Failure, client_config, ensure_internal_topic, topic_exists};
@@ -42,3 +42,4 @@ pub use lease::Lease;
 pub use report::ReportHandle;
 pub use run::run_worker;
 pub use unit::{FlowView, QueryHandler, UnitContext, UnitFactory};
+pub use wire::RefusedTopic;

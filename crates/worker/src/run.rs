@@ -23,9 +23,10 @@ use crate::metrics::Metrics;
 use crate::progress::Progress;
 use crate::release::Releases;
 use crate::report::Reports;
-use crate::session::{Identity, Session};
+use crate::session::Session;
 use crate::supervisor::{Patience, Supervisor, Surroundings};
 use crate::unit::UnitFactory;
+use crate::wire::Identity;
 
 /// How long saying goodbye may take before units are drained all the same.
 const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);

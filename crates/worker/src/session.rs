@@ -7,8 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mirrormesh_core::ids::WorkerId;
-use mirrormesh_core::unit::Role;
 use mirrormesh_kafka::Backoff;
 use mirrormesh_proto::convert::session::Speaker;
 use mirrormesh_proto::mesh::WatchAssignmentsResponse;
@@ -27,7 +25,7 @@ use crate::metrics::Metrics;
 use crate::progress::Progress;
 use crate::queries;
 use crate::unit::QueryHandler;
-use crate::wire;
+use crate::wire::{self, Identity, Opened};
 
 /// Registering and opening a stream must be answered in this time.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
@@ -37,22 +35,6 @@ const GOOD_AFTER: Duration = Duration::from_secs(2);
 const REDIRECTS_MAX: u32 = 3;
 /// Largest set of assignments taken, in bytes: 20,000 units with long names fit several times.
 const SET_BYTES_MAX: usize = 64 << 20;
-
-/// Who registers.
-#[derive(Debug, Clone)]
-pub(crate) struct Identity {
-    pub(crate) worker: WorkerId,
-    pub(crate) role: Role,
-    pub(crate) capacity: u32,
-    pub(crate) version: String,
-}
-
-/// An open session, as the coordinator gave it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Opened {
-    pub(crate) session: u64,
-    pub(crate) lease: Duration,
-}
 
 /// Everything that the session's task owns.
 pub(crate) struct Session {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use mirrormesh_core::flow::{PreviewPage, PreviewQuestion};
 use mirrormesh_core::ids::FlowId;
-use mirrormesh_core::relay::paused::{PausedFigures, PausedSet};
+use mirrormesh_core::paused::{PausedFigures, PausedSet};
 use mirrormesh_core::unit::{AssignedFlow, AssignedUnit, ClusterSpec, Unit};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;

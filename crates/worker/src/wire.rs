@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use mirrormesh_core::control::{GenerationRequest, InventoryChange};
 use mirrormesh_core::flow::PreviewPage;
-use mirrormesh_core::ids::{ClusterId, FlowId};
-use mirrormesh_core::relay::paused::PausedFigures;
+use mirrormesh_core::ids::{ClusterId, FlowId, TopicName, WorkerId};
+use mirrormesh_core::paused::PausedFigures;
 use mirrormesh_core::report::{Event, UnitReport};
-use mirrormesh_core::unit::{Generation, PartitionGeneration, Unit, WorkerAssignment};
+use mirrormesh_core::unit::{Generation, PartitionGeneration, Role, Unit, WorkerAssignment};
 use mirrormesh_proto::ConvertError;
 use mirrormesh_proto::convert::session::{
     ClusterReport, EventsReport, GenerationBegin, InventoryReport, ProducerClaim, ProgressReport, Question,
@@ -28,12 +28,37 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
-use crate::coordinator::RefusedTopic;
 use crate::link::Link;
-use crate::session::{Identity, Opened};
 
 /// A lease shorter than this could not be renewed in time: the coordinator's word is not taken for less.
 const LEASE_MIN: Duration = Duration::from_secs(1);
+
+/// Who registers.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    pub(crate) worker: WorkerId,
+    pub(crate) role: Role,
+    pub(crate) capacity: u32,
+    pub(crate) version: String,
+}
+
+/// An open session, as the coordinator gave it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Opened {
+    pub(crate) session: u64,
+    pub(crate) lease: Duration,
+}
+
+/// A topic that was not taken into the inventory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedTopic {
+    /// The source topic.
+    pub topic: TopicName,
+    /// Stable name of why.
+    pub reason: String,
+    /// What is wrong and what to do.
+    pub message: String,
+}
 
 /// A channel to a coordinator's mesh address; it connects when it is used.
 pub(crate) fn channel(address: &str) -> Result<Channel, GrpcError> {

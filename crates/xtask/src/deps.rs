@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::process::{capture, cargo};
 
 const CORE: &str = "mirrormesh-core";
+const RELAY: &str = "mirrormesh-relay";
 const TESTKIT: &str = "mirrormesh-testkit";
 const OURS: &str = "mirrormesh-";
 
@@ -23,13 +24,15 @@ enum Edges {
 }
 
 /// Each of our packages, by name without `mirrormesh-`. Services never use each other; standalone is all of them.
-const TABLE: [(&str, Edges); 13] = [
+const TABLE: [(&str, Edges); 14] = [
     ("core", Edges::Only(&[])),
+    ("relay", Edges::Only(&["core"])),
     ("proto", Edges::Only(&["core"])),
-    ("kafka", Edges::Only(&["core"])),
+    // It knows the relay's codecs, which it carries out.
+    ("kafka", Edges::Only(&["core", "relay"])),
     ("runtime", Edges::Only(&[])),
     ("worker", Edges::Only(&["core", "proto", "runtime", "kafka"])),
-    ("source", Edges::Only(WORKER_SERVICE)),
+    ("source", Edges::Only(&["core", "relay", "proto", "kafka", "worker", "runtime"])),
     ("checkpoint", Edges::Only(WORKER_SERVICE)),
     ("heartbeat", Edges::Only(WORKER_SERVICE)),
     // The coordinator knows no Kafka.
@@ -53,8 +56,9 @@ const SPEAKERS: [(&str, &[&str]); 4] = [
     ("redb", &["mirrormesh-coordinator"]),
 ];
 
-/// What the pure core may use, itself and by way of others. No IO, no runtime, no clock, no serialisation framework.
-const CORE_TREE: [&str; 14] = [
+/// What the pure crates may use, themselves and by way of others. No IO, no runtime, no clock, no serialisation framework.
+const PURE_TREE: [&str; 20] = [
+    CORE,
     "bytes",
     "thiserror",
     "thiserror-impl",
@@ -63,23 +67,30 @@ const CORE_TREE: [&str; 14] = [
     "regex-syntax",
     "aho-corasick",
     "memchr",
-    "crc32c",
+    "crc-fast",
+    "digest",
+    "crypto-common",
+    "generic-array",
+    "typenum",
+    "spin",
     "strsim",
     "proc-macro2",
     "quote",
     "syn",
     "unicode-ident",
 ];
-const CORE_DIRECT: [&str; 5] = ["bytes", "thiserror", "regex", "strsim", "crc32c"];
+const PURE_DIRECT: [&str; 6] = [CORE, "bytes", "thiserror", "regex", "strsim", "crc-fast"];
 
 /// Checks the workspace; the violations, one per line of text.
 pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
     let metadata = capture(cargo(root).args(["metadata", "--format-version", "1", "--no-deps", "--locked"]))?;
     let packages = read_packages(&metadata)?;
     let mut violations = check_packages(&packages);
-    let tree =
-        capture(cargo(root).args(["tree", "--locked", "-p", CORE, "-e", "normal", "--prefix", "none"]))?;
-    violations.extend(check_core_tree(&tree));
+    for pure in [CORE, RELAY] {
+        let tree =
+            capture(cargo(root).args(["tree", "--locked", "-p", pure, "-e", "normal", "--prefix", "none"]))?;
+        violations.extend(check_tree(pure, &tree));
+    }
     Ok(violations)
 }
 
@@ -152,10 +163,10 @@ fn check_edges(package: &str, dependencies: &[(String, Kind)]) -> Vec<String> {
         return outside(package, dependencies, XTASK.1, "tasks must build with cargo and a C compiler only");
     }
     let mut violations = Vec::new();
-    if package == CORE {
+    if [CORE, RELAY].contains(&package) {
         let product: Vec<_> =
             dependencies.iter().filter(|(_, kind)| *kind == Kind::Product).cloned().collect();
-        violations.extend(outside(package, &product, &CORE_DIRECT, "core is pure"));
+        violations.extend(outside(package, &product, &PURE_DIRECT, "core and relay are pure"));
     }
     let short = package.strip_prefix(OURS);
     let Some((_, edges)) = TABLE.iter().find(|(name, _)| Some(*name) == short) else {
@@ -182,15 +193,15 @@ fn outside(package: &str, dependencies: &[(String, Kind)], allowed: &[&str], rea
 }
 
 /// `cargo tree`'s lines are `name vVERSION ...`.
-fn check_core_tree(tree: &str) -> Vec<String> {
+fn check_tree(pure: &str, tree: &str) -> Vec<String> {
     let names: BTreeSet<_> = tree.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    if !names.contains(CORE) || names.len() < 2 {
-        return vec![format!("`cargo tree` did not tell what {CORE} uses")];
+    if !names.contains(pure) || names.len() < 2 {
+        return vec![format!("`cargo tree` did not tell what {pure} uses")];
     }
     names
         .into_iter()
-        .filter(|name| *name != CORE && !CORE_TREE.contains(name))
-        .map(|name| format!("{CORE} uses {name} (see `cargo tree -p {CORE} -i {name}`): core is pure"))
+        .filter(|name| *name != pure && !PURE_TREE.contains(name))
+        .map(|name| format!("{pure} uses {name} (see `cargo tree -p {pure} -i {name}`): it is pure"))
         .collect()
 }
 
@@ -278,8 +289,8 @@ mod tests {
         assert_eq!(violations(CORE, &["tokio"]).len(), 1);
         assert_eq!(violations(CORE, &["serde:build"]).len(), 1);
         let sound = "mirrormesh-core v0.1.0 (somewhere)\nbytes v1.11.0\nregex v1.12.2\nmemchr v2.7.6 (*)\n";
-        assert!(check_core_tree(sound).is_empty());
-        let found = check_core_tree(&format!("{sound}serde v1.0.0\ntokio v1.54.1\n"));
+        assert!(check_tree(CORE, sound).is_empty());
+        let found = check_tree(CORE, &format!("{sound}serde v1.0.0\ntokio v1.54.1\n"));
         assert_eq!(found.len(), 2, "{found:?}");
     }
 
@@ -304,8 +315,8 @@ mod tests {
         }
         let odd = metadata(&[(CORE, &["bytes:strange"])]);
         assert!(read_packages(&odd).is_err());
-        assert_eq!(check_core_tree("").len(), 1);
-        assert_eq!(check_core_tree("mirrormesh-core v0.1.0\n").len(), 1);
-        assert_eq!(check_core_tree("error: something\nbytes v1\n").len(), 1);
+        assert_eq!(check_tree(CORE, "").len(), 1);
+        assert_eq!(check_tree(CORE, "mirrormesh-core v0.1.0\n").len(), 1);
+        assert_eq!(check_tree(CORE, "error: something\nbytes v1\n").len(), 1);
     }
 }

@@ -4,17 +4,16 @@
 //! that it can say (or install) what the rest needs.
 #![allow(clippy::print_stdout, reason = "a task talks to the person or script that called it")]
 
+mod circles;
 mod deps;
 mod fuzz;
-mod grpcurl;
 mod planted;
 mod prereq;
 mod process;
-mod proto_lint;
-mod proto_parse;
 mod test_report;
 mod test_run;
 mod tidy;
+mod tools;
 mod try_out;
 mod verify;
 
@@ -35,7 +34,10 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Task {
     /// Checks everything that can be checked without running the product; changes nothing.
-    Verify,
+    Verify {
+        /// Some of the steps; without one, all.
+        steps: Vec<String>,
+    },
     /// Formats the code and applies clippy's suggestions.
     Fix,
     /// Runs all tests; the last line says `N passed, N failed, N skipped`.
@@ -70,11 +72,9 @@ enum Task {
         #[arg(long, default_value_t = 10_000_000)]
         runs: u64,
     },
-    /// Checks the .proto files only.
-    Proto,
-    /// Plants bugs in a copy of the core, one at a time, and counts the seeds of the simulation that notice each.
+    /// Plants bugs in a copy of the relay, one at a time, and counts the seeds of the simulation that notice each.
     Planted {
-        /// Some of the table in crates/core/tests/sim/PLANTED.md; without one, all.
+        /// Some of the table in crates/relay/tests/sim/PLANTED.md; without one, all.
         names: Vec<String>,
         /// So many fresh seeds for each bug.
         #[arg(long, default_value_t = 10_000)]
@@ -95,14 +95,13 @@ fn main() -> ExitCode {
 fn run() -> Result<ExitCode> {
     let root = workspace_root()?;
     match Arguments::parse().task {
-        Task::Verify => verify::verify(&root),
+        Task::Verify { steps } => verify::verify(&root, &steps),
         Task::Fix => verify::fix(&root),
         Task::Test { arguments } => test_run::run(&root, &arguments),
         Task::Demo { arguments } => try_out::demo(&root, &arguments),
         Task::Bench { arguments } => try_out::bench(&root, &arguments),
         Task::Kafka { arguments } => try_out::kafka(&root, &arguments),
         Task::Fuzz { target, runs } => fuzz::run(&root, target.as_deref(), runs),
-        Task::Proto => verify::proto(&root),
         Task::Planted { names, seeds } => planted::run(&root, &names, seeds),
     }
 }

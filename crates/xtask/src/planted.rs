@@ -1,6 +1,6 @@
 //! Planted bugs: each patch of the simulation's table breaks the relay in one way. How many fresh seeds notice?
 //!
-//! The core is copied under `target/planted` with a workspace of its own, so that nothing here is ever changed.
+//! The pure crates are copied under `target/planted` with a workspace of their own, so that nothing here is ever changed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,9 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::process::{cargo, show};
 
-const SIMULATION: &str = "crates/core/tests/sim";
+const SIMULATION: &str = "crates/relay/tests/sim";
+/// What the simulation needs.
+const CRATES: [&str; 2] = ["crates/core", "crates/relay"];
 
 /// Plants every bug of the table, or those named, and prints a table of what caught them.
 pub(crate) fn run(root: &Path, names: &[String], seeds: u64) -> Result<ExitCode> {
@@ -97,7 +99,7 @@ fn bugs(table: &str) -> Result<Vec<String>> {
     .collect()
 }
 
-/// A workspace of the core alone.
+/// A workspace of the pure crates alone.
 fn copy_workspace(root: &Path) -> Result<PathBuf> {
     let copy = root.join("target/planted");
     fs::create_dir_all(&copy)?;
@@ -106,7 +108,7 @@ fn copy_workspace(root: &Path) -> Result<PathBuf> {
     let (_, after) = rest.split_once(']').context("the members of Cargo.toml do not end")?;
     let after: Vec<_> = after.lines().filter(|line| !line.starts_with("default-members")).collect();
     let after = after.join("\n");
-    fs::write(copy.join("Cargo.toml"), format!("{before}members = [\"crates/core\"]{after}\n"))?;
+    fs::write(copy.join("Cargo.toml"), format!("{before}members = {CRATES:?}{after}\n"))?;
     for name in ["Cargo.lock", "clippy.toml"] {
         fs::copy(root.join(name), copy.join(name)).with_context(|| format!("cannot copy {name}"))?;
     }
@@ -114,13 +116,16 @@ fn copy_workspace(root: &Path) -> Result<PathBuf> {
     Ok(copy)
 }
 
-/// Puts the core there as it is.
+/// Puts the crates there as they are.
 fn restore(root: &Path, copy: &Path) -> Result<()> {
-    let core = copy.join("crates/core");
-    if core.exists() {
-        fs::remove_dir_all(&core).with_context(|| format!("cannot remove {}", core.display()))?;
+    for name in CRATES {
+        let there = copy.join(name);
+        if there.exists() {
+            fs::remove_dir_all(&there).with_context(|| format!("cannot remove {}", there.display()))?;
+        }
+        copy_directory(&root.join(name), &there)?;
     }
-    copy_directory(&root.join("crates/core"), &core)
+    Ok(())
 }
 
 fn copy_directory(from: &Path, to: &Path) -> Result<()> {
@@ -140,7 +145,7 @@ fn copy_directory(from: &Path, to: &Path) -> Result<()> {
 
 /// Runs fresh seeds, and the scripted scenes.
 fn caught(copy: &Path, seeds: u64) -> Result<Caught> {
-    let package = ["test", "--quiet", "--release", "--package", "mirrormesh-core", "--test", "sim"];
+    let package = ["test", "--quiet", "--release", "--package", "mirrormesh-relay", "--test", "sim"];
     let target = copy.join("target");
     show(cargo(copy).args(package).arg("--no-run").env("CARGO_TARGET_DIR", &target))?;
     let said = |tests: &[&str]| -> Result<String> {

@@ -19,6 +19,8 @@ pub(crate) enum Purpose {
     Build,
     /// That, and run real Kafka brokers.
     Kafka,
+    /// That, and install a program from `PyPI`.
+    Python,
 }
 
 /// One thing that is needed.
@@ -30,6 +32,8 @@ enum Need {
     Library(&'static str, &'static str, &'static str),
     /// A Java runtime that is new enough.
     Java,
+    /// Python, with what makes an environment that packages can be installed to.
+    Python,
 }
 
 const BUILD: [Need; 7] = [
@@ -49,6 +53,7 @@ impl Need {
             Self::Program(name, _) => name.to_owned(),
             Self::Library(name, _, _) => format!("the headers of {name}"),
             Self::Java => format!("java {JAVA_MAJOR_MIN} or newer"),
+            Self::Python => "python3 with venv".to_owned(),
         }
     }
 
@@ -60,6 +65,7 @@ impl Need {
                 quiet("pkg-config", &["--exists", name])
                     || std::path::Path::new("/usr/include").join(header).is_file()
             }
+            Self::Python => quiet("python3", &["-c", "import ensurepip, venv"]),
             Self::Java => java_major().is_some_and(|major| major >= JAVA_MAJOR_MIN),
         }
     }
@@ -92,11 +98,12 @@ pub(crate) fn ensure(purpose: Purpose) -> Result<()> {
 }
 
 fn missing(purpose: Purpose) -> Vec<Need> {
-    let kafka: &[Need] = match purpose {
+    let more: &[Need] = match purpose {
         Purpose::Build => &[],
         Purpose::Kafka => &KAFKA,
+        Purpose::Python => &[Need::Python],
     };
-    BUILD.iter().chain(kafka).copied().filter(|need| !need.is_met()).collect()
+    BUILD.iter().chain(more).copied().filter(|need| !need.is_met()).collect()
 }
 
 fn names(needs: &[Need]) -> String {
@@ -116,6 +123,7 @@ fn packages(missing: &[Need], java: &str) -> Vec<String> {
     let lists = missing.iter().map(|need| match need {
         Need::Program(_, packages) | Need::Library(_, _, packages) => *packages,
         Need::Java => java,
+        Need::Python => "python3-venv",
     });
     lists.flat_map(str::split_whitespace).map(str::to_owned).collect()
 }

@@ -55,3 +55,12 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|directory| directory.join(name)).find(|found| found.is_file())
 }
+
+/// Where cargo builds.
+pub(crate) fn target_directory(root: &Path) -> Result<PathBuf> {
+    let metadata = capture(cargo(root).args(["metadata", "--format-version", "1", "--no-deps"]))?;
+    let metadata: serde_json::Value =
+        serde_json::from_str(&metadata).context("`cargo metadata` said something that is not JSON")?;
+    let directory = metadata.get("target_directory").and_then(serde_json::Value::as_str);
+    directory.map(PathBuf::from).context("`cargo metadata` told no target directory")
+}

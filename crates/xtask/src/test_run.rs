@@ -2,17 +2,17 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 
-use crate::grpcurl;
 use crate::prereq::{self, Purpose};
-use crate::process::{cargo, describe, show};
+use crate::process::{cargo, describe, show, target_directory};
 use crate::test_report::Report;
+use crate::tools;
 
 /// Lines that are read and not yet shown.
 const LINES_MAX: usize = 1024;
@@ -24,7 +24,7 @@ const SILENCE: Duration = Duration::from_secs(2);
 pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<ExitCode> {
     prereq::ensure(Purpose::Kafka)?;
     let mut report = Report::default();
-    if let Err(why) = grpcurl::ensure(&target_directory(root)) {
+    if let Err(why) = tools::grpcurl(root) {
         report.skip(format!("the grpcurl commands of README.md, deploy and docs: {why}"));
     }
     let built = show(cargo(root).args(["build", "--workspace", "--bins"]));
@@ -41,13 +41,9 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<ExitCode> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn target_directory(root: &Path) -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into)
-}
-
 /// Streams the output to the terminal, a log and the report; whether cargo succeeded.
 fn run_tests(root: &Path, arguments: &[String], report: &mut Report) -> Result<bool> {
-    let target = target_directory(root);
+    let target = target_directory(root)?;
     std::fs::create_dir_all(&target).with_context(|| format!("cannot make {}", target.display()))?;
     let path = target.join("test.log");
     let mut log = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;

@@ -1,12 +1,12 @@
 //! `demo`, `bench` and `kafka`: builds what they need and becomes the program that does it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::prereq::{self, Purpose};
-use crate::process::{become_program, capture, cargo, show};
+use crate::process::{become_program, cargo, show, target_directory};
 
 /// The services, which demo and benchmark start as processes.
 const SERVICES: [&str; 5] = [
@@ -46,12 +46,4 @@ fn run(root: &Path, program: &str, arguments: &[String]) -> Result<ExitCode> {
     show(&mut services)?;
     show(cargo(root).args(["build", "--release", "--package", INTEGRATION, "--bin", program]))?;
     become_program(Command::new(target_directory(root)?.join("release").join(program)).args(arguments))
-}
-
-fn target_directory(root: &Path) -> Result<PathBuf> {
-    let metadata = capture(cargo(root).args(["metadata", "--format-version", "1", "--no-deps"]))?;
-    let metadata: serde_json::Value =
-        serde_json::from_str(&metadata).context("`cargo metadata` said something that is not JSON")?;
-    let directory = metadata.get("target_directory").and_then(serde_json::Value::as_str);
-    directory.map(PathBuf::from).context("`cargo metadata` told no target directory")
 }

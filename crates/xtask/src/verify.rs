@@ -9,15 +9,26 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::prereq::{self, Purpose};
-use crate::process::{cargo, find_program, show};
-use crate::{deps, planted, proto_lint, tidy};
+use crate::process::{cargo, show};
+use crate::{circles, deps, planted, tidy, tools};
 
 /// A check and what to do when it fails.
 struct Step {
     name: &'static str,
     remedy: &'static str,
-    /// What it says when it passes.
-    run: fn(&Path) -> Result<String>,
+    run: fn(&Path) -> Result<Outcome>,
+}
+
+/// How a check ended that found nothing wrong.
+enum Outcome {
+    /// It ran: what it says.
+    Passed(String),
+    /// It could not run: why. A failure where `CI` is set, since there nobody reads what passed.
+    Skipped(String),
+}
+
+fn passed(said: impl Into<String>) -> Outcome {
+    Outcome::Passed(said.into())
 }
 
 const STEPS: [Step; 9] = [
@@ -28,11 +39,11 @@ const STEPS: [Step; 9] = [
         remedy: "the rules and their reasons are in crates/xtask/src/deps.rs",
         run: edges,
     },
-    Step { name: "proto", remedy: "mend the lines that are named in proto/", run: protos },
+    Step { name: "circles", remedy: "move what both files need into a third one", run: no_circles },
     Step { name: "buf", remedy: "mend what buf names; its rules are in proto/buf.yaml", run: buf },
     Step {
         name: "planted",
-        remedy: "see crates/core/tests/sim/PLANTED.md; `cargo xtask planted` shows what catches each",
+        remedy: "see crates/relay/tests/sim/PLANTED.md; `cargo xtask planted` shows what catches each",
         run: planted,
     },
     Step { name: "clippy", remedy: "mend it, or run `cargo xtask fix`", run: clippy },
@@ -40,16 +51,16 @@ const STEPS: [Step; 9] = [
     Step { name: "licences", remedy: "the rules are in deny.toml", run: licences },
 ];
 
-/// Runs all steps.
-pub(crate) fn verify(root: &Path) -> Result<ExitCode> {
+/// Runs all steps, or those that are named.
+pub(crate) fn verify(root: &Path, names: &[String]) -> Result<ExitCode> {
+    let known: Vec<_> = STEPS.iter().map(|step| step.name).collect();
+    if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
+        bail!("there is no step {unknown:?}; the steps are: {}", known.join(", "));
+    }
     prereq::ensure(Purpose::Build)?;
-    run_steps(root, &STEPS)
-}
-
-/// Runs the steps about the .proto files.
-pub(crate) fn proto(root: &Path) -> Result<ExitCode> {
-    let steps = STEPS.iter().filter(|step| matches!(step.name, "proto" | "buf"));
-    run_steps(root, steps)
+    let chosen = STEPS.iter().filter(|step| names.is_empty() || names.iter().any(|name| name == step.name));
+    let in_ci = std::env::var_os("CI").is_some_and(|value| value == "true");
+    run_steps(root, chosen, in_ci)
 }
 
 /// Formats, and lets clippy mend what it can.
@@ -62,8 +73,9 @@ pub(crate) fn fix(root: &Path) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn run_steps<'a>(root: &Path, steps: impl IntoIterator<Item = &'a Step>) -> Result<ExitCode> {
+fn run_steps<'a>(root: &Path, steps: impl IntoIterator<Item = &'a Step>, in_ci: bool) -> Result<ExitCode> {
     let mut failed = Vec::new();
+    let mut skipped = Vec::new();
     let mut count = 0;
     for step in steps {
         println!("==> {}", step.name);
@@ -72,7 +84,15 @@ fn run_steps<'a>(root: &Path, steps: impl IntoIterator<Item = &'a Step>) -> Resu
         let seconds = started.elapsed().as_secs_f64();
         count += 1;
         match result {
-            Ok(said) => println!("    {} passed in {seconds:.1} s: {said}", step.name),
+            Ok(Outcome::Passed(said)) => println!("    {} passed in {seconds:.1} s: {said}", step.name),
+            Ok(Outcome::Skipped(why)) if in_ci => {
+                println!("    {} FAILED: it could not run, and CI=true: {why}", step.name);
+                failed.push(step);
+            }
+            Ok(Outcome::Skipped(why)) => {
+                println!("    {} SKIPPED: {why}", step.name);
+                skipped.push(step.name);
+            }
             Err(error) => {
                 println!("    {} FAILED in {seconds:.1} s: {error:#}", step.name);
                 failed.push(step);
@@ -83,7 +103,15 @@ fn run_steps<'a>(root: &Path, steps: impl IntoIterator<Item = &'a Step>) -> Resu
         if count == 0 {
             bail!("no step ran");
         }
-        println!("verify: all {count} steps passed");
+        match skipped.as_slice() {
+            [] => println!("verify: all {count} steps passed"),
+            names => println!(
+                "verify: {} of {count} steps passed, {} skipped: {}",
+                count - names.len(),
+                names.len(),
+                names.join(", ")
+            ),
+        }
         return Ok(ExitCode::SUCCESS);
     }
     println!("verify: {} of {count} steps failed", failed.len());
@@ -93,40 +121,40 @@ fn run_steps<'a>(root: &Path, steps: impl IntoIterator<Item = &'a Step>) -> Resu
     Ok(ExitCode::FAILURE)
 }
 
-fn format(root: &Path) -> Result<String> {
+fn format(root: &Path) -> Result<Outcome> {
     show(cargo(root).args(["fmt", "--all", "--check"]))?;
-    Ok("all code is formatted".to_owned())
+    Ok(passed("all code is formatted"))
 }
 
-fn tidy(root: &Path) -> Result<String> {
+fn tidy(root: &Path) -> Result<Outcome> {
     judge(&tidy::check(root)?)?;
-    Ok("sizes, headers, left-overs, paths, tabs".to_owned())
+    Ok(passed("sizes, headers, left-overs, paths, tabs"))
 }
 
-fn edges(root: &Path) -> Result<String> {
+fn edges(root: &Path) -> Result<Outcome> {
     judge(&deps::check(root)?)?;
-    Ok("every crate uses only what it may".to_owned())
+    Ok(passed("every crate uses only what it may"))
 }
 
-fn protos(root: &Path) -> Result<String> {
-    let lint = proto_lint::check(&root.join("proto"))?;
-    judge(&lint.violations)?;
-    Ok(format!("our own lint over {} files", lint.files))
+fn no_circles(root: &Path) -> Result<Outcome> {
+    judge(&circles::check(root)?)?;
+    Ok(passed("no two files import each other in a circle"))
 }
 
-fn buf(root: &Path) -> Result<String> {
-    let Some(buf) = find_program("buf") else {
-        return Ok("NOT RUN, as there is no buf on the PATH (our own lint ran)".to_owned());
+fn buf(root: &Path) -> Result<Outcome> {
+    let buf = match tools::buf(root) {
+        Ok(buf) => buf,
+        Err(why) => return Ok(Outcome::Skipped(why)),
     };
     show(Command::new(buf).arg("lint").current_dir(root.join("proto")).stdin(Stdio::null()))?;
-    Ok("buf lint".to_owned())
+    Ok(passed("buf lint"))
 }
 
-fn planted(root: &Path) -> Result<String> {
-    Ok(format!("{} bugs can be planted", planted::check(root)?))
+fn planted(root: &Path) -> Result<Outcome> {
+    Ok(passed(format!("{} bugs can be planted", planted::check(root)?)))
 }
 
-fn clippy(root: &Path) -> Result<String> {
+fn clippy(root: &Path) -> Result<Outcome> {
     show(cargo(root).args([
         "clippy",
         "--locked",
@@ -137,30 +165,31 @@ fn clippy(root: &Path) -> Result<String> {
         "-D",
         "warnings",
     ]))?;
-    Ok("no warnings".to_owned())
+    Ok(passed("no warnings"))
 }
 
-fn doc(root: &Path) -> Result<String> {
+fn doc(root: &Path) -> Result<Outcome> {
     let arguments = ["doc", "--locked", "--quiet", "--workspace", "--no-deps"];
     show(cargo(root).args(arguments).env("RUSTDOCFLAGS", "-D warnings"))?;
-    Ok("no warnings".to_owned())
+    Ok(passed("no warnings"))
 }
 
 /// Advisories are left out: they need a network.
-fn licences(root: &Path) -> Result<String> {
-    if find_program("cargo-deny").is_none() {
-        return Ok("NOT RUN, as cargo-deny is not installed (`cargo install cargo-deny`)".to_owned());
-    }
-    show(cargo(root).args([
-        "deny",
-        "--offline",
+fn licences(root: &Path) -> Result<Outcome> {
+    let deny = match tools::cargo_deny(root) {
+        Ok(deny) => deny,
+        Err(why) => return Ok(Outcome::Skipped(why)),
+    };
+    show(Command::new(deny).current_dir(root).stdin(Stdio::null()).args([
+        "--log-level",
+        "error",
         "check",
         "--hide-inclusion-graph",
         "bans",
         "licenses",
         "sources",
     ]))?;
-    Ok("cargo-deny: bans, licenses, sources".to_owned())
+    Ok(passed("cargo-deny: bans, licenses, sources"))
 }
 
 fn judge(violations: &[String]) -> Result<()> {

@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mirrormesh_core::ids::{FlowId, TopicId};
-use mirrormesh_core::relay::position::{Position, PositionKey, PositionKind, PositionValue};
-use mirrormesh_core::relay::stored_map::{ChunkKey, stored_map};
+use mirrormesh_core::position::{Position, PositionKey, PositionKind, PositionValue};
+use mirrormesh_core::stored_map::{ChunkKey, stored_map};
 use mirrormesh_core::translate::{OffsetMap, Segment, Translation};
 use mirrormesh_core::unit::Generation;
 

@@ -1,8 +1,8 @@
 //! Tests of the offset maps.
 
 use super::*;
-use mirrormesh_core::relay::epochs::Epochs;
-use mirrormesh_core::relay::position::LastBatch;
+use mirrormesh_core::epochs::Epochs;
+use mirrormesh_core::position::LastBatch;
 use proptest::prelude::*;
 
 const TOPIC: TopicId = TopicId([7; 16]);

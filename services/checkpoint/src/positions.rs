@@ -92,9 +92,9 @@ fn apply(maps: &mut OffsetMaps, record: &InternalRecord) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mirrormesh_core::epochs::Epochs;
     use mirrormesh_core::ids::TopicId;
-    use mirrormesh_core::relay::epochs::Epochs;
-    use mirrormesh_core::relay::position::{LastBatch, Position, PositionKey, PositionKind, PositionValue};
+    use mirrormesh_core::position::{LastBatch, Position, PositionKey, PositionKind, PositionValue};
     use mirrormesh_core::translate::Segment;
     use mirrormesh_core::unit::Generation;
     use mirrormesh_proto::convert::position::{encode_key, encode_value};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mirrormesh_core::flow::{PreviewPage, PreviewQuestion};
 use mirrormesh_core::ids::WorkerId;
-use mirrormesh_core::relay::paused::{PausedFigures, PausedSet};
+use mirrormesh_core::paused::{PausedFigures, PausedSet};
 use mirrormesh_proto::convert::session::{Question, paused_figures, preview_page};
 use mirrormesh_proto::mesh::{ServeQueriesRequest, ServeQueriesResponse};
 use parking_lot::Mutex;

@@ -3,14 +3,24 @@
 //! Those are few (`Threads::PerTwoCores`), and opening a large batch takes as long as passing dozens on: it goes aside,
 //! where every core may take part. Must not know how records are decoded, nor why.
 
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use bytes::Bytes;
 use mirrormesh_core::format::batch::RawBatch;
-use mirrormesh_core::relay::rebuild::{Codecs, RebuildError, RebuildPlan, Rebuilt, RecordId};
 use mirrormesh_kafka::batch::RecordCodecs;
+use mirrormesh_relay::rebuild::{Codecs, RebuildError, RebuildPlan, Rebuilt, RecordId};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// To go aside costs about as much as decoding so many bytes.
 const ASIDE_BYTES_MIN: usize = 16 * 1024;
+
+/// Pieces that are done aside just now.
+static ASIDE: AtomicUsize = AtomicUsize::new(0);
+/// So many at once: one core stays for passing batches. More would only wait for each other, each in a thread that keeps
+/// memory of its own.
+static ASIDE_MAX: LazyLock<usize> =
+    LazyLock::new(|| std::thread::available_parallelism().map_or(1, |cores| (cores.get() - 1).max(1)));
 
 /// Codecs that do large pieces of work aside.
 #[derive(Debug, Clone, Copy)]
@@ -41,10 +51,29 @@ impl Codecs for AsideCodecs {
 /// Lets the thread's other tasks go on elsewhere meanwhile, where there is an elsewhere.
 fn aside<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     let has_others = || Handle::try_current().map(|handle| handle.runtime_flavor());
-    if bytes >= ASIDE_BYTES_MIN && matches!(has_others(), Ok(RuntimeFlavor::MultiThread)) {
+    if bytes >= ASIDE_BYTES_MIN
+        && matches!(has_others(), Ok(RuntimeFlavor::MultiThread))
+        && let Some(_turn) = Turn::take(*ASIDE_MAX)
+    {
         return tokio::task::block_in_place(work);
     }
     work()
+}
+
+/// One of the pieces that are done aside.
+struct Turn;
+
+impl Turn {
+    fn take(most: usize) -> Option<Self> {
+        let more = |count: usize| (count < most).then_some(count + 1);
+        ASIDE.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(|_| Self)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        ASIDE.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use mirrormesh_core::relay::economy::{PassingCost, Spent};
+use mirrormesh_relay::economy::{PassingCost, Spent};
 use parking_lot::Mutex;
 use rustix::time::{ClockId, clock_gettime};
 

@@ -9,9 +9,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use mirrormesh_core::relay::machine::SourceEnds;
 use mirrormesh_kafka::admin::{ListedOffset, OffsetQuery, OffsetSpec};
 use mirrormesh_kafka::{Client, Error};
+use mirrormesh_relay::machine::SourceEnds;
 use mirrormesh_runtime::clock::now_ms;
 use parking_lot::Mutex;
 use tokio::sync::Notify;

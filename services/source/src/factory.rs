@@ -5,25 +5,21 @@ use std::sync::{Arc, Weak};
 
 use futures::future::BoxFuture;
 use mirrormesh_core::flow::{PreviewPage, PreviewQuestion};
-use mirrormesh_core::ids::FlowId;
-use mirrormesh_core::relay::paused::{PausedFigures, PausedSet};
+use mirrormesh_core::paused::{PausedFigures, PausedSet};
 use mirrormesh_core::report::UnitState;
-use mirrormesh_core::unit::{ClusterSpec, Unit};
+use mirrormesh_core::unit::Unit;
 use mirrormesh_kafka::memory::Budget;
 use mirrormesh_worker::{Failure, QueryHandler, UnitContext, UnitFactory};
 use parking_lot::Mutex;
 
 use crate::config::Settings;
-use crate::link::FlowLink;
+use crate::link::{FlowLink, LinkKey};
 use crate::metrics::Metrics;
 use crate::partition::PartitionUnit;
 use crate::paused::Onlookers;
 use crate::preview::preview;
 use crate::registry::Registries;
 use crate::topology;
-
-/// A link is shared by units of one flow with the same clusters.
-pub(crate) type LinkKey = (FlowId, ClusterSpec, ClusterSpec);
 
 /// Starts the units of the source service.
 #[derive(Debug)]
@@ -113,9 +109,10 @@ impl UnitFactory for SourceUnits {
                 if !Box::pin(link.clusters.pass(&context)).await {
                     return;
                 }
-                match PartitionUnit::new(context.clone(), link, topic, partition) {
+                let stop = context.stop.clone();
+                match PartitionUnit::new(context, link, topic, partition) {
                     Some(unit) => unit.run().await,
-                    None => context.stop.cancelled().await,
+                    None => stop.cancelled().await,
                 }
             }),
             Unit::Groups(_) | Unit::Group(..) | Unit::Heartbeat(_) => {

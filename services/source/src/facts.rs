@@ -8,9 +8,9 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use mirrormesh_core::relay::facts::Facts;
 use mirrormesh_kafka::admin::{ConfigEntry, TopicConfigs};
 use mirrormesh_kafka::{Client, ErrorCode};
+use mirrormesh_relay::facts::Facts;
 use mirrormesh_runtime::complaint::OncePerMinute;
 use mirrormesh_worker::Failure;
 use tokio::sync::{Mutex, watch};

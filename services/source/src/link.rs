@@ -28,6 +28,9 @@ use crate::registry::{Registries, RegistryStore};
 use crate::sender::{Acknowledging, Lanes, Sender};
 use crate::throttle::{PartitionThrottle, Throttles, TopicRow};
 
+/// A link is shared by units of one flow with the same clusters.
+pub(crate) type LinkKey = (FlowId, ClusterSpec, ClusterSpec);
+
 /// The link.
 #[derive(Debug)]
 pub(crate) struct FlowLink {

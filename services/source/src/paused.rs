@@ -9,22 +9,22 @@ use std::time::Duration;
 
 use futures::stream::{self, StreamExt as _};
 use mirrormesh_core::ids::{FlowId, TopicId, TopicName};
-use mirrormesh_core::relay::machine::SourceEnds;
-use mirrormesh_core::relay::paused::{self, PausedFigures, PausedSet, Sample};
+use mirrormesh_core::paused::{PausedFigures, PausedSet};
 use mirrormesh_core::report::PartitionFigures;
 use mirrormesh_core::unit::{PartitionDetail, PartitionGeneration};
 use mirrormesh_kafka::wire::fetch::{FetchPartition, FetchRequest};
 use mirrormesh_kafka::{Client, ConnectionRole};
+use mirrormesh_relay::machine::SourceEnds;
+use mirrormesh_relay::paused::{self, Sample};
 use mirrormesh_runtime::clock::now_ms;
 use mirrormesh_worker::Failure;
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::ends::ends_of;
-use crate::factory::LinkKey;
 use crate::fetcher::page_of;
 use crate::lag_board::LagSlot;
-use crate::link::client;
+use crate::link::{LinkKey, client};
 use crate::metrics::Metrics;
 use crate::positions::PositionReader;
 

@@ -10,10 +10,10 @@ use std::time::Instant;
 
 use mirrormesh_core::flow::positions_topic;
 use mirrormesh_core::ids::{ClusterId, FlowId, TopicId};
-use mirrormesh_core::relay::journal::Stored;
-use mirrormesh_core::relay::position::{PositionKey, PositionKind, PositionValue};
+use mirrormesh_core::position::{PositionKey, PositionKind, PositionValue};
 use mirrormesh_kafka::librdkafka::InternalReader;
 use mirrormesh_proto::convert::position::{decode_key, decode_value, encode_key, encode_value};
+use mirrormesh_relay::journal::Stored;
 use mirrormesh_worker::{Failure, ensure_internal_topic, topic_exists};
 use tokio::sync::OnceCell;
 

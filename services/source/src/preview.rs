@@ -11,7 +11,7 @@ use mirrormesh_core::flow::{
 };
 use mirrormesh_core::identity::SOURCE_IS_TARGET;
 use mirrormesh_core::ids::{ClusterId, FlowId, TopicId};
-use mirrormesh_core::relay::registry::Registry;
+use mirrormesh_core::registry::Registry;
 use mirrormesh_core::unit::ClusterSpec;
 use mirrormesh_kafka::Client;
 use mirrormesh_kafka::client::metadata::TopicInfo;

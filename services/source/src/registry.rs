@@ -10,9 +10,7 @@ use std::time::{Duration, Instant};
 
 use mirrormesh_core::flow::is_positions_topic;
 use mirrormesh_core::ids::{TopicId, TopicName};
-use mirrormesh_core::relay::registry::{
-    Origin, REGISTRY_TOPIC, Registry, RegistryKey, RegistryValue, WriterKey,
-};
+use mirrormesh_core::registry::{Origin, REGISTRY_TOPIC, Registry, RegistryKey, RegistryValue, WriterKey};
 use mirrormesh_core::unit::ClusterSpec;
 use mirrormesh_kafka::Client;
 use mirrormesh_kafka::librdkafka::InternalReader;

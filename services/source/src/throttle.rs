@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use mirrormesh_core::format::batch::{Entry, entries};
 use mirrormesh_core::ids::TopicName;
-use mirrormesh_core::relay::page::SourcePage;
 use mirrormesh_core::throttle::{Buckets, Throttle, Ticket};
+use mirrormesh_relay::page::SourcePage;
 use mirrormesh_runtime::clock::now_ms;
 use mirrormesh_worker::FlowView;
 use opentelemetry::KeyValue;

@@ -4,7 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::command::{Command, CommandKind, Reject, RejectCode, Reply, WriteGuard};
+use super::command::{Command, CommandKind, Reply, WriteGuard};
+use super::error::{Reject, RejectCode, flow_not_found, reject};
 use super::state::{
     ClusterRecord, ControlState, EVENTS_MAX, FlowRecord, REQUESTS_MAX, RETIRED_MAX, RequestRecord,
     RetiredFlow, SeenTopics,
@@ -22,15 +23,6 @@ pub struct Applied {
     pub reply: Reply,
     /// The state changed; watchers should look.
     pub changed: bool,
-}
-
-pub(super) fn reject(
-    code: RejectCode,
-    reason: &'static str,
-    field: &'static str,
-    message: impl Into<String>,
-) -> Reject {
-    Reject { code, reason, field, message: message.into() }
 }
 
 impl ControlState {
@@ -391,8 +383,4 @@ impl ControlState {
 
 fn cluster_not_found(id: &ClusterId) -> Reject {
     reject(RejectCode::NotFound, "CLUSTER_NOT_FOUND", "name", format!("clusters/{id} does not exist"))
-}
-
-pub(super) fn flow_not_found(id: &FlowId) -> Reject {
-    reject(RejectCode::NotFound, "FLOW_NOT_FOUND", "name", format!("flows/{id} does not exist"))
 }

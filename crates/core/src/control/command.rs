@@ -2,12 +2,13 @@
 
 use std::fmt;
 
-use super::generation::GenerationRequest;
+use super::error::Reject;
 use super::state::{ClusterRecord, FlowRecord, SeenTopic, TopicEntry};
 use crate::flow::FlowSpec;
 use crate::ids::{ClusterId, FlowId, GroupId, TopicName, WorkerId};
+use crate::plan::PlanStep;
 use crate::report::Event;
-use crate::unit::{ClusterSpec, Generation, PartitionGeneration, Role, Unit};
+use crate::unit::{ClusterSpec, Generation, PartitionGeneration, PartitionStart, Role, Unit};
 
 /// How a write by a user is guarded.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -33,15 +34,6 @@ impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.kind.name())
     }
-}
-
-/// One step of a plan.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PlanStep {
-    /// Give a free unit to a worker.
-    Assign(Unit, WorkerId),
-    /// Ask the owner to let go.
-    Release(Unit),
 }
 
 /// What a topology or groups unit found.
@@ -226,35 +218,6 @@ impl CommandKind {
     }
 }
 
-/// Class of a refusal; maps one to one to gRPC codes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RejectCode {
-    /// The named thing does not exist.
-    NotFound,
-    /// The named thing exists already.
-    AlreadyExists,
-    /// A field is wrong in itself.
-    InvalidArgument,
-    /// The state does not allow it now.
-    FailedPrecondition,
-    /// The etag does not match, or the session or assignment is not the present one.
-    Aborted,
-}
-
-/// Why a command changed nothing.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct Reject {
-    /// Class.
-    pub code: RejectCode,
-    /// Stable name, `UPPER_SNAKE`.
-    pub reason: &'static str,
-    /// The field at fault, as in the API, or empty.
-    pub field: &'static str,
-    /// What is wrong and what to do.
-    pub message: String,
-}
-
 /// What a command answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
@@ -274,4 +237,33 @@ pub enum Reply {
     Session(u64),
     /// Refused; nothing changed.
     Rejected(Reject),
+}
+
+/// What the owner of a partition asks for when content before a place and behind it is to be counted apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GenerationRequest {
+    /// The flow.
+    pub flow: FlowId,
+    /// The source topic.
+    pub topic: TopicName,
+    /// The partition.
+    pub partition: i32,
+    /// Assignment number of the reporting unit; refused if it is not the present one.
+    pub number: u64,
+    /// The generation that ends. If the present one is its successor and begins at the same place, this is a repeat
+    /// and answered as such; otherwise another one than the present is refused.
+    pub after: Generation,
+    /// A fresh producer id, needed when the epoch of `after` is the last one.
+    pub offered: Option<i64>,
+    /// Where the new one begins.
+    pub start: PartitionStart,
+    /// What happened: kept in the same step, so that nothing is skipped without its event.
+    pub events: Vec<Event>,
+}
+
+impl GenerationRequest {
+    /// The partition's unit.
+    pub fn unit(&self) -> Unit {
+        Unit::Partition(self.flow.clone(), self.topic.clone(), self.partition)
+    }
 }

@@ -4,41 +4,11 @@
 //! twice: who holds an earlier one is fenced by the target, and what it counted is never mistaken for what is counted
 //! now.
 
-use super::apply::{flow_not_found, reject};
-use super::command::{Reject, RejectCode, Reply};
+use super::command::{GenerationRequest, Reply};
+use super::error::{Reject, RejectCode, flow_not_found, reject};
 use super::state::{ControlState, FlowRecord, TopicEntry};
-use crate::ids::{FlowId, TopicName};
-use crate::report::Event;
-use crate::unit::{Generation, PartitionGeneration, PartitionStart, Unit};
-
-/// What the owner of a partition asks for when content before a place and behind it is to be counted apart.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GenerationRequest {
-    /// The flow.
-    pub flow: FlowId,
-    /// The source topic.
-    pub topic: TopicName,
-    /// The partition.
-    pub partition: i32,
-    /// Assignment number of the reporting unit; refused if it is not the present one.
-    pub number: u64,
-    /// The generation that ends. If the present one is its successor and begins at the same place, this is a repeat
-    /// and answered as such; otherwise another one than the present is refused.
-    pub after: Generation,
-    /// A fresh producer id, needed when the epoch of `after` is the last one.
-    pub offered: Option<i64>,
-    /// Where the new one begins.
-    pub start: PartitionStart,
-    /// What happened: kept in the same step, so that nothing is skipped without its event.
-    pub events: Vec<Event>,
-}
-
-impl GenerationRequest {
-    /// The partition's unit.
-    pub fn unit(&self) -> Unit {
-        Unit::Partition(self.flow.clone(), self.topic.clone(), self.partition)
-    }
-}
+use crate::ids::TopicName;
+use crate::unit::{Generation, PartitionGeneration, PartitionStart};
 
 /// The generation behind `after`: its next epoch, or the offered producer id where epochs have run out.
 pub(super) fn successor(after: Generation, offered: Option<i64>) -> Option<Generation> {

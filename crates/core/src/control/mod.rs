@@ -6,6 +6,7 @@
 
 mod apply;
 mod command;
+mod error;
 mod generation;
 mod pause;
 mod plan_apply;
@@ -15,14 +16,15 @@ mod rules;
 mod state;
 #[cfg(test)]
 mod tests;
+mod topic_pause;
 mod view;
 
 pub use apply::Applied;
-pub use command::{Command, CommandKind, InventoryChange, PlanStep, Reject, RejectCode, Reply, WriteGuard};
-pub use generation::GenerationRequest;
-pub use pause::TopicPause;
+pub use command::{Command, CommandKind, GenerationRequest, InventoryChange, Reply, WriteGuard};
+pub use error::{Reject, RejectCode};
 pub use plan_apply::{HEARTBEATS_SHARED, Written};
 pub use state::{
     ClusterRecord, ControlState, EVENTS_MAX, FlowRecord, REQUESTS_MAX, RETIRED_MAX, RequestRecord,
     RetiredFlow, SeenTopic, SeenTopics, TopicEntry,
 };
+pub use topic_pause::TopicPause;

@@ -5,50 +5,11 @@
 
 use std::collections::BTreeSet;
 
-use super::apply::{flow_not_found, reject};
-use super::command::{Reject, RejectCode, Reply, WriteGuard};
+use super::command::{Reply, WriteGuard};
+use super::error::{Reject, RejectCode, flow_not_found, reject};
 use super::state::{ControlState, FlowRecord};
+use super::topic_pause::TopicPause;
 use crate::ids::{FlowId, TopicName};
-
-/// What is paused of a topic.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TopicPause {
-    /// All of it, partitions that it will get too.
-    All,
-    /// These partitions.
-    Partitions(BTreeSet<i32>),
-}
-
-impl TopicPause {
-    fn has(&self, partition: i32) -> bool {
-        match self {
-            Self::All => true,
-            Self::Partitions(partitions) => partitions.contains(&partition),
-        }
-    }
-
-    /// With these more; none means all.
-    fn with(self, more: &[i32]) -> Self {
-        match self {
-            Self::Partitions(mut partitions) if !more.is_empty() => {
-                partitions.extend(more);
-                Self::Partitions(partitions)
-            }
-            Self::All | Self::Partitions(_) => Self::All,
-        }
-    }
-
-    /// Without these of so many partitions; none means all.
-    fn without(self, fewer: &[i32], count: i32) -> Self {
-        let mut left = match self {
-            _ if fewer.is_empty() => BTreeSet::new(),
-            Self::All => (0..count).collect(),
-            Self::Partitions(partitions) => partitions,
-        };
-        left.retain(|partition| !fewer.contains(partition));
-        Self::Partitions(left)
-    }
-}
 
 impl FlowRecord {
     /// The flow, the topic or the partition is paused.
@@ -104,22 +65,5 @@ impl ControlState {
         }
         self.remember(guard);
         self.flow_reply(id)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_add_up_and_come_apart() {
-        let some = |list: &[i32]| TopicPause::Partitions(list.iter().copied().collect());
-        assert_eq!(some(&[]).with(&[1]).with(&[2, 1]), some(&[1, 2]));
-        assert_eq!(some(&[1]).with(&[]), TopicPause::All);
-        assert_eq!(TopicPause::All.with(&[3]), TopicPause::All, "it stays whole, with what is to come");
-        assert_eq!(some(&[1, 2]).without(&[1], 4), some(&[2]));
-        assert_eq!(TopicPause::All.without(&[1], 4), some(&[0, 2, 3]));
-        assert_eq!(TopicPause::All.without(&[], 4), some(&[]));
-        assert!(TopicPause::All.has(9) && some(&[1]).has(1) && !some(&[1]).has(0));
     }
 }

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::apply::{flow_not_found, reject};
-use super::command::{InventoryChange, PlanStep, Reject, RejectCode, Reply};
+use super::command::{InventoryChange, Reply};
+use super::error::{Reject, RejectCode, flow_not_found, reject};
 use super::recreated::MadeAgain;
 use super::state::{ControlState, TopicEntry};
 use crate::flow::{FlowSpec, LossPolicy, is_heartbeats};
 use crate::ids::{ClusterId, FlowId, TopicName, WorkerId};
+use crate::plan::PlanStep;
 use crate::unit::{Generation, Owner, Role, Unit, WorkerRecord};
 
 /// Another flow mirrors the heartbeat topic to the same target already. Heartbeats show that the clusters are connected,

@@ -6,8 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::apply::reject;
-use super::command::{Reject, RejectCode};
+use super::error::{Reject, RejectCode, reject};
 use super::state::ControlState;
 use crate::flow::{FlowSpec, NameFilter, Naming};
 use crate::ids::{ClusterId, FlowId};

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::apply::reject;
-use super::command::{Reject, RejectCode};
+use super::error::{Reject, RejectCode, reject};
 use super::state::ControlState;
 use crate::flow::FlowSpec;
 use crate::ids::{ClusterId, FlowId};

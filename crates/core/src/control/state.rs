@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::pause::TopicPause;
+use super::topic_pause::TopicPause;
 use crate::flow::FlowSpec;
 use crate::ids::{ClusterId, FlowId, GroupId, TopicId, TopicName, WorkerId};
 use crate::report::Event;

@@ -10,10 +10,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::{
-    Command, CommandKind, ControlState, InventoryChange, PlanStep, RETIRED_MAX, Reply, TopicEntry, WriteGuard,
+    Command, CommandKind, ControlState, InventoryChange, RETIRED_MAX, Reply, TopicEntry, WriteGuard,
 };
 use crate::flow::{FlowSpec, Naming};
 use crate::ids::{ClusterId, FlowId, GroupId, TopicId, TopicName, WorkerId};
+use crate::plan::PlanStep;
 use crate::report::Event;
 use crate::throttle::Weights;
 use crate::unit::{ClusterSpec, Generation, PartitionGeneration, PartitionStart, Role, Unit};

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::state::{ControlState, FlowRecord, TopicEntry};
 use crate::flow::FlowSpec;
 use crate::ids::{FlowId, TopicName, WorkerId};
+use crate::paused::PausedSet;
 use crate::plan::{Problem, WorkerSlot};
-use crate::relay::paused::PausedSet;
 use crate::throttle::{Need, Share, Throttle, TopicNeeds, Weights, weigh};
 use crate::unit::{
     AssignedFlow, AssignedUnit, Owner, PartitionDetail, ThrottleShares, Unit, WorkerAssignment,

@@ -9,10 +9,11 @@ mod preview;
 mod selection;
 mod spec;
 mod surprises;
+mod topic_rules;
 
 pub use filter::{NameFilter, PatternError};
 pub(crate) use naming::is_heartbeats;
-pub use naming::{Naming, TopicRules, is_internal_topic};
+pub use naming::{Naming, is_internal_topic};
 pub use preview::{PreviewPage, PreviewQuestion, PreviewedTopic};
 pub use selection::{Choice, LeftOut, SourceTopic, mark_collisions, mark_loops};
 pub use spec::{
@@ -20,6 +21,7 @@ pub use spec::{
     positions_topic,
 };
 pub use surprises::Surprises;
+pub use topic_rules::TopicRules;
 
 /// MirrorMaker 2's `topics.exclude` default.
 pub const DEFAULT_TOPICS_EXCLUDE: [&str; 3] = [r".*[\-\.]internal", r".*\.replica", "__.*"];

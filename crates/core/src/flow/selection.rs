@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::DEFAULT_TOPICS_EXCLUDE;
-use super::naming::TopicRules;
+use super::topic_rules::TopicRules;
 use crate::ids::{ClusterId, TopicId, TopicName};
-use crate::relay::registry::{Claim, Homes, claimed};
+use crate::registry::{Claim, Homes, claimed};
 
 /// Kafka's limit of a topic name, in bytes.
 const NAME_BYTES_MAX: usize = 249;
@@ -276,7 +276,7 @@ fn collision_key(name: &str) -> String {
 pub(super) mod tests {
     use super::*;
     use crate::flow::{FlowSpec, Naming, Surprises};
-    use crate::relay::registry::{ClaimKey, Registry, RegistryKey, RegistryValue};
+    use crate::registry::{ClaimKey, Registry, RegistryKey, RegistryValue};
     use std::collections::BTreeSet;
 
     pub(crate) fn flow(include: &[&str]) -> FlowSpec {

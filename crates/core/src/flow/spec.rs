@@ -3,9 +3,9 @@
 //! Owns the defaults and the rules between fields; where text enters, `mirrormesh-proto` names the field at fault.
 
 use super::filter::{NameFilter, PatternError};
-use super::naming::{Naming, TopicRules};
+use super::naming::Naming;
 use super::{DEFAULT_GROUPS_EXCLUDE, DEFAULT_TOPICS_EXCLUDE};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::ids::{ClusterId, TopicName};
 use crate::throttle::Throttle;
@@ -178,11 +178,6 @@ impl FlowSpec {
     /// What to do when records of a source topic are lost.
     pub fn loss_policy(&self, topic: &TopicName) -> LossPolicy {
         self.on_loss_by_topic.get(topic).copied().unwrap_or(self.on_loss)
-    }
-
-    /// The rules about topics, compiled, in a mesh that has these clusters.
-    pub fn topic_rules(&self, clusters: &BTreeSet<ClusterId>) -> Result<TopicRules, PatternError> {
-        TopicRules::new(self, clusters)
     }
 
     /// The rules about groups, compiled.

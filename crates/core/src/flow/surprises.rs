@@ -4,10 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::naming::TopicRules;
 use super::nearest::nearest;
 use super::selection::{Choice, LeftOut};
 use super::spec::FlowSpec;
+use super::topic_rules::TopicRules;
 use crate::ids::TopicName;
 
 /// Names and patterns that one text shows at most.

@@ -5,16 +5,16 @@
 
 use bytes::Bytes;
 
-use super::crc::Shift;
+use super::crc::{Shift, crc32c};
 
 /// Bytes of a batch before its records.
 pub const HEADER_BYTES: usize = 61;
 /// Bytes of offset and length, which the length itself does not count.
-const LOG_OVERHEAD: usize = 12;
+pub(super) const LOG_OVERHEAD: usize = 12;
 /// The fewest bytes that an entry of format 0 has: offset, length, CRC, format, attributes, two null lengths.
 const OLD_HEADER_BYTES: usize = LOG_OVERHEAD + 14;
 /// Where the CRC's range begins: at the attributes.
-const CRC_START: usize = 21;
+pub(super) const CRC_START: usize = 21;
 
 const CODEC_MASK: i16 = 0x07;
 const LOG_APPEND_TIME: i16 = 0x08;
@@ -309,7 +309,7 @@ pub struct StampedBatch {
 
 /// CRC-32C of the bytes behind the header.
 pub fn body_crc(batch: &Bytes) -> u32 {
-    crc32c::crc32c(batch.get(HEADER_BYTES..).unwrap_or_default())
+    crc32c(batch.get(HEADER_BYTES..).unwrap_or_default())
 }
 
 impl RawBatch {
@@ -327,7 +327,7 @@ impl RawBatch {
     pub fn stamp_checked(&self, stamp: Stamp) -> Result<StampedBatch, BatchError> {
         let (old, body) = self.parts()?;
         let shift = Shift::over(body.len());
-        let body_crc = crc32c::crc32c(&body);
+        let body_crc = crc32c(&body);
         let actual = shift.join(crc_behind(&old), body_crc);
         if actual != self.header.crc {
             let offset = self.header.base_offset;
@@ -377,7 +377,7 @@ impl RawBatch {
 
 /// CRC-32C of what of a header the CRC covers.
 fn crc_behind(header: &[u8; HEADER_BYTES]) -> u32 {
-    crc32c::crc32c(header.get(CRC_START..).unwrap_or_default())
+    crc32c(header.get(CRC_START..).unwrap_or_default())
 }
 
 /// What a control batch says.
@@ -425,4 +425,4 @@ fn varint(rest: &mut &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 #[path = "batch_tests.rs"]
-pub(crate) mod tests;
+mod tests;

@@ -3,3 +3,7 @@
 pub mod batch;
 mod crc;
 pub mod mm2;
+#[cfg(any(test, feature = "samples"))]
+pub mod samples;
+
+pub use crc::crc32c;

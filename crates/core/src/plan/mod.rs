@@ -8,4 +8,4 @@ mod solve;
 #[cfg(test)]
 mod tests;
 
-pub use solve::{Plan, Problem, WorkerSlot, solve, steps};
+pub use solve::{Plan, PlanStep, Problem, WorkerSlot, solve, steps};

@@ -3,7 +3,6 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::control::PlanStep;
 use crate::ids::WorkerId;
 use crate::unit::{Owner, Role, Unit};
 
@@ -25,6 +24,15 @@ pub struct Problem {
     pub workers: Vec<WorkerSlot>,
     /// The units with their weights, at least 1.
     pub units: Vec<(u64, Unit)>,
+}
+
+/// One step of a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PlanStep {
+    /// Give a free unit to a worker.
+    Assign(Unit, WorkerId),
+    /// Ask the owner to let go.
+    Release(Unit),
 }
 
 /// Who should run what.

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::{Plan, Problem, WorkerSlot, solve, steps};
-use crate::control::PlanStep;
+use super::{Plan, PlanStep, Problem, WorkerSlot, solve, steps};
 use crate::ids::{FlowId, TopicName, WorkerId};
 use crate::unit::{Owner, Role, Unit};
 

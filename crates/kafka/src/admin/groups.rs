@@ -2,7 +2,6 @@
 //!
 //! Owns finding coordinators. Must not know how offsets are translated or when a group may be written to.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::future::try_join_all;
@@ -15,7 +14,6 @@ use kafka_protocol::protocol::{Message as _, VersionRange};
 
 use super::topics::missing;
 use super::{text, words};
-use parking_lot::Mutex;
 
 use crate::client::{Client, worth_asking_again};
 use crate::error::{Error, ErrorCode, Result};
@@ -26,8 +24,6 @@ const FIND_COORDINATOR_VERSIONS: VersionRange = VersionRange { min: 1, max: 3 };
 /// Version 8 and later ask for many groups at once in another form. Before version 2 all offsets of a group could not
 /// be asked for.
 const OFFSET_FETCH_VERSIONS: VersionRange = VersionRange { min: 2, max: 7 };
-/// Coordinators remembered; beyond that all are forgotten.
-const COORDINATORS_MAX: usize = 100_000;
 /// What old versions of `DescribeGroups` call a group that they do not have.
 const STATE_DEAD: &str = "Dead";
 
@@ -87,31 +83,6 @@ pub struct CommittedOffset {
     pub leader_epoch: i32,
     /// The consumer's note.
     pub metadata: String,
-}
-
-/// Which broker coordinates which group, as far as asked for.
-#[derive(Default)]
-pub(crate) struct Coordinators {
-    /// Held for an instant only.
-    nodes: Mutex<HashMap<Arc<str>, i32>>,
-}
-
-impl Coordinators {
-    fn get(&self, group: &str) -> Option<i32> {
-        self.nodes.lock().get(group).copied()
-    }
-
-    fn learn(&self, group: &str, node: i32) {
-        let mut nodes = self.nodes.lock();
-        if nodes.len() >= COORDINATORS_MAX {
-            nodes.clear();
-        }
-        nodes.insert(group.into(), node);
-    }
-
-    fn forget(&self, group: &str) {
-        self.nodes.lock().remove(group);
-    }
 }
 
 impl Client {

@@ -1,12 +1,12 @@
-//! Record contents for the relay: the shell's side of [`mirrormesh_core::relay::rebuild`].
+//! Record contents for the relay: the shell's side of [`mirrormesh_relay::rebuild`].
 //!
 //! Owns the meeting of the core's contract with the decoders here. Must not know when the relay wants which.
 
 use std::time::Instant;
 
 use bytes::Bytes;
-use mirrormesh_core::format::batch::{RawBatch, split};
-use mirrormesh_core::relay::rebuild::{Codecs, RebuildError, RebuildPlan, Rebuilt, RecordId};
+use mirrormesh_core::format::batch::RawBatch;
+use mirrormesh_relay::rebuild::{Codecs, RebuildError, RebuildPlan, Rebuilt, RecordId};
 
 use super::{Opened, content, legacy, rebuild};
 use crate::error::{Error, Result};
@@ -70,14 +70,5 @@ fn refusal(error: Error) -> RebuildError {
     match error {
         Error::Batch { base_offset, problem } => RebuildError { offset: base_offset, problem },
         other => RebuildError { offset: -1, problem: other.to_string() },
-    }
-}
-
-/// What was just encoded, as the core holds batches.
-pub(super) fn raw(batch: Bytes) -> std::result::Result<RawBatch, String> {
-    match split(batch).next() {
-        Some(Ok(batch)) => Ok(batch),
-        Some(Err(error)) => Err(format!("what was made of it is wrong: {error}")),
-        None => Err("what was made of it is no batch".to_owned()),
     }
 }

@@ -7,7 +7,7 @@ use bytes::{Buf as _, Bytes};
 use mirrormesh_core::format::batch::RawBatch;
 
 use super::codec::{self, Codec};
-use super::{Producer, Record, codecs, encode_with};
+use super::{Producer, Record, encode_with, raw};
 use crate::error::{Error, Result};
 
 const LOG_APPEND_TIME: i8 = 0x08;
@@ -38,7 +38,7 @@ fn batch(mut bytes: Bytes, limit: usize) -> std::result::Result<RawBatch, String
     let records = if codec == Codec::None { vec![entry.record()] } else { unwrap(&entry, codec, limit)? };
     let base = records.first().map_or(-1, |record| record.offset);
     let delta = |_, offset: i64| i32::try_from(offset.checked_sub(base)?).ok();
-    codecs::raw(encode_with(&records, codec, Producer::NONE, base, delta)?)
+    raw::raw(encode_with(&records, codec, Producer::NONE, base, delta)?)
 }
 
 /// The records of a wrapper, with their offsets in the log.

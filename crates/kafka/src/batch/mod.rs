@@ -10,10 +10,12 @@ pub(crate) mod codec;
 mod codecs;
 mod content;
 mod legacy;
+mod raw;
 mod rebuild;
 mod record;
 
 use bytes::Bytes;
+use mirrormesh_core::format::crc32c;
 
 pub use codec::Codec;
 pub use codecs::RecordCodecs;
@@ -201,7 +203,7 @@ impl Frame {
         put(51, &self.producer.epoch.to_be_bytes());
         put(53, &self.producer.base_sequence.to_be_bytes());
         put(57, &self.count.to_be_bytes());
-        let crc = crc32c::crc32c(batch.get(CRC_START..).unwrap_or_default());
+        let crc = crc32c(batch.get(CRC_START..).unwrap_or_default());
         if let Some(place) = batch.get_mut(CRC_START - 4..CRC_START) {
             place.copy_from_slice(&crc.to_be_bytes());
         }
@@ -231,7 +233,7 @@ impl Header {
             return Err(fail(format!("its format is {magic}, only {MAGIC} is known")));
         }
         let stored = u32::from_be_bytes(at(batch, 17));
-        let actual = crc32c::crc32c(batch.get(CRC_START..).unwrap_or_default());
+        let actual = crc32c(batch.get(CRC_START..).unwrap_or_default());
         if stored != actual {
             return Err(fail(format!(
                 "it is damaged: its checksum is {stored:08x}, its content has {actual:08x}"

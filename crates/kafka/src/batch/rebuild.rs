@@ -8,10 +8,10 @@
 
 use bytes::Bytes;
 use mirrormesh_core::format::batch::RawBatch;
-use mirrormesh_core::relay::rebuild::{Oversized, Piece, RebuildPlan, Rebuilt, Run};
+use mirrormesh_relay::rebuild::{Oversized, Piece, RebuildPlan, Rebuilt, Run};
 
 use super::codec::Codec;
-use super::{CONTROL, Frame, HEADER_BYTES, Opened, Producer, codecs, record};
+use super::{CONTROL, Frame, HEADER_BYTES, Opened, Producer, raw, record};
 use crate::error::{Error, Result};
 
 type Problem<T> = std::result::Result<T, String>;
@@ -19,7 +19,7 @@ type Problem<T> = std::result::Result<T, String>;
 /// Of the size that a ratio promises, so much is tried: most pieces are then right at once.
 const FILL_PERCENT: usize = 95;
 
-/// See [`mirrormesh_core::relay::rebuild::Codecs::rebuild`].
+/// See [`mirrormesh_relay::rebuild::Codecs::rebuild`].
 pub(super) fn rebuild(batches: &[RawBatch], plan: &RebuildPlan, limit: usize) -> Result<Rebuilt> {
     let Some(first) = batches.first() else { return Ok(Rebuilt::default()) };
     let codec = Codec::of(first.header.attributes).map_err(|problem| fail(first, problem))?;
@@ -210,7 +210,7 @@ impl Packer {
 
 fn piece(batch: Bytes, runs: Vec<Run>) -> Problem<Piece> {
     let next_source = runs.last().map_or(-1, |run| run.first.saturating_add(run.count));
-    Ok(Piece { batch: codecs::raw(batch)?, runs, next_source })
+    Ok(Piece { batch: raw::raw(batch)?, runs, next_source })
 }
 
 /// A piece in the making: plain records behind room for the header.

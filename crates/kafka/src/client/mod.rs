@@ -3,6 +3,7 @@
 //! Owns the pool of connections and the metadata cache, and finds a broker for each kind of request. Must not know what
 //! is mirrored.
 
+mod coordinators;
 pub mod metadata;
 mod pool;
 mod refresh;
@@ -20,20 +21,18 @@ use parking_lot::{Mutex, MutexGuard};
 use rand::seq::SliceRandom as _;
 use tokio::time::Instant;
 
-use crate::admin::groups::Coordinators;
 use crate::backoff::Backoff;
 use crate::config::{ClientConfig, Limits};
 use crate::error::{Class, Error, ErrorCode, Result};
 use crate::memory::Share;
 use crate::wire::api::Api;
 use crate::wire::conn::Connection;
+use crate::wire::versions::METADATA_VERSIONS;
+use coordinators::Coordinators;
 use metadata::Cache;
 pub use metadata::{BrokerInfo, ClusterInfo, Leader, PartitionInfo, TopicInfo};
 use pool::{Pool, Target};
 pub use role::ConnectionRole;
-
-/// From version 4 on a broker can be told not to create what it is asked about (Kafka 0.11).
-pub(crate) const METADATA_VERSIONS: VersionRange = VersionRange { min: 4, max: 13 };
 
 pub(crate) const RETRY_MIN: Duration = Duration::from_millis(10);
 pub(crate) const RETRY_MAX: Duration = Duration::from_secs(1);

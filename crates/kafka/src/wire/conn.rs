@@ -1,7 +1,7 @@
 //! One connection to one broker, pipelined.
 //!
-//! Owns the handle that others share: it encodes requests, queues them in call order for the tasks of `link`
-//! and says when the connection has ended.
+//! Owns the handle that others share, and says when the connection has ended. `opening` makes it, `request` puts requests
+//! into its queue.
 //!
 //! Invariant: once anything goes wrong (a late answer, a wrong correlation id, an oversized frame, a broken socket) the
 //! connection ends, and every unanswered request learns that its outcome is unknown. A connection never skips an answer.
@@ -11,52 +11,35 @@
 use std::fmt;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
-use kafka_protocol::messages::{MetadataRequest, RequestHeader};
-use kafka_protocol::protocol::{Encodable as _, StrBytes, VersionRange};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use kafka_protocol::protocol::{StrBytes, VersionRange};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::AbortHandle;
 
-use super::answer::{self, Answer, Decode};
 use super::api::Api;
-use super::link::{self, Awaited, End, Queued};
-use super::transport::{self, Transport};
-use super::versions::{self, Negotiated, Versions};
-use crate::client::METADATA_VERSIONS;
-use crate::config::{ExpectedCluster, Limits};
+use super::link::{End, Queued};
+use super::versions::Versions;
+use crate::config::Limits;
 use crate::error::{Error, Result};
-use crate::memory::Share;
 
-/// A handle to a connection; clones share it. It closes when the last handle and the last [`Answer`] are gone.
+/// A handle to a connection; clones share it. It closes when the last handle and the last
+/// [`Answer`](super::Answer) are gone.
 #[derive(Clone)]
 pub struct Connection {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
-    broker: Arc<str>,
-    client_id: StrBytes,
-    limits: Limits,
-    versions: OnceLock<Versions>,
-    correlation: AtomicI32,
+/// What its handles share.
+pub(super) struct Inner {
+    pub(super) broker: Arc<str>,
+    pub(super) client_id: StrBytes,
+    pub(super) limits: Limits,
+    pub(super) versions: OnceLock<Versions>,
+    pub(super) correlation: AtomicI32,
     /// Unbounded by type; the slots bound it.
-    queue: mpsc::UnboundedSender<Queued>,
-    end: Arc<End>,
-    tasks: [AbortHandle; 2],
-}
-
-/// An encoded request.
-pub(crate) struct Outgoing {
-    /// Kafka's name of it.
-    pub(crate) api: &'static str,
-    /// As it stands in the header.
-    pub(crate) correlation: i32,
-    /// The whole frame, length included.
-    pub(crate) segments: Vec<Bytes>,
-    /// How long it may stay unanswered.
-    pub(crate) timeout: Duration,
+    pub(super) queue: mpsc::UnboundedSender<Queued>,
+    pub(super) end: Arc<End>,
+    pub(super) tasks: [AbortHandle; 2],
 }
 
 impl Drop for Inner {
@@ -69,108 +52,6 @@ impl Drop for Inner {
 }
 
 impl Connection {
-    /// Connects to `host:port` and agrees on versions, within `limits.connect_timeout`.
-    ///
-    /// # Errors
-    /// [`Error::Connect`] and [`Error::ConnectTimeout`]; [`Error::Unsupported`] if the peer is too old.
-    pub async fn connect(broker: &str, client_id: &str, limits: Limits) -> Result<Self> {
-        Self::connect_within(broker, client_id, limits, None, None).await
-    }
-
-    /// As [`Connection::connect`]; what is read is charged to a share of a memory budget. A broker of another cluster than
-    /// `expected` is refused: nothing else is sent to it.
-    pub(crate) async fn connect_within(
-        broker: &str,
-        client_id: &str,
-        limits: Limits,
-        memory: Option<Share>,
-        expected: Option<&ExpectedCluster>,
-    ) -> Result<Self> {
-        let broker: Arc<str> = broker.into();
-        let opening = async {
-            let transport = transport::open_plaintext(&broker)
-                .await
-                .map_err(|source| Error::Connect { broker: Arc::clone(&broker), source: Arc::new(source) })?;
-            let connection = Self::start(Arc::clone(&broker), client_id, limits, transport, memory);
-            connection.negotiate().await?;
-            if let Some(expected) = expected {
-                connection.check_cluster(expected).await?;
-            }
-            Ok(connection)
-        };
-        tokio::time::timeout(limits.connect_timeout, opening).await.unwrap_or_else(|_| {
-            Err(Error::ConnectTimeout { broker: Arc::clone(&broker), timeout: limits.connect_timeout })
-        })
-    }
-
-    fn start(
-        broker: Arc<str>,
-        client_id: &str,
-        limits: Limits,
-        transport: Transport,
-        memory: Option<Share>,
-    ) -> Self {
-        let (queue, end, tasks) = link::start(&broker, &limits, transport, memory);
-        let inner = Inner {
-            broker,
-            client_id: StrBytes::from_string(client_id.to_owned()),
-            limits,
-            versions: OnceLock::new(),
-            correlation: AtomicI32::new(0),
-            queue,
-            end,
-            tasks,
-        };
-        Self { inner: Arc::new(inner) }
-    }
-
-    async fn negotiate(&self) -> Result<()> {
-        let mut version = versions::FIRST_TRY;
-        loop {
-            let heap_bytes_max = self.inner.limits.decoded_bytes_max();
-            let broker = Arc::clone(&self.inner.broker);
-            let decode = move |frame: Bytes| {
-                versions::read(&frame, version, heap_bytes_max).map_err(|problem| {
-                    answer::malformed::<kafka_protocol::messages::ApiVersionsRequest>(
-                        &broker, version, problem,
-                    )
-                })
-            };
-            let outgoing = self.encode(&versions::request(), version, self.inner.limits.connect_timeout)?;
-            let slot = self.slot(outgoing.api).await?;
-            match self.submit(slot, outgoing, Box::new(decode))?.await? {
-                Negotiated::Known(known) => {
-                    self.inner.versions.get_or_init(|| known);
-                    return Ok(());
-                }
-                // Strictly downwards, so this ends.
-                Negotiated::AskAgain(lower) => version = lower,
-                Negotiated::Refused(code) => {
-                    let broker = Arc::clone(&self.inner.broker);
-                    return Err(Error::Broker { broker, api: "ApiVersions", code, message: None });
-                }
-            }
-        }
-    }
-
-    /// Asks which cluster the broker belongs to. Metadata without topics tells it in all versions that we use.
-    async fn check_cluster(&self, expected: &ExpectedCluster) -> Result<()> {
-        let request =
-            MetadataRequest::default().with_topics(Some(Vec::new())).with_allow_auto_topic_creation(false);
-        let timeout = self.inner.limits.connect_timeout;
-        let response = self.call_within(&request, METADATA_VERSIONS, timeout).await?;
-        let found = response.cluster_id.as_ref().map_or("unknown", |id| id.as_str());
-        if found == &*expected.kafka_cluster_id {
-            return Ok(());
-        }
-        Err(Error::ClusterChanged {
-            broker: Arc::clone(&self.inner.broker),
-            cluster: Arc::clone(&expected.name),
-            expected: Arc::clone(&expected.kafka_cluster_id),
-            found: found.into(),
-        })
-    }
-
     /// `host:port` of the broker.
     pub fn broker(&self) -> &str {
         &self.inner.broker
@@ -257,49 +138,8 @@ impl Connection {
         })
     }
 
-    /// Queues a request. Requests go out in the order of these calls; nothing is awaited here.
-    pub(crate) fn submit<T>(
-        &self,
-        slot: OwnedSemaphorePermit,
-        outgoing: Outgoing,
-        decode: Decode<T>,
-    ) -> Result<Answer<T>> {
-        let Outgoing { api, correlation, segments, timeout } = outgoing;
-        let (sender, receiver) = oneshot::channel();
-        let awaited = Awaited::new((api, correlation), timeout, sender, slot);
-        if self.is_closed() || self.inner.queue.send(Queued { segments, awaited }).is_err() {
-            return Err(self.unsent(api));
-        }
-        Ok(Answer::new(api, self.clone(), receiver, decode))
-    }
-
-    /// Encodes a request whose parts may be copied.
-    pub(crate) fn encode<R: Api>(&self, request: &R, version: i16, timeout: Duration) -> Result<Outgoing> {
-        let correlation = self.next_correlation();
-        let frame = encode_frame(request, version, correlation, &self.inner.client_id)
-            .map_err(|problem| Error::Request { api: R::NAME, problem })?;
-        check_size(R::NAME, frame.len(), self.inner.limits.frame_bytes_max)?;
-        Ok(Outgoing { api: R::NAME, correlation, segments: vec![frame], timeout })
-    }
-
-    /// Sends a request with the highest common version within `ours` and waits for its answer.
-    pub(crate) async fn call_within<R: Api>(
-        &self,
-        request: &R,
-        ours: VersionRange,
-        timeout: Duration,
-    ) -> Result<R::Response> {
-        let version = self.version::<R>(ours)?;
-        let slot = self.slot(R::NAME).await?;
-        let outgoing = self.encode(request, version, timeout)?;
-        let heap_bytes_max = self.inner.limits.decoded_bytes_max();
-        let broker = Arc::clone(&self.inner.broker);
-        let decode = move |frame| answer::decode_from::<R>(&broker, frame, version, heap_bytes_max);
-        self.submit(slot, outgoing, Box::new(decode))?.await
-    }
-
     /// The error for a request that was not queued.
-    fn unsent(&self, api: &'static str) -> Error {
+    pub(super) fn unsent(&self, api: &'static str) -> Error {
         Error::Closed { broker: Arc::clone(&self.inner.broker), api, reason: self.inner.end.reason() }
     }
 
@@ -317,37 +157,3 @@ impl fmt::Debug for Connection {
             .finish_non_exhaustive()
     }
 }
-
-/// A whole request frame, length included.
-pub(crate) fn encode_frame<R: Api>(
-    request: &R,
-    version: i16,
-    correlation: i32,
-    client_id: &StrBytes,
-) -> Result<Bytes, String> {
-    let header = RequestHeader::default()
-        .with_request_api_key(R::KEY)
-        .with_request_api_version(version)
-        .with_correlation_id(correlation)
-        .with_client_id(Some(client_id.clone()));
-    let mut frame = BytesMut::with_capacity(256);
-    frame.put_i32(0);
-    header.encode(&mut frame, R::header_version(version)).map_err(|e| e.to_string())?;
-    request.encode(&mut frame, version).map_err(|e| e.to_string())?;
-    let length = i32::try_from(frame.len() - 4).map_err(|e| e.to_string())?;
-    if let Some(place) = frame.first_chunk_mut::<4>() {
-        *place = length.to_be_bytes();
-    }
-    Ok(frame.freeze())
-}
-
-/// A broker ends the connection of whoever sends too much: better not to send it.
-pub(crate) fn check_size(api: &'static str, bytes: usize, bytes_max: usize) -> Result<()> {
-    if bytes <= bytes_max {
-        return Ok(());
-    }
-    Err(Error::Request { api, problem: format!("it has {bytes} bytes, at most {bytes_max} are allowed") })
-}
-
-#[cfg(test)]
-mod tests;

@@ -16,9 +16,10 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::{Message as _, Request as _, StrBytes, VersionRange};
 use uuid::Uuid;
 
-use super::answer::{self, Answer};
+use super::answer::Answer;
 use super::api::Api as _;
 use super::conn::Connection;
+use super::decode;
 use super::{NO_TOPIC_ID, TopicId};
 use crate::error::{Error, ErrorCode, Result};
 
@@ -291,7 +292,7 @@ fn read(
     heap_bytes_max: usize,
 ) -> Result<FetchResponse> {
     let frame_bytes = frame.len();
-    let response: WireResponse = answer::decode_from::<WireRequest>(broker, frame, version, heap_bytes_max)?;
+    let response: WireResponse = decode::decode_from::<WireRequest>(broker, frame, version, heap_bytes_max)?;
     let code = ErrorCode(response.error_code);
     if !code.is_ok() {
         return Err(Error::Broker {
@@ -306,11 +307,11 @@ fn read(
     for topic in response.responses {
         let Some(name) = names.of_topic(&topic, version) else {
             let problem = "it speaks of a topic that was not asked for";
-            return Err(answer::malformed::<WireRequest>(broker, version, problem));
+            return Err(decode::malformed::<WireRequest>(broker, version, problem));
         };
         partitions.extend(topic.partitions.into_iter().map(|partition| fetched(Arc::clone(name), partition)));
     }
-    let throttle = answer::throttle(response.throttle_time_ms);
+    let throttle = decode::throttle(response.throttle_time_ms);
     Ok(FetchResponse { throttle, partitions, frame_bytes, session_id: response.session_id })
 }
 

@@ -7,10 +7,13 @@ pub mod fetch;
 pub mod fetch_session;
 pub mod produce;
 
-pub(crate) mod answer;
+mod answer;
 pub(crate) mod api;
+pub(crate) mod decode;
 mod frame;
 mod link;
+mod opening;
+mod request;
 pub(crate) mod shape;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -14,9 +14,11 @@ use kafka_protocol::messages::produce_response::PartitionProduceResponse;
 use kafka_protocol::messages::{ProduceRequest as WireRequest, ProduceResponse as WireResponse};
 use kafka_protocol::protocol::{Message as _, Request as _, VersionRange};
 
-use super::answer::{self, Answer};
+use super::answer::Answer;
 use super::api::Api as _;
-use super::conn::{self, Connection, Outgoing};
+use super::conn::Connection;
+use super::decode;
+use super::request::{self, Outgoing};
 use super::{NO_TOPIC_ID, TopicId};
 use crate::error::{Error, ErrorCode, Result};
 
@@ -138,7 +140,7 @@ impl Connection {
         let correlation = self.next_correlation();
         let segments = encode(request, &sent, version, correlation, self.client_id())?;
         let bytes = segments.iter().map(Bytes::len).sum();
-        conn::check_size(WireRequest::NAME, bytes, self.limits().frame_bytes_max)?;
+        request::check_size(WireRequest::NAME, bytes, self.limits().frame_bytes_max)?;
         let timeout = request.timeout.saturating_add(self.limits().produce_margin);
         let outgoing = Outgoing { api: WireRequest::NAME, correlation, segments, timeout };
         let heap_bytes_max = self.limits().decoded_bytes_max();
@@ -390,8 +392,8 @@ fn read_in_full(
     mut sent: Sent,
     heap_bytes_max: usize,
 ) -> Result<ProduceResponse> {
-    let response: WireResponse = answer::decode_from::<WireRequest>(broker, frame, version, heap_bytes_max)?;
-    let malformed = |problem: String| answer::malformed::<WireRequest>(broker, version, problem);
+    let response: WireResponse = decode::decode_from::<WireRequest>(broker, frame, version, heap_bytes_max)?;
+    let malformed = |problem: String| decode::malformed::<WireRequest>(broker, version, problem);
     let mut partitions = Vec::new();
     for topic in response.responses {
         let key = if version >= FIRST_WITH_TOPIC_IDS {
@@ -411,7 +413,7 @@ fn read_in_full(
     }
     // A batch without an answer has an unknown outcome, and so has the whole request.
     sent.unanswered().map_or(Ok(()), |problem| Err(malformed(problem)))?;
-    Ok(ProduceResponse { throttle: answer::throttle(response.throttle_time_ms), partitions })
+    Ok(ProduceResponse { throttle: decode::throttle(response.throttle_time_ms), partitions })
 }
 
 /// Reads a foreign frame as the answer to a request for one partition.

@@ -9,9 +9,12 @@ use bytes::Bytes;
 use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
 use kafka_protocol::protocol::{StrBytes, VersionRange};
 
-use super::answer;
 use super::api::Api;
+use super::decode;
 use crate::error::{Error, ErrorCode};
+
+/// From version 4 on a broker can be told not to create what it is asked about (Kafka 0.11).
+pub(crate) const METADATA_VERSIONS: VersionRange = VersionRange { min: 4, max: 13 };
 
 /// The version that is tried first. A broker that does not know it says so in the form of version 0 (KIP-511).
 pub(crate) const FIRST_TRY: i16 = 3;
@@ -71,7 +74,7 @@ pub(crate) fn read(frame: &Bytes, asked: i16, heap_bytes_max: usize) -> Result<N
     if code == Some(ErrorCode::UNSUPPORTED_VERSION.0) && asked > 0 {
         return Ok(Negotiated::AskAgain(version_after_refusal(frame, asked, heap_bytes_max)));
     }
-    let response = answer::decode::<ApiVersionsRequest>(frame.clone(), asked, heap_bytes_max)?;
+    let response = decode::decode::<ApiVersionsRequest>(frame.clone(), asked, heap_bytes_max)?;
     let code = ErrorCode(response.error_code);
     if !code.is_ok() {
         return Ok(Negotiated::Refused(code));
@@ -81,7 +84,7 @@ pub(crate) fn read(frame: &Bytes, asked: i16, heap_bytes_max: usize) -> Result<N
 
 /// The highest version that the refusal offers, else 0, which every broker knows.
 fn version_after_refusal(frame: &Bytes, asked: i16, heap_bytes_max: usize) -> i16 {
-    let Ok(response) = answer::decode::<ApiVersionsRequest>(frame.clone(), 0, heap_bytes_max) else {
+    let Ok(response) = decode::decode::<ApiVersionsRequest>(frame.clone(), 0, heap_bytes_max) else {
         return 0;
     };
     let below = VersionRange { min: 0, max: asked - 1 };

@@ -1,9 +1,10 @@
 //! The stored form of commands: what the Raft log holds.
 
 use mirrormesh_core::control::{
-    Command, CommandKind, GenerationRequest, InventoryChange, PlanStep, SeenTopic, TopicEntry, WriteGuard,
+    Command, CommandKind, GenerationRequest, InventoryChange, SeenTopic, TopicEntry, WriteGuard,
 };
 use mirrormesh_core::ids::{ClusterId, FlowId};
+use mirrormesh_core::plan::PlanStep;
 use mirrormesh_core::report::Event;
 use mirrormesh_core::unit::{ClusterSpec, Unit};
 use prost::Message;

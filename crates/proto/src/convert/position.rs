@@ -3,10 +3,8 @@
 //! Owns the bytes; when they are written and what they mean is core's (`relay::position`). Keys are compared byte by
 //! byte by Kafka's compaction, so the encoding of a key must never change.
 
-use mirrormesh_core::relay::epochs::Epochs;
-use mirrormesh_core::relay::position::{
-    LastBatch, Position, PositionKey, PositionKind, PositionValue, SLOTS,
-};
+use mirrormesh_core::epochs::Epochs;
+use mirrormesh_core::position::{LastBatch, Position, PositionKey, PositionKind, PositionValue, SLOTS};
 use mirrormesh_core::translate::Segment;
 use mirrormesh_core::unit::Generation;
 use prost::Message;

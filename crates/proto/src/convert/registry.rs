@@ -4,7 +4,7 @@
 //! several versions, share the topic. Keys are compared byte by byte by Kafka's compaction, so the encoding of a key must
 //! never change.
 
-use mirrormesh_core::relay::registry::{Claim, ClaimKey, RegistryKey, RegistryValue, Writer, WriterKey};
+use mirrormesh_core::registry::{Claim, ClaimKey, RegistryKey, RegistryValue, Writer, WriterKey};
 use mirrormesh_core::unit::{Generation, PartitionGeneration};
 use prost::Message;
 

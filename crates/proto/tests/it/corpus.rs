@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use mirrormesh_core::ids::{FlowId, TopicId, TopicName};
-use mirrormesh_core::relay::position::{PositionKey, PositionKind};
-use mirrormesh_core::relay::registry::{ClaimKey, RegistryKey, WriterKey};
+use mirrormesh_core::position::{PositionKey, PositionKind};
+use mirrormesh_core::registry::{ClaimKey, RegistryKey, WriterKey};
 use mirrormesh_core::unit::Generation;
 use mirrormesh_proto::ConvertError;
 use mirrormesh_proto::convert::command::{decode_command, encode_command};

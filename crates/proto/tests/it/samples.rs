@@ -5,15 +5,16 @@ use std::num::NonZeroU64;
 
 use mirrormesh_core::control::{
     ClusterRecord, Command, CommandKind, ControlState, FlowRecord, GenerationRequest, InventoryChange,
-    PlanStep, RequestRecord, RetiredFlow, SeenTopic, SeenTopics, TopicEntry, TopicPause, WriteGuard,
+    RequestRecord, RetiredFlow, SeenTopic, SeenTopics, TopicEntry, TopicPause, WriteGuard,
 };
+use mirrormesh_core::epochs::Epochs;
 use mirrormesh_core::flow::{
     FlowSpec, LossPolicy, Naming, OversizedPolicy, RetiredOptions, StartAt, TimestampPolicy,
 };
 use mirrormesh_core::ids::{ClusterId, FlowId, GroupId, TopicId, TopicName, WorkerId};
-use mirrormesh_core::relay::epochs::Epochs;
-use mirrormesh_core::relay::position::{LastBatch, Position, PositionKey, PositionKind, PositionValue};
-use mirrormesh_core::relay::registry::{Claim, ClaimKey, RegistryKey, RegistryValue, Writer, WriterKey};
+use mirrormesh_core::plan::PlanStep;
+use mirrormesh_core::position::{LastBatch, Position, PositionKey, PositionKind, PositionValue};
+use mirrormesh_core::registry::{Claim, ClaimKey, RegistryKey, RegistryValue, Writer, WriterKey};
 use mirrormesh_core::report::Event;
 use mirrormesh_core::throttle::Throttle;
 use mirrormesh_core::translate::Segment;

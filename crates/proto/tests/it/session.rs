@@ -1,7 +1,7 @@
 //! What workers and coordinators say comes back as it was.
 
 use mirrormesh_core::flow::{PreviewPage, PreviewQuestion, PreviewedTopic};
-use mirrormesh_core::relay::paused::PausedSet;
+use mirrormesh_core::paused::PausedSet;
 use mirrormesh_core::report::PartitionFigures;
 use mirrormesh_core::unit::{Generation, Role, WorkerAssignment};
 use mirrormesh_proto::convert::session::{

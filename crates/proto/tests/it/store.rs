@@ -1,8 +1,9 @@
 //! What is stored comes back as it was, and damaged bytes are refused with the place of the damage.
 
-use mirrormesh_core::control::{Command, CommandKind, PlanStep, WriteGuard};
+use mirrormesh_core::control::{Command, CommandKind, WriteGuard};
 use mirrormesh_core::flow::FlowSpec;
 use mirrormesh_core::ids::{FlowId, WorkerId};
+use mirrormesh_core::plan::PlanStep;
 use mirrormesh_core::unit::{Generation, PartitionStart, Unit};
 use mirrormesh_proto::convert::command::{decode_command, encode_command};
 use mirrormesh_proto::convert::position::{decode_key, decode_value, encode_key, encode_value};

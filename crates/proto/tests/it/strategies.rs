@@ -8,12 +8,13 @@ use std::num::NonZeroU64;
 
 use mirrormesh_core::control::{
     ClusterRecord, Command, CommandKind, ControlState, FlowRecord, GenerationRequest, InventoryChange,
-    PlanStep, RequestRecord, RetiredFlow, SeenTopic, SeenTopics, TopicEntry, TopicPause, WriteGuard,
+    RequestRecord, RetiredFlow, SeenTopic, SeenTopics, TopicEntry, TopicPause, WriteGuard,
 };
 use mirrormesh_core::flow::{
     FlowSpec, LossPolicy, Naming, OversizedPolicy, RetiredOptions, StartAt, TimestampPolicy,
 };
 use mirrormesh_core::ids::{ClusterId, FlowId, GroupId, TopicId, TopicName, WorkerId};
+use mirrormesh_core::plan::PlanStep;
 use mirrormesh_core::report::{Delivery, Event, PartitionFigures, UnitReport, UnitState};
 use mirrormesh_core::throttle::{Share, Throttle};
 use mirrormesh_core::unit::{

@@ -5,7 +5,7 @@
 
 use super::TelemetryError;
 use super::otel_env::{OtelEnv, Signal, Target};
-use crate::service::Chain;
+use crate::error_chain::Chain;
 use opentelemetry_otlp::{LogExporter, MetricExporter, RetryPolicy, SpanExporter, WithTonicConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::logs::SdkLoggerProvider;

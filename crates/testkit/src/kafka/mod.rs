@@ -3,6 +3,8 @@
 //! Owns the nodes' processes, ports and data; must not know what is stored in them. A cluster starts in about a
 //! second: the formatted directory and Java's parsed classes are kept from the first start (see `prepare.rs`).
 
+mod archive;
+mod launch;
 mod node;
 mod prepare;
 mod probe;
@@ -144,7 +146,7 @@ impl Cluster {
     /// Starts a broker that was killed or stopped, with the same ports and data; [`Self::wait_ready`] tells when it
     /// is back.
     pub fn start_broker(&self, broker: usize) -> Result<()> {
-        let launch = node::launch(&self.jars, &self.spec, &self.node_directory(broker))?;
+        let launch = launch::launch(&self.jars, &self.spec, &self.node_directory(broker))?;
         self.node(broker)?.start(&launch)
     }
 
@@ -200,7 +202,7 @@ impl Cluster {
 
     /// The last lines of a broker's log, over all its starts.
     pub fn log_tail(&self, broker: usize, lines: usize) -> String {
-        let log = node::log_file(&self.node_directory(broker));
+        let log = launch::log_file(&self.node_directory(broker));
         crate::process::tail(&log, lines)
             .unwrap_or_else(|error| format!("cannot read {}: {error}", log.display()))
     }

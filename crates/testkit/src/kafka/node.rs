@@ -1,6 +1,5 @@
 //! One node: its ports, its proxy and its process.
 
-use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,14 +7,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::jars::JarDir;
-use crate::java::Runtime;
 use crate::ports::PortLease;
 use crate::process::{Launch, Process, Signal};
 use crate::proxy::Proxy;
-
-use super::prepare;
-use super::spec::{ClusterSpec, Compiler};
 
 /// A node's addresses stay the same over all its starts.
 #[derive(Debug)]
@@ -103,38 +97,4 @@ impl Node {
     pub(super) async fn stop(&self, timeout: Duration) -> Result<()> {
         self.running()?.terminate(timeout).await.map(drop)
     }
-}
-
-/// The command line of a broker whose data and properties are in `directory`.
-pub(super) fn launch(jars: &JarDir, spec: &ClusterSpec, directory: &Path) -> Result<Launch> {
-    let mut options = vec![format!("-Xmx{}m", spec.heap_mb), format!("-Xms{}m", (spec.heap_mb / 2).max(128))];
-    match spec.compiler {
-        Compiler::Quick => options.extend(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"].map(String::from)),
-        Compiler::Full => options.push("-XX:+UseG1GC".to_owned()),
-    }
-    options.extend(prepare::archive_option(jars)?);
-    broker(jars, options, directory)
-}
-
-/// As [`launch`], with just these options of the virtual machine.
-pub(super) fn broker(jars: &JarDir, options: Vec<String>, directory: &Path) -> Result<Launch> {
-    Ok(Launch::new(Runtime::find()?.program(), log_file(directory))
-        .args(options)
-        .args(["-XX:-UsePerfData", "-Djava.awt.headless=true"])
-        .arg(format!("-XX:ErrorFile={}", directory.join("crash.log").display()))
-        .arg(jars.logging_argument())
-        .arg(format!("-Dkafka.logs.dir={}", directory.display()))
-        .arg("-cp")
-        .arg(jars.class_path())
-        .arg("kafka.Kafka")
-        .arg(properties_file(directory).display().to_string())
-        .current_dir(directory))
-}
-
-pub(super) fn log_file(directory: &Path) -> PathBuf {
-    directory.join("broker.log")
-}
-
-pub(super) fn properties_file(directory: &Path) -> PathBuf {
-    directory.join("server.properties")
 }

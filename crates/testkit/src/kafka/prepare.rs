@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,9 @@ use crate::java::Runtime;
 use crate::process::Signal;
 use crate::watchdog::WatchedDirectory;
 
-use super::node::{self, Node};
+use super::archive::archive;
+use super::launch;
+use super::node::Node;
 use super::properties;
 use super::spec::ClusterSpec;
 use super::{probe, random_id};
@@ -46,12 +48,6 @@ pub(super) fn ensure(jars: &JarDir) -> Result<()> {
     Ok(())
 }
 
-/// The option that uses the archive.
-pub(super) fn archive_option(jars: &JarDir) -> Result<Option<String>> {
-    let archive = archive(jars)?;
-    Ok(archive.is_file().then(|| format!("-XX:SharedArchiveFile={}", archive.display())))
-}
-
 /// Writes a node's properties and its formatted, empty data directory.
 pub(super) fn format(
     jars: &JarDir,
@@ -62,7 +58,7 @@ pub(super) fn format(
 ) -> Result<()> {
     let data = directory.join("data");
     fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
-    fs::write(node::properties_file(directory), server_properties)
+    fs::write(launch::properties_file(directory), server_properties)
         .context("cannot write server.properties")?;
     fs::copy(jars.root().join(CHECKPOINT), data.join(CHECKPOINT))
         .with_context(|| format!("cannot copy {CHECKPOINT} of Kafka {}", jars.version()))?;
@@ -73,10 +69,6 @@ pub(super) fn format(
         ("directory.id".to_owned(), random_id()),
     ]);
     fs::write(data.join("meta.properties"), properties::render(&meta)).context("cannot write meta.properties")
-}
-
-fn archive(jars: &JarDir) -> Result<PathBuf> {
-    Ok(jars.root().join(format!("classes-{:08x}.jsa", Runtime::find()?.build_id())))
 }
 
 /// Formats a directory with Kafka's own tool and keeps the file.
@@ -119,7 +111,7 @@ fn make_archive(jars: &JarDir, directory: &Path, archive: &Path) -> Result<()> {
         "-XX:+UseSerialGC".to_owned(),
         format!("-XX:ArchiveClassesAtExit={}", made.display()),
     ];
-    let broker = node::broker(jars, options, &home)?.spawn()?;
+    let broker = launch::broker(jars, options, &home)?.spawn()?;
     let address = nodes.iter().map(Node::direct_address).collect::<String>();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -23,7 +23,7 @@ use futures::future::BoxFuture;
 use mirrormesh_core::control::{GenerationRequest, InventoryChange};
 use mirrormesh_core::flow::{FlowSpec, PreviewQuestion};
 use mirrormesh_core::ids::{ClusterId, FlowId, GroupId, TopicName};
-use mirrormesh_core::relay::paused::{PausedFigures, PausedSet};
+use mirrormesh_core::paused::{PausedFigures, PausedSet};
 use mirrormesh_core::report::{Event, UnitState};
 use mirrormesh_core::unit::{ClusterSpec, Generation, PartitionGeneration, PartitionStart, Role, Unit};
 use mirrormesh_proto::convert::session::Question;

@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use mirrormesh_core::control::{ControlState, TopicEntry};
 use mirrormesh_core::ids::{FlowId, TopicName, WorkerId};
-use mirrormesh_core::relay::paused::{PausedFigures, PausedSet};
+use mirrormesh_core::paused::{PausedFigures, PausedSet};
 use mirrormesh_core::report::PartitionFigures;
 use mirrormesh_core::unit::Role;
 use mirrormesh_runtime::clock::now_ms;

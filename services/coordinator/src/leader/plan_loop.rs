@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mirrormesh_core::control::{CommandKind, ControlState, PlanStep};
-use mirrormesh_core::plan::{Plan, solve, steps};
+use mirrormesh_core::control::{CommandKind, ControlState};
+use mirrormesh_core::plan::{Plan, PlanStep, solve, steps};
 use mirrormesh_core::unit::Unit;
 use mirrormesh_runtime::clock::now_ms;
 use mirrormesh_runtime::trace_context::follow;

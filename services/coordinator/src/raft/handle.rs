@@ -17,8 +17,9 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use super::state_machine::Raft;
 use super::traces::FlowTraces;
-use super::types::{LogCommand, Node, NodeId, Raft, TypeConfig};
+use super::types::{LogCommand, Node, NodeId, TypeConfig};
 
 /// A command is committed within this time, or its outcome is unknown to the caller.
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -15,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 use super::handle::{Leadership, RaftHandle};
 use super::log_store::LogStore;
 use super::network::Network;
-use super::state_machine::StateMachine;
+use super::state_machine::{Raft, StateMachine};
 use super::storage::{Storage, Writer};
 use super::traces::FlowTraces;
-use super::types::{Node, NodeId, Raft};
+use super::types::{Node, NodeId};
 use crate::error::Error;
 
 /// Key under which the data directory keeps whose it is.

@@ -17,6 +17,9 @@ use super::codec::{SnapshotContent, decode_snapshot, encode_snapshot};
 use super::storage::{SNAPSHOT, Storage};
 use super::types::{LogCommand, LogId, LogReply, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 
+/// The Raft of one coordinator.
+pub(crate) type Raft = openraft::Raft<TypeConfig, StateMachine>;
+
 /// The state machine of one coordinator.
 #[derive(Debug)]
 pub(crate) struct StateMachine {

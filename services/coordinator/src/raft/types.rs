@@ -90,5 +90,3 @@ pub(crate) type Membership = openraft::Membership<NodeId, Node>;
 pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
 /// A snapshot: its bytes are a `store.v1.Snapshot`.
 pub(crate) type Snapshot = openraft::alias::SnapshotOf<TypeConfig, bytes::Bytes>;
-/// The Raft of one coordinator.
-pub(crate) type Raft = openraft::Raft<TypeConfig, super::state_machine::StateMachine>;

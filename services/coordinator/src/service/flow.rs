@@ -85,10 +85,6 @@ impl Flows {
     }
 }
 
-pub(super) fn not_found(id: &FlowId) -> Status {
-    status::not_found("FLOW_NOT_FOUND", format_args!("flows/{id}"))
-}
-
 #[tonic::async_trait]
 impl FlowService for Flows {
     type WatchFlowStream = BoxStream<'static, Result<WatchFlowResponse, Status>>;
@@ -109,7 +105,7 @@ impl FlowService for Flows {
     async fn get_flow(&self, request: Request<GetFlowRequest>) -> Result<Response<Flow>, Status> {
         let id = parse_name::<FlowId>("flows", &request.get_ref().name, "name")?;
         let (lead, state) = self.0.read().await?;
-        let record = state.flows.get(&id).ok_or_else(|| not_found(&id))?;
+        let record = state.flows.get(&id).ok_or_else(|| status::flow_not_found(&id))?;
         Ok(Response::new(View::now(&lead, &state).flow(&id, record)))
     }
 
@@ -143,7 +139,7 @@ impl FlowService for Flows {
         let unconditional = guard.expected_revision.is_none();
         for _ in 0..OVERTAKEN_MAX {
             let (_, state) = self.0.read().await?;
-            let present = state.flows.get(&id).ok_or_else(|| not_found(&id))?;
+            let present = state.flows.get(&id).ok_or_else(|| status::flow_not_found(&id))?;
             let spec = apply_flow_mask(&present.spec, &update, request.update_mask.as_ref())?;
             let mut guard = guard.clone();
             // Fields that the mask does not name come from what was read: it must still be the newest.
@@ -213,7 +209,7 @@ impl FlowService for Flows {
         let id = parse_name::<FlowId>("flows", &request.name, "name")?;
         let (lead, state) = self.0.read().await?;
         if !state.flows.contains_key(&id) {
-            return Err(not_found(&id));
+            return Err(status::flow_not_found(&id));
         }
         Ok(Response::new(watch::flow(&self.0, lead, id, request.include_topics).boxed()))
     }
@@ -230,7 +226,7 @@ impl FlowService for Flows {
         let start = faults.keep(page_start(&topics_list, &request.page_token));
         let ((id, size), start) = faults.finish_with(id.zip(size).zip(start))?;
         let (lead, state) = self.0.read().await?;
-        let record = state.flows.get(&id).ok_or_else(|| not_found(&id))?;
+        let record = state.flows.get(&id).ok_or_else(|| status::flow_not_found(&id))?;
         let entries = record.topics.iter().map(|(topic, entry)| (topic.as_str(), entry));
         let (entries, last) = page(entries, start.as_deref(), size);
         Ok(Response::new(ListFlowTopicsResponse {
@@ -262,7 +258,7 @@ impl FlowService for Flows {
         let before = start.and_then(|last| last.parse::<u64>().ok()).unwrap_or(u64::MAX);
         let (_, state) = self.0.read().await?;
         if !state.flows.contains_key(&id) {
-            return Err(not_found(&id));
+            return Err(status::flow_not_found(&id));
         }
         let older = |event: &&Event| event.flow == id && event.sequence < before;
         let taken = |event: &&Event| {

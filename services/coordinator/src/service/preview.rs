@@ -15,7 +15,7 @@ use mirrormesh_proto::v1::{Flow, PreviewFlowTopicsRequest, PreviewFlowTopicsResp
 use mirrormesh_proto::{Faults, Violations, fingerprint};
 use tonic::{Code, Status};
 
-use super::{Context, flow, status};
+use super::{Context, status};
 use crate::leader::Lead;
 use crate::queries::QueryFault;
 
@@ -45,7 +45,7 @@ pub(super) async fn topics(
     let (id, spec) = match subject {
         Subject::Draft(id, spec) => (id, *spec),
         Subject::Existing(id) => {
-            let record = state.flows.get(&id).ok_or_else(|| flow::not_found(&id))?;
+            let record = state.flows.get(&id).ok_or_else(|| status::flow_not_found(&id))?;
             let spec = record.spec.clone();
             (Some(id), spec)
         }

@@ -8,6 +8,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use mirrormesh_core::control::{Reject, RejectCode, Reply};
+use mirrormesh_core::ids::FlowId;
 use mirrormesh_proto::{DOMAIN, status_of};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -82,6 +83,11 @@ pub(crate) fn not_found(reason: &'static str, name: impl Display) -> Status {
         field: "name",
         message: format!("{name} does not exist"),
     })
+}
+
+/// A flow that does not exist.
+pub(crate) fn flow_not_found(id: &FlowId) -> Status {
+    not_found("FLOW_NOT_FOUND", format_args!("flows/{id}"))
 }
 
 /// The session that a worker speaks in is not its present one.

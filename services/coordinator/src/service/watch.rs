@@ -17,7 +17,6 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::flow::not_found;
 use super::flow_view::View;
 use super::{Context, status};
 use crate::leader::Lead;
@@ -114,7 +113,7 @@ impl Feed {
 
     /// The next message, if there is something to say.
     fn message(&mut self, state: &ControlState) -> Result<Option<WatchFlowResponse>, Status> {
-        let record = state.flows.get(&self.id).ok_or_else(|| not_found(&self.id))?;
+        let record = state.flows.get(&self.id).ok_or_else(|| status::flow_not_found(&self.id))?;
         let view = View::now(&self.lead, state);
         let flow = view.flow(&self.id, record);
         let topics = if self.include_topics {

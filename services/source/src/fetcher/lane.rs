@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mirrormesh_core::relay::page::SourcePage;
 use mirrormesh_kafka::wire::fetch::FetchPartition;
+use mirrormesh_relay::page::SourcePage;
 use tokio::sync::Notify;
 
 use super::{Fetched, FetcherLimits, Subscription, next_offset};

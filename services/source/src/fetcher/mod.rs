@@ -7,6 +7,7 @@
 //! partition whose consumer has not taken what it got, or which holds more than its share of the memory, is left out: no
 //! partition holds up another.
 
+mod fetched;
 mod lane;
 mod pause;
 mod task;
@@ -15,34 +16,21 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mirrormesh_core::format::batch::entries;
-use mirrormesh_core::relay::page::SourcePage;
-use mirrormesh_core::relay::reader::Aborted;
+use mirrormesh_kafka::Client;
 use mirrormesh_kafka::memory::Share;
-use mirrormesh_kafka::wire::fetch::FetchedPartition;
-use mirrormesh_kafka::{Client, ErrorCode};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::ends::SourceEnd;
 use crate::memory::PartitionMemory;
 use crate::throttle::{PartitionThrottle, Throttles};
+pub(crate) use fetched::{Fetched, page_of};
 use task::Task;
 
 /// Pages that a partition may have waiting.
 pub(crate) const PAGES_WAITING: usize = 2;
 /// Subscriptions waiting to be taken up; senders wait beyond it.
 const COMMANDS_WAITING: usize = 1_024;
-
-/// What a subscriber gets.
-#[derive(Debug)]
-pub(crate) enum Fetched {
-    /// Records, or only a new end.
-    Page(SourcePage),
-    /// The broker refused; the subscription is over.
-    Refused(ErrorCode),
-    /// The broker can't be reached; the subscription is over.
-    Lost(String),
-}
 
 /// What a partition wants.
 #[derive(Debug)]
@@ -116,24 +104,6 @@ impl Fetcher {
     /// Says that a page was taken, so that the partition may be fetched again.
     pub(crate) fn taken(&self) {
         self.wake.notify_one();
-    }
-}
-
-/// A partition of a fetch as core reads it.
-pub(crate) fn page_of(partition: FetchedPartition, read_committed: bool) -> SourcePage {
-    let committed = read_committed && partition.last_stable_offset >= 0;
-    let end_offset = if committed { partition.last_stable_offset } else { partition.high_watermark };
-    let aborted = partition
-        .aborted
-        .iter()
-        .map(|a| Aborted { producer_id: a.producer_id, first_offset: a.first_offset })
-        .collect();
-    SourcePage {
-        records: partition.records,
-        aborted,
-        end_offset,
-        high_watermark: partition.high_watermark,
-        log_start: partition.log_start_offset,
     }
 }
 

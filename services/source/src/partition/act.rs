@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use mirrormesh_core::control::GenerationRequest;
 use mirrormesh_core::format::batch::BatchHeader;
-use mirrormesh_core::relay::answer::Answer;
-use mirrormesh_core::relay::machine::{Action, Append, Beginning};
-use mirrormesh_core::relay::path::Path;
-use mirrormesh_core::relay::position::{PositionKey, PositionValue};
+use mirrormesh_core::position::{PositionKey, PositionValue};
 use mirrormesh_kafka::backoff::pause_after;
 use mirrormesh_kafka::{Error, ErrorCode};
+use mirrormesh_relay::answer::Answer;
+use mirrormesh_relay::machine::{Action, Append, Beginning};
+use mirrormesh_relay::path::Path;
 use mirrormesh_runtime::clock::now_ms;
 use mirrormesh_worker::{CoordinatorError, Failure};
 use rand::Rng as _;
@@ -36,7 +36,8 @@ impl PartitionUnit {
                 self.underway.asking = Some(Box::pin(probe.ask(ask)));
             }
             Action::Fetch { offset, read_committed, last_epoch } => {
-                self.fetch(offset, read_committed, last_epoch).await;
+                // Boxed, as it is rare: a unit's task is as large as all that it may wait for.
+                Box::pin(self.fetch(offset, read_committed, last_epoch)).await;
             }
             Action::StopFetching => self.lines.pages = None,
             Action::Append(append) => self.append(append).await,
@@ -49,7 +50,7 @@ impl PartitionUnit {
                 self.context.coordinator.report_events([event]);
             }
             Action::Skipped(skip) => self.link.metrics.skipped(&self.flow_label, skip.name()),
-            Action::Broken { reason, leader_moved } => self.broken(reason, leader_moved).await,
+            Action::Broken { reason, leader_moved } => Box::pin(self.broken(reason, leader_moved)).await,
             Action::Wait { attempt, .. } => {
                 self.lines.pages = None;
                 self.say();

@@ -1,6 +1,6 @@
-//! One partition unit: carries out what core's relay machine asks for.
+//! One partition unit: carries out what the relay machine asks for.
 //!
-//! Decides nothing: which record goes where, when, and what an answer means is `core/relay/machine`. One task per
+//! Decides nothing: which record goes where, when, and what an answer means is `relay/machine`. One task per
 //! partition owns the machine and everything that is on its way, so that no partition can stop another.
 
 mod act;
@@ -16,12 +16,12 @@ use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use mirrormesh_core::ids::TopicName;
-use mirrormesh_core::relay::answer::Answer;
-use mirrormesh_core::relay::facts::Facts;
-use mirrormesh_core::relay::machine::{Relay, Rules, Setup, Told};
-use mirrormesh_core::relay::window::Limits;
 use mirrormesh_core::report::UnitState;
 use mirrormesh_core::unit::PartitionGeneration;
+use mirrormesh_relay::answer::Answer;
+use mirrormesh_relay::facts::Facts;
+use mirrormesh_relay::machine::{Relay, Rules, Setup, Told};
+use mirrormesh_relay::window::Limits;
 use mirrormesh_runtime::clock::now_ms;
 use mirrormesh_runtime::complaint::Complaint;
 use mirrormesh_worker::{Failure, UnitContext};
@@ -126,7 +126,7 @@ impl PartitionUnit {
         link: Arc<FlowLink>,
         topic: TopicName,
         partition: i32,
-    ) -> Option<Self> {
+    ) -> Option<Box<Self>> {
         let Some(detail) = context.assigned.partition.clone() else {
             context.report.set(
                 UnitState::Stopped,
@@ -155,7 +155,8 @@ impl PartitionUnit {
         let throttle = link.throttle(&topic);
         let memory = link.memory();
         let lag = link.metrics.lag.enter(&context.flow_id, &topic, partition);
-        Some(Self {
+        // Boxed: a task keeps what it is given twice, before it begins and while it runs.
+        Some(Box::new(Self {
             start: StartTrace::begin(&context, &topic, partition),
             context,
             link,
@@ -189,7 +190,7 @@ impl PartitionUnit {
             fenced: false,
             position_fault: None,
             complaint: Complaint::default(),
-        })
+        }))
     }
 
     fn probe(&self) -> Probe {
@@ -207,7 +208,7 @@ impl PartitionUnit {
     }
 
     /// Runs until asked to stop and drained.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(mut self: Box<Self>) {
         let mut rare: FuturesUnordered<_> = [Signals::of(&self).next()].into_iter().collect();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

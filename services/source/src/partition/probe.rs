@@ -1,23 +1,23 @@
-//! Single questions to the two clusters, as core's relay machine asks them.
+//! Single questions to the two clusters, as the relay machine asks them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use mirrormesh_core::epochs::EpochEnd;
 use mirrormesh_core::ids::{ClusterId, FlowId, TopicId, TopicName};
-use mirrormesh_core::relay::facts::Facts;
-use mirrormesh_core::relay::loss::EpochEnd;
-use mirrormesh_core::relay::machine::{Ask, Told};
-use mirrormesh_core::relay::page::SourcePage;
-use mirrormesh_core::relay::registry::WriterKey;
-use mirrormesh_core::relay::resync::Step;
+use mirrormesh_core::registry::WriterKey;
 use mirrormesh_core::unit::PartitionDetail;
 use mirrormesh_kafka::admin::{EpochQuery, OffsetQuery, OffsetSpec};
 use mirrormesh_kafka::client::metadata::Leader;
 use mirrormesh_kafka::memory::Share;
 use mirrormesh_kafka::wire::fetch::{FetchPartition, FetchRequest, FetchedPartition};
 use mirrormesh_kafka::{Client, ConnectionRole, Error, ErrorCode};
+use mirrormesh_relay::facts::Facts;
+use mirrormesh_relay::machine::{Ask, Told};
+use mirrormesh_relay::page::SourcePage;
+use mirrormesh_relay::resync::Step;
 use mirrormesh_worker::Failure;
 
 use crate::facts::facts;
@@ -142,7 +142,7 @@ impl Probe {
                 // Whatever it was, who leads is looked up again before the next try.
                 self.link.source.invalidate(self.topic.as_str(), self.partition);
                 self.link.target.invalidate(self.detail.target_topic.as_str(), self.partition);
-                let failure = self.explain(failure).await;
+                let failure = Box::pin(self.explain(failure)).await;
                 Told::Failed(failure.reason, failure.message)
             }
         }
@@ -183,33 +183,36 @@ impl Probe {
     }
 
     async fn answer(&self, ask: Ask) -> Result<Told, Failure> {
+        // Each is boxed: a question takes as much memory as it needs, and not as the largest of them needs.
         Ok(match ask {
-            Ask::Facts => Told::Facts(self.facts().await?),
-            Ask::SourceEnds => self.source_ends().await?,
-            Ask::NewProducer => match self.link.target.init_producer_id().await {
+            Ask::Facts => Told::Facts(Box::pin(self.facts()).await?),
+            Ask::SourceEnds => Box::pin(self.source_ends()).await?,
+            Ask::NewProducer => match Box::pin(self.link.target.init_producer_id()).await {
                 Ok(id) => Told::Producer(id.producer_id),
                 Err(error) => {
                     let (reason, message) = no_producer_id(error);
                     return Err(Failure::new(reason, message));
                 }
             },
-            Ask::Origins(ids) => self.origins(ids).await?,
-            Ask::Registry => self.registry().await?,
+            Ask::Origins(ids) => Box::pin(self.origins(ids)).await?,
+            Ask::Registry => Box::pin(self.registry()).await?,
             Ask::Register(records) => {
-                self.link.target_registry.write(&self.link.writer, records).await?;
+                Box::pin(self.link.target_registry.write(&self.link.writer, records)).await?;
                 Told::Registered
             }
             Ask::Locate(step) => match step {
-                Step::Identity => self.identity().await?,
-                Step::Positions => self.positions().await?,
-                Step::TargetEnds => self.target_ends().await?,
-                Step::TargetRead(offset) => Told::TargetRecords(self.target_read(offset).await?),
-                Step::Producer => Told::Remembered(self.producer().await),
-                Step::SourceHistory(epoch) => Told::SourceHistory(self.source_history(epoch).await?),
-                Step::SourceRead { offset, read_committed, last_epoch } => {
-                    self.source_read(offset, read_committed, last_epoch).await?
+                Step::Identity => Box::pin(self.identity()).await?,
+                Step::Positions => Box::pin(self.positions()).await?,
+                Step::TargetEnds => Box::pin(self.target_ends()).await?,
+                Step::TargetRead(offset) => Told::TargetRecords(Box::pin(self.target_read(offset)).await?),
+                Step::Producer => Told::Remembered(Box::pin(self.producer()).await),
+                Step::SourceHistory(epoch) => {
+                    Told::SourceHistory(Box::pin(self.source_history(epoch)).await?)
                 }
-                Step::SourceEnds => self.source_ends().await?,
+                Step::SourceRead { offset, read_committed, last_epoch } => {
+                    Box::pin(self.source_read(offset, read_committed, last_epoch)).await?
+                }
+                Step::SourceEnds => Box::pin(self.source_ends()).await?,
                 Step::Origins(_) | Step::Done(_) | Step::Lost(..) | Step::Stop(_) | Step::Again(_) => {
                     return Err(Failure::new("NOT_A_QUESTION", "the relay asked for nothing"));
                 }

@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use mirrormesh_core::relay::machine::Notice;
-use mirrormesh_core::relay::stop::{Stop, StopReason};
 use mirrormesh_core::report::{Event, UnitState};
+use mirrormesh_core::stop::{Stop, StopReason};
+use mirrormesh_relay::machine::Notice;
 use mirrormesh_runtime::clock::now_ms;
 
 use super::PartitionUnit;

@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use mirrormesh_core::ids::{FlowId, TopicId};
-use mirrormesh_core::relay::chunks::Chunk;
-use mirrormesh_core::relay::journal::Stored;
-use mirrormesh_core::relay::position::{Position, PositionKind, PositionValue};
+use mirrormesh_core::position::{Position, PositionKind, PositionValue};
 use mirrormesh_kafka::Client;
 use mirrormesh_kafka::librdkafka::InternalReader;
 use mirrormesh_proto::convert::position::{decode_key, decode_value};
+use mirrormesh_relay::chunks::Chunk;
+use mirrormesh_relay::journal::Stored;
 use mirrormesh_worker::{Failure, topic_exists};
 use tokio::sync::Mutex;
 

@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use mirrormesh_core::relay::answer::Answer;
 use mirrormesh_kafka::Error;
 use mirrormesh_kafka::wire::produce::{ProduceResponse, ProducedPartition};
+use mirrormesh_relay::answer::Answer;
 
 use super::Reply;
 use super::packing::Place;

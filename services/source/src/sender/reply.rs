@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use mirrormesh_core::relay::answer::Answer;
+use mirrormesh_relay::answer::Answer;
 use tokio::sync::mpsc;
 
 /// The batches of one partition from one position recovery to the next. After a failed batch, no later batch of the same

@@ -5,8 +5,8 @@ use std::num::NonZeroU64;
 use bytes::Bytes;
 use mirrormesh_core::flow::FlowSpec;
 use mirrormesh_core::ids::{ClusterId, FlowId};
-use mirrormesh_core::relay::page::SourcePage;
 use mirrormesh_core::unit::{AssignedFlow, ClusterSpec, ThrottleShares};
+use mirrormesh_relay::page::SourcePage;
 
 use super::*;
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use mirrormesh_core::control::TopicEntry;
 use mirrormesh_core::flow::FlowSpec;
 use mirrormesh_core::ids::TopicName;
-use mirrormesh_core::relay::registry::{Claim, Inheritance, Writer, claimed};
+use mirrormesh_core::registry::{Claim, Inheritance, Writer, claimed};
 use mirrormesh_core::unit::{PartitionGeneration, PartitionStart};
 use mirrormesh_worker::Failure;
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use mirrormesh_core::flow::{Choice, FlowSpec, mark_loops};
 use mirrormesh_core::ids::{TopicId, TopicName};
-use mirrormesh_core::relay::registry::{Claim, ClaimKey, Homes, RegistryKey, RegistryValue};
+use mirrormesh_core::registry::{Claim, ClaimKey, Homes, RegistryKey, RegistryValue};
 use mirrormesh_worker::{Failure, cluster_name};
 
 use super::scan::Wanted;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use mirrormesh_core::relay::position::{Position, PositionKey, PositionValue};
+use mirrormesh_core::position::{Position, PositionKey, PositionValue};
 use mirrormesh_integration::MeshSpec;
 use mirrormesh_integration::probe::{self, Isolation, Plain};
 use mirrormesh_kafka::{Client, ClientConfig};

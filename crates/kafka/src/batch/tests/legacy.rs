@@ -1,6 +1,6 @@
 //! Tests of the old message formats, on bytes that Kafka's own Java library wrote (testdata/batches/README.md).
 
-use mirrormesh_core::relay::rebuild::{Codecs as _, RebuildPlan, Run};
+use mirrormesh_relay::rebuild::{Codecs as _, RebuildPlan, Run};
 
 use super::*;
 

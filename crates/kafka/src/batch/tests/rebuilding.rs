@@ -1,7 +1,7 @@
 //! Tests of rebuilding and identifying.
 
 use mirrormesh_core::format::batch::{RawBatch, split};
-use mirrormesh_core::relay::rebuild::{Codecs as _, Oversized, Piece, RebuildPlan, Rebuilt, Run};
+use mirrormesh_relay::rebuild::{Codecs as _, Oversized, Piece, RebuildPlan, Rebuilt, Run};
 
 use super::*;
 

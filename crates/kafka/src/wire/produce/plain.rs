@@ -6,7 +6,7 @@
 
 use bytes::Buf;
 
-use super::super::answer;
+use super::super::decode;
 use super::{FIRST_WITH_TOPIC_IDS, ProduceResponse, ProducedPartition, Sent, SentTopic, WireRequest};
 use crate::error::ErrorCode;
 use crate::wire::api::Api as _;
@@ -31,7 +31,7 @@ pub(super) fn read(frame: &[u8], version: i16, sent: &Sent) -> Option<ProduceRes
         }
         form.no_tags()?;
     }
-    let throttle = answer::throttle(form.rest.try_get_i32().ok()?);
+    let throttle = decode::throttle(form.rest.try_get_i32().ok()?);
     form.no_tags()?;
     form.rest.is_empty().then_some(ProduceResponse { throttle, partitions })
 }

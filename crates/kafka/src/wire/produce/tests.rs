@@ -29,7 +29,7 @@ fn theirs(request: &ProduceRequest, sent: &Sent, version: i16, correlation: i32)
         .with_acks(-1)
         .with_timeout_ms(i32::try_from(request.timeout.as_millis()).unwrap())
         .with_topic_data(topics.collect());
-    conn::encode_frame(&wire, version, correlation, &StrBytes::from_static_str("me")).unwrap()
+    request::encode_frame(&wire, version, correlation, &StrBytes::from_static_str("me")).unwrap()
 }
 
 fn entries() -> impl Strategy<Value = Vec<ProduceEntry>> {

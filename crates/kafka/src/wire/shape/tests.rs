@@ -9,7 +9,7 @@ mod samples;
 use samples::{Case, cases};
 
 use super::*;
-use crate::wire::answer;
+use crate::wire::decode;
 
 /// Generous, so that only counts that no bytes stand behind are refused.
 const HEAP_BYTES_MAX: usize = 64 << 20;
@@ -51,7 +51,7 @@ fn claimed_counts_without_bytes_are_refused() {
         (b"\0\0\0\x01\0\0\0\0\0\x01\0\0\0\0\x01\x80\x80\x80\x80\x01", 9),
     ];
     for (frame, version) in frames {
-        let error = answer::decode::<m::MetadataRequest>(Bytes::from_static(frame), version, HEAP_BYTES_MAX)
+        let error = decode::decode::<m::MetadataRequest>(Bytes::from_static(frame), version, HEAP_BYTES_MAX)
             .unwrap_err();
         assert_eq!(error, Misfit::Short.to_string());
     }
@@ -65,7 +65,7 @@ fn decoding_stays_within_its_memory() {
     frame.put_i32(100_000);
     // Topics of version 1: an empty name and no partitions.
     frame.put_bytes(0, 6 * 100_000);
-    let decode = |limit| answer::decode::<m::ListOffsetsRequest>(frame.clone().freeze(), 2, limit).map(drop);
+    let decode = |limit| decode::decode::<m::ListOffsetsRequest>(frame.clone().freeze(), 2, limit).map(drop);
     assert_eq!(decode(10 << 20), Err(Misfit::TooLarge.to_string()));
     assert_eq!(decode(100 << 20), Ok(()));
 }

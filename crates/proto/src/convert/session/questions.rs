@@ -2,7 +2,7 @@
 
 use mirrormesh_core::flow::PreviewQuestion;
 use mirrormesh_core::ids::TopicName;
-use mirrormesh_core::relay::paused::{PausedFigures, PausedSet};
+use mirrormesh_core::paused::{PausedFigures, PausedSet};
 
 use crate::convert::parts::{each, id, inner, partition, required};
 use crate::error::ConvertError;

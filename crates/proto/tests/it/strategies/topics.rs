@@ -1,10 +1,8 @@
 //! Records of the internal topics: positions and the registry.
 
-use mirrormesh_core::relay::epochs::Epochs;
-use mirrormesh_core::relay::position::{
-    LastBatch, Position, PositionKey, PositionKind, PositionValue, SLOTS,
-};
-use mirrormesh_core::relay::registry::{Claim, ClaimKey, RegistryKey, RegistryValue, Writer, WriterKey};
+use mirrormesh_core::epochs::Epochs;
+use mirrormesh_core::position::{LastBatch, Position, PositionKey, PositionKind, PositionValue, SLOTS};
+use mirrormesh_core::registry::{Claim, ClaimKey, RegistryKey, RegistryValue, Writer, WriterKey};
 use mirrormesh_core::translate::Segment;
 
 use super::*;

@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::super::{Misfit, check, response_header_bytes};
 use super::HEAP_BYTES_MAX;
-use crate::wire::answer;
 use crate::wire::api::Api;
+use crate::wire::decode;
 use crate::wire::testing::frame;
 
 /// One kind of response, with a sample in which every array has elements and every optional field is set.
@@ -26,7 +26,7 @@ fn case<R: Api>(sample: fn(i16) -> Bytes) -> Case {
         name: R::NAME,
         versions: versions.min..=versions.max,
         sample,
-        decode: |frame, version| answer::decode::<R>(frame, version, HEAP_BYTES_MAX).map(drop),
+        decode: |frame, version| decode::decode::<R>(frame, version, HEAP_BYTES_MAX).map(drop),
         check: |frame, version| {
             let header = response_header_bytes(frame, R::Response::header_version(version))?;
             let flexible = version >= R::FLEXIBLE_FROM;
