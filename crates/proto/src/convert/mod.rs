@@ -8,8 +8,8 @@
 
 pub mod api;
 pub mod command;
+mod flow_spec;
 mod parts;
-mod policy;
 pub mod position;
 pub mod registry;
 pub mod session;

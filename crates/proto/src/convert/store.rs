@@ -3,12 +3,10 @@
 use std::collections::BTreeMap;
 
 use mirrormesh_core::control::{SeenTopic, TopicEntry};
-use mirrormesh_core::flow::{FlowSpec, Naming, RetiredOptions, StartAt};
 use mirrormesh_core::report::Event;
 use mirrormesh_core::unit::{ClusterSpec, Generation, PartitionGeneration, PartitionStart, Role, Unit};
 
 use super::parts::{each, epoch, flag, id, inner, partition, required, topic_id};
-use super::policy;
 use crate::error::ConvertError;
 use crate::store;
 
@@ -48,118 +46,6 @@ impl TryFrom<store::ClusterSpec> for ClusterSpec {
             bootstrap_servers: spec.bootstrap_servers,
             properties: spec.properties,
             kafka_cluster_id: Some(spec.kafka_cluster_id).filter(|id| !id.is_empty()),
-        })
-    }
-}
-
-impl From<&FlowSpec> for store::FlowSpec {
-    fn from(spec: &FlowSpec) -> Self {
-        use store::flow_spec as oneof;
-        let naming = match &spec.naming {
-            Naming::Prefix { separator } => oneof::Naming::PrefixSeparator(separator.clone()),
-            Naming::Identity => oneof::Naming::Identity(true),
-            Naming::Rename(map) => oneof::Naming::Rename(store::RenameMap { topics: map.clone() }),
-        };
-        let start = match spec.start {
-            StartAt::Earliest => None,
-            StartAt::Latest => Some(oneof::Start::StartLatest(true)),
-            StartAt::Timestamp(ms) => Some(oneof::Start::StartTimestampMs(ms)),
-        };
-        Self {
-            source: spec.source.to_string(),
-            target: spec.target.to_string(),
-            topics_include: spec.topics_include.clone(),
-            topics_exclude: spec.topics_exclude.clone(),
-            groups_include: spec.groups_include.clone(),
-            groups_exclude: spec.groups_exclude.clone(),
-            naming: Some(naming),
-            start,
-            records_enabled: spec.records_enabled,
-            read_uncommitted: spec.read_uncommitted,
-            heartbeat_topics: spec.heartbeat_topics,
-            checkpoints_enabled: spec.checkpoints_enabled,
-            checkpoint_interval_ms: spec.checkpoint_interval_ms,
-            heartbeats_enabled: spec.heartbeats_enabled,
-            heartbeat_interval_ms: spec.heartbeat_interval_ms,
-            replication_factor: spec.replication_factor.map_or(0, i32::from),
-            internal_replication_factor: spec.internal_replication_factor.map_or(0, i32::from),
-            discovery_interval_ms: spec.discovery_interval_ms,
-            shared_target: spec.shared_target,
-            on_loss: store::LossPolicy::from(spec.on_loss).into(),
-            on_loss_by_topic: spec
-                .on_loss_by_topic
-                .iter()
-                .map(|(topic, policy)| (topic.to_string(), store::LossPolicy::from(*policy).into()))
-                .collect(),
-            on_oversized: store::OversizedPolicy::from(spec.on_oversized).into(),
-            timestamps: store::TimestampPolicy::from(spec.timestamps).into(),
-            skip_mirrored: spec.skip_mirrored,
-            strict_delivery: spec.retired.strict_delivery,
-            at_least_once: spec.retired.at_least_once,
-            require_exactly_once: spec.require_exactly_once,
-            adopt: spec.adopt,
-            throttle: policy::throttle_to_store(spec.throttle),
-            throttle_by_topic: spec
-                .throttle_by_topic
-                .iter()
-                .filter_map(|(topic, limit)| Some((topic.to_string(), policy::throttle_to_store(*limit)?)))
-                .collect(),
-        }
-    }
-}
-
-impl TryFrom<store::FlowSpec> for FlowSpec {
-    type Error = ConvertError;
-
-    fn try_from(spec: store::FlowSpec) -> Result<Self, ConvertError> {
-        use store::flow_spec as oneof;
-        let naming = match required(spec.naming, "naming")? {
-            oneof::Naming::PrefixSeparator(separator) => Naming::Prefix { separator },
-            oneof::Naming::Identity(set) => flag(set, "identity").map(|()| Naming::Identity)?,
-            oneof::Naming::Rename(rename) => Naming::Rename(rename.topics),
-        };
-        let start = match spec.start {
-            None => StartAt::Earliest,
-            Some(oneof::Start::StartLatest(set)) => flag(set, "start_latest").map(|()| StartAt::Latest)?,
-            Some(oneof::Start::StartTimestampMs(ms)) => StartAt::Timestamp(ms),
-        };
-        Ok(Self {
-            source: id(&spec.source, "source")?,
-            target: id(&spec.target, "target")?,
-            topics_include: spec.topics_include,
-            topics_exclude: spec.topics_exclude,
-            groups_include: spec.groups_include,
-            groups_exclude: spec.groups_exclude,
-            naming,
-            start,
-            records_enabled: spec.records_enabled,
-            read_uncommitted: spec.read_uncommitted,
-            heartbeat_topics: spec.heartbeat_topics,
-            checkpoints_enabled: spec.checkpoints_enabled,
-            checkpoint_interval_ms: spec.checkpoint_interval_ms,
-            heartbeats_enabled: spec.heartbeats_enabled,
-            heartbeat_interval_ms: spec.heartbeat_interval_ms,
-            replication_factor: replication_factor(spec.replication_factor, "replication_factor")?,
-            internal_replication_factor: replication_factor(
-                spec.internal_replication_factor,
-                "internal_replication_factor",
-            )?,
-            discovery_interval_ms: spec.discovery_interval_ms,
-            shared_target: spec.shared_target,
-            on_loss: policy::loss(spec.on_loss, "on_loss")?,
-            on_loss_by_topic: policy::loss_by_topic(spec.on_loss_by_topic)?,
-            on_oversized: policy::oversized(spec.on_oversized, "on_oversized")?,
-            timestamps: policy::timestamps(spec.timestamps, "timestamps")?,
-            skip_mirrored: spec.skip_mirrored,
-            // What was strict is never weakened unseen.
-            require_exactly_once: spec.require_exactly_once || spec.strict_delivery,
-            retired: RetiredOptions {
-                strict_delivery: spec.strict_delivery,
-                at_least_once: spec.at_least_once,
-            },
-            adopt: spec.adopt,
-            throttle: policy::throttle(spec.throttle),
-            throttle_by_topic: policy::throttle_by_topic(spec.throttle_by_topic)?,
         })
     }
 }

@@ -1,4 +1,5 @@
-//! Bytes that some version stored, and what they mean: every later version reads them alike.
+//! Bytes that some version stored (`.hex`), and what they mean (`.txt`, the text format of Protocol Buffers): every later
+//! version reads them alike.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -9,13 +10,16 @@ use mirrormesh_core::ids::{FlowId, TopicId, TopicName};
 use mirrormesh_core::position::{PositionKey, PositionKind};
 use mirrormesh_core::registry::{ClaimKey, RegistryKey, WriterKey};
 use mirrormesh_core::unit::Generation;
-use mirrormesh_proto::ConvertError;
 use mirrormesh_proto::convert::command::{decode_command, encode_command};
 use mirrormesh_proto::convert::position::{decode_key, decode_value, encode_key, encode_value};
 use mirrormesh_proto::convert::registry::{
     decode_registry_key, decode_registry_value, encode_registry_key, encode_registry_value,
 };
 use mirrormesh_proto::convert::state::{decode_state, encode_state};
+use mirrormesh_proto::{ConvertError, MESH_DESCRIPTORS};
+
+use prost_reflect::text_format::FormatOptions;
+use prost_reflect::{DescriptorPool, DynamicMessage, ReflectMessage as _};
 
 use crate::samples;
 
@@ -43,8 +47,8 @@ fn from_hex(text: &str) -> Vec<u8> {
     digits.chunks(2).map(byte).collect()
 }
 
-/// What bytes mean, as text, and how today's version writes that.
-fn read(kind: &str, bytes: &[u8]) -> Result<(String, Vec<u8>), ConvertError> {
+/// The message that a kind of bytes holds, and how today's version writes what it reads of them.
+fn read(kind: &str, bytes: &[u8]) -> Result<(&'static str, Vec<u8>), ConvertError> {
     let key = |kind| PositionKey {
         flow: FlowId::new("any").unwrap(),
         target_topic_id: TopicId::default(),
@@ -52,22 +56,31 @@ fn read(kind: &str, bytes: &[u8]) -> Result<(String, Vec<u8>), ConvertError> {
         kind,
     };
     let slot = PositionKind::Position { generation: Generation { producer_id: 0, epoch: 0 }, slot: 0 };
-    let value = |kind| decode_value(&key(kind), bytes).map(|v| (format!("{v:#?}\n"), encode_value(&v)));
+    let value = |kind| decode_value(&key(kind), bytes).map(|v| encode_value(&v));
     let any = || TopicName::new("any").unwrap();
-    let registry = |key: RegistryKey| {
-        decode_registry_value(&key, bytes).map(|v| (format!("{v:#?}\n"), encode_registry_value(&v)))
-    };
-    match kind {
-        "command" => decode_command(bytes).map(|v| (format!("{v:#?}\n"), encode_command(&v))),
-        "state" => decode_state(bytes).map(|v| (format!("{v:#?}\n"), encode_state(&v))),
-        "key" => decode_key(bytes).map(|v| (format!("{v:#?}\n"), encode_key(&v))),
-        "registry-key" => decode_registry_key(bytes).map(|v| (format!("{v:#?}\n"), encode_registry_key(&v))),
-        "writer" => registry(RegistryKey::Writer(WriterKey { producer_id: 0, topic: any(), partition: 0 })),
-        "claim" => registry(RegistryKey::Claim(ClaimKey { source_cluster: String::new(), topic: any() })),
-        "position" => value(slot),
-        "segments" => value(PositionKind::Segments { producer_id: 0, number: 0, chunk: 0 }),
+    let registry = |key: RegistryKey| decode_registry_value(&key, bytes).map(|v| encode_registry_value(&v));
+    let writer = RegistryKey::Writer(WriterKey { producer_id: 0, topic: any(), partition: 0 });
+    let claim = RegistryKey::Claim(ClaimKey { source_cluster: String::new(), topic: any() });
+    let (message, again) = match kind {
+        "command" => ("Command", decode_command(bytes).map(|v| encode_command(&v))),
+        "state" => ("State", decode_state(bytes).map(|v| encode_state(&v))),
+        "key" => ("PositionKey", decode_key(bytes).map(|v| encode_key(&v))),
+        "registry-key" => ("RegistryKey", decode_registry_key(bytes).map(|v| encode_registry_key(&v))),
+        "writer" => ("Writer", registry(writer)),
+        "claim" => ("Claim", registry(claim)),
+        "position" => ("Position", value(slot)),
+        "segments" => ("Segments", value(PositionKind::Segments { producer_id: 0, number: 0, chunk: 0 })),
         _ => panic!("unknown kind {kind}"),
-    }
+    };
+    Ok((message, again?))
+}
+
+/// What bytes mean: the message that today's version writes for them.
+fn meaning(kind: &str, bytes: &[u8]) -> Result<DynamicMessage, ConvertError> {
+    let (message, again) = read(kind, bytes)?;
+    let pool = DescriptorPool::decode(MESH_DESCRIPTORS).unwrap();
+    let described = pool.get_message_by_name(&format!("mirrormesh.store.v1.{message}")).unwrap();
+    Ok(DynamicMessage::decode(described, again.as_slice()).unwrap())
 }
 
 /// Names of the files with one extension.
@@ -77,17 +90,28 @@ fn names(extension: &str) -> BTreeSet<String> {
     wanted.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect()
 }
 
+fn write_missing() {
+    let write = |name: &str, extension: &str, content: &str| {
+        let path = folder().join(format!("{name}.{extension}"));
+        if !path.exists() {
+            fs::write(path, content).unwrap();
+        }
+    };
+    for (name, bytes) in samples::all() {
+        write(&name, "hex", &to_hex(&bytes));
+    }
+    for name in names("hex") {
+        let bytes = from_hex(&fs::read_to_string(folder().join(format!("{name}.hex"))).unwrap());
+        let meaning = meaning(name.split('_').next().unwrap(), &bytes).unwrap();
+        let text = meaning.to_text_format_with_options(&FormatOptions::new().pretty(true));
+        write(&name, "txt", &(text + "\n"));
+    }
+}
+
 #[test]
 fn stored_bytes_are_read_for_ever() {
     if std::env::var_os(WRITE).is_some() {
-        for (name, bytes, text) in samples::all() {
-            for (extension, content) in [("hex", to_hex(&bytes)), ("txt", text)] {
-                let path = folder().join(format!("{name}.{extension}"));
-                if !path.exists() {
-                    fs::write(path, content).unwrap();
-                }
-            }
-        }
+        write_missing();
     }
     let stored = names("hex");
     assert_eq!(stored, names("txt"), "every value has its text");
@@ -95,10 +119,12 @@ fn stored_bytes_are_read_for_ever() {
         let bytes = from_hex(&fs::read_to_string(folder().join(format!("{name}.hex"))).unwrap());
         let expected = fs::read_to_string(folder().join(format!("{name}.txt"))).unwrap();
         let kind = name.split('_').next().unwrap();
-        let (text, again) = read(kind, &bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert_eq!(text, expected, "{name} is read as something else");
+        let meant = meaning(kind, &bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
+        // A field that came later and has its default is in neither, so that the files stay as they are.
+        let expected = DynamicMessage::parse_text_format(meant.descriptor(), &expected).unwrap();
+        assert_eq!(meant, expected, "{name} is read as something else");
         if kind == "key" || kind == "registry-key" {
-            assert_eq!(again, bytes, "{name}: compaction compares the bytes of keys");
+            assert_eq!(read(kind, &bytes).unwrap().1, bytes, "{name}: compaction compares the bytes of keys");
         }
     }
 }
@@ -107,7 +133,7 @@ fn stored_bytes_are_read_for_ever() {
 fn every_sample_is_in_the_corpus() {
     let stored = names("hex");
     let missing: Vec<_> =
-        samples::all().into_iter().map(|(name, ..)| name).filter(|name| !stored.contains(name)).collect();
+        samples::all().into_iter().map(|(name, _)| name).filter(|name| !stored.contains(name)).collect();
     assert!(
         missing.is_empty(),
         "run the tests once with {WRITE}=1 to write {missing:?}, and commit the files"

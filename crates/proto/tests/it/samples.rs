@@ -196,11 +196,11 @@ fn commands() -> Vec<(&'static str, CommandKind)> {
         ),
         ("delete-cluster", CommandKind::DeleteCluster { id: cluster("uk"), guard: guard() }),
         (
-            "put-flow-loops-throttles",
+            "put-flow-message",
             CommandKind::PutFlow { id: id(), spec: spec(), create: true, start_over: true, guard: guard() },
         ),
-        ("put-flow-defaults", default_flow()),
-        ("put-flow-retired", retired_options()),
+        ("put-flow-message-defaults", default_flow()),
+        ("put-flow-message-retired", retired_options()),
         ("delete-flow", CommandKind::DeleteFlow { id: id(), guard: WriteGuard::default() }),
         ("set-paused", CommandKind::SetPaused { id: id(), paused: true, guard: guard() }),
         (
@@ -410,17 +410,17 @@ fn registry() -> Vec<(&'static str, RegistryKey, RegistryValue)> {
     ]
 }
 
-/// A stored value: its name, its bytes, and what it is as text. The part of the name before `_` says what kind.
-pub(crate) fn all() -> Vec<(String, Vec<u8>, String)> {
+/// A stored value: its name and its bytes. The part of the name before `_` says what kind.
+pub(crate) fn all() -> Vec<(String, Vec<u8>)> {
     let mut all: Vec<_> = commands()
         .into_iter()
         .map(|(name, kind)| {
             let command = Command { at_ms: AT_MS, kind };
-            (format!("command_{name}"), encode_command(&command), format!("{command:#?}\n"))
+            (format!("command_{name}"), encode_command(&command))
         })
         .collect();
     let state = state();
-    all.push(("state_mesh-pauses".into(), encode_state(&state), format!("{state:#?}\n")));
+    all.push(("state_of-messages".into(), encode_state(&state)));
     let slot = position_key(PositionKind::Position { generation: generation(), slot: 7 });
     let zeros = PositionKey {
         partition: 0,
@@ -432,24 +432,24 @@ pub(crate) fn all() -> Vec<(String, Vec<u8>, String)> {
     let chunk = position_key(PositionKind::Segments { producer_id: 4_711, number: 0, chunk: 3 });
     let owners = position_key(PositionKind::Segments { producer_id: 4_711, number: 17, chunk: 3 });
     for (name, key) in [("slot", slot), ("zeros", zeros), ("chunk", chunk), ("chunk-owner", owners)] {
-        all.push((format!("key_{name}"), encode_key(&key), format!("{key:#?}\n")));
+        all.push((format!("key_{name}"), encode_key(&key)));
     }
     let segments = PositionValue::Segments(vec![
         Segment { source: 0, target: 0, count: 10 },
         Segment { source: 11, target: 10, count: 5 },
     ]);
     for (name, key, value) in registry() {
-        all.push((format!("registry-key_{name}"), encode_registry_key(&key), format!("{key:#?}\n")));
+        all.push((format!("registry-key_{name}"), encode_registry_key(&key)));
         let kind = if matches!(key, RegistryKey::Writer(_)) { "writer" } else { "claim" };
-        all.push((format!("{kind}_{name}"), encode_registry_value(&value), format!("{value:#?}\n")));
+        all.push((format!("{kind}_{name}"), encode_registry_value(&value)));
     }
-    all.push(("position_full".into(), encode_value(&position()), format!("{:#?}\n", position())));
+    all.push(("position_full".into(), encode_value(&position())));
     let PositionValue::Position(full) = position() else { panic!() };
     let source_epochs = Epochs::new([(1, 900), (4, 1_050)]);
     let epochs = PositionValue::Position(Position { source_epochs, ..full.clone() });
-    all.push(("position_epochs".into(), encode_value(&epochs), format!("{epochs:#?}\n")));
+    all.push(("position_epochs".into(), encode_value(&epochs)));
     let shared = PositionValue::Position(Position { shared_leader_epoch: Some(3), ..full });
-    all.push(("position_shared".into(), encode_value(&shared), format!("{shared:#?}\n")));
-    all.push(("segments_two".into(), encode_value(&segments), format!("{segments:#?}\n")));
+    all.push(("position_shared".into(), encode_value(&shared)));
+    all.push(("segments_two".into(), encode_value(&segments)));
     all
 }

@@ -191,20 +191,12 @@ pub(crate) fn api_spec() -> impl Strategy<Value = FlowSpec> {
         })
 }
 
-/// Any specification, also one that only a file can make.
+/// A specification as it may be stored: as the API can make it, or with options that are gone.
 pub(crate) fn flow_spec() -> impl Strategy<Value = FlowSpec> {
-    let lists = (vec("\\PC{0,8}", 0..3), vec("\\PC{0,8}", 0..3));
-    (api_spec(), lists, start_at(i64::MIN..i64::MAX), any::<[u64; 3]>()).prop_map(
-        |(spec, lists, start, intervals)| FlowSpec {
-            topics_include: lists.0,
-            groups_exclude: lists.1,
-            start,
-            checkpoint_interval_ms: intervals[0],
-            heartbeat_interval_ms: intervals[1],
-            discovery_interval_ms: intervals[2],
-            ..spec
-        },
-    )
+    (api_spec(), any::<[bool; 2]>()).prop_map(|(spec, [strict_delivery, at_least_once])| FlowSpec {
+        retired: RetiredOptions { strict_delivery, at_least_once },
+        ..spec
+    })
 }
 
 pub(crate) fn partition_start() -> impl Strategy<Value = PartitionStart> {

@@ -8,9 +8,9 @@ use prost_types::FieldMask;
 
 use super::flow::flow_spec;
 use super::flow_view::spec_to_api;
-use super::mask;
+use super::mask::{self, Fields};
 use crate::error::{Faults, Violations};
-use crate::v1::{self, naming::Policy, start::At};
+use crate::v1;
 
 /// Fields that the mesh sets (AIP-203).
 const OUTPUT_ONLY: [&str; 6] =
@@ -28,46 +28,45 @@ pub fn apply_flow_mask(
     mask: Option<&FieldMask>,
 ) -> Result<FlowSpec, Violations> {
     let mut faults = Faults::new();
-    let mut merged = spec_to_api(present);
-    let filled = mask::filled(update);
-    for path in mask::named(mask).unwrap_or(&filled) {
-        let snake = mask::snake_case(path);
-        if !mask::is_address(&snake) && !set(&mut merged, update, &snake) {
-            faults.push("update_mask", mask::refusal(path, "flow", &OUTPUT_ONLY));
+    let shown = spec_to_api(present);
+    let spec = match mask::named(mask) {
+        Some(paths) if paths.iter().any(|path| path == "*") => {
+            refuse(paths.iter().filter(|path| *path != "*"), &mut faults);
+            faults.keep(flow_spec(&all(shown, update)))
         }
-    }
-    let spec = faults.keep(flow_spec(&merged));
+        paths => {
+            let update = Fields::of("mirrormesh.v1.Flow", update)?;
+            let mut merged = Fields::of("mirrormesh.v1.Flow", &shown)?;
+            let filled = update.filled(&OUTPUT_ONLY);
+            for path in paths.unwrap_or(&filled) {
+                let snake = mask::snake_case(path);
+                let is_output = OUTPUT_ONLY.contains(&snake.split('.').next().unwrap_or_default());
+                if !mask::is_address(&snake) && (is_output || !merged.set(&update, &snake)) {
+                    faults.push("update_mask", mask::refusal(path, "flow", &OUTPUT_ONLY));
+                }
+            }
+            faults.keep(flow_spec(&merged.message()?))
+        }
+    };
     faults.finish_with(spec)
 }
 
-/// Sets what one path names; `false` if there is no such path.
-fn set(merged: &mut v1::Flow, update: &v1::Flow, path: &str) -> bool {
-    match path {
-        "*" => set_all(merged, update),
-        "source" => merged.source.clone_from(&update.source),
-        "target" => merged.target.clone_from(&update.target),
-        "topics" => merged.topics.clone_from(&update.topics),
-        "groups" => merged.groups.clone_from(&update.groups),
-        "naming" => merged.naming.clone_from(&update.naming),
-        "start" => merged.start.clone_from(&update.start),
-        "records" => merged.records.clone_from(&update.records),
-        "checkpoints" => merged.checkpoints.clone_from(&update.checkpoints),
-        "heartbeats" => merged.heartbeats.clone_from(&update.heartbeats),
-        "topic_creation" => merged.topic_creation.clone_from(&update.topic_creation),
-        "discovery_interval" => merged.discovery_interval.clone_from(&update.discovery_interval),
-        "shared_target" => merged.shared_target = update.shared_target,
-        "adopt" => merged.adopt = update.adopt,
-        _ => {
-            return set_option(merged, update, path)
-                || set_selection(merged, update, path)
-                || set_member(merged, update, path);
+/// Names beside `*` that are no fields.
+fn refuse<'a>(paths: impl Iterator<Item = &'a String>, faults: &mut Faults) {
+    let blank = Fields::of("mirrormesh.v1.Flow", &v1::Flow::default());
+    for path in paths {
+        let snake = mask::snake_case(path);
+        let is_output = OUTPUT_ONLY.contains(&snake.split('.').next().unwrap_or_default());
+        let is_field = blank.as_ref().is_ok_and(|blank| blank.clone().set(blank, &snake));
+        if !mask::is_address(&snake) && (is_output || !is_field) {
+            faults.push("update_mask", mask::refusal(path, "flow", &OUTPUT_ONLY));
         }
     }
-    true
 }
 
-fn set_all(merged: &mut v1::Flow, update: &v1::Flow) {
-    let present = std::mem::replace(merged, update.clone());
+/// The update, with what can't be changed where it leaves that out.
+fn all(present: v1::Flow, update: &v1::Flow) -> v1::Flow {
+    let mut merged = update.clone();
     if merged.source.is_empty() {
         merged.source = present.source;
     }
@@ -77,96 +76,5 @@ fn set_all(merged: &mut v1::Flow, update: &v1::Flow) {
     if merged.naming.as_ref().is_none_or(|naming| naming.policy.is_none()) {
         merged.naming = present.naming;
     }
-}
-
-/// Fields of the option messages.
-fn set_option(merged: &mut v1::Flow, update: &v1::Flow, path: &str) -> bool {
-    let records = merged.records.get_or_insert_default();
-    let checkpoints = merged.checkpoints.get_or_insert_default();
-    let heartbeats = merged.heartbeats.get_or_insert_default();
-    let creation = merged.topic_creation.get_or_insert_default();
-    let new_records = update.records.clone().unwrap_or_default();
-    let new_checkpoints = update.checkpoints.unwrap_or_default();
-    let new_heartbeats = update.heartbeats.unwrap_or_default();
-    let new_creation = update.topic_creation.unwrap_or_default();
-    match path {
-        "records.enabled" => records.enabled = new_records.enabled,
-        "records.isolation" => records.isolation = new_records.isolation,
-        "records.on_loss" => records.on_loss = new_records.on_loss,
-        "records.on_loss_by_topic" => records.on_loss_by_topic = new_records.on_loss_by_topic,
-        "records.on_oversized" => records.on_oversized = new_records.on_oversized,
-        "records.timestamps" => records.timestamps = new_records.timestamps,
-        "records.forward_mirrored" => records.forward_mirrored = new_records.forward_mirrored,
-        "records.require_exactly_once" => {
-            records.require_exactly_once = new_records.require_exactly_once;
-        }
-        "records.throttle" => records.throttle = new_records.throttle,
-        "records.throttle.bytes_per_second" => {
-            records.throttle.get_or_insert_default().bytes_per_second =
-                new_records.throttle.unwrap_or_default().bytes_per_second;
-        }
-        "records.throttle.records_per_second" => {
-            records.throttle.get_or_insert_default().records_per_second =
-                new_records.throttle.unwrap_or_default().records_per_second;
-        }
-        "records.throttle_by_topic" => records.throttle_by_topic = new_records.throttle_by_topic,
-        "records.heartbeat_topics" => records.heartbeat_topics = new_records.heartbeat_topics,
-        "checkpoints.enabled" => checkpoints.enabled = new_checkpoints.enabled,
-        "checkpoints.interval" => checkpoints.interval = new_checkpoints.interval,
-        "heartbeats.enabled" => heartbeats.enabled = new_heartbeats.enabled,
-        "heartbeats.interval" => heartbeats.interval = new_heartbeats.interval,
-        "topic_creation.replication_factor" => creation.replication_factor = new_creation.replication_factor,
-        "topic_creation.internal_replication_factor" => {
-            creation.internal_replication_factor = new_creation.internal_replication_factor;
-        }
-        _ => return false,
-    }
-    true
-}
-
-/// Lists of patterns.
-fn set_selection(merged: &mut v1::Flow, update: &v1::Flow, path: &str) -> bool {
-    let topics = merged.topics.get_or_insert_default();
-    let groups = merged.groups.get_or_insert_default();
-    let new_topics = update.topics.clone().unwrap_or_default();
-    let new_groups = update.groups.clone().unwrap_or_default();
-    match path {
-        "topics.include" => topics.include = new_topics.include,
-        "topics.exclude" => topics.exclude = new_topics.exclude,
-        "groups.include" => groups.include = new_groups.include,
-        "groups.exclude" => groups.exclude = new_groups.exclude,
-        _ => return false,
-    }
-    true
-}
-
-/// Members of oneofs.
-fn set_member(merged: &mut v1::Flow, update: &v1::Flow, path: &str) -> bool {
-    let policy = &mut merged.naming.get_or_insert_default().policy;
-    let new_policy = update.naming.as_ref().and_then(|naming| naming.policy.as_ref());
-    let at = &mut merged.start.get_or_insert_default().at;
-    let new_at = update.start.as_ref().and_then(|start| start.at.as_ref());
-    match path {
-        "naming.prefix" | "naming.prefix.separator" => {
-            replace(policy, new_policy, |policy| matches!(policy, Policy::Prefix(_)));
-        }
-        "naming.identity" => replace(policy, new_policy, |policy| matches!(policy, Policy::Identity(_))),
-        "naming.rename" | "naming.rename.topics" => {
-            replace(policy, new_policy, |policy| matches!(policy, Policy::Rename(_)));
-        }
-        "start.earliest" => replace(at, new_at, |at| matches!(at, At::Earliest(_))),
-        "start.latest" => replace(at, new_at, |at| matches!(at, At::Latest(_))),
-        "start.timestamp" => replace(at, new_at, |at| matches!(at, At::Timestamp(_))),
-        _ => return false,
-    }
-    true
-}
-
-/// Sets a member of a oneof if the update has it; otherwise clears it, if it is the one that is set.
-fn replace<T: Clone>(present: &mut Option<T>, update: Option<&T>, is_member: impl Fn(&T) -> bool) {
-    match update {
-        Some(update) if is_member(update) => *present = Some(update.clone()),
-        _ if present.as_ref().is_some_and(&is_member) => *present = None,
-        _ => {}
-    }
+    merged
 }

@@ -3,9 +3,15 @@
 //! Owns what holds for every resource: the spelling of paths, the fields that a request fills, and what is said about a
 //! path that can't be used.
 
+use std::sync::LazyLock;
+
+use prost::Message;
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage as _, Value,
+};
 use prost_types::FieldMask;
 
-use crate::v1::{self, naming::Policy};
+use crate::error::ConvertError;
 
 /// Longest part of a path that an answer repeats, in characters.
 const SHOWN_CHARS_MAX: usize = 128;
@@ -50,68 +56,90 @@ pub(super) fn refusal(path: &str, of: &str, output_only: &[&str]) -> String {
     )
 }
 
-/// Paths of the fields of a flow that the update fills: numbers, texts and switches other than the default, lists and
-/// maps with an entry, durations and members of a oneof that are set. A message counts by the fields in it, so an empty
-/// one changes nothing.
-pub(super) fn filled(update: &v1::Flow) -> Vec<String> {
-    let own = [
-        ("source", !update.source.is_empty()),
-        ("target", !update.target.is_empty()),
-        ("naming", policy(update).is_some()),
-        ("start", update.start.as_ref().is_some_and(|start| start.at.is_some())),
-        ("discovery_interval", update.discovery_interval.is_some()),
-        ("shared_target", update.shared_target),
-        ("adopt", update.adopt),
-    ];
-    let all = own.into_iter().chain(selections(update)).chain(records(update)).chain(options(update));
-    all.filter(|(_, filled)| *filled).map(|(path, _)| path.to_owned()).collect()
+/// A message by the names of its fields.
+#[derive(Debug, Clone)]
+pub(super) struct Fields(DynamicMessage);
+
+/// What the public API's messages are made of.
+static MESSAGES: LazyLock<Option<DescriptorPool>> =
+    LazyLock::new(|| DescriptorPool::decode(crate::PUBLIC_DESCRIPTORS).ok());
+
+impl Fields {
+    /// Of a message with this full name.
+    pub(super) fn of(name: &str, message: &impl Message) -> Result<Self, ConvertError> {
+        let unknown = || ConvertError::new("", format!("the message {name} is not described"));
+        let described =
+            MESSAGES.as_ref().and_then(|pool| pool.get_message_by_name(name)).ok_or_else(unknown)?;
+        let mut fields = DynamicMessage::new(described);
+        fields.transcode_from(message).map_err(|error| ConvertError::new("", error))?;
+        Ok(Self(fields))
+    }
+
+    /// The message.
+    pub(super) fn message<M: Message + Default>(&self) -> Result<M, ConvertError> {
+        self.0.transcode_to().map_err(|error| ConvertError::new("", error))
+    }
+
+    /// Sets the field that a path (in snake case) names to its value in `update`, or clears it where the update does not
+    /// have it; `false` if no path of fields is named so. A member of a oneof is cleared only if it is the one that is set.
+    pub(super) fn set(&mut self, update: &Self, path: &str) -> bool {
+        set(&mut self.0, Some(&update.0), path)
+    }
+
+    /// Paths of the fields that are set, but for the names in `left_out` and those that say which resource is meant:
+    /// numbers, texts and switches other than the default, lists and maps with an entry, members of a oneof. A message counts
+    /// by the fields in it, so an empty one counts for nothing.
+    pub(super) fn filled(&self, left_out: &[&str]) -> Vec<String> {
+        let mut paths = Vec::new();
+        filled(&self.0, "", &mut paths);
+        paths.retain(|path| {
+            let first = path.split('.').next().unwrap_or_default();
+            !left_out.contains(&first) && !is_address(first)
+        });
+        paths
+    }
 }
 
-fn policy(update: &v1::Flow) -> Option<&Policy> {
-    update.naming.as_ref()?.policy.as_ref()
+/// A message of this API that has fields of its own: no list, no map, and no type of Google's, which is one value.
+fn inner(field: &FieldDescriptor) -> Option<MessageDescriptor> {
+    let Kind::Message(message) = field.kind() else { return None };
+    let is_single = !field.is_list() && !field.is_map();
+    (is_single && !message.full_name().starts_with("google.")).then_some(message)
 }
 
-type Filled = (&'static str, bool);
-
-fn selections(update: &v1::Flow) -> Vec<Filled> {
-    let (topics, groups) = (update.topics.as_ref(), update.groups.as_ref());
-    vec![
-        ("topics.include", topics.is_some_and(|topics| !topics.include.is_empty())),
-        ("topics.exclude", topics.is_some_and(|topics| !topics.exclude.is_empty())),
-        ("groups.include", groups.is_some_and(|groups| !groups.include.is_empty())),
-        ("groups.exclude", groups.is_some_and(|groups| !groups.exclude.is_empty())),
-    ]
+/// Only one of a few fields can be set.
+fn is_alternative(field: &FieldDescriptor) -> bool {
+    field.containing_oneof().is_some_and(|oneof| !oneof.is_synthetic())
 }
 
-fn records(update: &v1::Flow) -> Vec<Filled> {
-    let Some(records) = &update.records else { return Vec::new() };
-    let throttle = records.throttle.unwrap_or_default();
-    vec![
-        ("records.enabled", records.enabled.is_some()),
-        ("records.isolation", records.isolation != 0),
-        ("records.heartbeat_topics", records.heartbeat_topics.is_some()),
-        ("records.on_loss", records.on_loss != 0),
-        ("records.on_loss_by_topic", !records.on_loss_by_topic.is_empty()),
-        ("records.on_oversized", records.on_oversized != 0),
-        ("records.timestamps", records.timestamps != 0),
-        ("records.forward_mirrored", records.forward_mirrored.is_some()),
-        ("records.require_exactly_once", records.require_exactly_once),
-        ("records.throttle.bytes_per_second", throttle.bytes_per_second.is_some()),
-        ("records.throttle.records_per_second", throttle.records_per_second.is_some()),
-        ("records.throttle_by_topic", !records.throttle_by_topic.is_empty()),
-    ]
+fn set(merged: &mut DynamicMessage, update: Option<&DynamicMessage>, path: &str) -> bool {
+    let (name, rest) = path.split_once('.').map_or((path, None), |(name, rest)| (name, Some(rest)));
+    let Some(field) = merged.descriptor().get_field_by_name(name) else { return false };
+    let new = update.filter(|update| update.has_field(&field)).map(|update| update.get_field(&field));
+    let Some(rest) = rest else {
+        match new {
+            Some(new) => merged.set_field(&field, new.into_owned()),
+            None => merged.clear_field(&field),
+        }
+        return true;
+    };
+    let Some(message) = inner(&field) else { return false };
+    let new = new.as_deref().and_then(Value::as_message);
+    if new.is_none() && !merged.has_field(&field) {
+        // Nothing is there to be cleared. Whether there is such a path shows all the same.
+        return set(&mut DynamicMessage::new(message), None, rest);
+    }
+    merged.get_field_mut(&field).as_message_mut().is_some_and(|inner| set(inner, new, rest))
 }
 
-fn options(update: &v1::Flow) -> Vec<Filled> {
-    let checkpoints = update.checkpoints.unwrap_or_default();
-    let heartbeats = update.heartbeats.unwrap_or_default();
-    let creation = update.topic_creation.unwrap_or_default();
-    vec![
-        ("checkpoints.enabled", checkpoints.enabled.is_some()),
-        ("checkpoints.interval", checkpoints.interval.is_some()),
-        ("heartbeats.enabled", heartbeats.enabled.is_some()),
-        ("heartbeats.interval", heartbeats.interval.is_some()),
-        ("topic_creation.replication_factor", creation.replication_factor != 0),
-        ("topic_creation.internal_replication_factor", creation.internal_replication_factor != 0),
-    ]
+fn filled(message: &DynamicMessage, before: &str, paths: &mut Vec<String>) {
+    for (field, value) in message.fields() {
+        let path = format!("{before}{}", field.name());
+        match value.as_message() {
+            Some(within) if inner(&field).is_some() && !is_alternative(&field) => {
+                filled(within, &format!("{path}."), paths);
+            }
+            _ => paths.push(path),
+        }
+    }
 }

@@ -1,0 +1,146 @@
+//! The stored form of a flow's specification: the message of the API, with every default filled in.
+//!
+//! Versions before stored the specification field by field, and had two options that are gone. That form is read for ever
+//! and not written any more.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU64;
+
+use mirrormesh_core::flow::{
+    FlowSpec, LossPolicy, Naming, OversizedPolicy, RetiredOptions, StartAt, TimestampPolicy,
+};
+use mirrormesh_core::ids::TopicName;
+use mirrormesh_core::throttle::Throttle;
+
+use super::api::{flow_spec, spec_to_api};
+use super::parts::{each, flag, id, required};
+use super::store::replication_factor;
+use crate::error::ConvertError;
+use crate::store;
+
+impl From<&FlowSpec> for store::FlowSpec {
+    fn from(spec: &FlowSpec) -> Self {
+        Self {
+            flow: Some(spec_to_api(spec)),
+            strict_delivery: spec.retired.strict_delivery,
+            at_least_once: spec.retired.at_least_once,
+            ..Self::default()
+        }
+    }
+}
+
+impl TryFrom<store::FlowSpec> for FlowSpec {
+    type Error = ConvertError;
+
+    fn try_from(stored: store::FlowSpec) -> Result<Self, ConvertError> {
+        let Some(flow) = &stored.flow else { return from_fields(stored) };
+        let retired =
+            RetiredOptions { strict_delivery: stored.strict_delivery, at_least_once: stored.at_least_once };
+        let spec = flow_spec(flow).map_err(|faults| ConvertError::new("flow", faults))?;
+        Ok(Self { retired, ..spec })
+    }
+}
+
+/// The specification that an earlier version stored field by field.
+fn from_fields(spec: store::FlowSpec) -> Result<FlowSpec, ConvertError> {
+    use store::flow_spec as oneof;
+    let naming = match required(spec.naming, "naming")? {
+        oneof::Naming::PrefixSeparator(separator) => Naming::Prefix { separator },
+        oneof::Naming::Identity(set) => flag(set, "identity").map(|()| Naming::Identity)?,
+        oneof::Naming::Rename(rename) => Naming::Rename(rename.topics),
+    };
+    let start = match spec.start {
+        None => StartAt::Earliest,
+        Some(oneof::Start::StartLatest(set)) => flag(set, "start_latest").map(|()| StartAt::Latest)?,
+        Some(oneof::Start::StartTimestampMs(ms)) => StartAt::Timestamp(ms),
+    };
+    let (source, target) = (id(&spec.source, "source")?, id(&spec.target, "target")?);
+    Ok(FlowSpec {
+        topics_include: spec.topics_include,
+        topics_exclude: spec.topics_exclude,
+        groups_include: spec.groups_include,
+        groups_exclude: spec.groups_exclude,
+        naming,
+        start,
+        records_enabled: spec.records_enabled,
+        read_uncommitted: spec.read_uncommitted,
+        heartbeat_topics: spec.heartbeat_topics,
+        checkpoints_enabled: spec.checkpoints_enabled,
+        checkpoint_interval_ms: spec.checkpoint_interval_ms,
+        heartbeats_enabled: spec.heartbeats_enabled,
+        heartbeat_interval_ms: spec.heartbeat_interval_ms,
+        replication_factor: replication_factor(spec.replication_factor, "replication_factor")?,
+        internal_replication_factor: replication_factor(
+            spec.internal_replication_factor,
+            "internal_replication_factor",
+        )?,
+        discovery_interval_ms: spec.discovery_interval_ms,
+        shared_target: spec.shared_target,
+        on_loss: loss(spec.on_loss, "on_loss")?,
+        on_loss_by_topic: loss_by_topic(spec.on_loss_by_topic)?,
+        on_oversized: oversized(spec.on_oversized, "on_oversized")?,
+        timestamps: timestamps(spec.timestamps, "timestamps")?,
+        skip_mirrored: spec.skip_mirrored,
+        // What was strict is never weakened unseen.
+        require_exactly_once: spec.require_exactly_once || spec.strict_delivery,
+        retired: RetiredOptions { strict_delivery: spec.strict_delivery, at_least_once: spec.at_least_once },
+        adopt: spec.adopt,
+        throttle: throttle(spec.throttle),
+        throttle_by_topic: throttle_by_topic(spec.throttle_by_topic)?,
+        // What came later has its default.
+        ..FlowSpec::new(source, target)
+    })
+}
+
+fn unknown(value: i32, field: &str) -> ConvertError {
+    ConvertError::new(field, format!("{value} is not a policy that this version knows"))
+}
+
+fn loss(value: i32, field: &str) -> Result<LossPolicy, ConvertError> {
+    match store::LossPolicy::try_from(value) {
+        Ok(store::LossPolicy::Unspecified) => Ok(LossPolicy::default()),
+        Ok(store::LossPolicy::StopPartition) => Ok(LossPolicy::StopPartition),
+        Ok(store::LossPolicy::Continue) => Ok(LossPolicy::Continue),
+        Err(_) => Err(unknown(value, field)),
+    }
+}
+
+fn loss_by_topic(map: BTreeMap<String, i32>) -> Result<BTreeMap<TopicName, LossPolicy>, ConvertError> {
+    let pair = |(topic, value): (String, i32)| Ok((id(topic, "")?, loss(value, "")?));
+    Ok(BTreeMap::from_iter(each(map, "on_loss_by_topic", pair)?))
+}
+
+fn oversized(value: i32, field: &str) -> Result<OversizedPolicy, ConvertError> {
+    match store::OversizedPolicy::try_from(value) {
+        Ok(store::OversizedPolicy::Unspecified) => Ok(OversizedPolicy::default()),
+        Ok(store::OversizedPolicy::StopPartition) => Ok(OversizedPolicy::StopPartition),
+        Ok(store::OversizedPolicy::Skip) => Ok(OversizedPolicy::Skip),
+        Err(_) => Err(unknown(value, field)),
+    }
+}
+
+fn timestamps(value: i32, field: &str) -> Result<TimestampPolicy, ConvertError> {
+    match store::TimestampPolicy::try_from(value) {
+        Ok(store::TimestampPolicy::Unspecified) => Ok(TimestampPolicy::default()),
+        Ok(store::TimestampPolicy::Keep) => Ok(TimestampPolicy::Keep),
+        Ok(store::TimestampPolicy::Clamp) => Ok(TimestampPolicy::Clamp),
+        Err(_) => Err(unknown(value, field)),
+    }
+}
+
+fn throttle(throttle: Option<store::Throttle>) -> Throttle {
+    let throttle = throttle.unwrap_or_default();
+    Throttle {
+        bytes_per_second: NonZeroU64::new(throttle.bytes_per_second),
+        records_per_second: NonZeroU64::new(throttle.records_per_second),
+    }
+}
+
+fn throttle_by_topic(
+    map: BTreeMap<String, store::Throttle>,
+) -> Result<BTreeMap<TopicName, Throttle>, ConvertError> {
+    let pair = |(topic, limit): (String, store::Throttle)| Ok((id(topic, "")?, throttle(Some(limit))));
+    let mut topics = BTreeMap::from_iter(each(map, "throttle_by_topic", pair)?);
+    topics.retain(|_, limit| *limit != Throttle::NONE);
+    Ok(topics)
+}
