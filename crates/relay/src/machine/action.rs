@@ -144,8 +144,14 @@ pub struct Beginning {
 /// What the shell is to do.
 #[derive(Debug)]
 pub enum Action {
-    /// Find something out → [`Relay::told`](super::Relay::told).
-    Ask(Ask),
+    /// Find something out → [`Relay::told`](super::Relay::told), with the same id. It takes the place of any earlier question:
+    /// what comes of that one is not waited for any more.
+    Ask {
+        /// Tells the question's answer from those of others.
+        id: u64,
+        /// The question.
+        ask: Ask,
+    },
     /// Fetch from this source offset on, in place of any earlier fetching → [`Relay::fetched`](super::Relay::fetched),
     /// [`Relay::out_of_range`](super::Relay::out_of_range) or [`Relay::source_failed`](super::Relay::source_failed).
     Fetch {

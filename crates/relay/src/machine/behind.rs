@@ -191,7 +191,8 @@ impl Relay {
             self.notice(Notice {
                 reason: "RETENTION_NEAR",
                 message: format!(
-                    "the records that wait at offset {place} are almost as old as the source keeps them (retention.ms                      {retention_ms}): in {} s it may begin to delete them; raise its retention or give the flow more workers",
+                    "the records that wait at offset {place} are almost as old as the source keeps them (retention.ms \
+                     {retention_ms}): in {} s it may begin to delete them; raise its retention or give the flow more workers",
                     left_ms / 1_000
                 ),
                 from_offset: Some(place),

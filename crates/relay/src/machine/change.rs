@@ -10,6 +10,7 @@ use mirrormesh_core::stop::StopReason;
 use super::inherited::Inherited;
 use super::register::Then;
 use super::stream::{After, Stream};
+use super::told::To;
 use super::{
     Action, Ask, Beginning, Found, Handling, Journal, Loss, Notice, PartitionGeneration, PartitionStart,
     Phase, Place, Refused, Relay, Stored,
@@ -244,7 +245,7 @@ impl Relay {
         }
         *asked = true;
         if change.offered.is_none() && after.is_last() {
-            return Some(Action::Ask(Ask::NewProducer));
+            return Some(self.ask(To::Beginning, Ask::NewProducer));
         }
         Some(Action::Begin(Beginning {
             after,

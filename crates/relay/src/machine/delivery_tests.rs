@@ -87,18 +87,18 @@ fn beside_others(rules: Rules) -> Bench {
     let mut b = bench(rules);
     let fetch = loop {
         let told = match b.next() {
-            Some(Action::Ask(Ask::Facts)) => Told::Facts(Facts::DEFAULT),
-            Some(Action::Ask(Ask::Locate(Step::Identity))) => {
+            Some(Action::Ask { ask: Ask::Facts, .. }) => Told::Facts(Facts::DEFAULT),
+            Some(Action::Ask { ask: Ask::Locate(Step::Identity), .. }) => {
                 Told::Identity(Some(TopicId([1; 16])), Some(TopicId([2; 16])))
             }
-            Some(Action::Ask(Ask::Locate(Step::Positions))) => Told::Positions(Stored::default()),
-            Some(Action::Ask(Ask::Locate(Step::TargetEnds))) => Told::TargetEnds(0, 2, 2),
-            Some(Action::Ask(Ask::Locate(Step::TargetRead(_)))) => {
+            Some(Action::Ask { ask: Ask::Locate(Step::Positions), .. }) => Told::Positions(Stored::default()),
+            Some(Action::Ask { ask: Ask::Locate(Step::TargetEnds), .. }) => Told::TargetEnds(0, 2, 2),
+            Some(Action::Ask { ask: Ask::Locate(Step::TargetRead(_)), .. }) => {
                 Told::TargetRecords(joined(&[dense(0, 2)]))
             }
             other => break other,
         };
-        b.relay.told(told, &Fake);
+        b.relay.told_now(told, &Fake);
     };
     assert!(matches!(fetch, Some(Action::Fetch { offset: 0, .. })), "{fetch:?}");
     b

@@ -185,6 +185,9 @@ mod tests {
         bench.now_ms += 2 * DAY_MS;
         let young = now(&bench);
         bench.bring(&[at(1, young)]);
-        assert!(matches!(bench.drain(), Some(Action::Ask(Ask::Facts))), "the log end is looked at first");
+        assert!(
+            matches!(bench.drain(), Some(Action::Ask { ask: Ask::Facts, .. })),
+            "the log end is looked at first"
+        );
     }
 }

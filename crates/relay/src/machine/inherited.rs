@@ -185,26 +185,26 @@ mod tests {
                     bench.relay.written(true, NOW);
                     continue;
                 }
-                Some(Action::Ask(Ask::Facts)) => Told::Facts(bench.facts),
-                Some(Action::Ask(Ask::Locate(Step::Identity))) => {
+                Some(Action::Ask { ask: Ask::Facts, .. }) => Told::Facts(bench.facts),
+                Some(Action::Ask { ask: Ask::Locate(Step::Identity), .. }) => {
                     Told::Identity(Some(TopicId([1; 16])), Some(TopicId([2; 16])))
                 }
-                Some(Action::Ask(Ask::Locate(Step::Positions))) => {
+                Some(Action::Ask { ask: Ask::Locate(Step::Positions), .. }) => {
                     let positions = vec![(0, position.clone())];
                     Told::Positions(Stored { positions, ..Stored::default() })
                 }
-                Some(Action::Ask(Ask::Locate(Step::TargetEnds))) => {
+                Some(Action::Ask { ask: Ask::Locate(Step::TargetEnds), .. }) => {
                     Told::TargetEnds(0, at + newer, at + newer)
                 }
-                Some(Action::Ask(Ask::Locate(Step::TargetRead(_)))) => {
+                Some(Action::Ask { ask: Ask::Locate(Step::TargetRead(_)), .. }) => {
                     // Where nothing newer stands there, what the position tells of.
                     let (first, records) = if newer == 0 { (at - 1, 1) } else { (at, newer) };
                     Told::TargetRecords(joined(&[mirrored(first, records)]))
                 }
-                Some(Action::Ask(Ask::Locate(Step::SourceHistory(5)))) => {
+                Some(Action::Ask { ask: Ask::Locate(Step::SourceHistory(5)), .. }) => {
                     Told::SourceHistory(Some(EpochEnd { epoch: 5, offset: at.max(1), leader: 6 }))
                 }
-                Some(Action::Ask(Ask::Locate(Step::SourceRead { offset, .. }))) => {
+                Some(Action::Ask { ask: Ask::Locate(Step::SourceRead { offset, .. }), .. }) => {
                     // Where nothing newer stands there, the last mirrored batch is compared.
                     let (records, epoch) = if newer == 0 { (1, 5) } else { (newer, 6) };
                     let records = joined(&batches(offset, records, epoch));
@@ -214,7 +214,7 @@ mod tests {
                 }
                 other => return other,
             };
-            bench.relay.told(told, &Fake);
+            bench.relay.told_now(told, &Fake);
         }
     }
 

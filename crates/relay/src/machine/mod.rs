@@ -37,6 +37,7 @@ use refusal::Refusal;
 use register::Registering;
 use std::collections::VecDeque;
 use stream::Stream;
+use told::{Open, To};
 
 use super::answer::{Answer, Refused};
 use super::economy::Economy;
@@ -161,6 +162,10 @@ pub struct Relay {
     figures: PartitionFigures,
     behind: Behind,
     pending: VecDeque<Action>,
+    /// Questions so far.
+    asked: u64,
+    /// The last one, if it has no answer yet.
+    open: Option<Open>,
 }
 
 impl Relay {
@@ -207,6 +212,8 @@ impl Relay {
             figures: PartitionFigures::default(),
             behind: Behind::default(),
             pending: VecDeque::new(),
+            asked: 0,
+            open: None,
         }
     }
 
@@ -364,10 +371,11 @@ impl Relay {
             match &mut self.phase {
                 Phase::Facts { asked } if !*asked => {
                     *asked = true;
-                    return Some(Action::Ask(Ask::Facts));
+                    return Some(self.ask(To::Facts, Ask::Facts));
                 }
                 Phase::Registering(registering) => {
-                    return registering.ask().map(Action::Ask);
+                    let ask = registering.ask()?;
+                    return Some(self.ask(To::Registering, ask));
                 }
                 Phase::Locating { resync, asked, .. } if !*asked => {
                     *asked = true;
@@ -376,8 +384,8 @@ impl Relay {
                         Step::Stop(stop) => self.phase = Phase::Stopped { stop, said: false },
                         Step::Again(reason) => self.wait(reason, refusal::explain(reason)),
                         Step::Lost(loss, target) => self.lost(*loss, target, now_ms),
-                        Step::Origins(unknown) => return Some(Action::Ask(Ask::Origins(unknown))),
-                        step => return Some(Action::Ask(Ask::Locate(step))),
+                        Step::Origins(unknown) => return Some(self.ask(To::Origins, Ask::Origins(unknown))),
+                        step => return Some(self.ask(To::Recovery, Ask::Locate(step))),
                     }
                 }
                 Phase::Ends { asked, ends, same, change } if !*asked => {
@@ -387,7 +395,7 @@ impl Relay {
                         (_, true, Some(epoch)) => Ask::Locate(Step::SourceHistory(epoch)),
                         _ => Ask::Locate(Step::Identity),
                     };
-                    return Some(Action::Ask(ask));
+                    return Some(self.ask(To::Ends, ask));
                 }
                 Phase::Keeping { asked: false, .. } => {
                     if let Some(action) = self.keep(now_ms) {
@@ -441,3 +449,5 @@ mod registry_tests;
 mod size_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod told_tests;

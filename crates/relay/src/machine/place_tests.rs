@@ -43,7 +43,7 @@ fn what_the_target_was_seen_to_lose_is_not_forgotten_by_the_next_look() {
         b.relay.resume();
         assert!(!matches!(b.settle_at(log_end), Some(Action::Fetch { .. })));
         assert_eq!(b.relay.target_cut, cut);
-        b.relay.told(Told::Failed("TARGET_FAILED".to_owned(), "none".to_owned()), &Fake);
+        b.relay.told_now(Told::Failed("TARGET_FAILED".to_owned(), "none".to_owned()), &Fake);
         assert!(matches!(b.next(), Some(Action::Wait { .. })));
     }
 }

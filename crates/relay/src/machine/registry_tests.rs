@@ -147,8 +147,10 @@ fn a_lookup_that_fails_is_tried_again_and_a_contradiction_stops() {
     let mut b = Bench::new(RULES);
     b.settle(Facts::DEFAULT);
     b.bring(&[under(70, 0)]);
-    assert!(matches!(b.relay.next(NOW, &Fake), Some(Action::Ask(Ask::Origins(ids))) if ids.contains(&70)));
-    b.relay.told(Told::Failed("CLUSTER_UNREACHABLE".into(), "no answer".into()), &Fake);
+    assert!(
+        matches!(b.relay.next(NOW, &Fake), Some(Action::Ask { ask: Ask::Origins(ids), .. }) if ids.contains(&70))
+    );
+    b.relay.told_now(Told::Failed("CLUSTER_UNREACHABLE".into(), "no answer".into()), &Fake);
     let waited = loop {
         match b.next() {
             Some(Action::Write(_)) => b.relay.written(true, NOW),
@@ -188,9 +190,9 @@ fn another_source_cluster_or_another_meshs_claim_stops() {
             _ => seen.claim.as_mut().unwrap().mesh_id = "other".to_owned(),
         }
         b.relay.next(NOW, &Fake);
-        b.relay.told(Told::Facts(Facts::DEFAULT), &Fake);
-        assert!(matches!(b.relay.next(NOW, &Fake), Some(Action::Ask(Ask::Registry))));
-        b.relay.told(Told::Registry(Box::new(seen)), &Fake);
+        b.relay.told_now(Told::Facts(Facts::DEFAULT), &Fake);
+        assert!(matches!(b.relay.next(NOW, &Fake), Some(Action::Ask { ask: Ask::Registry, .. })));
+        b.relay.told_now(Told::Registry(Box::new(seen)), &Fake);
         let Some(Action::Stopped(stop)) = b.relay.next(NOW, &Fake) else { panic!() };
         assert_eq!(stop.reason.name(), reason);
     }

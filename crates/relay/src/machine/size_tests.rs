@@ -48,16 +48,20 @@ fn relayed(
                 assert_eq!(beginning.notices[0].reason, "RECORD_SKIPPED");
                 return (there, Some(Action::Begin(beginning)));
             }
-            Some(Action::Ask(Ask::Facts)) => Told::Facts(bench.facts),
-            Some(Action::Ask(Ask::Locate(Step::Identity))) => {
+            Some(Action::Ask { ask: Ask::Facts, .. }) => Told::Facts(bench.facts),
+            Some(Action::Ask { ask: Ask::Locate(Step::Identity), .. }) => {
                 let detail = bench.relay.detail().clone();
                 Told::Identity(Some(detail.source_topic_id), Some(detail.target_topic_id))
             }
-            Some(Action::Ask(Ask::Locate(Step::Positions))) => Told::Positions(position_of(&bench, there)),
-            Some(Action::Ask(Ask::Locate(Step::TargetEnds))) => Told::TargetEnds(there, there, there),
+            Some(Action::Ask { ask: Ask::Locate(Step::Positions), .. }) => {
+                Told::Positions(position_of(&bench, there))
+            }
+            Some(Action::Ask { ask: Ask::Locate(Step::TargetEnds), .. }) => {
+                Told::TargetEnds(there, there, there)
+            }
             other => return (there, other),
         };
-        bench.relay.told(told, &Fake);
+        bench.relay.told_now(told, &Fake);
     }
 }
 

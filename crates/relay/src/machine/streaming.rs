@@ -7,6 +7,7 @@ use super::exact::Exact;
 use super::outgoing::{Outgoing, Ready};
 use super::refusal::{skipped, too_large};
 use super::stream::{After, Held};
+use super::told::To;
 use super::{Action, Append, Ask, Codecs, LastBatch, OversizedPolicy, Phase, Relay, SourcePage, Step};
 use crate::page::{self, Reading};
 use crate::path::Conditions;
@@ -46,7 +47,8 @@ impl Relay {
         // One question at a time.
         if let Some(held) = stream.held.as_mut().filter(|held| !held.asked && !self.cut_asked) {
             held.asked = true;
-            return act(Action::Ask(Ask::Origins(held.unknown.clone())));
+            let ask = Ask::Origins(held.unknown.clone());
+            return act(self.ask(To::Origins, ask));
         }
         if stream.handover && self.setup.rules.differ_from(start) && stream.caught_up() {
             stream.break_off(After::Begin);
@@ -56,7 +58,7 @@ impl Relay {
             return next;
         }
         if self.wants_cut(now_ms) {
-            return act(Action::Ask(Ask::Locate(Step::TargetEnds)));
+            return act(self.ask(To::Cut, Ask::Locate(Step::TargetEnds)));
         }
         self.write_if_due(now_ms)
     }

@@ -74,18 +74,18 @@ impl Bench {
         loop {
             let action = self.relay.next(self.now_ms, &Fake);
             let told = match action {
-                Some(Action::Ask(Ask::Registry)) => {
+                Some(Action::Ask { ask: Ask::Registry, .. }) => {
                     self.told.push("registry");
                     Told::Registry(Box::new(self.registry.seen(&self.key(), "source-id")))
                 }
-                Some(Action::Ask(Ask::Register(records))) => {
+                Some(Action::Ask { ask: Ask::Register(records), .. }) => {
                     self.told.push("register");
                     for (key, value) in records {
                         self.registry.apply(0, key, value);
                     }
                     Told::Registered
                 }
-                Some(Action::Ask(Ask::Origins(ids))) => {
+                Some(Action::Ask { ask: Ask::Origins(ids), .. }) => {
                     self.told.push("origins");
                     let of =
                         |id: &i64| self.flows.iter().find(|f| f.0 == *id).map_or(Origin::Client, |f| f.1);
@@ -93,7 +93,7 @@ impl Bench {
                 }
                 action => return action,
             };
-            self.relay.told(told, &Fake);
+            self.relay.told_now(told, &Fake);
         }
     }
 
@@ -112,15 +112,19 @@ impl Bench {
     pub(super) fn settle_at(&mut self, log_end: i64) -> Option<Action> {
         loop {
             let told = match self.next() {
-                Some(Action::Ask(Ask::Facts)) => Told::Facts(self.facts),
-                Some(Action::Ask(Ask::Locate(Step::Identity))) => {
+                Some(Action::Ask { ask: Ask::Facts, .. }) => Told::Facts(self.facts),
+                Some(Action::Ask { ask: Ask::Locate(Step::Identity), .. }) => {
                     Told::Identity(Some(TopicId([1; 16])), Some(TopicId([2; 16])))
                 }
-                Some(Action::Ask(Ask::Locate(Step::Positions))) => Told::Positions(Stored::default()),
-                Some(Action::Ask(Ask::Locate(Step::TargetEnds))) => Told::TargetEnds(0, log_end, log_end),
+                Some(Action::Ask { ask: Ask::Locate(Step::Positions), .. }) => {
+                    Told::Positions(Stored::default())
+                }
+                Some(Action::Ask { ask: Ask::Locate(Step::TargetEnds), .. }) => {
+                    Told::TargetEnds(0, log_end, log_end)
+                }
                 other => return other,
             };
-            self.relay.told(told, &Fake);
+            self.relay.told_now(told, &Fake);
         }
     }
 
@@ -244,12 +248,12 @@ fn a_place_that_is_refused_twice_begins_anew() {
             match action {
                 Action::Write(_) => b.relay.written(true, NOW),
                 Action::Wait { .. } => b.relay.resume(),
-                Action::Ask(Ask::Facts) => break,
+                Action::Ask { ask: Ask::Facts, .. } => break,
                 Action::StopFetching | Action::Broken { .. } => {}
                 other => panic!("{other:?}"),
             }
         }
-        b.relay.told(Told::Facts(Facts::DEFAULT), &Fake);
+        b.relay.told_now(Told::Facts(Facts::DEFAULT), &Fake);
     }
     assert!(
         matches!(b.settle(Facts::DEFAULT), Some(Action::Write(_))),
@@ -272,11 +276,14 @@ fn retention_overrun_stops_or_goes_on_behind_a_named_gap() {
                 other => break other,
             }
         };
-        assert!(matches!(ask, Some(Action::Ask(Ask::SourceEnds))));
-        b.relay.told(Told::SourceEnds(12, 50), &Fake);
+        assert!(matches!(ask, Some(Action::Ask { ask: Ask::SourceEnds, .. })));
+        b.relay.told_now(Told::SourceEnds(12, 50), &Fake);
         let ask = b.next();
-        assert!(matches!(ask, Some(Action::Ask(Ask::Locate(Step::Identity)))), "is it the same topic still?");
-        b.relay.told(Told::Identity(Some(TopicId([1; 16])), Some(TopicId([2; 16]))), &Fake);
+        assert!(
+            matches!(ask, Some(Action::Ask { ask: Ask::Locate(Step::Identity), .. })),
+            "is it the same topic still?"
+        );
+        b.relay.told_now(Told::Identity(Some(TopicId([1; 16])), Some(TopicId([2; 16]))), &Fake);
         match b.next() {
             Some(Action::Stopped(stop)) if !continues => {
                 assert_eq!((stop.from_offset, stop.to_offset), (Some(0), Some(12)));
@@ -333,7 +340,7 @@ fn with_a_chunk() -> Bench {
     let mut bench = Bench::new(RULES);
     let segment = Segment { source: 0, target: 0, count: 5 };
     let chunks = vec![Chunk::of((5, 0, 3), &[segment]).unwrap()];
-    while let Some(Action::Ask(ask)) = bench.next() {
+    while let Some(Action::Ask { ask, .. }) = bench.next() {
         let told = match ask {
             Ask::Facts => Told::Facts(Facts::DEFAULT),
             Ask::Locate(Step::Identity) => Told::Identity(Some(TopicId([1; 16])), Some(TopicId([2; 16]))),
@@ -343,13 +350,13 @@ fn with_a_chunk() -> Bench {
             Ask::Locate(Step::TargetEnds) => Told::TargetEnds(0, 0, 0),
             other => panic!("{other:?}"),
         };
-        bench.relay.told(told, &Fake);
+        bench.relay.told_now(told, &Fake);
     }
     bench.relay.fetched(
         SourcePage { end_offset: 9, high_watermark: 9, log_start: 5, ..SourcePage::default() },
         &Fake,
     );
-    assert!(matches!(bench.next(), Some(Action::Ask(Ask::Locate(Step::TargetEnds)))));
+    assert!(matches!(bench.next(), Some(Action::Ask { ask: Ask::Locate(Step::TargetEnds), .. })));
     assert!(bench.next().is_none(), "once");
     bench
 }
@@ -357,10 +364,10 @@ fn with_a_chunk() -> Bench {
 #[test]
 fn what_is_stored_of_what_both_sides_deleted_is_cut() {
     let mut bench = with_a_chunk();
-    bench.relay.told(Told::TargetEnds(4, 9, 9), &Fake);
+    bench.relay.told_now(Told::TargetEnds(4, 9, 9), &Fake);
     assert!(bench.next().is_none(), "the target still has it");
     let mut bench = with_a_chunk();
-    bench.relay.told(Told::TargetEnds(5, 9, 9), &Fake);
+    bench.relay.told_now(Told::TargetEnds(5, 9, 9), &Fake);
     let Some(Action::Write(records)) = bench.relay.next(NOW + 1_000, &Fake) else { panic!() };
     let kind = PositionKind::Segments { producer_id: 5, number: 0, chunk: 3 };
     assert!(
@@ -376,6 +383,6 @@ fn nothing_goes_on_before_it_is_known_where_the_target_begins() {
     bench.relay.stop();
     assert!(matches!(bench.next(), Some(Action::StopFetching)));
     assert!(bench.next().is_none(), "an answer that comes late would be taken for another one's");
-    bench.relay.told(Told::Failed("UNREACHABLE".to_owned(), String::new()), &Fake);
+    bench.relay.told_now(Told::Failed("UNREACHABLE".to_owned(), String::new()), &Fake);
     assert!(matches!(bench.drain(), Some(Action::Released)));
 }

@@ -27,8 +27,8 @@ pub enum Event {
     ExpiryCheck,
     /// An owner looks at its clock.
     Tick(usize),
-    AskAt(usize, Ask),
-    Told(usize, Told),
+    AskAt(usize, u64, Ask),
+    Told(usize, u64, Told),
     FetchAt(usize, u64),
     Fetched(usize, u64, Fetched),
     Arrive(usize, Request),

@@ -86,12 +86,12 @@ impl World {
 
     fn act(&mut self, o: usize, action: Action) {
         match action {
-            Action::Ask(ask) => {
+            Action::Ask { id, ask } => {
                 if let Some(told) = self.registries(o, &ask) {
-                    self.owners[o].relay.told(told, &Fake);
+                    self.owners[o].relay.told(id, told, &Fake);
                 } else {
                     let delay = self.delay();
-                    self.at(delay, Event::AskAt(o, ask));
+                    self.at(delay, Event::AskAt(o, id, ask));
                 }
             }
             Action::Fetch { offset, read_committed, last_epoch } => {
@@ -149,9 +149,9 @@ impl World {
 
     // Questions.
 
-    pub fn ask_at(&mut self, o: usize, ask: &Ask) {
+    pub fn ask_at(&mut self, o: usize, id: u64, ask: &Ask) {
         if self.hiccup(8) {
-            return self.tell(o, Told::Failed("UNREACHABLE".to_owned(), "no answer".to_owned()));
+            return self.tell(o, id, Told::Failed("UNREACHABLE".to_owned(), "no answer".to_owned()));
         }
         let told = match ask {
             Ask::Facts => Told::Facts(Facts { source_by_name: self.knobs.by_name, ..self.target.facts }),
@@ -163,7 +163,7 @@ impl World {
             Ask::Locate(step) => self.locate(o, step),
             Ask::Origins(_) | Ask::Registry | Ask::Register(_) => return,
         };
-        self.tell(o, told);
+        self.tell(o, id, told);
     }
 
     /// Questions about registries are answered at once: they are topics apart, of which no fault is modelled.
@@ -189,9 +189,9 @@ impl World {
         })
     }
 
-    fn tell(&mut self, o: usize, told: Told) {
+    fn tell(&mut self, o: usize, id: u64, told: Told) {
         let delay = self.delay();
-        self.at(delay, Event::Told(o, told));
+        self.at(delay, Event::Told(o, id, told));
     }
 
     fn locate(&mut self, o: usize, step: &Step) -> Told {
@@ -239,7 +239,7 @@ impl World {
         }
     }
 
-    pub fn told(&mut self, o: usize, told: Told) {
+    pub fn told(&mut self, o: usize, id: u64, told: Told) {
         self.say(|| match &told {
             Told::TargetRecords(b) => format!("owner {o} told of {} bytes of the target", b.len()),
             Told::SourcePage(p) => format!("owner {o} told of {} bytes of the source", p.records.len()),
@@ -252,7 +252,7 @@ impl World {
             ),
             told => format!("owner {o} told {told:?}"),
         });
-        self.owners[o].relay.told(told, &Fake);
+        self.owners[o].relay.told(id, told, &Fake);
         self.drive(o);
     }
 

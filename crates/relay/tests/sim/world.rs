@@ -218,7 +218,7 @@ impl World {
     fn owner_of(&self, event: &Event) -> Option<usize> {
         match event {
             Event::Tick(o)
-            | Event::Told(o, _)
+            | Event::Told(o, ..)
             | Event::Fetched(o, ..)
             | Event::Written(o, _)
             | Event::Begun(o, _)
@@ -273,8 +273,8 @@ impl World {
                 }
                 self.drive(o);
             }
-            Event::AskAt(o, ask) => self.ask_at(o, &ask),
-            Event::Told(o, told) => self.told(o, told),
+            Event::AskAt(o, id, ask) => self.ask_at(o, id, &ask),
+            Event::Told(o, id, told) => self.told(o, id, told),
             Event::FetchAt(o, session) => self.fetch_at(o, session),
             Event::Fetched(o, session, fetched) => self.fetched(o, session, fetched),
             Event::Arrive(c, request) => self.arrive(c, request),

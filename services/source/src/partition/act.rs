@@ -17,7 +17,7 @@ use rand::Rng as _;
 use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
-use super::{Flow, PartitionUnit};
+use super::{PartitionUnit, Turn};
 use crate::fetcher::{Fetched, PAGES_WAITING, Subscription};
 use crate::sender;
 use crate::throttle::{Arrived, Intake};
@@ -29,11 +29,11 @@ const BACKOFF_MAX: Duration = Duration::from_secs(2);
 const SLOW: [&str; 2] = ["REQUEST_TIMED_OUT", "NOT_ENOUGH_REPLICAS"];
 
 impl PartitionUnit {
-    pub(super) async fn act(&mut self, action: Action) -> Flow {
+    pub(super) async fn act(&mut self, action: Action) -> Turn {
         match action {
-            Action::Ask(ask) => {
+            Action::Ask { id, ask } => {
                 let probe = self.probe();
-                self.underway.asking = Some(Box::pin(probe.ask(ask)));
+                self.underway.asking = Some(Box::pin(async move { (id, probe.ask(ask).await) }));
             }
             Action::Fetch { offset, read_committed, last_epoch } => {
                 // Boxed, as it is rare: a unit's task is as large as all that it may wait for.
@@ -60,10 +60,10 @@ impl PartitionUnit {
             Action::Stopped(stop) => self.stopped(&stop),
             Action::Released => {
                 self.say();
-                return Flow::Over;
+                return Turn::Ends;
             }
         }
-        Flow::On
+        Turn::GoesOn
     }
 
     /// Subscribes at the source's leader, and takes the connection to the target's.

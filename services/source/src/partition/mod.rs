@@ -53,7 +53,8 @@ type Begun = Result<PartitionGeneration, (String, String)>;
 
 /// What is on its way; each at most once.
 struct Underway {
-    asking: Pending<Told>,
+    /// The answer comes with the question's id.
+    asking: Pending<(u64, Told)>,
     writing: Pending<Result<(), Failure>>,
     beginning: Pending<Begun>,
     waiting: Pending<()>,
@@ -114,9 +115,9 @@ pub(crate) struct PartitionUnit {
 
 /// Whether the unit goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Flow {
-    On,
-    Over,
+enum Turn {
+    GoesOn,
+    Ends,
 }
 
 impl PartitionUnit {
@@ -216,7 +217,7 @@ impl PartitionUnit {
             loop {
                 self.relay.waiting(self.lines.row.waiting());
                 let Some(action) = self.relay.next(now_ms(), &self.codecs) else { break };
-                if self.act(action).await == Flow::Over {
+                if self.act(action).await == Turn::Ends {
                     return;
                 }
             }
@@ -237,8 +238,8 @@ impl PartitionUnit {
                     self.signalled(signal);
                     rare.push(signals.next());
                 }
-                told = finish(&mut self.underway.asking) => {
-                    self.relay.told(told, &self.codecs);
+                (id, told) = finish(&mut self.underway.asking) => {
+                    self.relay.told(id, told, &self.codecs);
                     self.say();
                 }
                 begun = finish(&mut self.underway.beginning) => {
