@@ -14,7 +14,6 @@ mod metrics;
 mod positions;
 mod rounds;
 mod shared;
-mod tail;
 mod written;
 
 use std::sync::Arc;

@@ -2,59 +2,51 @@
 //!
 //! Owns the reader and when it reads; what the records mean is `maps`' business.
 
+use std::sync::Arc;
+
 use mirrormesh_core::ids::FlowId;
 use mirrormesh_core::translate::Translation;
 use mirrormesh_kafka::Client;
 use mirrormesh_kafka::librdkafka::InternalRecord;
 use mirrormesh_proto::convert::position::{decode_key, decode_value};
-use mirrormesh_worker::Failure;
+use mirrormesh_worker::{Failure, InternalTable, Table};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::maps::OffsetMaps;
-use crate::tail::Tail;
 
 /// The positions of one flow.
 pub(crate) struct PositionReader {
-    tail: tokio::sync::Mutex<Reading>,
-    maps: Mutex<OffsetMaps>,
+    client: Client,
+    table: InternalTable<Maps>,
+    maps: Maps,
 }
 
-struct Reading {
-    tail: Tail,
-    /// When the last complete reading began.
-    read: Option<Instant>,
+/// Read by one, and looked at by all who translate.
+// Lock: held for one record, or for one look.
+#[derive(Clone)]
+struct Maps(Arc<Mutex<OffsetMaps>>);
+
+impl Table for Maps {
+    fn apply(&mut self, record: InternalRecord) {
+        apply(&mut self.0.lock(), &record);
+    }
+
+    fn clear(&mut self) {
+        self.0.lock().clear();
+    }
 }
 
 impl PositionReader {
     pub(crate) fn new(flow: FlowId, client: Client, topic: String) -> Self {
-        let tail = Tail::new(client, topic);
-        Self {
-            tail: tokio::sync::Mutex::new(Reading { tail, read: None }),
-            maps: Mutex::new(OffsetMaps::new(flow)),
-        }
+        let maps = Maps(Arc::new(Mutex::new(OffsetMaps::new(flow))));
+        Self { client, table: InternalTable::new(topic, maps.clone()), maps }
     }
 
     /// Reads to the end of the topic, unless that was begun at `since` or later. Callers that come while somebody
     /// reads wait for it: all groups of a flow share one reading.
     pub(crate) async fn refresh(&self, since: Instant) -> Result<(), Failure> {
-        let mut reading = self.tail.lock().await;
-        if reading.read.is_some_and(|read| read >= since) {
-            return Ok(());
-        }
-        let begun = Instant::now();
-        let read = reading.tail.read_to_end().await?;
-        {
-            let mut maps = self.maps.lock();
-            if read.from_beginning {
-                maps.clear();
-            }
-            for record in read.records {
-                apply(&mut maps, &record);
-            }
-        }
-        reading.read = Some(begun);
-        Ok(())
+        self.table.read(&self.client, since).await.map(drop)
     }
 
     /// Where a source offset is on the target, as of the last refresh.
@@ -65,8 +57,7 @@ impl PositionReader {
         partition: i32,
         offset: i64,
     ) -> Translation {
-        let mut maps = self.maps.lock();
-        maps.translate(producer_id, topic, partition, offset)
+        self.maps.0.lock().translate(producer_id, topic, partition, offset)
     }
 }
 

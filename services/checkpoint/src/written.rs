@@ -9,17 +9,13 @@ use mirrormesh_core::format::mm2::Checkpoint;
 use mirrormesh_core::ids::GroupId;
 use mirrormesh_kafka::Client;
 use mirrormesh_kafka::librdkafka::InternalRecord;
-use mirrormesh_worker::Failure;
-use tokio::sync::Mutex;
-
-use crate::tail::Tail;
+use mirrormesh_worker::{Failure, InternalTable, Table};
+use tokio::time::Instant;
 
 /// The checkpoints of one flow.
-pub(crate) struct CheckpointReader(Mutex<Reading>);
-
-struct Reading {
-    tail: Tail,
-    newest: Newest,
+pub(crate) struct CheckpointReader {
+    client: Client,
+    table: InternalTable<Newest>,
 }
 
 /// The newest checkpoint by group, target topic and partition.
@@ -28,26 +24,29 @@ struct Newest(BTreeMap<String, BTreeMap<(String, i32), Checkpoint>>);
 
 impl CheckpointReader {
     pub(crate) fn new(client: Client, topic: String) -> Self {
-        Self(Mutex::new(Reading { tail: Tail::new(client, topic), newest: Newest::default() }))
+        Self { client, table: InternalTable::new(topic, Newest::default()) }
     }
 
     /// The newest checkpoints of a group, as of now: what an earlier owner wrote a moment ago is there.
     pub(crate) async fn of_group(&self, group: &GroupId) -> Result<Vec<Checkpoint>, Failure> {
-        let mut reading = self.0.lock().await;
-        let read = reading.tail.read_to_end().await?;
-        if read.from_beginning {
-            reading.newest = Newest::default();
-        }
-        for record in &read.records {
-            reading.newest.apply(record);
-        }
-        Ok(reading.newest.of_group(group))
+        Ok(self.table.read(&self.client, Instant::now()).await?.of_group(group))
+    }
+}
+
+impl Table for Newest {
+    /// Malformed records are skipped, as MirrorMaker 2 does.
+    fn apply(&mut self, record: InternalRecord) {
+        self.take(&record);
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
     }
 }
 
 impl Newest {
     /// Takes one record; malformed ones are skipped, as MirrorMaker 2 does.
-    fn apply(&mut self, record: &InternalRecord) {
+    fn take(&mut self, record: &InternalRecord) {
         let Some(key) = &record.key else { return };
         let decoded = match &record.value {
             Some(value) => Checkpoint::decode(key, value).map(|checkpoint| (checkpoint, true)),
@@ -100,13 +99,13 @@ mod tests {
         for checkpoint in
             [checkpoint("a", 0, 1), checkpoint("a", 1, 5), checkpoint("b", 0, 9), checkpoint("a", 0, 2)]
         {
-            newest.apply(&record(&checkpoint, checkpoint.encode_value().ok()));
+            newest.take(&record(&checkpoint, checkpoint.encode_value().ok()));
         }
-        newest.apply(&record(&checkpoint("a", 0, 3), Some(vec![0, 1, 2])));
-        newest.apply(&InternalRecord { offset: 0, key: None, value: None, timestamp_ms: 0 });
+        newest.take(&record(&checkpoint("a", 0, 3), Some(vec![0, 1, 2])));
+        newest.take(&InternalRecord { offset: 0, key: None, value: None, timestamp_ms: 0 });
         let group = GroupId::new("a").unwrap();
         assert_eq!(newest.of_group(&group), [checkpoint("a", 0, 2), checkpoint("a", 1, 5)]);
-        newest.apply(&record(&checkpoint("a", 0, 0), None));
+        newest.take(&record(&checkpoint("a", 0, 0), None));
         assert_eq!(newest.of_group(&group), [checkpoint("a", 1, 5)]);
         assert!(newest.of_group(&GroupId::new("c").unwrap()).is_empty());
     }

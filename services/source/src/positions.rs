@@ -6,7 +6,6 @@ mod reader;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use mirrormesh_core::flow::positions_topic;
 use mirrormesh_core::ids::{ClusterId, FlowId, TopicId};
@@ -16,6 +15,7 @@ use mirrormesh_proto::convert::position::{decode_key, decode_value, encode_key, 
 use mirrormesh_relay::journal::Stored;
 use mirrormesh_worker::{Failure, ensure_internal_topic, topic_exists};
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 pub(crate) use reader::PositionReader;
 

@@ -13,11 +13,11 @@ use mirrormesh_core::ids::{TopicId, TopicName};
 use mirrormesh_core::registry::{Origin, REGISTRY_TOPIC, Registry, RegistryKey, RegistryValue, WriterKey};
 use mirrormesh_core::unit::ClusterSpec;
 use mirrormesh_kafka::Client;
-use mirrormesh_kafka::librdkafka::InternalReader;
+use mirrormesh_kafka::librdkafka::InternalRecord;
 use mirrormesh_proto::convert::registry::{
     decode_registry_key, decode_registry_value, encode_registry_key, encode_registry_value,
 };
-use mirrormesh_worker::{Failure, cluster_id, ensure_internal_topic, topic_exists};
+use mirrormesh_worker::{Failure, InternalTable, Table, cluster_id, ensure_internal_topic, topic_exists};
 use tokio::sync::{Mutex, OnceCell};
 
 use crate::internal::InternalWriter;
@@ -25,12 +25,32 @@ use crate::internal::InternalWriter;
 /// Thousands of partitions that start together ask once which cluster it is.
 const ID_GOOD_FOR: Duration = Duration::from_secs(5);
 
+/// The registry of one cluster, as it is read.
+type RegistryTable = InternalTable<Entries>;
+
+/// What stands in it.
 #[derive(Debug, Default)]
-struct Tail {
-    reader: Option<InternalReader>,
-    /// When the last complete reading began: who asked before then is served by it.
-    read_from: Option<Instant>,
-    registry: Registry,
+struct Entries(Registry);
+
+impl Table for Entries {
+    fn apply(&mut self, record: InternalRecord) {
+        let Some(value) = record.value else { return };
+        let read = || {
+            let key = decode_registry_key(&record.key.unwrap_or_default())?;
+            let value = decode_registry_value(&key, &value)?;
+            Ok::<_, mirrormesh_proto::ConvertError>((key, value))
+        };
+        match read() {
+            Ok((key, value)) => self.0.apply(record.offset, key, value),
+            Err(error) => {
+                tracing::warn!(topic = REGISTRY_TOPIC, offset = record.offset, %error, "skipped an unreadable record");
+            }
+        }
+    }
+
+    fn clear(&mut self) {
+        self.0 = Registry::default();
+    }
 }
 
 /// What was read of the clusters' registries: once for each cluster that is reached in one way, whichever flows ask. An
@@ -38,16 +58,17 @@ struct Tail {
 #[derive(Debug, Default)]
 pub(crate) struct Registries(
     // Lock: held only to look up or insert.
-    parking_lot::Mutex<HashMap<ClusterSpec, Weak<Mutex<Tail>>>>,
+    parking_lot::Mutex<HashMap<ClusterSpec, Weak<RegistryTable>>>,
 );
 
 impl Registries {
-    fn of(&self, cluster: &ClusterSpec) -> Arc<Mutex<Tail>> {
-        let mut tails = self.0.lock();
-        tails.retain(|_, tail| tail.strong_count() > 0);
-        let tail = tails.get(cluster).and_then(Weak::upgrade).unwrap_or_default();
-        tails.insert(cluster.clone(), Arc::downgrade(&tail));
-        tail
+    fn of(&self, cluster: &ClusterSpec) -> Arc<RegistryTable> {
+        let mut tables = self.0.lock();
+        tables.retain(|_, table| table.strong_count() > 0);
+        let known = tables.get(cluster).and_then(Weak::upgrade);
+        let table = known.unwrap_or_else(|| Arc::new(InternalTable::new(REGISTRY_TOPIC, Entries::default())));
+        tables.insert(cluster.clone(), Arc::downgrade(&table));
+        table
     }
 }
 
@@ -56,11 +77,11 @@ impl Registries {
 pub(crate) struct RegistryStore {
     client: Client,
     replication_factor: Option<i16>,
-    /// Kafka's id of the cluster, and when it was asked for. Held over the question, as `tail` is.
+    /// Kafka's id of the cluster, and when it was asked for. Held over the question.
     cluster_id: Mutex<Option<(Instant, Arc<str>)>>,
     created: OnceCell<()>,
-    /// Held over the reading: many partitions that ask together read once.
-    tail: Arc<Mutex<Tail>>,
+    /// Many partitions that ask together read once.
+    table: Arc<RegistryTable>,
 }
 
 impl RegistryStore {
@@ -76,7 +97,7 @@ impl RegistryStore {
             replication_factor,
             cluster_id: Mutex::new(None),
             created: OnceCell::new(),
-            tail: registries.of(cluster),
+            table: registries.of(cluster),
         }
     }
 
@@ -109,12 +130,11 @@ impl RegistryStore {
 
     /// What stands in the registry now, in the words of `say`. A cluster without the topic has nothing in it.
     pub(crate) async fn look<T>(&self, say: impl FnOnce(&Registry) -> T) -> Result<T, Failure> {
-        let asked = Instant::now();
-        let mut tail = self.tail.lock().await;
-        if tail.read_from.is_none_or(|began| began < asked) {
-            self.read(&mut tail).await?;
-        }
-        Ok(say(&tail.registry))
+        let told = self
+            .table
+            .read_or(&self.client, tokio::time::Instant::now(), || self.nothing_is_missing())
+            .await?;
+        Ok(say(&told.0))
     }
 
     /// Whose producer ids are in a partition of this cluster, as a flow to `target` sees it.
@@ -132,43 +152,6 @@ impl RegistryStore {
             ids.into_iter().map(origin).collect()
         })
         .await
-    }
-
-    async fn read(&self, tail: &mut Tail) -> Result<(), Failure> {
-        let began = Instant::now();
-        let reader = match &mut tail.reader {
-            Some(reader) => reader,
-            None if !topic_exists(&self.client, REGISTRY_TOPIC).await? => {
-                self.nothing_is_missing().await?;
-                tail.read_from = Some(began);
-                return Ok(());
-            }
-            None => tail.reader.insert(InternalReader::open(&self.client, REGISTRY_TOPIC).await?),
-        };
-        let records = match reader.read_to_end().await {
-            Ok(records) => records,
-            Err(error) => {
-                // A reader that failed half-way is not trusted again: begin at the beginning.
-                *tail = Tail::default();
-                return Err(error.into());
-            }
-        };
-        for record in records {
-            let Some(value) = record.value else { continue };
-            let read = || {
-                let key = decode_registry_key(&record.key.unwrap_or_default())?;
-                let value = decode_registry_value(&key, &value)?;
-                Ok::<_, mirrormesh_proto::ConvertError>((key, value))
-            };
-            match read() {
-                Ok((key, value)) => tail.registry.apply(record.offset, key, value),
-                Err(error) => {
-                    tracing::warn!(topic = REGISTRY_TOPIC, offset = record.offset, %error, "skipped an unreadable record");
-                }
-            }
-        }
-        tail.read_from = Some(began);
-        Ok(())
     }
 
     /// Where positions are, a mirror wrote to this cluster, so the registry was there: without it, what was mirrored here
