@@ -19,7 +19,7 @@ use crate::backoff::Backoff;
 use crate::batch::{Codec, Producer, Record, encode_records};
 use crate::client::{self, Client, RETRY_MAX, RETRY_MIN};
 use crate::error::{Class, Error, ErrorCode, Result};
-use crate::wire::produce::{ProduceEntry, ProduceRequest, RawBatch};
+use crate::wire::produce::{ProduceEntry, ProduceRecords, ProduceRequest};
 
 /// Internal topics have one partition.
 const PARTITION: i32 = 0;
@@ -254,7 +254,7 @@ impl Lane {
         answer
     }
 
-    async fn produce(&self, records: RawBatch, sent: &mut bool) -> Result<i64> {
+    async fn produce(&self, records: ProduceRecords, sent: &mut bool) -> Result<i64> {
         let leader = self.client.leader(&self.topic, PARTITION).await?;
         let connection =
             self.client.connection(leader.node_id, client::ConnectionRole::InternalTopics).await?;

@@ -20,6 +20,8 @@ const TOGETHER_BATCHES_MAX: usize = 1_000;
 const TOGETHER_BATCHES_MIN: usize = 4;
 /// Where a backlog waits for acknowledgements, batches up to this size are put together: two of them at least.
 const WAITING_BYTES_MAX: usize = TOGETHER_BYTES_MAX / 2;
+/// Then a batch that is made of them has at most about this many bytes: as large as Kafka's default of what a topic takes.
+const WAITING_TOGETHER_BYTES_MAX: usize = 1 << 20;
 const WAITING_BATCHES_MIN: usize = 2;
 /// A partition with so many batches in flight has a backlog.
 const BACKLOG_MIN: usize = 4;
@@ -94,7 +96,12 @@ impl Economy {
         target_bytes_max: usize,
     ) -> usize {
         let (small, least) = self.worth(first);
-        let most = TOGETHER_BYTES_MAX.min(target_bytes_max / 2);
+        let most = if self.waits() {
+            // What the target makes of it, where it compresses anew, is hardly larger than what is sent.
+            WAITING_TOGETHER_BYTES_MAX.min(target_bytes_max / 4 * 3)
+        } else {
+            TOGETHER_BYTES_MAX.min(target_bytes_max / 2)
+        };
         let (mut count, mut bytes) = (0, 0_usize);
         for size in sizes {
             bytes = bytes.saturating_add(size);
@@ -112,7 +119,7 @@ impl Economy {
     /// The most bytes that a batch may have to be worth it, and how many batches it takes at least.
     fn worth(&self, first: &BatchHeader) -> (usize, usize) {
         let small = self.small_bytes(first);
-        if self.in_flight < BACKLOG_MIN || self.ack_ns < ACK_NS_MIN {
+        if !self.waits() {
             return (small, TOGETHER_BATCHES_MIN);
         }
         let rebuild_ps = self.rebuild_ps.get(codec(first)).copied().unwrap_or(u64::MAX);
@@ -120,6 +127,11 @@ impl Economy {
         let bytes = saved_ps.checked_div(rebuild_ps).unwrap_or(u64::MAX);
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(WAITING_BYTES_MAX);
         (bytes.max(small), WAITING_BATCHES_MIN)
+    }
+
+    /// A backlog waits for acknowledgements.
+    fn waits(&self) -> bool {
+        self.in_flight >= BACKLOG_MIN && self.ack_ns >= ACK_NS_MIN
     }
 
     /// The most bytes that a batch may have to be worth it: of four that are put together, three are saved, here and at
@@ -289,12 +301,13 @@ mod tests {
         economy.ack_ns(5_000_000);
         assert_eq!(together(&mut economy, &plain, &large), 0, "nothing waits");
         economy.in_flight(BACKLOG_MIN);
-        assert_eq!(together(&mut economy, &plain, &large), 4);
+        assert_eq!(together(&mut economy, &plain, &large), 10);
         assert_eq!(together(&mut economy, &plain, &[100 << 10; 2]), 2, "two save one acknowledgement");
         assert_eq!(together(&mut economy, &plain, &[WAITING_BYTES_MAX + 1; 2]), 0);
-        assert_eq!(economy.together(&plain, large.into_iter(), 256 << 10), 2, "the target takes no more");
+        assert_eq!(economy.together(&plain, [64 << 10; 30].into_iter(), 8 << 20), 16, "up to 1 MiB");
+        assert_eq!(economy.together(&plain, large.into_iter(), 256 << 10), 3, "the target takes no more");
         assert_eq!(together(&mut economy, &gzip, &large), 0, "decoding takes longer than what it saves");
-        assert_eq!(together(&mut economy, &gzip, &[32 << 10; 10]), 8);
+        assert_eq!(together(&mut economy, &gzip, &[32 << 10; 10]), 10);
         economy.ack_ns(ACK_NS_MIN - 1);
         assert_eq!(together(&mut economy, &plain, &large), 0, "acknowledged at once");
         assert_eq!(together(&mut economy, &plain, &[4_000; 3]), 0, "as without a backlog");

@@ -89,17 +89,17 @@ impl<T: Table> Tail<T> {
         F: Future<Output = Result<(), Failure>>,
     {
         let began = Instant::now();
+        if self.reader.is_none() {
+            self.table.clear();
+            if !topic_exists(client, topic).await? {
+                missing().await?;
+                self.read_from = Some(began);
+                return Ok(());
+            }
+        }
         let reader = match &mut self.reader {
             Some(reader) => reader,
-            None => {
-                self.table.clear();
-                if !topic_exists(client, topic).await? {
-                    missing().await?;
-                    self.read_from = Some(began);
-                    return Ok(());
-                }
-                self.reader.insert(InternalReader::open(client, topic).await?)
-            }
+            none => none.insert(InternalReader::open(client, topic).await?),
         };
         match reader.read_to_end().await {
             Ok(records) => {

@@ -5,9 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
+
+use crate::source_text::{code_of, is_test, list};
 
 /// Where packages are that are shipped, and the tools.
 const FOLDERS: [&str; 2] = ["crates", "services"];
@@ -49,10 +51,8 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
 }
 
 fn read_package(root: &Path, source: &Path) -> Result<Package> {
-    let mut found = Vec::new();
-    list(source, &mut found)?;
     let mut texts = BTreeMap::new();
-    for file in found {
+    for file in list(source)? {
         let Some(module) = module_of(file.strip_prefix(source)?) else { continue };
         let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
         let name = file.strip_prefix(root).unwrap_or(&file).display().to_string();
@@ -61,24 +61,11 @@ fn read_package(root: &Path, source: &Path) -> Result<Package> {
     Ok(Package::of(texts))
 }
 
-fn list(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
-    for entry in fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))? {
-        let path = entry?.path();
-        if path.is_dir() {
-            list(&path, found)?;
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-    Ok(())
-}
-
 /// The module of a file below `src`; `None` for tests and programs beside the library.
 fn module_of(file: &Path) -> Option<ModulePath> {
     let mut parts: Vec<String> = file.iter().map(|part| part.to_string_lossy().into_owned()).collect();
     let last = parts.pop()?;
     let stem = last.strip_suffix(".rs")?;
-    let is_test = |part: &str| part == "tests" || part == "testing" || part.ends_with("_tests");
     if parts.first().is_some_and(|first| first == "bin") || parts.iter().any(|p| is_test(p)) || is_test(stem)
     {
         return None;
@@ -86,7 +73,6 @@ fn module_of(file: &Path) -> Option<ModulePath> {
     match stem {
         "main" if parts.is_empty() => return None,
         "lib" if parts.is_empty() => {}
-        "mod" => {}
         _ => parts.push(stem.to_owned()),
     }
     Some(parts)
@@ -199,22 +185,6 @@ fn read_file(name: String, text: &str, module: &ModulePath, modules: &BTreeSet<M
     file
 }
 
-/// Without comments, and without the tests at the end.
-fn code_of(text: &str) -> String {
-    let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
-    let mut code = String::new();
-    let mut before = "";
-    for line in lines {
-        if before == "#[cfg(test)]" && line.contains("mod ") && line.ends_with('{') {
-            break;
-        }
-        code.push_str(line);
-        code.push('\n');
-        before = line;
-    }
-    code
-}
-
 /// From `a::{b, c::{d as e}}` to `a::b` and `a::c::d`.
 fn expand(tree: &str) -> Vec<Vec<String>> {
     let mut paths = Vec::new();
@@ -310,7 +280,7 @@ mod tests {
     fn what_is_handed_on_counts_for_the_file_that_defines_it() {
         let files = [
             ("lib.rs", "pub mod a;\npub mod b;"),
-            ("a/mod.rs", "mod x;\nmod y;\npub use x::X;\npub(crate) use y::{Y as Z};"),
+            ("a.rs", "mod x;\nmod y;\npub use x::X;\npub(crate) use y::{Y as Z};"),
             ("a/x.rs", "use crate::b::B;"),
             ("a/y.rs", "pub struct Y;"),
             ("b.rs", "use crate::a::Y;"),
@@ -324,7 +294,7 @@ mod tests {
     #[test]
     fn a_part_of_a_module_may_use_it_and_tests_may_use_all() {
         let files = [
-            ("a/mod.rs", "mod part;\nuse part::P;\npub(crate) struct A;"),
+            ("a.rs", "mod part;\nuse part::P;\npub(crate) struct A;"),
             ("a/part.rs", "use super::A;\nimpl A {}\n#[cfg(test)]\nmod tests {\n    use crate::b::B;\n}"),
             ("b.rs", "// use crate::a::part::P;\nuse crate::a::A;"),
         ];

@@ -10,6 +10,8 @@ mod fuzz;
 mod planted;
 mod prereq;
 mod process;
+mod reasons;
+mod source_text;
 mod test_report;
 mod test_run;
 mod tidy;

@@ -68,6 +68,9 @@ fn check_file(name: &Path, text: &str) -> Vec<String> {
         if !text.starts_with("//!") {
             say(1, "a module begins with `//!`: what it owns and what it must not know".to_owned());
         }
+        if is_product_code(name) && name.ends_with("mod.rs") {
+            say(1, "a module is called by its name: `x.rs` beside the folder `x`".to_owned());
+        }
         let lines = code_lines(text);
         if is_product_code(name) && lines > CODE_LINES_MAX {
             say(1, format!("{lines} lines of code, at most {CODE_LINES_MAX}: split it"));
@@ -153,6 +156,7 @@ mod tests {
     fn modules_need_a_header() {
         assert_eq!(found("crates/a/src/lib.rs", "fn a() {}\n").len(), 1);
         assert_eq!(found("crates/a/src/lib.rs", "").len(), 1);
+        assert_eq!(found("crates/a/src/b/mod.rs", "//! A module.\n").len(), 1, "it is called b.rs");
     }
 
     #[test]

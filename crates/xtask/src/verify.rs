@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 
 use crate::prereq::{self, Purpose};
 use crate::process::{cargo, show};
-use crate::{circles, deps, planted, tidy, tools};
+use crate::{circles, deps, planted, reasons, tidy, tools};
 
 /// A check and what to do when it fails.
 struct Step {
@@ -31,7 +31,7 @@ fn passed(said: impl Into<String>) -> Outcome {
     Outcome::Passed(said.into())
 }
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     Step { name: "format", remedy: "run `cargo xtask fix`", run: format },
     Step { name: "tidy", remedy: "mend the lines that are named", run: tidy },
     Step {
@@ -40,6 +40,7 @@ const STEPS: [Step; 9] = [
         run: edges,
     },
     Step { name: "circles", remedy: "move what both files need into a third one", run: no_circles },
+    Step { name: "reasons", remedy: "explain each in docs/, most in docs/conditions.md", run: all_reasons },
     Step { name: "buf", remedy: "mend what buf names; its rules are in proto/buf.yaml", run: buf },
     Step {
         name: "planted",
@@ -139,6 +140,12 @@ fn edges(root: &Path) -> Result<Outcome> {
 fn no_circles(root: &Path) -> Result<Outcome> {
     judge(&circles::check(root)?)?;
     Ok(passed("no two files import each other in a circle"))
+}
+
+fn all_reasons(root: &Path) -> Result<Outcome> {
+    let found = reasons::check(root)?;
+    judge(&found.violations)?;
+    Ok(passed(format!("docs/ explains all {} reasons", found.count)))
 }
 
 fn buf(root: &Path) -> Result<Outcome> {

@@ -23,7 +23,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use mirrormesh_core::format::batch::StampedBatch;
 use mirrormesh_kafka::wire::Answer as Answered;
-use mirrormesh_kafka::wire::produce::{ProduceEntry, ProduceRequest, ProduceResponse, RawBatch};
+use mirrormesh_kafka::wire::produce::{ProduceEntry, ProduceRecords, ProduceRequest, ProduceResponse};
 use mirrormesh_kafka::{Client, Connection, ConnectionRole, Error, ErrorCode};
 use mirrormesh_relay::answer::Answer;
 use parking_lot::{Mutex, MutexGuard};
@@ -46,7 +46,7 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// One batch to append.
 #[derive(Debug)]
-pub(crate) struct Append {
+pub(crate) struct QueuedBatch {
     /// Target topic.
     pub(crate) topic: Arc<str>,
     /// Its id.
@@ -79,7 +79,7 @@ impl Acknowledging {
 /// The way to a sender.
 #[derive(Debug)]
 pub(crate) struct Sender {
-    appends: mpsc::Sender<Append>,
+    appends: mpsc::Sender<QueuedBatch>,
     acknowledging: Acknowledging,
     ack_time: Arc<AckTime>,
     _task: AbortOnDropHandle<()>,
@@ -134,7 +134,7 @@ impl Sender {
     }
 
     /// Hands over a batch; waits while too many wait. A batch that can't be handed over is answered `NotSent`.
-    pub(crate) async fn append(&self, append: Append) {
+    pub(crate) async fn append(&self, append: QueuedBatch) {
         // The error holds the batch, whose reply answers when it is dropped.
         drop(self.appends.send(append).await);
     }
@@ -156,7 +156,7 @@ struct Task {
     /// Oldest first; a broker answers in this order.
     in_flight: VecDeque<InFlight>,
     packing: Packing,
-    appends: mpsc::Receiver<Append>,
+    appends: mpsc::Receiver<QueuedBatch>,
     client: Client,
     node_id: i32,
     lane: ConnectionRole,
@@ -238,7 +238,7 @@ impl Task {
         }
     }
 
-    fn gather(&mut self, first: Append) {
+    fn gather(&mut self, first: QueuedBatch) {
         let mut next = Some(first);
         while let Some(append) = next {
             if append.reply.row().is_failed() {
@@ -379,9 +379,9 @@ impl Task {
 }
 
 /// A batch as it goes out, and who waits for its answer.
-fn split(append: Append) -> (ProduceEntry, Waiting) {
-    let Append { topic, topic_id, partition, batch, reply } = append;
-    let records = RawBatch::new(Bytes::copy_from_slice(&batch.header), batch.body);
+fn split(append: QueuedBatch) -> (ProduceEntry, Waiting) {
+    let QueuedBatch { topic, topic_id, partition, batch, reply } = append;
+    let records = ProduceRecords::new(Bytes::copy_from_slice(&batch.header), batch.body);
     let entry = ProduceEntry { topic: Arc::clone(&topic), topic_id, partition, records };
     (entry, Waiting { topic, topic_id, partition, reply })
 }

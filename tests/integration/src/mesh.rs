@@ -198,6 +198,8 @@ impl Mesh {
         let role = name.split('-').next().unwrap_or(name);
         let coordinators: Vec<String> = self.addresses.iter().map(|a| a.mesh.clone()).collect();
         Launch::new(binary(&format!("mirrormesh-{role}"))?, self.log(name))
+            // As the image has it.
+            .env("MALLOC_ARENA_MAX", "2")
             .env("MIRRORMESH_WORKER_ID", name)
             .env("MIRRORMESH_COORDINATORS", coordinators.join(","))
             .env("MIRRORMESH_METRICS_LISTEN", metrics)

@@ -17,7 +17,8 @@ use crate::error::Result;
 /// Dropping it neither withdraws the request nor disturbs the ones behind it. It keeps its connection open.
 ///
 /// # Errors
-/// [`Error::Timeout`] and [`Error::Disconnected`]: the outcome is unknown.
+/// [`Error::Timeout`](crate::Error::Timeout) and [`Error::Disconnected`](crate::Error::Disconnected): the outcome is
+/// unknown.
 #[must_use = "the request is on its way; its outcome is only known from the answer"]
 pub struct Answer<T> {
     api: &'static str,

@@ -18,7 +18,7 @@ use super::answer::Answer;
 use super::api::Api as _;
 use super::conn::Connection;
 use super::decode;
-use super::request::{self, Outgoing};
+use super::request::{self, EncodedRequest};
 use super::{NO_TOPIC_ID, TopicId};
 use crate::error::{Error, ErrorCode, Result};
 
@@ -29,12 +29,12 @@ const ACKS_ALL: i16 = -1;
 /// One record batch as it goes to the socket: its bytes in up to two pieces, so that a rewritten header can stand
 /// before records that were never copied.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RawBatch {
+pub struct ProduceRecords {
     header: Bytes,
     body: Bytes,
 }
 
-impl RawBatch {
+impl ProduceRecords {
     /// A batch of two pieces.
     pub fn new(header: Bytes, body: Bytes) -> Self {
         Self { header, body }
@@ -51,7 +51,7 @@ impl RawBatch {
     }
 }
 
-impl From<Bytes> for RawBatch {
+impl From<Bytes> for ProduceRecords {
     fn from(bytes: Bytes) -> Self {
         Self { header: Bytes::new(), body: bytes }
     }
@@ -67,7 +67,7 @@ pub struct ProduceEntry {
     /// The partition.
     pub partition: i32,
     /// Exactly one batch: a broker refuses more.
-    pub records: RawBatch,
+    pub records: ProduceRecords,
 }
 
 /// An append to partitions that one broker leads; each partition at most once.
@@ -142,7 +142,7 @@ impl Connection {
         let bytes = segments.iter().map(Bytes::len).sum();
         request::check_size(WireRequest::NAME, bytes, self.limits().frame_bytes_max)?;
         let timeout = request.timeout.saturating_add(self.limits().produce_margin);
-        let outgoing = Outgoing { api: WireRequest::NAME, correlation, segments, timeout };
+        let outgoing = EncodedRequest { api: WireRequest::NAME, correlation, segments, timeout };
         let heap_bytes_max = self.limits().decoded_bytes_max();
         let broker: Arc<str> = self.broker().into();
         let end = Arc::clone(self.end());
@@ -342,7 +342,7 @@ impl Encoder {
         }
     }
 
-    fn records(&mut self, batch: &RawBatch) -> Result<()> {
+    fn records(&mut self, batch: &ProduceRecords) -> Result<()> {
         self.count(batch.len())?;
         // A header is short: it goes with what stands before it.
         self.scratch.put_slice(&batch.header);
@@ -419,7 +419,7 @@ fn read_in_full(
 /// Reads a foreign frame as the answer to a request for one partition.
 #[cfg(feature = "fuzzing")]
 pub(crate) fn fuzz(frame: Bytes, version: i16, heap_bytes_max: usize) {
-    let records = RawBatch::default();
+    let records = ProduceRecords::default();
     let entry = ProduceEntry { topic: "topic".into(), topic_id: [7; 16], partition: 0, records };
     let request = ProduceRequest { timeout: Duration::from_secs(1), entries: vec![entry] };
     if let Ok(sent) = Sent::of(&request, version) {

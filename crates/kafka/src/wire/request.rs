@@ -16,7 +16,7 @@ use super::link::{Awaited, Queued};
 use crate::error::{Error, Result};
 
 /// An encoded request.
-pub(crate) struct Outgoing {
+pub(crate) struct EncodedRequest {
     /// Kafka's name of it.
     pub(crate) api: &'static str,
     /// As it stands in the header.
@@ -32,10 +32,10 @@ impl Connection {
     pub(crate) fn submit<T>(
         &self,
         slot: OwnedSemaphorePermit,
-        outgoing: Outgoing,
+        outgoing: EncodedRequest,
         decode: Decode<T>,
     ) -> Result<Answer<T>> {
-        let Outgoing { api, correlation, segments, timeout } = outgoing;
+        let EncodedRequest { api, correlation, segments, timeout } = outgoing;
         let (sender, receiver) = oneshot::channel();
         let awaited = Awaited::new((api, correlation), timeout, sender, slot);
         if self.is_closed() || self.inner.queue.send(Queued { segments, awaited }).is_err() {
@@ -45,12 +45,17 @@ impl Connection {
     }
 
     /// Encodes a request whose parts may be copied.
-    pub(crate) fn encode<R: Api>(&self, request: &R, version: i16, timeout: Duration) -> Result<Outgoing> {
+    pub(crate) fn encode<R: Api>(
+        &self,
+        request: &R,
+        version: i16,
+        timeout: Duration,
+    ) -> Result<EncodedRequest> {
         let correlation = self.next_correlation();
         let frame = encode_frame(request, version, correlation, &self.inner.client_id)
             .map_err(|problem| Error::Request { api: R::NAME, problem })?;
         check_size(R::NAME, frame.len(), self.inner.limits.frame_bytes_max)?;
-        Ok(Outgoing { api: R::NAME, correlation, segments: vec![frame], timeout })
+        Ok(EncodedRequest { api: R::NAME, correlation, segments: vec![frame], timeout })
     }
 
     /// Sends a request with the highest common version within `ours` and waits for its answer.

@@ -122,7 +122,7 @@ impl PartitionUnit {
         let (answers, row) = (self.lines.answers.clone(), Arc::clone(&self.lines.row));
         let reply = sender::Reply::new(append.id, answers, row, append.batch.body.len());
         let detail = self.relay.detail();
-        let batch = sender::Append {
+        let batch = sender::QueuedBatch {
             topic: detail.target_topic.shared(),
             topic_id: detail.target_topic_id.0,
             partition: self.partition,

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::Append;
+use super::QueuedBatch;
 
 /// Record bytes in one request; far below `socket.request.max.bytes` (100 MiB). One larger batch goes alone.
 const REQUEST_BYTES_MAX: usize = 4 << 20;
@@ -20,12 +20,12 @@ pub(super) type Place = (Arc<str>, i32);
 #[derive(Debug, Default)]
 pub(super) struct Packing {
     /// None of them is empty.
-    queues: HashMap<Place, VecDeque<Append>>,
+    queues: HashMap<Place, VecDeque<QueuedBatch>>,
     /// Partitions that have a queue, next first.
     turns: VecDeque<Place>,
     /// Batches in all queues.
     count: usize,
-    spare: Vec<VecDeque<Append>>,
+    spare: Vec<VecDeque<QueuedBatch>>,
 }
 
 impl Packing {
@@ -38,7 +38,7 @@ impl Packing {
         self.count == 0
     }
 
-    pub(super) fn push(&mut self, append: Append) {
+    pub(super) fn push(&mut self, append: QueuedBatch) {
         let place = (Arc::clone(&append.topic), append.partition);
         self.count += 1;
         if let Some(queue) = self.queues.get_mut(&place) {
@@ -51,7 +51,7 @@ impl Packing {
     }
 
     /// The batches of the next request; none if none wait.
-    pub(super) fn take(&mut self) -> Vec<Append> {
+    pub(super) fn take(&mut self) -> Vec<QueuedBatch> {
         let (mut packed, mut bytes) = (Vec::with_capacity(self.turns.len()), 0);
         for _ in 0..self.turns.len() {
             let Some(place) = self.turns.pop_front() else { break };
@@ -74,7 +74,7 @@ impl Packing {
     }
 
     /// Takes out the batches of a partition that stand behind a failed batch, in their order.
-    pub(super) fn take_failed(&mut self, place: &Place) -> Vec<Append> {
+    pub(super) fn take_failed(&mut self, place: &Place) -> Vec<QueuedBatch> {
         let Some(queue) = self.queues.get_mut(place) else { return Vec::new() };
         let mut taken = Vec::new();
         for append in std::mem::take(queue) {
@@ -101,18 +101,18 @@ mod tests {
 
     use super::super::{Reply, Row};
 
-    fn append_in(row: &Arc<Row>, topic: &str, partition: i32, id: u64, bytes: usize) -> Append {
+    fn append_in(row: &Arc<Row>, topic: &str, partition: i32, id: u64, bytes: usize) -> QueuedBatch {
         let (answers, _) = mpsc::unbounded_channel();
         let batch = StampedBatch { header: [0; 61], body: vec![0; bytes].into(), body_crc: 0 };
         let reply = Reply::new(id, answers, Arc::clone(row), bytes);
-        Append { topic: topic.into(), topic_id: [1; 16], partition, batch, reply }
+        QueuedBatch { topic: topic.into(), topic_id: [1; 16], partition, batch, reply }
     }
 
-    fn append(topic: &str, partition: i32, id: u64, bytes: usize) -> Append {
+    fn append(topic: &str, partition: i32, id: u64, bytes: usize) -> QueuedBatch {
         append_in(&Arc::default(), topic, partition, id, bytes)
     }
 
-    fn named(appends: Vec<Append>) -> Vec<(String, i32, u64)> {
+    fn named(appends: Vec<QueuedBatch>) -> Vec<(String, i32, u64)> {
         appends.into_iter().map(|a| (a.topic.to_string(), a.partition, a.reply.id())).collect()
     }
 

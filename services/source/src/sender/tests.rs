@@ -36,7 +36,7 @@ impl Rig {
     }
 
     /// A batch of one record, which is number `id` of its partition.
-    fn append(&self, row: &Arc<Row>, partition: i32, id: u64) -> Append {
+    fn append(&self, row: &Arc<Row>, partition: i32, id: u64) -> QueuedBatch {
         let header = BatchHeader {
             producer_id: PRODUCER,
             producer_epoch: 0,
@@ -49,7 +49,7 @@ impl Rig {
         // The answers of several partitions are told apart by their numbers.
         let told = id + 1_000 * u64::try_from(partition).unwrap();
         let reply = Reply::new(told, self.answers_in.clone(), Arc::clone(row), batch.body.len());
-        Append { topic: TOPIC.into(), topic_id: self.topic_id, partition, batch, reply }
+        QueuedBatch { topic: TOPIC.into(), topic_id: self.topic_id, partition, batch, reply }
     }
 
     async fn answer(&mut self) -> (u64, Answer) {

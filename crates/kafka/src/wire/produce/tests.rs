@@ -39,7 +39,7 @@ fn entries() -> impl Strategy<Value = Vec<ProduceEntry>> {
             topic: format!("{topic}{}", "x".repeat(usize::from(topic) * 30)).into(),
             topic_id: [topic + 1; 16],
             partition,
-            records: RawBatch::new(vec![1; header].into(), vec![2; body].into()),
+            records: ProduceRecords::new(vec![1; header].into(), vec![2; body].into()),
         }
     });
     prop::collection::vec(entry, 0..40).prop_map(|mut entries| {
@@ -65,7 +65,7 @@ proptest! {
 fn records_are_not_copied() {
     let header = Bytes::from(vec![1; 61]);
     let body = Bytes::from(vec![2; 5000]);
-    let records = RawBatch::new(header, body.clone());
+    let records = ProduceRecords::new(header, body.clone());
     let entry = ProduceEntry { topic: "t".into(), topic_id: [1; 16], partition: 0, records };
     let request = ProduceRequest { timeout: Duration::from_secs(1), entries: vec![entry] };
     let sent = Sent::of(&request, 13).unwrap();
@@ -77,8 +77,12 @@ fn records_are_not_copied() {
 
 #[test]
 fn a_partition_may_be_in_a_request_once() {
-    let entry =
-        ProduceEntry { topic: "t".into(), topic_id: NO_TOPIC_ID, partition: 1, records: RawBatch::default() };
+    let entry = ProduceEntry {
+        topic: "t".into(),
+        topic_id: NO_TOPIC_ID,
+        partition: 1,
+        records: ProduceRecords::default(),
+    };
     let request = ProduceRequest { timeout: Duration::from_secs(1), entries: vec![entry.clone(), entry] };
     let error = Sent::of(&request, 9).err().unwrap();
     assert!(error.to_string().contains("t-1 is in it twice"), "{error}");
@@ -90,7 +94,7 @@ fn ids_are_used_only_if_all_are_known() {
         topic: "t".into(),
         topic_id: [id; 16],
         partition: i32::from(id),
-        records: RawBatch::default(),
+        records: ProduceRecords::default(),
     };
     let request = |entries| ProduceRequest { timeout: Duration::from_secs(1), entries };
     assert_eq!(versions(&request(vec![entry(1), entry(2)])).max, 13);
@@ -100,8 +104,12 @@ fn ids_are_used_only_if_all_are_known() {
 #[test]
 fn answers_are_read_by_id_and_by_name() {
     use kafka_protocol::messages::produce_response::{BatchIndexAndErrorMessage, TopicProduceResponse};
-    let entry =
-        ProduceEntry { topic: "t".into(), topic_id: [7; 16], partition: 4, records: RawBatch::default() };
+    let entry = ProduceEntry {
+        topic: "t".into(),
+        topic_id: [7; 16],
+        partition: 4,
+        records: ProduceRecords::default(),
+    };
     let request = ProduceRequest { timeout: Duration::from_secs(1), entries: vec![entry] };
     for version in [9, 13] {
         let about = BatchIndexAndErrorMessage::default()
@@ -185,7 +193,7 @@ fn whatever_is_not_plain_is_read_in_full() {
         topic: "t".into(),
         topic_id: [7; 16],
         partition,
-        records: RawBatch::default(),
+        records: ProduceRecords::default(),
     };
     let request = ProduceRequest { timeout: Duration::from_secs(1), entries: vec![entry(4), entry(5)] };
     let first = |response: &mut WireResponse, edit: fn(&mut PartitionProduceResponse)| {

@@ -11,7 +11,7 @@ use mirrormesh_core::format::batch;
 use mirrormesh_kafka::batch::HEADER_BYTES;
 use mirrormesh_kafka::wire::Answer;
 use mirrormesh_kafka::wire::fetch::{FetchPartition, FetchRequest, FetchResponse};
-use mirrormesh_kafka::wire::produce::{ProduceEntry, ProduceRequest, ProduceResponse, RawBatch};
+use mirrormesh_kafka::wire::produce::{ProduceEntry, ProduceRecords, ProduceRequest, ProduceResponse};
 use mirrormesh_kafka::{Client, ClientConfig, Connection, ConnectionRole};
 
 /// Bytes that one fetch may bring for one partition.
@@ -117,7 +117,7 @@ fn request(source: &End, offsets: &[i64]) -> FetchRequest {
 }
 
 /// The batches of each partition with their record counts; moves the offsets behind them.
-fn split(response: FetchResponse, offsets: &mut [i64]) -> Result<Vec<VecDeque<(u64, RawBatch)>>> {
+fn split(response: FetchResponse, offsets: &mut [i64]) -> Result<Vec<VecDeque<(u64, ProduceRecords)>>> {
     let mut rounds = vec![VecDeque::new(); offsets.len()];
     for part in response.partitions {
         if !part.error.is_ok() {
@@ -136,10 +136,10 @@ fn split(response: FetchResponse, offsets: &mut [i64]) -> Result<Vec<VecDeque<(u
 }
 
 /// The batch with base offset 0, which brokers demand; the checksum does not cover it.
-fn rebased(batch: &Bytes) -> RawBatch {
+fn rebased(batch: &Bytes) -> ProduceRecords {
     let mut header = BytesMut::from(&*batch.slice(..HEADER_BYTES.min(batch.len())));
     header.iter_mut().take(BASE_OFFSET_BYTES).for_each(|byte| *byte = 0);
-    RawBatch::new(header.freeze(), batch.slice(HEADER_BYTES.min(batch.len())..))
+    ProduceRecords::new(header.freeze(), batch.slice(HEADER_BYTES.min(batch.len())..))
 }
 
 async fn check(answer: Option<Answer<ProduceResponse>>) -> Result<()> {

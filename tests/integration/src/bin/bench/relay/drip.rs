@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 use mirrormesh_kafka::batch::{Codec, Producer, Record, encode_records};
 use mirrormesh_kafka::wire::Answer;
-use mirrormesh_kafka::wire::produce::{ProduceEntry, ProduceRequest, ProduceResponse, RawBatch};
+use mirrormesh_kafka::wire::produce::{ProduceEntry, ProduceRecords, ProduceRequest, ProduceResponse};
 use mirrormesh_kafka::{Client, ClientConfig, Connection, ConnectionRole};
 
 use super::stream::{Spot, VALUE_BYTES};
@@ -103,7 +103,7 @@ impl<'a> Drip<'a> {
                 topic: Arc::clone(topic),
                 topic_id: *topic_id,
                 partition: spot.partition,
-                records: RawBatch::from(encode_records(&[record], Codec::None, Producer::NONE)?),
+                records: ProduceRecords::from(encode_records(&[record], Codec::None, Producer::NONE)?),
             });
         }
         self.settle(IN_FLIGHT_MAX - 1).await?;
