@@ -51,11 +51,13 @@ pub struct Economy {
     rebuild_ps: [u64; 8],
     ack_ns: u64,
     in_flight: usize,
+    /// The target refused a batch for its size.
+    refused: bool,
 }
 
 impl Default for Economy {
     fn default() -> Self {
-        Self { passing_ns: PASSING_NS, rebuild_ps: REBUILD_PS, ack_ns: 0, in_flight: 0 }
+        Self { passing_ns: PASSING_NS, rebuild_ps: REBUILD_PS, ack_ns: 0, in_flight: 0, refused: false }
     }
 }
 
@@ -68,6 +70,16 @@ impl Economy {
     /// The time in which the target acknowledges one batch while further requests wait there, ns; 0 if none wait.
     pub fn ack_ns(&mut self, ns: u64) {
         self.ack_ns = ns;
+    }
+
+    /// The target refused a batch for its size: what it takes is less than what its settings told.
+    pub fn refused(&mut self) {
+        self.refused = true;
+    }
+
+    /// Other settings hold from now on.
+    pub fn forget_refusals(&mut self) {
+        self.refused = false;
     }
 
     /// How many batches of the partition are in flight.
@@ -96,8 +108,8 @@ impl Economy {
         target_bytes_max: usize,
     ) -> usize {
         let (small, least) = self.worth(first);
-        let most = if self.waits() {
-            // What the target makes of it, where it compresses anew, is hardly larger than what is sent.
+        let most = if self.waits() && codec(first) == 0 && !self.refused {
+            // Records that are not compressed get no larger, however the target stores them.
             WAITING_TOGETHER_BYTES_MAX.min(target_bytes_max / 4 * 3)
         } else {
             TOGETHER_BYTES_MAX.min(target_bytes_max / 2)
@@ -307,7 +319,15 @@ mod tests {
         assert_eq!(economy.together(&plain, [64 << 10; 30].into_iter(), 8 << 20), 16, "up to 1 MiB");
         assert_eq!(economy.together(&plain, large.into_iter(), 256 << 10), 3, "the target takes no more");
         assert_eq!(together(&mut economy, &gzip, &large), 0, "decoding takes longer than what it saves");
-        assert_eq!(together(&mut economy, &gzip, &[32 << 10; 10]), 10);
+        assert_eq!(
+            together(&mut economy, &gzip, &[32 << 10; 10]),
+            8,
+            "the target may store it larger than it is sent"
+        );
+        economy.refused();
+        assert_eq!(together(&mut economy, &plain, &large), 4, "as the target refused a large one");
+        economy.forget_refusals();
+        assert_eq!(together(&mut economy, &plain, &large), 10);
         economy.ack_ns(ACK_NS_MIN - 1);
         assert_eq!(together(&mut economy, &plain, &large), 0, "acknowledged at once");
         assert_eq!(together(&mut economy, &plain, &[4_000; 3]), 0, "as without a backlog");

@@ -15,11 +15,10 @@ use crate::kafka::{Failure, topic_exists};
 
 /// What the records of an internal topic come to.
 pub trait Table {
-    /// Takes the next record. One that can't be read is foreign or damaged: it is said, and never taken for something else.
-    fn apply(&mut self, record: InternalRecord);
-
-    /// Forgets all records: the next one is the topic's first.
-    fn clear(&mut self);
+    /// Takes the next records. With `afresh` they are all that the topic holds: what was known before is forgotten, at once,
+    /// so that nobody sees a part of them. One that can't be read is foreign or damaged: it is said, and never taken for
+    /// something else.
+    fn apply(&mut self, records: Vec<InternalRecord>, afresh: bool);
 }
 
 /// The table of one internal topic.
@@ -32,6 +31,8 @@ pub struct InternalTable<T> {
 /// How far it is read.
 struct Tail<T> {
     reader: Option<InternalReader>,
+    /// The reader has returned something before.
+    begun: bool,
     /// When the last complete reading began: who asked before then is served by it.
     read_from: Option<Instant>,
     table: T,
@@ -40,7 +41,10 @@ struct Tail<T> {
 impl<T: Table> InternalTable<T> {
     /// Of this topic, with an empty table. Opens nothing yet.
     pub fn new(topic: impl Into<String>, table: T) -> Self {
-        Self { topic: topic.into(), tail: Mutex::new(Tail { reader: None, read_from: None, table }) }
+        Self {
+            topic: topic.into(),
+            tail: Mutex::new(Tail { reader: None, begun: false, read_from: None, table }),
+        }
     }
 
     /// The topic.
@@ -90,9 +94,10 @@ impl<T: Table> Tail<T> {
     {
         let began = Instant::now();
         if self.reader.is_none() {
-            self.table.clear();
+            self.begun = false;
             if !topic_exists(client, topic).await? {
                 missing().await?;
+                self.table.apply(Vec::new(), true);
                 self.read_from = Some(began);
                 return Ok(());
             }
@@ -103,9 +108,7 @@ impl<T: Table> Tail<T> {
         };
         match reader.read_to_end().await {
             Ok(records) => {
-                for record in records {
-                    self.table.apply(record);
-                }
+                self.table.apply(records, !std::mem::replace(&mut self.begun, true));
                 self.read_from = Some(began);
                 Ok(())
             }
@@ -113,7 +116,6 @@ impl<T: Table> Tail<T> {
                 // It may be another topic of the same name, or one that lost its end. librdkafka may also have followed
                 // another cluster at the same address, which it does not compare: the next reader begins anew.
                 (self.reader, self.read_from) = (None, None);
-                self.table.clear();
                 Err(error.into())
             }
         }

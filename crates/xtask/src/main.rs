@@ -1,4 +1,4 @@
-//! The project's tasks: `cargo xtask verify|fix|test|demo|bench|kafka|fuzz|planted|proto`.
+//! The project's tasks: `cargo xtask verify|fix|test|demo|bench|kafka|fuzz|planted`.
 //!
 //! Owns how the project is checked, tested and tried. It needs cargo and a C compiler and nothing else to be built, so
 //! that it can say (or install) what the rest needs.

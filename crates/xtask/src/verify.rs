@@ -60,7 +60,8 @@ pub(crate) fn verify(root: &Path, names: &[String]) -> Result<ExitCode> {
     }
     prereq::ensure(Purpose::Build)?;
     let chosen = STEPS.iter().filter(|step| names.is_empty() || names.iter().any(|name| name == step.name));
-    let in_ci = std::env::var_os("CI").is_some_and(|value| value == "true");
+    let in_ci =
+        std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false" && value != "0");
     run_steps(root, chosen, in_ci)
 }
 
@@ -190,6 +191,7 @@ fn licences(root: &Path) -> Result<Outcome> {
     show(Command::new(deny).current_dir(root).stdin(Stdio::null()).args([
         "--log-level",
         "error",
+        "--locked",
         "check",
         "--hide-inclusion-graph",
         "bans",

@@ -23,17 +23,17 @@ pub(crate) struct PositionReader {
 }
 
 /// Read by one, and looked at by all who translate.
-// Lock: held for one record, or for one look.
+// Lock: held for what one reading brought, so that nobody translates by a part of it, or for one look.
 #[derive(Clone)]
 struct Maps(Arc<Mutex<OffsetMaps>>);
 
 impl Table for Maps {
-    fn apply(&mut self, record: InternalRecord) {
-        apply(&mut self.0.lock(), &record);
-    }
-
-    fn clear(&mut self) {
-        self.0.lock().clear();
+    fn apply(&mut self, records: Vec<InternalRecord>, afresh: bool) {
+        let mut maps = self.0.lock();
+        if afresh {
+            maps.clear();
+        }
+        records.iter().for_each(|record| apply(&mut maps, record));
     }
 }
 

@@ -34,13 +34,11 @@ impl CheckpointReader {
 }
 
 impl Table for Newest {
-    /// Malformed records are skipped, as MirrorMaker 2 does.
-    fn apply(&mut self, record: InternalRecord) {
-        self.take(&record);
-    }
-
-    fn clear(&mut self) {
-        self.0.clear();
+    fn apply(&mut self, records: Vec<InternalRecord>, afresh: bool) {
+        if afresh {
+            self.0.clear();
+        }
+        records.iter().for_each(|record| self.take(record));
     }
 }
 

@@ -15,12 +15,15 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 /// To go aside costs about as much as decoding so many bytes.
 const ASIDE_BYTES_MIN: usize = 16 * 1024;
 
+/// A larger piece takes long, whatever it holds.
+const PLAIN_BYTES_MAX: usize = 2 << 20;
+
 /// Pieces that are done aside just now.
 static ASIDE: AtomicUsize = AtomicUsize::new(0);
-/// So many at once: one core stays for passing batches. More would only wait for each other, each in a thread that keeps
-/// memory of its own.
+/// So many at once, where they are of records that are not compressed and so take no longer than to copy them. Each goes
+/// on in a thread that keeps memory of its own, and more than there are cores would only wait for each other.
 static ASIDE_MAX: LazyLock<usize> =
-    LazyLock::new(|| std::thread::available_parallelism().map_or(1, |cores| (cores.get() - 1).max(1)));
+    LazyLock::new(|| std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2)));
 
 /// Codecs that do large pieces of work aside.
 #[derive(Debug, Clone, Copy)]
@@ -36,28 +39,36 @@ impl AsideCodecs {
 impl Codecs for AsideCodecs {
     fn rebuild(&self, batches: &[RawBatch], plan: &RebuildPlan) -> Result<Rebuilt, RebuildError> {
         let bytes = batches.iter().map(|batch| batch.bytes.len()).sum();
-        aside(bytes, || self.0.rebuild(batches, plan))
+        aside(bytes, batches.iter().all(is_plain), || self.0.rebuild(batches, plan))
     }
 
     fn identify(&self, batch: &RawBatch) -> Result<Vec<RecordId>, RebuildError> {
-        aside(batch.bytes.len(), || self.0.identify(batch))
+        aside(batch.bytes.len(), is_plain(batch), || self.0.identify(batch))
     }
 
     fn modernise(&self, old: &Bytes) -> Result<RawBatch, RebuildError> {
-        aside(old.len(), || self.0.modernise(old))
+        aside(old.len(), false, || self.0.modernise(old))
     }
 }
 
 /// Lets the thread's other tasks go on elsewhere meanwhile, where there is an elsewhere.
-fn aside<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+///
+/// What is `plain` is short, so that it may as well be done at once where enough are aside.
+fn aside<T>(bytes: usize, plain: bool, work: impl FnOnce() -> T) -> T {
     let has_others = || Handle::try_current().map(|handle| handle.runtime_flavor());
-    if bytes >= ASIDE_BYTES_MIN
-        && matches!(has_others(), Ok(RuntimeFlavor::MultiThread))
-        && let Some(_turn) = Turn::take(*ASIDE_MAX)
-    {
+    if bytes < ASIDE_BYTES_MIN || !matches!(has_others(), Ok(RuntimeFlavor::MultiThread)) {
+        return work();
+    }
+    let turn = Turn::take(if plain && bytes <= PLAIN_BYTES_MAX { *ASIDE_MAX } else { usize::MAX });
+    if turn.is_some() {
         return tokio::task::block_in_place(work);
     }
     work()
+}
+
+/// Its records are not compressed.
+fn is_plain(batch: &RawBatch) -> bool {
+    batch.header.attributes & 7 == 0
 }
 
 /// One of the pieces that are done aside.
@@ -86,7 +97,7 @@ mod tests {
     fn done_meanwhile(bytes: usize) -> bool {
         let (done, is_done) = mpsc::channel();
         let other = tokio::spawn(async move { done.send(()) });
-        let outcome = aside(bytes, || is_done.recv_timeout(Duration::from_secs(10)).is_ok());
+        let outcome = aside(bytes, true, || is_done.recv_timeout(Duration::from_secs(10)).is_ok());
         drop(other);
         outcome
     }
@@ -99,9 +110,9 @@ mod tests {
 
     #[tokio::test]
     async fn where_there_is_no_other_thread_it_is_done_at_once() {
-        assert_eq!(aside(usize::MAX, || 7), 7);
+        assert_eq!(aside(usize::MAX, true, || 7), 7);
         assert_eq!(
-            std::thread::spawn(|| aside(usize::MAX, || 8)).join().unwrap(),
+            std::thread::spawn(|| aside(usize::MAX, true, || 8)).join().unwrap(),
             8,
             "outside of a runtime too"
         );

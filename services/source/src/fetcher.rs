@@ -7,7 +7,7 @@
 //! partition whose consumer has not taken what it got, or which holds more than its share of the memory, is left out: no
 //! partition holds up another.
 
-mod fetched;
+pub(crate) mod fetched;
 mod lane;
 mod pause;
 mod task;

@@ -33,7 +33,16 @@ type RegistryTable = InternalTable<Entries>;
 struct Entries(Registry);
 
 impl Table for Entries {
-    fn apply(&mut self, record: InternalRecord) {
+    fn apply(&mut self, records: Vec<InternalRecord>, afresh: bool) {
+        if afresh {
+            self.0 = Registry::default();
+        }
+        records.into_iter().for_each(|record| self.take(record));
+    }
+}
+
+impl Entries {
+    fn take(&mut self, record: InternalRecord) {
         let Some(value) = record.value else { return };
         let read = || {
             let key = decode_registry_key(&record.key.unwrap_or_default())?;
@@ -46,10 +55,6 @@ impl Table for Entries {
                 tracing::warn!(topic = REGISTRY_TOPIC, offset = record.offset, %error, "skipped an unreadable record");
             }
         }
-    }
-
-    fn clear(&mut self) {
-        self.0 = Registry::default();
     }
 }
 

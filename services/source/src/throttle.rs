@@ -20,7 +20,7 @@ use opentelemetry::KeyValue;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{mpsc, watch};
 
-use crate::fetcher::Fetched;
+use crate::fetcher::fetched::Fetched;
 use crate::metrics::Metrics;
 
 /// A page that waits looks again after this long at the latest: its limit may have changed.

@@ -12,11 +12,12 @@ use mirrormesh_core::flow::{
 use mirrormesh_core::ids::TopicName;
 use mirrormesh_core::throttle::Throttle;
 
-use super::api::{flow_spec, spec_to_api};
+use super::api::spec_to_api;
 use super::parts::{each, flag, id, required};
 use super::store::replication_factor;
 use crate::error::ConvertError;
 use crate::store;
+use crate::v1::{self, record_options::Isolation};
 
 impl From<&FlowSpec> for store::FlowSpec {
     fn from(spec: &FlowSpec) -> Self {
@@ -33,11 +34,114 @@ impl TryFrom<store::FlowSpec> for FlowSpec {
     type Error = ConvertError;
 
     fn try_from(stored: store::FlowSpec) -> Result<Self, ConvertError> {
-        let Some(flow) = &stored.flow else { return from_fields(stored) };
         let retired =
             RetiredOptions { strict_delivery: stored.strict_delivery, at_least_once: stored.at_least_once };
-        let spec = flow_spec(flow).map_err(|faults| ConvertError::new("flow", faults))?;
-        Ok(Self { retired, ..spec })
+        match stored.flow {
+            Some(flow) => Ok(Self { retired, ..from_message(flow).map_err(|fault| fault.within("flow"))? }),
+            None => from_fields(stored),
+        }
+    }
+}
+
+/// The specification in a message that [`spec_to_api`] made. Limits are those of whoever wrote it: what was valid once stays
+/// readable when they change.
+fn from_message(flow: v1::Flow) -> Result<FlowSpec, ConvertError> {
+    let cluster = |name: &str, field: &str| {
+        let text =
+            name.strip_prefix("clusters/").ok_or_else(|| ConvertError::new(field, "names no cluster"))?;
+        id(text, field)
+    };
+    let (source, target) = (cluster(&flow.source, "source")?, cluster(&flow.target, "target")?);
+    let topics = required(flow.topics, "topics")?;
+    let groups = required(flow.groups, "groups")?;
+    let records = required(flow.records, "records")?;
+    let checkpoints = required(flow.checkpoints, "checkpoints")?;
+    let heartbeats = required(flow.heartbeats, "heartbeats")?;
+    let creation = required(flow.topic_creation, "topic_creation")?;
+    let naming = match required(required(flow.naming, "naming")?.policy, "naming.policy")? {
+        v1::naming::Policy::Prefix(prefix) => Naming::Prefix { separator: prefix.separator },
+        v1::naming::Policy::Identity(v1::IdentityNaming {}) => Naming::Identity,
+        v1::naming::Policy::Rename(rename) => Naming::Rename(rename.topics),
+    };
+    let start = match required(required(flow.start, "start")?.at, "start.at")? {
+        v1::start::At::Earliest(v1::Earliest {}) => StartAt::Earliest,
+        v1::start::At::Latest(v1::Latest {}) => StartAt::Latest,
+        v1::start::At::Timestamp(at) => StartAt::Timestamp(
+            at.seconds.saturating_mul(1_000).saturating_add(i64::from(at.nanos / 1_000_000)),
+        ),
+    };
+    Ok(FlowSpec {
+        topics_include: shown_patterns(topics.include),
+        topics_exclude: shown_patterns(topics.exclude),
+        groups_include: shown_patterns(groups.include),
+        groups_exclude: shown_patterns(groups.exclude),
+        naming,
+        start,
+        records_enabled: required(records.enabled, "records.enabled")?,
+        read_uncommitted: match Isolation::try_from(records.isolation) {
+            Ok(Isolation::ReadCommitted) => false,
+            Ok(Isolation::ReadUncommitted) => true,
+            Ok(Isolation::Unspecified) | Err(_) => {
+                return Err(unknown(records.isolation, "records.isolation"));
+            }
+        },
+        heartbeat_topics: required(records.heartbeat_topics, "records.heartbeat_topics")?,
+        checkpoints_enabled: required(checkpoints.enabled, "checkpoints.enabled")?,
+        checkpoint_interval_ms: interval_ms(checkpoints.interval, "checkpoints.interval")?,
+        heartbeats_enabled: required(heartbeats.enabled, "heartbeats.enabled")?,
+        heartbeat_interval_ms: interval_ms(heartbeats.interval, "heartbeats.interval")?,
+        replication_factor: replication_factor(
+            creation.replication_factor,
+            "topic_creation.replication_factor",
+        )?,
+        internal_replication_factor: replication_factor(
+            creation.internal_replication_factor,
+            "topic_creation.internal_replication_factor",
+        )?,
+        discovery_interval_ms: interval_ms(flow.discovery_interval, "discovery_interval")?,
+        shared_target: flow.shared_target,
+        // The numbers of these policies are the same as in the stored form before.
+        on_loss: loss(records.on_loss, "records.on_loss")?,
+        on_loss_by_topic: loss_by_topic(records.on_loss_by_topic)?,
+        on_oversized: oversized(records.on_oversized, "records.on_oversized")?,
+        timestamps: timestamps(records.timestamps, "records.timestamps")?,
+        require_exactly_once: records.require_exactly_once,
+        skip_mirrored: !required(records.forward_mirrored, "records.forward_mirrored")?,
+        adopt: flow.adopt,
+        throttle: throttle(records.throttle.map(stored_throttle)),
+        throttle_by_topic: throttle_by_topic(
+            records
+                .throttle_by_topic
+                .into_iter()
+                .map(|(topic, limit)| (topic, stored_throttle(limit)))
+                .collect(),
+        )?,
+        // What came later has its default.
+        ..FlowSpec::new(source, target)
+    })
+}
+
+/// A list of patterns as it is shown: the empty pattern alone stands for none.
+fn shown_patterns(mut patterns: Vec<String>) -> Vec<String> {
+    if patterns == [""] {
+        patterns.clear();
+    }
+    patterns
+}
+
+fn interval_ms(interval: Option<prost_types::Duration>, field: &str) -> Result<u64, ConvertError> {
+    let interval = required(interval, field)?;
+    let seconds = u64::try_from(interval.seconds).ok();
+    let rest = u64::try_from(interval.nanos / 1_000_000).ok();
+    let ms = seconds.zip(rest).and_then(|(seconds, rest)| seconds.checked_mul(1_000)?.checked_add(rest));
+    ms.ok_or_else(|| ConvertError::new(field, "is not a duration in ms"))
+}
+
+fn stored_throttle(limit: v1::Throttle) -> store::Throttle {
+    let number = |limit: Option<i64>| limit.and_then(|limit| u64::try_from(limit).ok()).unwrap_or(0);
+    store::Throttle {
+        bytes_per_second: number(limit.bytes_per_second),
+        records_per_second: number(limit.records_per_second),
     }
 }
 

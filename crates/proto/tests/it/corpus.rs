@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use mirrormesh_core::ids::{FlowId, TopicId, TopicName};
 use mirrormesh_core::position::{PositionKey, PositionKind};
@@ -78,8 +79,10 @@ fn read(kind: &str, bytes: &[u8]) -> Result<(&'static str, Vec<u8>), ConvertErro
 /// What bytes mean: the message that today's version writes for them.
 fn meaning(kind: &str, bytes: &[u8]) -> Result<DynamicMessage, ConvertError> {
     let (message, again) = read(kind, bytes)?;
-    let pool = DescriptorPool::decode(MESH_DESCRIPTORS).unwrap();
-    let described = pool.get_message_by_name(&format!("mirrormesh.store.v1.{message}")).unwrap();
+    // One for all: messages of two pools are never equal.
+    static POOL: LazyLock<DescriptorPool> =
+        LazyLock::new(|| DescriptorPool::decode(MESH_DESCRIPTORS).unwrap());
+    let described = POOL.get_message_by_name(&format!("mirrormesh.store.v1.{message}")).unwrap();
     Ok(DynamicMessage::decode(described, again.as_slice()).unwrap())
 }
 
@@ -123,6 +126,9 @@ fn stored_bytes_are_read_for_ever() {
         // A field that came later and has its default is in neither, so that the files stay as they are.
         let expected = DynamicMessage::parse_text_format(meant.descriptor(), &expected).unwrap();
         assert_eq!(meant, expected, "{name} is read as something else");
+        let again = read(kind, &bytes).unwrap().1;
+        let twice = meaning(kind, &again).unwrap_or_else(|error| panic!("{name}, written again: {error}"));
+        assert_eq!(twice, meant, "{name}: what today's version writes is read alike");
         if kind == "key" || kind == "registry-key" {
             assert_eq!(read(kind, &bytes).unwrap().1, bytes, "{name}: compaction compares the bytes of keys");
         }

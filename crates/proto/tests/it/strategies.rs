@@ -191,12 +191,23 @@ pub(crate) fn api_spec() -> impl Strategy<Value = FlowSpec> {
         })
 }
 
-/// A specification as it may be stored: as the API can make it, or with options that are gone.
+/// Any specification that may be stored: limits change, and options that are gone may be set.
 pub(crate) fn flow_spec() -> impl Strategy<Value = FlowSpec> {
-    (api_spec(), any::<[bool; 2]>()).prop_map(|(spec, [strict_delivery, at_least_once])| FlowSpec {
-        retired: RetiredOptions { strict_delivery, at_least_once },
-        ..spec
-    })
+    const YEAR_10000_MS: i64 = 253_402_300_800_000;
+    let lists = (vec("\\PC{1,8}", 0..3), vec("\\PC{1,8}", 0..3));
+    let start = start_at(-YEAR_10000_MS..YEAR_10000_MS);
+    (api_spec(), lists, start, any::<[u64; 3]>(), any::<[bool; 2]>()).prop_map(
+        |(spec, lists, start, intervals, [strict_delivery, at_least_once])| FlowSpec {
+            topics_include: lists.0,
+            groups_exclude: lists.1,
+            start,
+            checkpoint_interval_ms: intervals[0],
+            heartbeat_interval_ms: intervals[1],
+            discovery_interval_ms: intervals[2],
+            retired: RetiredOptions { strict_delivery, at_least_once },
+            ..spec
+        },
+    )
 }
 
 pub(crate) fn partition_start() -> impl Strategy<Value = PartitionStart> {

@@ -94,6 +94,7 @@ impl Relay {
         }
         if self.facts != facts {
             self.sizes.forget();
+            self.economy.forget_refusals();
         }
         self.facts = facts;
         self.register(Then::Locate);

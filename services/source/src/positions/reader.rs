@@ -26,7 +26,16 @@ struct Positions {
 }
 
 impl Table for Positions {
-    fn apply(&mut self, record: InternalRecord) {
+    fn apply(&mut self, records: Vec<InternalRecord>, afresh: bool) {
+        if afresh {
+            self.records.clear();
+        }
+        records.iter().for_each(|record| self.take(record));
+    }
+}
+
+impl Positions {
+    fn take(&mut self, record: &InternalRecord) {
         let Some(Ok(key)) = record.key.as_deref().map(decode_key) else {
             tracing::warn!(
                 topic = self.topic,
@@ -46,10 +55,6 @@ impl Table for Positions {
                 tracing::warn!(topic = self.topic, offset = record.offset, %error, "skipped an unreadable record");
             }
         }
-    }
-
-    fn clear(&mut self) {
-        self.records.clear();
     }
 }
 
@@ -91,7 +96,12 @@ impl PositionReader {
         topic_id: TopicId,
         partition: i32,
     ) -> Result<Stored, Failure> {
-        let told = self.table.read(&self.target, asked).await?;
+        let missing = || {
+            let message = format!("topic {} does not exist, though it was created", self.topic());
+            std::future::ready(Err(Failure::new("UNKNOWN_TOPIC_OR_PARTITION", message)))
+        };
+        // Without positions a flow would begin where its generation began: a broker that lags must not say so.
+        let told = self.table.read_or(&self.target, asked, missing).await?;
         let mut stored = Stored::default();
         for (kind, value) in told.records.get(&(topic_id, partition)).into_iter().flatten() {
             match (kind, value) {
@@ -125,5 +135,26 @@ impl PositionReader {
             positions.collect()
         };
         Ok(partitions.iter().map(of).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mirrormesh_kafka::ClientConfig;
+    use mirrormesh_testkit::broker::{FakeCluster, FakeSpec};
+
+    /// A broker that does not know the topic says nothing about what is in it: a recovery that took it for empty would begin
+    /// where the generation began.
+    #[tokio::test]
+    async fn a_topic_that_a_broker_does_not_know_is_no_empty_one_for_a_recovery() {
+        let cluster = FakeCluster::start(FakeSpec::new("target")).await.unwrap();
+        let client = Client::new(ClientConfig::new([cluster.address(1).unwrap()], "test")).unwrap();
+        let flow = FlowId::new("f").unwrap();
+        let reader = PositionReader::new(flow, "mirrormesh-positions.uk.internal".to_owned(), client);
+        let partition = (TopicId([7; 16]), 0);
+        let failed = reader.load(Instant::now(), partition.0, partition.1).await.unwrap_err();
+        assert_eq!(failed.reason, "UNKNOWN_TOPIC_OR_PARTITION");
+        assert_eq!(reader.look(&[partition]).await.unwrap(), [Vec::new()], "who only looks sees nothing yet");
     }
 }
