@@ -67,7 +67,7 @@ fn installed(
     place: &Path,
     install: impl FnOnce() -> Result<(), String>,
 ) -> Result<PathBuf, String> {
-    if let Some(found) = find_program(name) {
+    if let Some(found) = find_program(name).filter(|found| runs(found)) {
         return Ok(found);
     }
     if !place.is_file() {
@@ -78,6 +78,13 @@ fn installed(
         return Ok(place.to_owned());
     }
     Err(format!("{name} was installed, but is not at {}", place.display()))
+}
+
+/// A launcher of that name may stand there for a program that is not installed.
+fn runs(program: &Path) -> bool {
+    let mut version = Command::new(program);
+    version.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    version.status().is_ok_and(|status| status.success())
 }
 
 #[cfg(test)]
@@ -92,6 +99,7 @@ mod tests {
         std::fs::write(&place, "").unwrap();
         assert_eq!(installed("no-such-program", &place, never), Ok(place.clone()));
         std::fs::remove_file(&place).unwrap();
+        assert!(runs(Path::new("/bin/true")) && !runs(Path::new("/bin/false")));
         let without = installed("no-such-program", &place, || Ok(()));
         assert!(without.unwrap_err().contains("is not at"), "what says that it did must have done it");
     }

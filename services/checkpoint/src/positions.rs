@@ -33,7 +33,9 @@ impl Table for Maps {
         if afresh {
             maps.clear();
         }
-        records.iter().for_each(|record| apply(&mut maps, record));
+        for record in &records {
+            apply(&mut maps, record);
+        }
     }
 }
 

@@ -38,7 +38,9 @@ impl Table for Newest {
         if afresh {
             self.0.clear();
         }
-        records.iter().for_each(|record| self.take(record));
+        for record in &records {
+            self.take(record);
+        }
     }
 }
 

@@ -37,7 +37,9 @@ impl Table for Entries {
         if afresh {
             self.0 = Registry::default();
         }
-        records.into_iter().for_each(|record| self.take(record));
+        for record in records {
+            self.take(record);
+        }
     }
 }
 

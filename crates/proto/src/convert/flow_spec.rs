@@ -63,13 +63,7 @@ fn from_message(flow: v1::Flow) -> Result<FlowSpec, ConvertError> {
         v1::naming::Policy::Identity(v1::IdentityNaming {}) => Naming::Identity,
         v1::naming::Policy::Rename(rename) => Naming::Rename(rename.topics),
     };
-    let start = match required(required(flow.start, "start")?.at, "start.at")? {
-        v1::start::At::Earliest(v1::Earliest {}) => StartAt::Earliest,
-        v1::start::At::Latest(v1::Latest {}) => StartAt::Latest,
-        v1::start::At::Timestamp(at) => StartAt::Timestamp(
-            at.seconds.saturating_mul(1_000).saturating_add(i64::from(at.nanos / 1_000_000)),
-        ),
-    };
+    let start = start(required(flow.start, "start")?)?;
     Ok(FlowSpec {
         topics_include: shown_patterns(topics.include),
         topics_exclude: shown_patterns(topics.exclude),
@@ -118,6 +112,17 @@ fn from_message(flow: v1::Flow) -> Result<FlowSpec, ConvertError> {
         )?,
         // What came later has its default.
         ..FlowSpec::new(source, target)
+    })
+}
+
+fn start(start: v1::Start) -> Result<StartAt, ConvertError> {
+    Ok(match required(start.at, "start.at")? {
+        v1::start::At::Earliest(v1::Earliest {}) => StartAt::Earliest,
+        v1::start::At::Latest(v1::Latest {}) => StartAt::Latest,
+        v1::start::At::Timestamp(at) => {
+            let ms = at.seconds.saturating_mul(1_000);
+            StartAt::Timestamp(ms.saturating_add(i64::from(at.nanos / 1_000_000)))
+        }
     })
 }
 

@@ -78,10 +78,10 @@ fn read(kind: &str, bytes: &[u8]) -> Result<(&'static str, Vec<u8>), ConvertErro
 
 /// What bytes mean: the message that today's version writes for them.
 fn meaning(kind: &str, bytes: &[u8]) -> Result<DynamicMessage, ConvertError> {
-    let (message, again) = read(kind, bytes)?;
     // One for all: messages of two pools are never equal.
     static POOL: LazyLock<DescriptorPool> =
         LazyLock::new(|| DescriptorPool::decode(MESH_DESCRIPTORS).unwrap());
+    let (message, again) = read(kind, bytes)?;
     let described = POOL.get_message_by_name(&format!("mirrormesh.store.v1.{message}")).unwrap();
     Ok(DynamicMessage::decode(described, again.as_slice()).unwrap())
 }

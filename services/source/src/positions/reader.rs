@@ -30,7 +30,9 @@ impl Table for Positions {
         if afresh {
             self.records.clear();
         }
-        records.iter().for_each(|record| self.take(record));
+        for record in &records {
+            self.take(record);
+        }
     }
 }
 
