@@ -51,13 +51,11 @@ pub struct Economy {
     rebuild_ps: [u64; 8],
     ack_ns: u64,
     in_flight: usize,
-    /// The target refused a batch for its size.
-    refused: bool,
 }
 
 impl Default for Economy {
     fn default() -> Self {
-        Self { passing_ns: PASSING_NS, rebuild_ps: REBUILD_PS, ack_ns: 0, in_flight: 0, refused: false }
+        Self { passing_ns: PASSING_NS, rebuild_ps: REBUILD_PS, ack_ns: 0, in_flight: 0 }
     }
 }
 
@@ -70,16 +68,6 @@ impl Economy {
     /// The time in which the target acknowledges one batch while further requests wait there, ns; 0 if none wait.
     pub fn ack_ns(&mut self, ns: u64) {
         self.ack_ns = ns;
-    }
-
-    /// The target refused a batch for its size: what it takes is less than what its settings told.
-    pub fn refused(&mut self) {
-        self.refused = true;
-    }
-
-    /// Other settings hold from now on.
-    pub fn forget_refusals(&mut self) {
-        self.refused = false;
     }
 
     /// How many batches of the partition are in flight.
@@ -100,15 +88,17 @@ impl Economy {
     }
 
     /// How many batches, from `first` on, are to be put into one; less than two is none. `sizes` are those of batches,
-    /// the first included, that would pass as they are and follow each other.
+    /// the first included, that would pass as they are and follow each other. `refused`: the target refused a batch for its
+    /// size, so it may take less than `target_bytes_max`.
     pub fn together(
         &mut self,
         first: &BatchHeader,
         sizes: impl Iterator<Item = usize>,
         target_bytes_max: usize,
+        refused: bool,
     ) -> usize {
         let (small, least) = self.worth(first);
-        let most = if self.waits() && codec(first) == 0 && !self.refused {
+        let most = if self.waits() && codec(first) == 0 && !refused {
             // Records that are not compressed get no larger, however the target stores them.
             WAITING_TOGETHER_BYTES_MAX.min(target_bytes_max / 4 * 3)
         } else {
@@ -217,7 +207,7 @@ fn smoothed(known: u64, seen: u64) -> u64 {
 }
 
 fn codec(header: &BatchHeader) -> usize {
-    usize::from(header.attributes.cast_unsigned() & 7)
+    usize::from(header.codec().cast_unsigned())
 }
 
 #[cfg(test)]
@@ -232,7 +222,7 @@ mod tests {
     }
 
     fn together(economy: &mut Economy, first: &BatchHeader, sizes: &[usize]) -> usize {
-        economy.together(first, sizes.iter().copied(), WIDE)
+        economy.together(first, sizes.iter().copied(), WIDE, false)
     }
 
     #[test]
@@ -242,7 +232,11 @@ mod tests {
         assert_eq!(together(&mut economy, &plain, &[100; 10]), 10);
         assert_eq!(together(&mut economy, &plain, &[100, 100, 100, 100, 65_000, 100]), 4);
         assert_eq!(together(&mut economy, &plain, &[4_000; 200]), TOGETHER_BYTES_MAX / 4_000);
-        assert_eq!(economy.together(&plain, [100; 10].into_iter(), 1_000), 5, "the target takes no more");
+        assert_eq!(
+            economy.together(&plain, [100; 10].into_iter(), 1_000, false),
+            5,
+            "the target takes no more"
+        );
         assert_eq!(together(&mut economy, &plain, &[100; 2_000]), TOGETHER_BATCHES_MAX);
     }
 
@@ -316,17 +310,20 @@ mod tests {
         assert_eq!(together(&mut economy, &plain, &large), 10);
         assert_eq!(together(&mut economy, &plain, &[100 << 10; 2]), 2, "two save one acknowledgement");
         assert_eq!(together(&mut economy, &plain, &[WAITING_BYTES_MAX + 1; 2]), 0);
-        assert_eq!(economy.together(&plain, [64 << 10; 30].into_iter(), 8 << 20), 16, "up to 1 MiB");
-        assert_eq!(economy.together(&plain, large.into_iter(), 256 << 10), 3, "the target takes no more");
+        assert_eq!(economy.together(&plain, [64 << 10; 30].into_iter(), 8 << 20, false), 16, "up to 1 MiB");
+        assert_eq!(
+            economy.together(&plain, large.into_iter(), 256 << 10, false),
+            3,
+            "the target takes no more"
+        );
         assert_eq!(together(&mut economy, &gzip, &large), 0, "decoding takes longer than what it saves");
         assert_eq!(
             together(&mut economy, &gzip, &[32 << 10; 10]),
             8,
             "the target may store it larger than it is sent"
         );
-        economy.refused();
-        assert_eq!(together(&mut economy, &plain, &large), 4, "as the target refused a large one");
-        economy.forget_refusals();
+        let after = economy.together(&plain, large.into_iter(), WIDE, true);
+        assert_eq!(after, 4, "as the target refused a large one");
         assert_eq!(together(&mut economy, &plain, &large), 10);
         economy.ack_ns(ACK_NS_MIN - 1);
         assert_eq!(together(&mut economy, &plain, &large), 0, "acknowledged at once");

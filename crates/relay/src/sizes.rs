@@ -30,6 +30,11 @@ impl Sizes {
         }
     }
 
+    /// The target refused some batch for its size.
+    pub fn has_refused(&self) -> bool {
+        self.plain
+    }
+
     /// The settings of the target are others than before, so what it refused tells nothing.
     pub fn forget(&mut self) {
         *self = Self::default();

@@ -114,7 +114,7 @@ impl<T: Table> Tail<T> {
             }
             Err(error) => {
                 // It may be another topic of the same name, or one that lost its end. librdkafka may also have followed
-                // another cluster at the same address, which it does not compare: the next reader begins anew.
+                // another cluster at the same address, which it does not compare: the next reader begins at the first record.
                 (self.reader, self.read_from) = (None, None);
                 Err(error.into())
             }

@@ -93,7 +93,7 @@ fn literals(code: &str) -> Vec<String> {
         let whole = text.starts_with(|c: char| c.is_ascii_uppercase()) && !text.ends_with('_');
         capitals && whole && text.contains('_') && ours
     };
-    // Between two quotes is a literal or what stands between two of them: neither is in capitals by chance.
+    // Between two quotes is a literal or the code between two of them: neither is in capitals by chance.
     code.split('"').filter(is_reason).map(str::to_owned).collect()
 }
 

@@ -53,7 +53,7 @@ pub(crate) fn cargo_deny(root: &Path) -> Result<PathBuf, String> {
     let (name, version) = CARGO_DENY;
     let tools = directory(root)?;
     installed(name, &tools.join("bin").join(name), || {
-        // Not optimised: it reads one lock file, and is built anew on a fresh machine.
+        // Not optimised: it reads one lock file, and is built again on each fresh machine.
         let mut install = cargo(root);
         install.args(["install", name, "--version", version, "--locked", "--debug", "--no-default-features"]);
         install.args(["--quiet", "--root"]).arg(&tools).env("CARGO_TARGET_DIR", tools.join("build"));

@@ -15,8 +15,6 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 /// To go aside costs about as much as decoding so many bytes.
 const ASIDE_BYTES_MIN: usize = 16 * 1024;
 
-/// Where the attributes of a batch name its codec.
-const CODEC: i16 = 7;
 /// A larger piece takes long, whatever it holds.
 const PLAIN_BYTES_MAX: usize = 2 << 20;
 
@@ -70,8 +68,7 @@ fn aside<T>(bytes: usize, plain: bool, work: impl FnOnce() -> T) -> T {
 
 /// Its records are not compressed.
 fn is_plain(batch: &RawBatch) -> bool {
-    let codec = batch.header.attributes & CODEC;
-    codec == 0
+    batch.header.codec() == 0
 }
 
 /// One of the pieces that are done aside.

@@ -28,7 +28,7 @@ const ID_GOOD_FOR: Duration = Duration::from_secs(5);
 /// The registry of one cluster, as it is read.
 type RegistryTable = InternalTable<Entries>;
 
-/// What stands in it.
+/// Its entries.
 #[derive(Debug, Default)]
 struct Entries(Registry);
 

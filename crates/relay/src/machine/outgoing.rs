@@ -171,7 +171,8 @@ impl Queue {
             _ => None,
         });
         let sizes = std::iter::once(first.batch.bytes.len()).chain(behind);
-        economy.together(&first.batch.header, sizes, conditions.facts.target_bytes_max).saturating_sub(1)
+        let (most, refused) = (conditions.facts.target_bytes_max, conditions.sizes.has_refused());
+        economy.together(&first.batch.header, sizes, most, refused).saturating_sub(1)
     }
 
     /// Says how long it took, ns.

@@ -46,7 +46,6 @@ impl Relay {
             Refused::Size => {
                 // It goes on with smaller batches.
                 stream.window.refused().into_iter().for_each(|batch| self.sizes.refused(batch));
-                self.economy.refused();
                 None
             }
             Refused::Timestamp if times > 1 || self.setup.rules.timestamps == TimestampPolicy::Keep => {

@@ -19,9 +19,9 @@ pub(super) const UNTOLD: &str = "APPEND_UNTOLD";
 pub(super) enum After {
     /// It was asked to stop.
     Release,
-    /// Find the place anew at once.
+    /// Recover the position at once.
     Locate { reason: &'static str, leader_moved: bool },
-    /// Find the place anew after a while.
+    /// Recover the position after a while.
     Wait { reason: String, message: String },
     /// Stop.
     Stop(Stop),

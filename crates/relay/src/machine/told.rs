@@ -94,7 +94,6 @@ impl Relay {
         }
         if self.facts != facts {
             self.sizes.forget();
-            self.economy.forget_refusals();
         }
         self.facts = facts;
         self.register(Then::Locate);
@@ -134,7 +133,7 @@ impl Relay {
         let Phase::Ends { change, ends: Some(ends), same, asked } = &mut self.phase else { return };
         let known = self.setup.detail.source_topic_id;
         if source.is_none_or(|now| now.differs(known)) {
-            // Deleted or made again: finding the place anew says which.
+            // Deleted or recreated: the next recovery says which.
             self.phase = Phase::Facts { asked: false };
         } else if change.epoch().is_some() {
             (*same, *asked) = (true, false);

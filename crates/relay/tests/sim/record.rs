@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use mirrormesh_core::format::batch::{BatchHeader, HEADER_BYTES, RawBatch};
+use mirrormesh_core::format::samples::make;
 use mirrormesh_relay::rebuild::{
     Codecs, Oversized, Piece, RebuildError, RebuildPlan, Rebuilt, RecordId, Run,
 };
@@ -55,24 +56,9 @@ pub fn header(base: i64) -> BatchHeader {
 
 /// A batch of these bytes; the CRC is made.
 pub fn seal(mut header: BatchHeader, body: &[u8]) -> RawBatch {
-    let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
-    bytes.extend_from_slice(&header.base_offset.to_be_bytes());
-    bytes.extend_from_slice(&((HEADER_BYTES - 12 + body.len()) as i32).to_be_bytes());
-    bytes.extend_from_slice(&header.leader_epoch.to_be_bytes());
-    bytes.push(2);
-    bytes.extend_from_slice(&[0; 4]);
-    bytes.extend_from_slice(&header.attributes.to_be_bytes());
-    bytes.extend_from_slice(&header.last_offset_delta.to_be_bytes());
-    bytes.extend_from_slice(&header.base_timestamp.to_be_bytes());
-    bytes.extend_from_slice(&header.max_timestamp.to_be_bytes());
-    bytes.extend_from_slice(&header.producer_id.to_be_bytes());
-    bytes.extend_from_slice(&header.producer_epoch.to_be_bytes());
-    bytes.extend_from_slice(&header.base_sequence.to_be_bytes());
-    bytes.extend_from_slice(&header.count.to_be_bytes());
-    bytes.extend_from_slice(body);
-    header.crc = crc32c::crc32c(&bytes[21..]);
-    bytes[17..21].copy_from_slice(&header.crc.to_be_bytes());
-    RawBatch { header, bytes: Bytes::from(bytes) }
+    let bytes = make(header, body);
+    header.crc = u32::from_be_bytes(bytes[17..21].try_into().unwrap());
+    RawBatch { header, bytes }
 }
 
 /// Records with their offsets into a batch. Timestamps of the header come from the records unless the broker set one.

@@ -28,40 +28,22 @@ pub fn apply_flow_mask(
     mask: Option<&FieldMask>,
 ) -> Result<FlowSpec, Violations> {
     let mut faults = Faults::new();
-    let shown = spec_to_api(present);
-    let spec = match mask::named(mask) {
-        Some(paths) if paths.iter().any(|path| path == "*") => {
-            refuse(paths.iter().filter(|path| *path != "*"), &mut faults);
-            faults.keep(flow_spec(&all(shown, update)))
+    let new = Fields::of(update)?;
+    let mut merged = Fields::of(&spec_to_api(present))?;
+    let filled = new.filled(&OUTPUT_ONLY);
+    for path in mask::named(mask).unwrap_or(&filled) {
+        if path == "*" {
+            merged = Fields::of(&all(merged.message()?, update))?;
+            continue;
         }
-        paths => {
-            let update = Fields::of("mirrormesh.v1.Flow", update)?;
-            let mut merged = Fields::of("mirrormesh.v1.Flow", &shown)?;
-            let filled = update.filled(&OUTPUT_ONLY);
-            for path in paths.unwrap_or(&filled) {
-                let snake = mask::snake_case(path);
-                let is_output = OUTPUT_ONLY.contains(&snake.split('.').next().unwrap_or_default());
-                if !mask::is_address(&snake) && (is_output || !merged.set(&update, &snake)) {
-                    faults.push("update_mask", mask::refusal(path, "flow", &OUTPUT_ONLY));
-                }
-            }
-            faults.keep(flow_spec(&merged.message()?))
-        }
-    };
-    faults.finish_with(spec)
-}
-
-/// Names beside `*` that are no fields.
-fn refuse<'a>(paths: impl Iterator<Item = &'a String>, faults: &mut Faults) {
-    let blank = Fields::of("mirrormesh.v1.Flow", &v1::Flow::default());
-    for path in paths {
         let snake = mask::snake_case(path);
         let is_output = OUTPUT_ONLY.contains(&snake.split('.').next().unwrap_or_default());
-        let is_field = blank.as_ref().is_ok_and(|blank| blank.clone().set(blank, &snake));
-        if !mask::is_address(&snake) && (is_output || !is_field) {
+        if !mask::is_address(&snake) && (is_output || !merged.set(&new, &snake)) {
             faults.push("update_mask", mask::refusal(path, "flow", &OUTPUT_ONLY));
         }
     }
+    let spec = faults.keep(flow_spec(&merged.message()?));
+    faults.finish_with(spec)
 }
 
 /// The update, with what can't be changed where it leaves that out.

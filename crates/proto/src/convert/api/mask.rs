@@ -5,7 +5,7 @@
 
 use std::sync::LazyLock;
 
-use prost::Message;
+use prost::{Message, Name};
 use prost_reflect::{
     DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage as _, Value,
 };
@@ -65,11 +65,12 @@ static MESSAGES: LazyLock<Option<DescriptorPool>> =
     LazyLock::new(|| DescriptorPool::decode(crate::PUBLIC_DESCRIPTORS).ok());
 
 impl Fields {
-    /// Of a message with this full name.
-    pub(super) fn of(name: &str, message: &impl Message) -> Result<Self, ConvertError> {
+    /// Of a message of the public API.
+    pub(super) fn of<M: Message + Name>(message: &M) -> Result<Self, ConvertError> {
+        let name = M::full_name();
         let unknown = || ConvertError::new("", format!("the message {name} is not described"));
         let described =
-            MESSAGES.as_ref().and_then(|pool| pool.get_message_by_name(name)).ok_or_else(unknown)?;
+            MESSAGES.as_ref().and_then(|pool| pool.get_message_by_name(&name)).ok_or_else(unknown)?;
         let mut fields = DynamicMessage::new(described);
         fields.transcode_from(message).map_err(|error| ConvertError::new("", error))?;
         Ok(Self(fields))
